@@ -1,0 +1,494 @@
+"""
+The base of all algorithms: training on a data set, on an environment, or on one after the other.
+
+``num_timesteps`` is the training clock. It runs through both phases: a timestep is one gradient step of the offline phase
+or one step of the environment, so that every callback, schedule and checkpoint of Stable-Baselines3 works in both. What
+was really done is counted apart, in ``n_offline_updates`` and ``n_env_steps``.
+"""
+
+import io
+import pathlib
+import sys
+import time
+import warnings
+from collections.abc import Iterable
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TrainFreq
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_flow.common.buffers import OfflineBuffer, OnlineBuffer, concatenate, normalize
+from sb3_flow.common.dataset import OfflineDataset, read_dataset
+from sb3_flow.common.encoders import image_keys, random_crop, subspaces
+from sb3_flow.common.environments import register_environment, report_success
+from sb3_flow.common.policies import FlowPolicy
+from sb3_flow.common.statistics import observation_statistics, prepare_vec_normalize
+from sb3_flow.common.types import Batch, Metrics, TensorObs
+
+SelfAlgorithm = TypeVar("SelfAlgorithm", bound="OfflineToOnlineAlgorithm")
+
+
+class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
+    """
+    Base class of the flow algorithms. A subclass gives ``draw_noise`` and ``loss``, and its policy.
+
+    :param policy: ``"FlowPolicy"`` (or a policy class); it picks its features extractor by the observation space.
+    :param env: Environment, or its id
+    :param learning_rate: Learning rate of the optimiser, or a function of the remaining progress (from 1 to 0)
+    :param buffer_size: Capacity of the replay buffer for what is collected online; the data set is kept apart.
+    :param learning_starts: Environment steps before the first online update. Actions are random until then, unless the
+        model has been trained offline.
+    :param batch_size: Transitions per update
+    :param tau: Share of the critic that enters its target at each update, in [0, 1]
+    :param gamma: Discount factor, in [0, 1]
+    :param train_freq: Online, update every that many steps; or a tuple of number and unit such as ``(5, "step")``
+    :param gradient_steps: Online, how many updates then; -1 means as many as steps were made.
+    :param action_noise: Noise added to the actions that explore
+    :param n_steps: Number of steps of the returns
+    :param dataset: Offline data: a name (``"cube-single-play-v0"``, ``"ogbench:..."``, ``"minari:..."``), the path of a
+        ``.npz`` or ``.hdf5`` file, a ``minari.MinariDataset``, a dictionary of arrays or a replay buffer.
+    :param offline_steps: How many timesteps train on the data set before the environment is used. None: all of them,
+        where there is a data set.
+    :param balanced_sampling: Online, whether half of each batch comes from the data set and half from the replay buffer;
+        if not, all transitions are equally likely.
+    :param normalize_observations: Whether vector observations are normalised by the data set's mean and standard
+        deviation; the statistics are part of the policy.
+    :param crop_probability: Probability that a batch of images is augmented by random crops
+    :param offline_log_interval: Number of offline updates between two lines of the log
+    :param policy_kwargs: Arguments of the policy
+    :param stats_window_size: Number of episodes that the logged averages are taken over
+    :param tensorboard_log: Folder of TensorBoard's log
+    :param verbose: 0: nothing, 1: information, 2: debugging
+    :param seed: Seed of all random generators
+    :param device: ``"cpu"``, ``"cuda"`` or ``"auto"``
+    :param _init_setup_model: Whether to build the networks at once
+    """
+
+    policy: FlowPolicy
+    policy_class: type[FlowPolicy]
+    replay_buffer: OnlineBuffer  # type: ignore[assignment]
+
+    #: What ``learn`` trains for when it is given no number: the budget of the published offline results.
+    default_timesteps: ClassVar[int] = 1_000_000
+    #: Names of the target networks of the policy, each with the network that it follows.
+    targets: ClassVar[dict[str, str]] = {"critic_target": "critic"}
+    #: Whether the losses use rewards. Imitation does not.
+    needs_rewards: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        policy: str | type[FlowPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 100,
+        batch_size: int = 256,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        action_noise: ActionNoise | None = None,
+        n_steps: int = 1,
+        dataset: Any = None,
+        offline_steps: int | None = None,
+        balanced_sampling: bool = False,
+        normalize_observations: bool = False,
+        crop_probability: float = 0.5,
+        offline_log_interval: int = 1_000,
+        policy_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        if isinstance(env, str):
+            register_environment(env)
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,
+            tau,
+            gamma,
+            train_freq,
+            gradient_steps,
+            action_noise,
+            n_steps=n_steps,
+            policy_kwargs=dict(policy_kwargs or {}),
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            sde_support=False,
+            supported_action_spaces=(spaces.Box,),
+            support_multi_env=True,
+        )
+        if n_steps < 1:
+            raise ValueError(f"`n_steps` is {n_steps}; it must be at least 1.")
+        if offline_steps is not None and offline_steps < 0:
+            raise ValueError(f"`offline_steps` is {offline_steps}; it must not be negative.")
+        if offline_steps and dataset is None and _init_setup_model:
+            raise ValueError(f"`offline_steps={offline_steps}` needs data to train on: pass `dataset` as well.")
+        self.dataset = dataset
+        self.offline_steps = offline_steps
+        self.balanced_sampling = balanced_sampling
+        self.normalize_observations = normalize_observations
+        self.crop_probability = crop_probability
+        self.offline_log_interval = offline_log_interval
+        self.offline_buffer: OfflineBuffer | None = None
+        #: The name of the data that this model was trained on; it is saved, the data is not.
+        self.dataset_name: str | None = None
+        self.n_offline_updates = 0
+        self.n_env_steps = 0
+        self._metrics = _Sums()
+        if _init_setup_model:
+            self._setup_model()
+            if dataset is not None:
+                self.set_dataset(dataset)
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        if not isinstance(env, VecEnv):
+            env = report_success(env)
+        return OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+
+    def _setup_model(self) -> None:
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        # The randomness of training is a stream of its own: evaluating more often does not change what is learned.
+        self.generator = th.Generator(self.device).manual_seed(int(th.randint(2**62, ())))
+        self.generator_state = self.generator.get_state()
+        if self.replay_buffer is None:
+            self.replay_buffer = OnlineBuffer(
+                self.buffer_size, self.observation_space, self.action_space, self.device, self.n_envs
+            )
+        self.policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs)
+        self.policy = self.policy.to(self.device)
+        self._convert_train_freq()
+
+    # The data set.
+
+    def set_dataset(self, dataset: Any) -> None:
+        """
+        Set, or replace, the data of the offline phase.
+
+        :param dataset: As the argument of the constructor
+        :raises DatasetError: If it cannot be read, is damaged, or does not fit the environment.
+        """
+        if isinstance(dataset, ReplayBuffer):
+            data = OfflineDataset.from_replay_buffer(dataset, self.policy.unscale_action)
+        else:
+            data = read_dataset(dataset, self._env_id())
+        if self.needs_rewards and data.rewards is None:
+            raise ValueError(
+                f"{data.name}: it has no rewards, which {type(self).__name__} needs. For OGBench's data, make the model with "
+                "one of its single-task environments, such as 'cube-single-singletask-task2-v0'."
+            )
+        self.offline_buffer = OfflineBuffer(data, self.observation_space, self.action_space, self.device)
+        self.dataset, self.dataset_name = dataset, data.name
+        if self._n_updates > 0:
+            return  # The policy was trained with the statistics that it has.
+        if self.normalize_observations:
+            if self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs:
+                raise ValueError("Observations would be normalised twice: use VecNormalize or `normalize_observations`.")
+            for key, (mean, var) in observation_statistics(data, self.observation_space).items():
+                self.policy.normalizer.set_statistics(key, th.as_tensor(mean), th.as_tensor(var).sqrt())
+        if self._vec_normalize_env is not None:
+            prepare_vec_normalize(self._vec_normalize_env, data)
+
+    def _env_id(self) -> str | None:
+        spec = None if self.env is None else self.env.get_attr("spec", 0)[0]
+        return None if spec is None else spec.id
+
+    def _require_dataset(self) -> None:
+        """After ``load``, read the data again; a saved model has its name only."""
+        if self.offline_buffer is not None:
+            return
+        if self.dataset is not None:
+            self.set_dataset(self.dataset)
+        elif self.dataset_name is not None and self._in_offline_phase():
+            raise ValueError(
+                f"This model trains on {self.dataset_name!r}, which is not part of the saved file. Pass it again, by "
+                "`model.set_dataset(...)` or `load(..., dataset=...)`, or set `offline_steps=0` to go on online."
+            )
+        elif self.dataset_name is not None:
+            warnings.warn(f"Going on without {self.dataset_name!r}: batches come from the replay buffer only.", stacklevel=3)
+
+    def _in_offline_phase(self) -> bool:
+        if self.dataset_name is None:
+            return False
+        return self.offline_steps is None or self.n_offline_updates < self.offline_steps
+
+    # What an update is.
+
+    def draw_noise(self, n: int) -> NamedTuple:
+        """
+        Draw every random number of one update.
+
+        :param n: Batch size
+        :return: The noise, which ``update`` takes
+        """
+        raise NotImplementedError
+
+    def loss(self, batch: Batch, noise: Any) -> tuple[th.Tensor, Metrics]:
+        """
+        What one optimiser step descends: a pure function of the parameters, the batch and the noise.
+
+        :param batch: A batch
+        :param noise: As drawn by ``draw_noise``
+        :return: The loss, and what to log (tensors without axes)
+        """
+        raise NotImplementedError
+
+    def update(self, batch: Batch, noise: Any) -> Metrics:
+        """
+        One update: loss, gradients, optimiser step, then the targets. All randomness comes in by the arguments, so that
+        it can be called by hand and compared with another implementation.
+
+        :param batch: A batch, as ``Batch`` describes it
+        :param noise: As drawn by ``draw_noise``
+        :return: What to log
+        """
+        loss, metrics = self.loss(batch, noise)
+        self.policy.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.policy.optimizer.step()
+        self.update_targets()
+        return metrics
+
+    def update_targets(self) -> None:
+        """Move each target network towards the network that it follows: ``target <- tau net + (1 - tau) target``."""
+        with th.no_grad():
+            for target, net in self.targets.items():
+                pairs = getattr(self.policy, target).parameters(), getattr(self.policy, net).parameters()
+                th._foreach_lerp_(*map(list, pairs), self.tau)
+
+    def sample_batch(self, batch_size: int) -> Batch:
+        """
+        Draw a batch from the data set, the replay buffer, or both.
+
+        :param batch_size: Number of transitions
+        :return: The batch, normalised by ``VecNormalize`` and augmented where these are in use
+        """
+        parts = []
+        for buffer, count in self._shares(batch_size):
+            if count > 0:
+                indices = th.randint(len(buffer), (count,), generator=self.generator, device=self.device).cpu()
+                parts.append(buffer.draw(indices, self.n_steps, self.gamma))
+        batch = parts[0] if len(parts) == 1 else concatenate(*parts)
+        return self._augment(normalize(batch, self._vec_normalize_env))
+
+    def _shares(self, batch_size: int) -> list[tuple[OfflineBuffer | OnlineBuffer, int]]:
+        if self.offline_buffer is None:
+            return [(self.replay_buffer, batch_size)]
+        if len(self.replay_buffer) == 0:
+            return [(self.offline_buffer, batch_size)]
+        if self.balanced_sampling:
+            n_offline = batch_size // 2
+        else:
+            total = len(self.offline_buffer) + len(self.replay_buffer)
+            rows = th.randint(total, (batch_size,), generator=self.generator, device=self.device)
+            n_offline = int((rows < len(self.offline_buffer)).sum())
+        return [(self.offline_buffer, n_offline), (self.replay_buffer, batch_size - n_offline)]
+
+    def _augment(self, batch: Batch) -> Batch:
+        images = image_keys(self.observation_space)
+        if not images or th.rand((), generator=self.generator, device=self.device) >= self.crop_probability:
+            return batch
+        offsets = th.randint(7, (len(batch.actions), 2), generator=self.generator, device=self.device)
+
+        def crop(observations: TensorObs) -> TensorObs:
+            if isinstance(observations, th.Tensor):
+                return random_crop(observations, offsets)
+            return {key: random_crop(part, offsets) if key in images else part for key, part in observations.items()}
+
+        # The same offsets for both, so that nothing seems to move.
+        return batch._replace(
+            observations=crop(batch.observations), next_observations=crop(batch.next_observations)
+        )
+
+    def train(self, gradient_steps: int, batch_size: int) -> None:
+        """
+        Draw batches and update.
+
+        :param gradient_steps: Number of updates
+        :param batch_size: Transitions per update
+        :raises ValueError: If a loss is not finite.
+        """
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        for _ in range(gradient_steps):
+            metrics = self.update(self.sample_batch(batch_size), self.draw_noise(batch_size))
+            self._metrics.add(metrics)
+        self._n_updates += gradient_steps
+        # Before any callback can save the parameters. RL Zoo prunes a trial that raises a ValueError.
+        if not all(bool(th.isfinite(value)) for value in metrics.values()):
+            values = ", ".join(f"{name} = {value.item():.3g}" for name, value in metrics.items())
+            raise ValueError(
+                f"Update {self._n_updates} is not finite ({values}). The parameters are lost from here on: go back to the last "
+                "checkpoint, with a lower learning rate or other data."
+            )
+
+    # The two phases.
+
+    def learn(
+        self: SelfAlgorithm,
+        total_timesteps: int | None = None,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfAlgorithm:
+        """
+        Train: first on the data set, as long as ``offline_steps`` last, then on the environment.
+
+        :param total_timesteps: Offline updates and environment steps together; by default ``default_timesteps``
+        :param callback: Callbacks, called at each timestep of either phase
+        :param log_interval: Online, number of episodes between two lines of the log
+        :param tb_log_name: Name of the run in TensorBoard; by default that of the algorithm
+        :param reset_num_timesteps: Whether the clock starts from zero. The offline steps are spent once all the same.
+        :param progress_bar: Whether to show a progress bar
+        :return: The model
+        :raises ValueError: If the data set is missing after ``load``, or a loss is not finite.
+        """
+        self._require_dataset()
+        will_reset = reset_num_timesteps or self._last_obs is None
+        total_timesteps, callback = self._setup_learn(
+            self.default_timesteps if total_timesteps is None else total_timesteps,
+            callback,
+            reset_num_timesteps,
+            tb_log_name or type(self).__name__,
+            progress_bar,
+        )
+        if will_reset:
+            self.replay_buffer.cut()
+        callback.on_training_start(locals(), globals())
+        try:
+            if self._learn_offline(total_timesteps, callback):
+                self._learn_online(total_timesteps, callback, log_interval)
+        finally:
+            # Also after Ctrl-C, so that a progress bar is closed; the model can be used and saved.
+            callback.on_training_end()
+        return self
+
+    def _learn_offline(self, total_timesteps: int, callback: BaseCallback) -> bool:
+        """One timestep is one gradient step. Returns whether to go on."""
+        if not (self._in_offline_phase() and self.num_timesteps < total_timesteps):
+            return True
+        assert self.env is not None
+        # What callbacks look for among the local variables.
+        dones, infos = np.zeros(self.env.num_envs, dtype=bool), [{} for _ in range(self.env.num_envs)]
+        updates_at_start, time_at_start = self.n_offline_updates, time.time()
+        next_log = self.n_offline_updates + self.offline_log_interval
+        while self._in_offline_phase() and self.num_timesteps < total_timesteps:
+            self.train(gradient_steps=self.env.num_envs, batch_size=self.batch_size)
+            self.n_offline_updates += self.env.num_envs
+            self.num_timesteps += self.env.num_envs
+            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+            if self.n_offline_updates >= next_log:
+                next_log += self.offline_log_interval
+                speed = (self.n_offline_updates - updates_at_start) / max(time.time() - time_at_start, sys.float_info.epsilon)
+                self.logger.record("time/updates_per_second", speed)
+                self.dump_logs()
+            callback.update_locals({"dones": dones, "infos": infos, "self": self})
+            if not callback.on_step():
+                return False
+        return True
+
+    def _learn_online(self, total_timesteps: int, callback: BaseCallback, log_interval: int) -> None:
+        """As ``OffPolicyAlgorithm.learn``, except that ``learning_starts`` counts steps of the environment."""
+        assert self.env is not None and isinstance(self.train_freq, TrainFreq)
+        while self.num_timesteps < total_timesteps:
+            rollout = self.collect_rollouts(
+                self.env,
+                train_freq=self.train_freq,
+                action_noise=self.action_noise,
+                callback=callback,
+                learning_starts=self.learning_starts,
+                replay_buffer=self.replay_buffer,
+                log_interval=log_interval,
+            )
+            if not rollout.continue_training:
+                return
+            if self.n_env_steps > self.learning_starts:
+                gradient_steps = self.gradient_steps if self.gradient_steps >= 0 else rollout.episode_timesteps
+                if gradient_steps > 0:
+                    self.train(gradient_steps, self.batch_size)
+
+    def _on_step(self) -> None:
+        self.n_env_steps += self.n_envs
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        # The base class compares learning_starts with the clock. Here it counts environment steps, and a policy that has
+        # been trained offline explores better than random actions do.
+        warm_up = self._n_updates == 0 and self.n_env_steps < learning_starts
+        return super()._sample_action(sys.maxsize if warm_up else 0, action_noise, n_envs)
+
+    def dump_logs(self) -> None:
+        """Write the log: averages over the updates since the last time, and what was done so far."""
+        for name, value in self._metrics.means().items():
+            self.logger.record(f"train/{name}", value)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("time/offline_updates", self.n_offline_updates)
+        self.logger.record("time/env_steps", self.n_env_steps)
+        super().dump_logs()
+
+    # Saving.
+
+    def _excluded_save_params(self) -> list[str]:
+        excluded = [*super()._excluded_save_params(), "offline_buffer", "generator", "_metrics"]
+        # A name or path can be read again; arrays stay out of the model's file.
+        return excluded if isinstance(self.dataset, str) else [*excluded, "dataset"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer"], ["generator_state"]
+
+    def save(
+        self,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        self.generator_state = self.generator.get_state()
+        super().save(path, exclude, include)
+
+    @classmethod
+    def load(cls: type[SelfAlgorithm], path: Any, env: GymEnv | None = None, *args: Any, **kwargs: Any) -> SelfAlgorithm:
+        model = super().load(path, env, *args, **kwargs)
+        # The state is that of a generator on the CPU or on a GPU; one on another device starts anew.
+        if model.generator_state.shape == model.generator.get_state().shape:
+            model.generator.set_state(model.generator_state.cpu())
+        return model
+
+
+class _Sums:
+    """Sums of metrics, as tensors on their device, until somebody reads their means."""
+
+    def __init__(self) -> None:
+        self.sums: Metrics = {}
+        self.count = 0
+
+    def add(self, metrics: Metrics) -> None:
+        for name, value in metrics.items():
+            self.sums[name] = self.sums[name] + value.detach() if name in self.sums else value.detach()
+        self.count += 1
+
+    def means(self) -> dict[str, float]:
+        means = {name: value.item() / self.count for name, value in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return means

@@ -1,0 +1,56 @@
+"""
+Flow matching on straight paths: pure functions of tensors.
+
+Time runs from ``t = 0`` (noise) to ``t = 1`` (data). ``x_t = (1 - t) x_0 + t x_1`` moves at the constant velocity
+``x_1 - x_0``, and the marginal velocity field ``v(x, t) = E[x_1 - x_0 | x_t = x]`` carries the noise distribution to the
+data distribution (Lipman et al., 2023; Liu et al., 2023).
+"""
+
+import torch as th
+from torch.nn import functional as F
+
+from sb3_flow.common.types import Velocity
+
+
+def interpolate(x0: th.Tensor, x1: th.Tensor, t: th.Tensor) -> th.Tensor:
+    """
+    The point at time ``t`` on the straight path.
+
+    :param x0: Noise, ``(B, D)``
+    :param x1: Data, ``(B, D)``
+    :param t: Times in [0, 1], ``(B, 1)``
+    :return: ``(1 - t) x0 + t x1``, ``(B, D)``
+    """
+    return th.lerp(x0, x1, t)
+
+
+def flow_matching_loss(velocity: Velocity, x0: th.Tensor, x1: th.Tensor, t: th.Tensor) -> th.Tensor:
+    """
+    The conditional flow matching loss, ``|v(x_t, t) - (x_1 - x_0)|^2``, as a mean over dimensions.
+
+    :param velocity: The field, ``(x, t) -> v``
+    :param x0: Noise, ``(B, D)``
+    :param x1: Data, ``(B, D)``
+    :param t: Times in [0, 1], ``(B, 1)``
+    :return: One loss a sample, ``(B,)``
+    """
+    error = F.mse_loss(velocity(interpolate(x0, x1, t), t), x1 - x0, reduction="none")
+    return error.mean(dim=1)
+
+
+def euler(velocity: Velocity, x: th.Tensor, n_steps: int) -> th.Tensor:
+    """
+    Carry samples from ``t = 0`` to ``t = 1`` by Euler's method.
+
+    The field is evaluated at ``t = i / n_steps`` for ``i = 0 .. n_steps - 1``, never at ``t = 1``. On Gaussian data this
+    shrinks the spread: with 10 steps, N(0, 1) arrives with a standard deviation of 0.88.
+
+    :param velocity: The field, ``(x, t) -> v``
+    :param x: Noise, ``(B, D)``
+    :param n_steps: Number of steps, at least 1
+    :return: Samples, ``(B, D)``
+    """
+    step = 1.0 / n_steps
+    for i in range(n_steps):
+        x = th.add(x, velocity(x, x.new_full((len(x), 1), i * step)), alpha=step)
+    return x

@@ -1,0 +1,239 @@
+"""What the policies of all algorithms share: features, networks, optimiser, and acting from noise."""
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import get_action_dim, preprocess_obs
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import nn
+
+from sb3_flow.common.encoders import FlowExtractor, ObservationNormalizer
+from sb3_flow.common.networks import MLP, EnsembleMLP
+from sb3_flow.common.types import TensorObs, Velocity
+
+
+class Network(nn.Module):
+    """
+    A network behind features of its own.
+
+    :param features_extractor: From preprocessed observations to features
+    :param net: From features, and whatever else it takes, to its output
+    """
+
+    def __init__(self, features_extractor: BaseFeaturesExtractor, net: nn.Module) -> None:
+        super().__init__()
+        self.features_extractor = features_extractor
+        self.net = net
+
+
+class FlowPolicy(BasePolicy):
+    """
+    Base class of flow policies. A subclass creates its networks in ``build`` and defines one or more ways to act.
+
+    Actions are in [-1, 1] here; ``predict`` scales them to the action space. A way to act ("head") turns observations
+    and noise into actions; ``deterministic=True`` acts from zero noise, the middle of the distribution.
+
+    :param observation_space: Observation space
+    :param action_space: Any finite ``Box``
+    :param lr_schedule: Learning rate as a function of the remaining progress (from 1 to 0)
+    :param net_arch: Widths of the hidden layers of every network
+    :param activation: Name of the activation, see ``networks.ACTIVATIONS``
+    :param critic_layer_norm: Whether layer norm follows each activation of the critics
+    :param n_critics: Number of critics
+    :param features_extractor_class: Features extractor; the default picks by the observation space
+    :param features_extractor_kwargs: Arguments of the features extractor
+    :param normalize_images: Whether to divide images by 255
+    :param optimizer_class: The optimiser of all networks
+    :param optimizer_kwargs: Arguments of the optimiser, but for the learning rate
+    """
+
+    #: Name of each head and of the method that it calls with ``(observations, noise)``; the first one is the default.
+    heads: ClassVar[dict[str, str]] = {}
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        net_arch: Sequence[int] = (512, 512, 512, 512),
+        activation: str = "gelu",
+        critic_layer_norm: bool = True,
+        n_critics: int = 2,
+        features_extractor_class: type[BaseFeaturesExtractor] = FlowExtractor,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
+        optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        **method_kwargs: Any,
+    ) -> None:
+        if not (action_space.high > action_space.low).all():
+            raise ValueError(f"Some action can take one value only, so it cannot be scaled to [-1, 1]: {action_space}.")
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor_class,
+            dict(features_extractor_kwargs or {}),  # a copy, because the base class writes into it
+            normalize_images=normalize_images,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=dict(optimizer_kwargs or {}),
+            squash_output=True,
+        )
+        self.net_arch = list(net_arch)
+        self.activation = activation
+        self.critic_layer_norm = critic_layer_norm
+        self.n_critics = n_critics
+        self.action_dim = get_action_dim(action_space)
+        self.head = next(iter(self.heads))
+        self.method_kwargs = method_kwargs
+        self.normalizer = ObservationNormalizer(observation_space)
+        self.build(**method_kwargs)
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if optimizer_class is th.optim.Adam:
+            self.optimizer_kwargs.setdefault("fused", True)
+        self.optimizer = optimizer_class(parameters, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+
+    def build(self) -> None:
+        """Create the networks. Arguments of the policy that only one method has arrive here."""
+        raise NotImplementedError
+
+    # Networks.
+
+    def make_network(self, make_net: Callable[[int], nn.Module]) -> Network:
+        """
+        A network with a features extractor of its own.
+
+        :param make_net: From the number of features to the network
+        :return: Both together
+        """
+        features_extractor = self.make_features_extractor()
+        return Network(features_extractor, make_net(features_extractor.features_dim))
+
+    def make_velocity(self) -> Network:
+        """A velocity field: its network takes features, ``x`` and ``t``."""
+        dim = self.action_dim
+        return self.make_network(lambda n: MLP(n, dim + 1, dim, self.net_arch, self.activation))
+
+    def make_one_step_actor(self) -> Network:
+        """An actor in one pass: its network takes features and noise."""
+        dim = self.action_dim
+        return self.make_network(lambda n: MLP(n, dim, dim, self.net_arch, self.activation))
+
+    def make_critic(self) -> Network:
+        """An ensemble of critics: its network takes features and actions."""
+        return self.make_network(
+            lambda n: EnsembleMLP(
+                self.n_critics, n + self.action_dim, self.net_arch, self.activation, self.critic_layer_norm
+            )
+        )
+
+    @staticmethod
+    def make_target(network: Network) -> Network:
+        """A copy of a network that no gradient reaches."""
+        return copy.deepcopy(network).requires_grad_(False)
+
+    # Networks applied to observations.
+
+    def features(self, network: Network, observations: TensorObs) -> th.Tensor:
+        """
+        :param network: Whose features
+        :param observations: A raw batch
+        :return: ``(B, features_dim)``
+        """
+        return self.extract_features(observations, network.features_extractor)
+
+    def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor) -> th.Tensor:
+        # As the base class does, with the statistics of the data set in between.
+        preprocessed = preprocess_obs(obs, self.observation_space, normalize_images=self.normalize_images)
+        return features_extractor(self.normalizer(preprocessed))  # type: ignore[no-any-return]
+
+    def velocity(self, network: Network, observations: TensorObs) -> Velocity:
+        """
+        The velocity field given observations, which are encoded once for all the steps of an integration.
+
+        :param network: As made by ``make_velocity``
+        :param observations: A raw batch
+        :return: ``(x, t) -> v``
+        """
+        return partial(network.net, network.net.context(self.features(network, observations)))  # type: ignore[operator]
+
+    def one_step(self, network: Network, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
+        """
+        :param network: As made by ``make_one_step_actor``
+        :param observations: A raw batch
+        :param noise: ``(B, action_dim)``
+        :return: The network's output, not clipped, ``(B, action_dim)``
+        """
+        return network.net(network.net.context(self.features(network, observations)), noise)  # type: ignore[no-any-return,operator]
+
+    def q_values(
+        self, network: Network, observations: TensorObs, actions: th.Tensor, frozen: bool = False
+    ) -> th.Tensor:
+        """
+        :param network: As made by ``make_critic``
+        :param observations: A raw batch
+        :param actions: ``(B, action_dim)``
+        :param frozen: Whether gradients may reach the actions only, not the critics
+        :return: One value a critic and sample, ``(n_critics, B)``
+        """
+        if frozen:
+            with th.no_grad():
+                features = self.features(network, observations)
+        else:
+            features = self.features(network, observations)
+        return network.net(th.cat([features, actions], dim=1), frozen=frozen)  # type: ignore[no-any-return]
+
+    # Acting.
+
+    def act(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
+        """
+        Act with the current head.
+
+        :param observations: A raw batch
+        :param noise: ``(B, action_dim)``, standard normal
+        :return: Actions in [-1, 1], ``(B, action_dim)``
+        """
+        return getattr(self, self.heads[self.head])(observations, noise)  # type: ignore[no-any-return]
+
+    def with_head(self, head: str) -> "FlowPolicy":
+        """
+        The same policy acting in another way; both share their networks.
+
+        :param head: A name in ``heads``
+        :return: A policy with ``predict``, for instance for ``evaluate_policy``
+        :raises ValueError: If there is no such head; the message lists them.
+        """
+        if head not in self.heads:
+            raise ValueError(f"{type(self).__name__} has no head {head!r}; choose one of {', '.join(self.heads)}.")
+        twin = copy.copy(self)
+        twin.head = head
+        return twin
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        n = len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
+        draw = th.zeros if deterministic else th.randn
+        return self.act(observation, draw(n, self.action_dim, device=self.device))
+
+    # Saving.
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return dict(
+            observation_space=self.observation_space,
+            action_space=self.action_space,
+            lr_schedule=self._dummy_schedule,  # the algorithm has the real one
+            net_arch=self.net_arch,
+            activation=self.activation,
+            critic_layer_norm=self.critic_layer_norm,
+            n_critics=self.n_critics,
+            features_extractor_class=self.features_extractor_class,
+            features_extractor_kwargs=self.features_extractor_kwargs,
+            normalize_images=self.normalize_images,
+            optimizer_class=self.optimizer_class,
+            optimizer_kwargs=self.optimizer_kwargs,
+            **self.method_kwargs,
+        )

@@ -1,0 +1,33 @@
+"""What an update is made of: a batch goes in, metrics come out."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch as th
+
+TensorObs = th.Tensor | dict[str, th.Tensor]
+Metrics = dict[str, th.Tensor]
+#: A velocity field with its observation already given: ``(x, t) -> v``, of shapes ``(B, D), (B, 1) -> (B, D)``.
+Velocity = Callable[[th.Tensor, th.Tensor], th.Tensor]
+
+
+class Batch(NamedTuple):
+    """
+    One mini-batch of ``B`` transitions, of ``n`` steps each (``n = 1`` unless n-step returns are asked for).
+
+    :param observations: ``(B, *shape)`` or a dictionary of these
+    :param actions: ``(B, action_dim)`` in [-1, 1]; for chunks of ``h`` actions ``(B, h * action_dim)``, time first
+    :param rewards: ``(B,)``, the discounted sum of the rewards of the ``n`` steps
+    :param masks: ``(B,)``, 0 where the task ended within these steps (nothing to bootstrap from), else 1
+    :param discounts: ``(B,)``, gamma to the power of the number of steps summed: what the bootstrap is multiplied by
+    :param next_observations: as ``observations``, after these steps
+    :param valids: ``(B,)``, 0 where a chunk reaches past the end of its trajectory, else 1
+    """
+
+    observations: TensorObs
+    actions: th.Tensor
+    rewards: th.Tensor
+    masks: th.Tensor
+    discounts: th.Tensor
+    next_observations: TensorObs
+    valids: th.Tensor

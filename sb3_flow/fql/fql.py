@@ -1,0 +1,172 @@
+"""Flow Q-learning (Park, Li and Levine, ICML 2025, arXiv 2502.02538)."""
+
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch as th
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch.nn import functional as F
+
+from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.common.flow import flow_matching_loss
+from sb3_flow.common.types import Batch, Metrics
+from sb3_flow.fql.policies import FQLPolicy
+
+
+class FQLNoise(NamedTuple):
+    """
+    Every random number of one update.
+
+    :param next_noise: ``z'`` of the next action in the target, standard normal, ``(B, action_dim)``
+    :param x0: Start of the straight path in the flow matching loss, standard normal, ``(B, action_dim)``
+    :param t: Time on that path, uniform in [0, 1], ``(B, 1)``
+    :param z: Noise that the flow and the one-step actor both start from, standard normal, ``(B, action_dim)``
+    """
+
+    next_noise: th.Tensor
+    x0: th.Tensor
+    t: th.Tensor
+    z: th.Tensor
+
+
+class FQL(OfflineToOnlineAlgorithm):
+    """
+    Flow Q-learning: a flow clones the behaviour, a one-step actor is distilled from it and climbs the critic.
+
+    ``L = L_Q + L_BC + alpha L_D + L_q``, with::
+
+        L_Q  = E[(Q(s, a) - r - gamma m Q'(s', clip(mu_w(s', z'))))^2]    critic_loss
+        L_BC = E[|v_theta(s, x_t, t) - (a - x_0)|^2]                      bc_flow_loss
+        L_D  = E[|mu_w(s, z) - mu_theta(s, z)|^2]                         actor_loss
+        L_q  = -E[Q(s, clip(mu_w(s, z)))]                                 actor_loss
+
+    ``v_theta`` is the velocity field and ``mu_theta`` its flow (10 Euler steps), ``mu_w`` the one-step actor, ``Q'`` the
+    target critics, ``m`` 0 where the task ended. Squared errors are means over the action's dimensions, as in the
+    published code, which ``alpha`` refers to. Nothing is differentiated through the flow.
+
+    ``deterministic=True`` acts from ``z = 0``; the paper's scores are taken with ``deterministic=False``.
+
+    Paper: https://arxiv.org/abs/2502.02538. Deviations from the published code: see ``docs/fql.md``.
+
+    :param policy: ``"FlowPolicy"`` (or a subclass of ``FQLPolicy``)
+    :param env: Environment, or its id
+    :param alpha: Weight of the distillation, that is, how close the policy stays to the behaviour. The one to tune: the
+        paper took 3 to 1000, on tasks with rewards in [-1, 0]; with ``normalize_q_loss`` try 0.03 to 10.
+    :param flow_steps: Euler steps of the flow
+    :param q_agg: How the target aggregates the critics: ``"mean"`` or ``"min"``
+    :param normalize_q_loss: Whether ``L_q`` is divided by the mean of ``|Q|``, which makes ``alpha`` independent of the
+        scale of the rewards
+
+    All other arguments are those of ``OfflineToOnlineAlgorithm``.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "FlowPolicy": FQLPolicy,
+        "MlpPolicy": FQLPolicy,
+        "CnnPolicy": FQLPolicy,
+        "MultiInputPolicy": FQLPolicy,
+    }
+    policy: FQLPolicy
+
+    def __init__(
+        self,
+        policy: str | type[FQLPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 100,
+        batch_size: int = 256,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        action_noise: ActionNoise | None = None,
+        n_steps: int = 1,
+        alpha: float = 10.0,
+        flow_steps: int = 10,
+        q_agg: Literal["mean", "min"] = "mean",
+        normalize_q_loss: bool = False,
+        dataset: Any = None,
+        offline_steps: int | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        if q_agg not in ("mean", "min"):
+            raise ValueError(f"Unknown `q_agg` {q_agg!r}; choose 'mean' or 'min'.")
+        if alpha < 0:
+            raise ValueError(f"`alpha` is {alpha}; it must not be negative.")
+        self.alpha = alpha
+        self.q_agg = q_agg
+        self.normalize_q_loss = normalize_q_loss
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,
+            tau,
+            gamma,
+            train_freq,
+            gradient_steps,
+            action_noise,
+            n_steps,
+            dataset,
+            offline_steps,
+            policy_kwargs={"flow_steps": flow_steps, **(policy_kwargs or {})},
+            _init_setup_model=_init_setup_model,
+            **kwargs,
+        )
+
+    def draw_noise(self, n: int) -> FQLNoise:
+        """Every random number of an update with ``n`` transitions."""
+        size, options = (n, self.policy.action_dim), {"generator": self.generator, "device": self.device}
+        return FQLNoise(
+            next_noise=th.randn(size, **options),
+            x0=th.randn(size, **options),
+            t=th.rand((n, 1), **options),
+            z=th.randn(size, **options),
+        )
+
+    def critic_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
+        """``L_Q``: the temporal difference error, a mean over critics and batch. Gradient: critics only."""
+        policy = self.policy
+        with th.no_grad():
+            next_actions = policy.act_one_step(batch.next_observations, noise.next_noise)
+            next_qs = policy.q_values(policy.critic_target, batch.next_observations, next_actions)
+            next_q = next_qs.mean(dim=0) if self.q_agg == "mean" else next_qs.amin(dim=0)
+            target = batch.rewards + batch.discounts * batch.masks * next_q
+        qs = policy.q_values(policy.critic, batch.observations, batch.actions)
+        loss = F.mse_loss(qs, target.expand_as(qs))
+        return loss, {"critic_loss": loss, "q_mean": qs.mean(), "q_min": qs.amin(), "q_max": qs.amax()}
+
+    def bc_flow_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
+        """``L_BC``: flow matching towards the actions of the data. Gradient: the velocity field only."""
+        velocity = self.policy.velocity(self.policy.bc_flow, batch.observations)
+        loss = flow_matching_loss(velocity, noise.x0, batch.actions, noise.t).mean()
+        return loss, {"bc_flow_loss": loss}
+
+    def actor_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
+        """``alpha L_D + L_q``: stay close to the flow, climb the critics. Gradient: the one-step actor only."""
+        policy = self.policy
+        with th.no_grad():
+            flow_actions = policy.act_bc_flow(batch.observations, noise.z)
+        # Not clipped for the distillation: outside the box the critic pushes no more, and this brings the actor back.
+        actions = policy.one_step(policy.actor, batch.observations, noise.z)
+        distill_loss = F.mse_loss(actions, flow_actions)
+        qs = policy.q_values(policy.critic, batch.observations, actions.clamp(-1, 1), frozen=True)
+        q = qs.mean(dim=0)  # always the mean, also where the target takes the minimum
+        q_loss = -q.mean()
+        if self.normalize_q_loss:
+            q_loss = q_loss / q.detach().abs().mean()
+        loss = self.alpha * distill_loss + q_loss
+        return loss, {"actor_loss": loss, "distill_loss": distill_loss, "q_loss": q_loss}
+
+    def loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
+        """``L``, all terms at the same parameters."""
+        critic_loss, critic_metrics = self.critic_loss(batch, noise)
+        bc_flow_loss, bc_flow_metrics = self.bc_flow_loss(batch, noise)
+        actor_loss, actor_metrics = self.actor_loss(batch, noise)
+        return critic_loss + bc_flow_loss + actor_loss, critic_metrics | bc_flow_metrics | actor_metrics

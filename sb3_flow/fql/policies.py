@@ -1,0 +1,38 @@
+"""The networks of FQL, and how it acts."""
+
+from typing import ClassVar
+
+import torch as th
+
+from sb3_flow.common.flow import euler
+from sb3_flow.common.policies import FlowPolicy
+from sb3_flow.common.types import TensorObs
+
+
+class FQLPolicy(FlowPolicy):
+    """
+    A behaviour-cloned flow, a one-step actor distilled from it, and critics with their targets.
+
+    Heads: ``"one_step"`` (what FQL acts with) and ``"bc_flow"`` (the cloned behaviour, plain imitation).
+
+    :param flow_steps: Euler steps of the flow
+    """
+
+    heads: ClassVar[dict[str, str]] = {"one_step": "act_one_step", "bc_flow": "act_bc_flow"}
+
+    def build(self, flow_steps: int = 10) -> None:
+        if flow_steps < 1:
+            raise ValueError(f"`flow_steps` is {flow_steps}; it must be at least 1.")
+        self.flow_steps = flow_steps
+        self.bc_flow = self.make_velocity()
+        self.actor = self.make_one_step_actor()
+        self.critic = self.make_critic()
+        self.critic_target = self.make_target(self.critic)
+
+    def act_one_step(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
+        """``clip(mu_w(s, z))`` in one pass: ``(B, action_dim)`` in [-1, 1]."""
+        return self.one_step(self.actor, observations, noise).clamp(-1, 1)
+
+    def act_bc_flow(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
+        """``mu_theta(s, z)``: the flow integrated from ``z`` by Euler's method, then clipped to [-1, 1]."""
+        return euler(self.velocity(self.bc_flow, observations), noise, self.flow_steps).clamp(-1, 1)
