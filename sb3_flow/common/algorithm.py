@@ -7,6 +7,7 @@ was really done is counted apart, in ``n_offline_updates`` and ``n_env_steps``.
 """
 
 import io
+import math
 import pathlib
 import sys
 import time
@@ -52,6 +53,9 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
     :param gradient_steps: Online, how many updates then; -1 means as many as steps were made.
     :param action_noise: Noise added to the actions that explore
     :param n_steps: Number of steps of the returns
+    :param horizon_length: Number of actions in a chunk. Above 1, the policy plans that many actions at once and executes
+        them before it plans again, and the critics value chunks, with returns over as many steps (Q-chunking; Li, Zhou and
+        Levine, 2025).
     :param dataset: Offline data: a name (``"cube-single-play-v0"``, ``"ogbench:..."``, ``"minari:..."``), the path of a
         ``.npz`` or ``.hdf5`` file, a ``minari.MinariDataset``, a dictionary of arrays or a replay buffer.
     :param offline_steps: How many timesteps train on the data set before the environment is used. None: all of them,
@@ -96,6 +100,7 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
         gradient_steps: int = 1,
         action_noise: ActionNoise | None = None,
         n_steps: int = 1,
+        horizon_length: int = 1,
         dataset: Any = None,
         offline_steps: int | None = None,
         balanced_sampling: bool = False,
@@ -125,7 +130,7 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
             gradient_steps,
             action_noise,
             n_steps=n_steps,
-            policy_kwargs=dict(policy_kwargs or {}),
+            policy_kwargs={"horizon_length": horizon_length, **(policy_kwargs or {})},
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             verbose=verbose,
@@ -135,12 +140,21 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
             supported_action_spaces=(spaces.Box,),
             support_multi_env=True,
         )
-        if n_steps < 1:
-            raise ValueError(f"`n_steps` is {n_steps}; it must be at least 1.")
-        if offline_steps is not None and offline_steps < 0:
-            raise ValueError(f"`offline_steps` is {offline_steps}; it must not be negative.")
+        for name, value, low, high in (
+            ("n_steps", n_steps, 1, math.inf),
+            ("batch_size", batch_size, 1, math.inf),
+            ("gradient_steps", gradient_steps, -1, math.inf),
+            ("offline_steps", offline_steps or 0, 0, math.inf),
+            ("tau", tau, 0, 1),
+            ("gamma", gamma, 0, 1),
+            ("crop_probability", crop_probability, 0, 1),
+        ):
+            if not low <= value <= high:
+                expected = f"at least {low}" if high == math.inf else f"in [{low}, {high}]"
+                raise ValueError(f"`{name}` is {value}; it must be {expected}.")
         if offline_steps and dataset is None and _init_setup_model:
             raise ValueError(f"`offline_steps={offline_steps}` needs data to train on: pass `dataset` as well.")
+        self.horizon_length = horizon_length
         self.dataset = dataset
         self.offline_steps = offline_steps
         self.balanced_sampling = balanced_sampling
@@ -153,6 +167,8 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
         self.n_offline_updates = 0
         self.n_env_steps = 0
         self._metrics = _Sums()
+        #: What ``predict`` carries from one step of the environment to the next.
+        self._policy_state: tuple[np.ndarray, ...] | None = None
         if _init_setup_model:
             self._setup_model()
             if dataset is not None:
@@ -286,7 +302,7 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
         for buffer, count in self._shares(batch_size):
             if count > 0:
                 indices = th.randint(len(buffer), (count,), generator=self.generator, device=self.device).cpu()
-                parts.append(buffer.draw(indices, self.n_steps, self.gamma))
+                parts.append(buffer.draw(indices, self.n_steps, self.gamma, self.horizon_length))
         batch = parts[0] if len(parts) == 1 else concatenate(*parts)
         return self._augment(normalize(batch, self._vec_normalize_env))
 
@@ -375,6 +391,7 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
         )
         if will_reset:
             self.replay_buffer.cut()
+            self._policy_state = None
         callback.on_training_start(locals(), globals())
         try:
             if self._learn_offline(total_timesteps, callback):
@@ -428,16 +445,29 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
                 if gradient_steps > 0:
                     self.train(gradient_steps, self.batch_size)
 
-    def _on_step(self) -> None:
-        self.n_env_steps += self.n_envs
-
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        # The base class compares learning_starts with the clock. Here it counts environment steps, and a policy that has
-        # been trained offline explores better than random actions do.
-        warm_up = self._n_updates == 0 and self.n_env_steps < learning_starts
-        return super()._sample_action(sys.maxsize if warm_up else 0, action_noise, n_envs)
+        # As the base class does, except that learning_starts counts environment steps, that a policy which has been trained
+        # offline explores better than random actions do, and that chunks are executed to their end.
+        if self._n_updates == 0 and self.n_env_steps < learning_starts:
+            actions = np.array([self.action_space.sample() for _ in range(n_envs)])
+        else:
+            assert self._last_obs is not None
+            actions, self._policy_state = self.predict(self._last_obs, self._policy_state, self._last_episode_starts)
+        # Here and not in _on_step, which runs after the callbacks: what they save and log is to agree with the clock.
+        self.n_env_steps += n_envs
+        buffer_actions = self.policy.scale_action(actions)
+        if action_noise is not None:
+            buffer_actions = buffer_actions + action_noise()
+        buffer_actions = np.clip(buffer_actions, -1.0, 1.0)
+        return self.policy.unscale_action(buffer_actions), buffer_actions
+
+    def _store_transition(
+        self, replay_buffer: Any, buffer_action: Any, new_obs: Any, reward: Any, dones: np.ndarray, infos: Any
+    ) -> None:
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        self._last_episode_starts = dones
 
     def dump_logs(self) -> None:
         """Write the log: averages over the updates since the last time, and what was done so far."""
@@ -451,7 +481,7 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
     # Saving.
 
     def _excluded_save_params(self) -> list[str]:
-        excluded = [*super()._excluded_save_params(), "offline_buffer", "generator", "_metrics"]
+        excluded = [*super()._excluded_save_params(), "offline_buffer", "generator", "_metrics", "_policy_state"]
         # A name or path can be read again; arrays stay out of the model's file.
         return excluded if isinstance(self.dataset, str) else [*excluded, "dataset"]
 

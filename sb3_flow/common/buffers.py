@@ -151,9 +151,9 @@ class OfflineBuffer:
             following = self.next_observations.at(last)
         taken = steps.rows if chunked else steps.rows[:1]
         actions = self.actions[taken.t()].flatten(start_dim=1)
-        batch = Batch(
-            self.observations.at(rows), actions, steps.rewards, steps.masks, steps.discounts, following, steps.valids
-        )
+        # Returns over fewer steps are returns all the same; a chunk of fewer actions is none.
+        valids = steps.valids if chunked else th.ones_like(steps.valids)
+        batch = Batch(self.observations.at(rows), actions, steps.rewards, steps.masks, steps.discounts, following, valids)
         return to_device(batch, self.device)
 
 
@@ -265,7 +265,7 @@ class OnlineBuffer(ReplayBuffer):
             steps.masks,
             steps.discounts,
             _join({key: column[steps.rows[-1]] for key, column in self.next_obs_columns.items()}),
-            steps.valids,
+            steps.valids if chunked else th.ones_like(steps.valids),
         )
         return to_device(batch, self.device)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
@@ -13,6 +14,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
+from sb3_flow.common.chunks import ChunkState
 from sb3_flow.common.encoders import FlowExtractor, ObservationNormalizer
 from sb3_flow.common.networks import MLP, EnsembleMLP
 from sb3_flow.common.types import TensorObs, Velocity
@@ -46,6 +48,7 @@ class FlowPolicy(BasePolicy):
     :param activation: Name of the activation, see ``networks.ACTIVATIONS``
     :param critic_layer_norm: Whether layer norm follows each activation of the critics
     :param n_critics: Number of critics
+    :param horizon_length: Number of actions in a chunk
     :param features_extractor_class: Features extractor; the default picks by the observation space
     :param features_extractor_kwargs: Arguments of the features extractor
     :param normalize_images: Whether to divide images by 255
@@ -65,6 +68,7 @@ class FlowPolicy(BasePolicy):
         activation: str = "gelu",
         critic_layer_norm: bool = True,
         n_critics: int = 2,
+        horizon_length: int = 1,
         features_extractor_class: type[BaseFeaturesExtractor] = FlowExtractor,
         features_extractor_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
@@ -72,8 +76,12 @@ class FlowPolicy(BasePolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
         **method_kwargs: Any,
     ) -> None:
+        if horizon_length < 1:
+            raise ValueError(f"`horizon_length` is {horizon_length}; it must be at least 1.")
         if not (action_space.high > action_space.low).all():
             raise ValueError(f"Some action can take one value only, so it cannot be scaled to [-1, 1]: {action_space}.")
+        if n_critics < 1:
+            raise ValueError(f"`n_critics` is {n_critics}; it must be at least 1.")
         super().__init__(
             observation_space,
             action_space,
@@ -88,7 +96,9 @@ class FlowPolicy(BasePolicy):
         self.activation = activation
         self.critic_layer_norm = critic_layer_norm
         self.n_critics = n_critics
-        self.action_dim = get_action_dim(action_space)
+        self.horizon_length = horizon_length
+        #: Size of what the networks call an action: a chunk of ``horizon_length`` actions, one after the other.
+        self.action_dim = get_action_dim(action_space) * horizon_length
         self.head = next(iter(self.heads))
         self.method_kwargs = method_kwargs
         self.normalizer = ObservationNormalizer(observation_space)
@@ -214,10 +224,51 @@ class FlowPolicy(BasePolicy):
         twin.head = head
         return twin
 
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        Act, as SB3's policies do. With chunks (``horizon_length > 1``) the state holds what is left of them: pass it back,
+        with ``episode_start``, to execute a whole chunk before planning the next. Without it, each call plans anew.
+
+        :param observation: One observation, or one for each environment
+        :param state: As returned by the call before, or None
+        :param episode_start: Where an episode begins, and with it a new chunk, ``(n_envs,)``
+        :param deterministic: Whether to act from zero noise
+        :return: Actions, in the units of the environment, and the new state
+        """
+        if self.horizon_length == 1:
+            return super().predict(observation, state, episode_start, deterministic)
+        self.set_training_mode(False)
+        observations, vectorized = self.obs_to_tensor(observation)
+        n_envs = len(next(iter(observations.values())) if isinstance(observations, dict) else observations)
+        chunks = ChunkState.start(n_envs, self.horizon_length, self.action_space.shape) if state is None else ChunkState(*state)
+        used_up = chunks.used_up(episode_start)
+        if used_up.any():
+            rows = th.as_tensor(used_up, device=self.device)
+            if isinstance(observations, dict):
+                asking: TensorObs = {key: part[rows] for key, part in observations.items()}
+            else:
+                asking = observations[rows]
+            with th.no_grad():
+                plans = self._predict(asking, deterministic).cpu().numpy()
+            chunks = chunks.planned(used_up, plans)
+        actions, chunks = chunks.take()
+        actions = self.unscale_action(actions)
+        return actions if vectorized else actions[0], chunks
+
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         n = len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
         draw = th.zeros if deterministic else th.randn
         return self.act(observation, draw(n, self.action_dim, device=self.device))
+
+    def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
+        # At the bounds rounding can end one step outside the space, as 1 does in [-0.7, 0.4].
+        return np.clip(super().unscale_action(scaled_action), self.action_space.low, self.action_space.high)
 
     # Saving.
 
@@ -230,6 +281,7 @@ class FlowPolicy(BasePolicy):
             activation=self.activation,
             critic_layer_norm=self.critic_layer_norm,
             n_critics=self.n_critics,
+            horizon_length=self.horizon_length,
             features_extractor_class=self.features_extractor_class,
             features_extractor_kwargs=self.features_extractor_kwargs,
             normalize_images=self.normalize_images,

@@ -43,7 +43,9 @@ class FQL(OfflineToOnlineAlgorithm):
 
     ``v_theta`` is the velocity field and ``mu_theta`` its flow (10 Euler steps), ``mu_w`` the one-step actor, ``Q'`` the
     target critics, ``m`` 0 where the task ended. Squared errors are means over the action's dimensions, as in the
-    published code, which ``alpha`` refers to. Nothing is differentiated through the flow.
+    published code, which ``alpha`` refers to. Nothing is differentiated through the flow. With chunks of actions
+    (``horizon_length > 1``), ``a`` is a chunk, and those that reach past the end of a trajectory count nothing in ``L_Q`` and
+    ``L_BC``.
 
     ``deterministic=True`` acts from ``z = 0``; the paper's scores are taken with ``deterministic=False``.
 
@@ -83,6 +85,7 @@ class FQL(OfflineToOnlineAlgorithm):
         gradient_steps: int = 1,
         action_noise: ActionNoise | None = None,
         n_steps: int = 1,
+        horizon_length: int = 1,
         alpha: float = 10.0,
         flow_steps: int = 10,
         q_agg: Literal["mean", "min"] = "mean",
@@ -113,6 +116,7 @@ class FQL(OfflineToOnlineAlgorithm):
             gradient_steps,
             action_noise,
             n_steps,
+            horizon_length,
             dataset,
             offline_steps,
             policy_kwargs={"flow_steps": flow_steps, **(policy_kwargs or {})},
@@ -139,13 +143,13 @@ class FQL(OfflineToOnlineAlgorithm):
             next_q = next_qs.mean(dim=0) if self.q_agg == "mean" else next_qs.amin(dim=0)
             target = batch.rewards + batch.discounts * batch.masks * next_q
         qs = policy.q_values(policy.critic, batch.observations, batch.actions)
-        loss = F.mse_loss(qs, target.expand_as(qs))
+        loss = (batch.valids * (qs - target).square()).mean()
         return loss, {"critic_loss": loss, "q_mean": qs.mean(), "q_min": qs.amin(), "q_max": qs.amax()}
 
     def bc_flow_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
         """``L_BC``: flow matching towards the actions of the data. Gradient: the velocity field only."""
         velocity = self.policy.velocity(self.policy.bc_flow, batch.observations)
-        loss = flow_matching_loss(velocity, noise.x0, batch.actions, noise.t).mean()
+        loss = (batch.valids * flow_matching_loss(velocity, noise.x0, batch.actions, noise.t)).mean()
         return loss, {"bc_flow_loss": loss}
 
     def actor_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:

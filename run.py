@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""
+The two commands of a checkout, from nothing but Python:
+
+    python3 run.py demo [ARGUMENTS]    train a robot arm from logged data (arguments: see examples/fql_cube_demo.py)
+    python3 run.py test [ARGUMENTS]    lint, types, tests and their coverage (arguments: pytest's, such as -k fql)
+
+Both make a virtual environment in .venv and install into it what they need, the first time and after the package's
+requirements have changed.
+"""
+
+import hashlib
+import importlib.util
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+#: There from before the first file of .venv until all is installed: whoever finds it finds an environment half made.
+UNFINISHED = VENV / "unfinished"
+#: What the installation depends on.
+REQUIREMENTS = (ROOT / "pyproject.toml", ROOT / "constraints.txt", ROOT / "sb3_flow" / "__init__.py")
+
+#: Each command: the extra of the package that it needs, and what it then runs; its arguments go to the last one.
+COMMANDS = {
+    "demo": ("demo", [["examples/fql_cube_demo.py"]]),
+    "test": (
+        "tests",
+        [
+            ["-m", "ruff", "check", "."],
+            ["-m", "ruff", "format", "--check", "."],
+            ["-m", "mypy"],
+            ["-m", "pytest", "--cov"],
+        ],
+    ),
+}
+
+
+def main(arguments):
+    if sys.version_info < (3, 10):  # noqa: UP036 (whoever has cloned this may have an older one)
+        return fail(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}.")
+    if not arguments or arguments[0] not in COMMANDS:
+        print(__doc__.strip())
+        return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+    extra, steps = COMMANDS[arguments[0]]
+    if not prepare(extra):
+        return 1
+    codes = [run(step) for step in [*steps[:-1], steps[-1] + arguments[1:]]]
+    return next((code for code in codes if code != 0), 0)
+
+
+def prepare(extra):
+    """Bring .venv up to date with an extra of the package; whether that worked."""
+    stamp = VENV / f"installed-{extra}"
+    digest = hashlib.sha256("\n".join([str(ROOT), *(path.read_text("utf-8") for path in REQUIREMENTS)]).encode()).hexdigest()
+    usable = PYTHON.exists() and not UNFINISHED.exists()
+    if usable and stamp.exists() and stamp.read_text("utf-8") == digest:
+        return True
+    if not usable and not make_environment():
+        return False
+    stamp.unlink(missing_ok=True)
+    pip = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
+    package = [*pip, "--editable", f".[{extra}]", "--constraint", "constraints.txt"]
+    # The pip that comes with an older Python can search for minutes what a newer one finds at once.
+    if not quietly("Updating pip", [*pip, "--upgrade", "pip"]):
+        return False
+    if not quietly(f"Installing sb3_flow[{extra}] (the first time this downloads PyTorch)", package):
+        return False
+    stamp.write_text(digest, "utf-8")
+    UNFINISHED.unlink(missing_ok=True)
+    return True
+
+
+def make_environment():
+    """Make .venv, in place of one that was never finished; whether that worked."""
+    if not all(map(importlib.util.find_spec, ("venv", "ensurepip"))):
+        fail("This Python cannot make virtual environments; on Debian and Ubuntu: sudo apt install python3-venv")
+        return False
+    if VENV.exists():
+        shutil.rmtree(VENV)
+    VENV.mkdir()
+    UNFINISHED.touch()
+    return quietly("Making .venv", [sys.executable, "-m", "venv", str(VENV)])
+
+
+def quietly(title, command):
+    """Run a step of the preparation behind one line of progress, with its output only if it fails; whether it worked."""
+    print(f"{title} ... ", end="", flush=True)
+    start = time.monotonic()
+    process = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
+    )
+    if process.returncode == 0:
+        print(f"{time.monotonic() - start:.0f} s", flush=True)
+        return True
+    print(f"failed\n{process.stdout}", flush=True)
+    fail(f"`{title}` failed; its output is above.")
+    return False
+
+
+def run(arguments):
+    """Run a command with the Python of .venv; its exit code."""
+    print(f"$ python {' '.join(arguments)}", flush=True)
+    return subprocess.run([str(PYTHON), *arguments], cwd=ROOT).returncode
+
+
+def fail(message):
+    print(f"run.py: {message}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

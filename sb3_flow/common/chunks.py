@@ -1,0 +1,43 @@
+"""What is left of the chunks of actions that a policy has committed to."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class ChunkState(NamedTuple):
+    """
+    The state that ``predict`` carries from call to call. It is never changed in place.
+
+    :param actions: The chunk of each environment, in [-1, 1], ``(n_envs, horizon_length, *action_shape)``
+    :param cursor: How many of its actions were executed, ``(n_envs,)``
+    """
+
+    actions: np.ndarray
+    cursor: np.ndarray
+
+    @classmethod
+    def start(cls, n_envs: int, horizon_length: int, action_shape: tuple[int, ...]) -> ChunkState:
+        """A state in which every environment asks for a new chunk."""
+        return cls(np.zeros((n_envs, horizon_length, *action_shape), np.float32), np.full(n_envs, horizon_length))
+
+    def used_up(self, episode_start: np.ndarray | None) -> np.ndarray:
+        """Which environments need a new chunk: ``(n_envs,)`` of bool."""
+        used_up = self.cursor >= self.actions.shape[1]
+        return used_up if episode_start is None else used_up | np.asarray(episode_start, dtype=bool)
+
+    def planned(self, rows: np.ndarray, plans: np.ndarray) -> ChunkState:
+        """
+        :param rows: Which environments have new chunks, ``(n_envs,)`` of bool
+        :param plans: These chunks, time first, ``(number of such environments, horizon_length * action_dim)``
+        """
+        actions, cursor = self.actions.copy(), self.cursor.copy()
+        actions[rows] = plans.reshape(-1, *actions.shape[1:])
+        cursor[rows] = 0
+        return ChunkState(actions, cursor)
+
+    def take(self) -> tuple[np.ndarray, ChunkState]:
+        """The next action of each environment, and the state without it."""
+        return self.actions[np.arange(len(self.cursor)), self.cursor], ChunkState(self.actions, self.cursor + 1)

@@ -1,0 +1,46 @@
+"""Datasets: readers of every common format, a registry of names, and collection without a network."""
+
+from typing import Any
+
+from sb3_flow.common.dataset import DatasetError, OfflineDataset, read_dataset, register_reader
+from sb3_flow.datasets.arrays import unpack
+from sb3_flow.datasets.collect import collect, collect_with_policy
+from sb3_flow.datasets.from_arrays import read_array_file
+from sb3_flow.datasets.from_hdf5 import read_hdf5
+from sb3_flow.datasets.from_minari import read_minari, recover_environment
+from sb3_flow.datasets.from_ogbench import read_ogbench
+from sb3_flow.datasets.registry import RECIPES, Recipe, local_datasets
+
+for _reader in (read_ogbench, read_minari, read_array_file, read_hdf5):
+    register_reader(_reader)
+
+
+def load_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
+    """
+    Read any source that ``dataset=`` takes, but for replay buffers.
+
+    :param source: A name (``"cube-single-play-v0"``, ``"minari:D4RL/door/human-v2"``), the path of an ``.npz`` or ``.hdf5``
+        file or of a folder of ``.npy`` files (memory-mapped), a ``minari.MinariDataset``, a dictionary of arrays, or an
+        ``OfflineDataset``
+    :param env_id: The environment that the data is for. Data of OGBench that has no rewards takes those of this
+        environment, where it is a single-task one.
+    :return: The data set
+    :raises DatasetError: If nobody can read the source, or what it holds is damaged.
+    :raises ImportError: If the source needs a package that is not installed.
+    """
+    return read_dataset(source, env_id)
+
+
+__all__ = [
+    "RECIPES",
+    "DatasetError",
+    "OfflineDataset",
+    "Recipe",
+    "collect",
+    "collect_with_policy",
+    "load_dataset",
+    "local_datasets",
+    "read_dataset",
+    "recover_environment",
+    "unpack",
+]

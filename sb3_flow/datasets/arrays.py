@@ -1,0 +1,114 @@
+"""Named arrays on disk: an ``.npz`` file, or a folder with one ``.npy`` file per field, which is the same file unpacked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sb3_flow.common.dataset import DatasetError
+
+#: What numpy and zipfile raise on files that are cut short, empty, or something else altogether.
+DAMAGE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+
+class ArrayFile(Mapping[str, np.ndarray]):
+    """
+    The arrays of an ``.npz`` file or of a folder of ``.npy`` files, each read when it is asked for.
+
+    A folder's arrays are memory-mapped, so that data larger than memory can be used. Field names may have a slash
+    (``observations/camera``); in a folder that is a folder within.
+
+    :param path: The file or the folder
+    :raises DatasetError: If it is neither, or is damaged; the message names the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._load: dict[str, Callable[[], Any]] = {}
+        if path.is_dir():
+            for file in sorted(path.rglob("*.npy")):
+                field = file.relative_to(path).with_suffix("").as_posix()
+                self._load[field] = partial(np.load, file, mmap_mode="r", allow_pickle=False)
+            if not self._load:
+                raise DatasetError(f"{path}: the folder has no .npy file; expected one per field, such as observations.npy.")
+            return
+        if not path.is_file():
+            raise DatasetError(f"{path}: there is no such file.")
+        if path.stat().st_size == 0:
+            raise DatasetError(f"{path}: the file is empty.")
+        try:
+            archive = np.load(path, allow_pickle=False)
+        except DAMAGE as error:
+            raise DatasetError(f"{path}: this is no .npz file, or it is damaged ({error}).") from error
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise DatasetError(f"{path}: this is a single array; expected an .npz file with one array per field.")
+        for field in archive.files:
+            self._load[field] = partial(archive.__getitem__, field)
+
+    def __getitem__(self, field: str) -> np.ndarray:
+        load = self._load[field]
+        try:
+            column = load()
+        except DAMAGE as error:
+            raise DatasetError(f"{self.path}: `{field}` cannot be read; the file is damaged or foreign ({error}).") from error
+        if not isinstance(column, np.ndarray):  # a member of the archive that is not in numpy's format
+            raise DatasetError(f"{self.path}: `{field}` is not an array in numpy's format.")
+        return column
+
+    def __contains__(self, field: object) -> bool:
+        return field in self._load  # Mapping would load the array to find out
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._load)
+
+    def __len__(self) -> int:
+        return len(self._load)
+
+
+def unpack(source: str | os.PathLike[str], directory: str | os.PathLike[str]) -> Path:
+    """
+    Turn an ``.npz`` file into a folder of ``.npy`` files, which can be memory-mapped.
+
+    The arrays are copied block by block, so that the file may be larger than memory. The folder appears only when it is
+    complete.
+
+    :param source: The ``.npz`` file
+    :param directory: The folder to make; it must not exist.
+    :return: The folder, to be used as ``dataset=``
+    :raises DatasetError: If the file is damaged.
+    :raises FileExistsError: If the folder exists.
+    """
+    source, directory = Path(source), Path(directory)
+    if directory.exists():
+        raise FileExistsError(f"{directory} exists; name a new folder, or remove this one.")
+    fields = list(ArrayFile(source))
+    for field in fields:
+        if Path(field).is_absolute() or ".." in Path(field).parts:
+            raise DatasetError(f"{source}: the field name {field!r} leads out of the folder.")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    try:
+        with zipfile.ZipFile(source) as archive:
+            for field in fields:
+                target = scratch / f"{field}.npy"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    with archive.open(f"{field}.npy") as member, target.open("wb") as file:
+                        shutil.copyfileobj(member, file, length=1 << 20)
+                except DAMAGE as error:
+                    raise DatasetError(f"{source}: `{field}` cannot be read; the file is damaged ({error}).") from error
+        scratch.chmod(0o755)  # mkdtemp makes private folders
+        scratch.replace(directory)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    return directory

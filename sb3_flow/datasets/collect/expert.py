@@ -1,0 +1,98 @@
+"""What the scripted experts have in common."""
+
+from __future__ import annotations
+
+import abc
+from collections import defaultdict
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from sb3_flow.common.environments import register_environment
+from sb3_flow.common.optional import require
+from sb3_flow.datasets.registry import Recipe
+
+Episode = dict[str, np.ndarray]
+
+
+class Expert(abc.ABC):
+    """
+    An environment and a scripted expert that records episodes in it.
+
+    An episode depends on its seed alone, not on the episodes that were recorded before it.
+
+    :param recipe: What to collect
+    :param env_options: Arguments of the environment beside those that all have in common
+    """
+
+    def __init__(self, recipe: Recipe, **env_options: Any) -> None:
+        require("ogbench", "mujoco", f"Collecting {recipe.name}")
+        register_environment(recipe.env_id)
+        self.recipe = recipe
+        self.env: gym.Env[Any, Any] = gym.make(
+            recipe.env_id,
+            terminate_at_goal=False,
+            max_episode_steps=recipe.states,
+            disable_env_checker=True,
+            **env_options,
+        )
+
+    def record(self, seed: np.random.SeedSequence) -> Episode:
+        """
+        Record one episode.
+
+        :param seed: The only source of randomness
+        :return: OGBench's fields, one row per state
+        """
+        env_seed, *words = seed.generate_state(9).tolist()
+        # OGBench's experts and mazes draw from numpy's global generator.
+        np.random.seed(words)
+        self.env.reset(seed=env_seed)  # seeds the environment's own generator, from which later resets draw
+        return self.play()
+
+    @abc.abstractmethod
+    def play(self) -> Episode:
+        """Reset the environment and record one episode, with the generators as they are."""
+
+
+class Recorder:
+    """The rows of one episode, in OGBench's names and types."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[Any]] = defaultdict(list)
+
+    def add(self, observation: np.ndarray, action: np.ndarray, last: bool, info: dict[str, Any]) -> None:
+        """
+        Add the state in which an action was taken.
+
+        :param observation: The observation before the action
+        :param action: The action, in [-1, 1]
+        :param last: Whether this is the last row of the episode
+        :param info: What the environment's step returned; it holds the simulator's state before the action.
+        """
+        self._rows["observations"].append(observation)
+        self._rows["actions"].append(action)
+        self._rows["terminals"].append(last)
+        for field in ("qpos", "qvel", "button_states"):
+            if f"prev_{field}" in info:
+                self._rows[field].append(info[f"prev_{field}"])
+
+    def episode(self) -> Episode:
+        """All rows as arrays."""
+        types: dict[str, type] = {"terminals": np.bool_, "button_states": np.int64}
+        return {field: np.array(rows, dtype=types.get(field, np.float32)) for field, rows in self._rows.items()}
+
+
+def make_expert(recipe: Recipe) -> Expert:
+    """
+    Make the expert of a dataset.
+
+    :param recipe: What to collect
+    :return: The expert
+    """
+    # Here, because both modules build on this one.
+    from sb3_flow.datasets.collect.manipulation import ManipulationExpert
+    from sb3_flow.datasets.collect.maze import MazeExpert
+
+    return MazeExpert(recipe) if recipe.env_id.startswith("pointmaze-") else ManipulationExpert(recipe)

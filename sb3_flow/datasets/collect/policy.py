@@ -1,0 +1,165 @@
+"""Collection with a trained model into a Minari dataset."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from sb3_flow.common.environments import register_environment
+from sb3_flow.common.optional import require
+
+#: Packages that are asked for an algorithm's name, in this order.
+ALGORITHM_PACKAGES = ("stable_baselines3", "sb3_contrib", "sb3_flow")
+
+
+def collect_with_policy(
+    env_id: str,
+    policy: str | os.PathLike[str] | BaseAlgorithm,
+    transitions: int,
+    name: str,
+    algo: str | None = None,
+    seed: int = 0,
+    deterministic: bool = False,
+    vec_normalize: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> str:
+    """
+    Let a trained model act, and store what it does as a Minari dataset on this machine.
+
+    The last episode is cut (truncated) where the number of transitions is reached.
+
+    :param env_id: Environment to act in
+    :param policy: A saved model (``.zip``), or a model
+    :param transitions: How many transitions
+    :param name: Id of the new dataset, ``"namespace/name-v0"``
+    :param algo: Name of the model's class in any case, for instance ``"sac"``; needed for a saved model
+    :param seed: Seed of the environment and of the model's sampling
+    :param deterministic: Whether the model acts deterministically
+    :param vec_normalize: Saved statistics of the ``VecNormalize`` that the model was trained with; the dataset holds the
+        observations as they were before.
+    :param progress: Whether to show a progress bar
+    :return: The name that ``dataset=`` takes, ``"minari:namespace/name-v0"``
+    :raises ValueError: If the algorithm is unknown, or the dataset exists.
+    :raises ImportError: If Minari is not installed.
+    """
+    minari = require("minari", "datasets", "Collecting with a trained model")
+    episode_buffer = require("minari.data_collector", "datasets", "Collecting with a trained model").EpisodeBuffer
+    if transitions < 1:
+        raise ValueError(f"transitions is {transitions}; expected at least 1.")
+    if name in minari.list_local_datasets():
+        raise ValueError(f"The dataset minari:{name} exists; choose another name, or `minari delete {name}`.")
+    register_environment(env_id)
+    set_random_seed(seed)
+    env = gym.make(env_id)
+    model = policy if isinstance(policy, BaseAlgorithm) else _load_model(Path(policy), algo)
+    statistics = None
+    if vec_normalize is not None:
+        statistics = VecNormalize.load(os.fspath(vec_normalize), DummyVecEnv([lambda: gym.make(env_id)]))
+
+    buffers: list[Any] = []
+    done = 0
+    bar = require("tqdm", "datasets", "A progress bar").tqdm(total=transitions, desc=name, unit="step", disable=not progress)
+    with bar:
+        while done < transitions:
+            index = len(buffers)
+            episode_seed = int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
+            episode = _act(env, model, statistics, episode_seed, transitions - done, deterministic)
+            # Without infos: Minari's own collector would need JAX to gather them.
+            buffers.append(episode_buffer(id=index, seed=episode_seed, infos={}, **episode))
+            done += len(episode["rewards"])
+            bar.update(len(episode["rewards"]))
+    algorithm = type(model).__name__
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Minari asks for an author and a link, which local data does not need.
+        minari.create_dataset_from_buffers(
+            name,
+            buffers,
+            env=env,
+            algorithm_name=algorithm,
+            description=f"{algorithm} in {env_id}",
+            jpeg_encoding=False,  # images as the model saw them
+        )
+    env.close()
+    return f"minari:{name}"
+
+
+def _act(
+    env: gym.Env[Any, Any],
+    model: BaseAlgorithm,
+    statistics: VecNormalize | None,
+    seed: int,
+    limit: int,
+    deterministic: bool,
+) -> dict[str, Any]:
+    observation, _ = env.reset(seed=seed)
+    observations: list[Any] = [observation]
+    actions: list[Any] = []
+    rewards: list[float] = []
+    terminations: list[bool] = []
+    truncations: list[bool] = []
+    state: Any = None
+    episode_start = np.ones(1, dtype=bool)
+    while not (terminations and (terminations[-1] or truncations[-1])):
+        seen = observation if statistics is None else statistics.normalize_obs(observation)
+        action, state = model.predict(seen, state, episode_start, deterministic)
+        episode_start = np.zeros(1, dtype=bool)
+        observation, reward, terminated, truncated, _ = env.step(action)
+        observations.append(observation)
+        actions.append(action)
+        rewards.append(float(reward))
+        terminations.append(bool(terminated))
+        truncations.append(bool(truncated) or (len(rewards) == limit and not terminated))
+    return {
+        "observations": _stack(observations),
+        "actions": np.array(actions),
+        "rewards": rewards,
+        "terminations": terminations,
+        "truncations": truncations,
+    }
+
+
+def _stack(observations: list[Any]) -> Any:
+    if isinstance(observations[0], dict):
+        return {key: _stack([observation[key] for observation in observations]) for key in observations[0]}
+    return np.array(observations)
+
+
+def _load_model(path: Path, algo: str | None) -> BaseAlgorithm:
+    if algo is None:
+        raise ValueError(f"The file {path} does not say which algorithm it is of; name it (--algo sac).")
+    path = path.expanduser()
+    if not path.is_file() and not path.with_suffix(".zip").is_file():
+        raise FileNotFoundError(f"{path}: there is no such model.")
+    return find_algorithm(algo).load(path)
+
+
+def find_algorithm(name: str) -> type[BaseAlgorithm]:
+    """
+    Find an algorithm by its name, in any case.
+
+    :param name: For instance ``"sac"``, ``"tqc"`` or ``"fql"``
+    :return: The class
+    :raises ValueError: If no installed package has it; the message lists those that are there.
+    """
+    known: dict[str, type[BaseAlgorithm]] = {}
+    for package in ALGORITHM_PACKAGES:
+        try:
+            module = importlib.import_module(package)
+        except ModuleNotFoundError:
+            continue  # sb3_contrib is optional
+        for key in dir(module):
+            value = getattr(module, key)
+            if isinstance(value, type) and issubclass(value, BaseAlgorithm):
+                known.setdefault(key.lower(), value)
+    if name.lower() not in known:
+        raise ValueError(f"Unknown algorithm {name!r}; known: {', '.join(sorted(known))}.")
+    return known[name.lower()]

@@ -1,0 +1,149 @@
+"""Files of a collection: nothing is ever seen half-written, and a run that was killed goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from sb3_flow.datasets.arrays import DAMAGE
+from sb3_flow.datasets.collect.expert import Episode
+
+
+@contextmanager
+def atomic_write(path: Path, scratch: Path | None = None) -> Iterator[IO[bytes]]:
+    """
+    Write a file that appears under its name only when it is complete and on the disk.
+
+    :param path: The file; an older one is replaced.
+    :param scratch: A folder on the same disk for the unfinished file; default: the file's own
+    :return: The open file
+    """
+    with tempfile.NamedTemporaryFile(dir=scratch or path.parent, suffix=".tmp", delete=False) as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            file.close()
+            os.unlink(file.name)
+            raise
+    os.chmod(file.name, 0o644)  # temporary files are private
+    os.replace(file.name, path)
+
+
+class PartialCollection:
+    """
+    The finished episodes of a collection, in a folder beside its target.
+
+    :param folder: The folder
+    :param settings: What the episodes depend on. Episodes of other settings are never mixed in.
+    :param states: Rows of each episode
+    :param restart: Whether to throw away what was collected with other settings, instead of refusing
+    :raises ValueError: If the folder holds episodes of other settings.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], states: int, restart: bool) -> None:
+        self.folder = folder
+        self._states = states
+        found = self._read_settings()
+        if found is not None and found != settings:
+            if not restart:
+                different = [key for key in sorted({*found, *settings}) if found.get(key) != settings.get(key)]
+                changes = ", ".join(f"{key}: {found.get(key)!r} there, {settings.get(key)!r} now" for key in different)
+                raise ValueError(
+                    f"{folder} holds an unfinished collection with other settings ({changes}). Finish it with those, "
+                    "start anew with --overwrite (overwrite=True), or remove the folder."
+                )
+            shutil.rmtree(folder)
+            found = None
+        if found is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            with atomic_write(folder / "settings.json") as file:
+                file.write(json.dumps(settings, indent=2, sort_keys=True).encode())
+
+    def _read_settings(self) -> dict[str, Any] | None:
+        try:
+            settings = json.loads((self.folder / "settings.json").read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return {}
+        return settings if isinstance(settings, dict) else {}
+
+    def path(self, split: str, index: int) -> Path:
+        """
+        Where an episode is stored.
+
+        :param split: ``"train"`` or ``"val"``
+        :param index: Number of the episode, from 0
+        :return: The file
+        """
+        return self.folder / f"{split}-{index:06d}.npz"
+
+    def has(self, split: str, index: int) -> bool:
+        """
+        Tell whether an episode is finished; a file that cannot be read does not count.
+
+        :param split: ``"train"`` or ``"val"``
+        :param index: Number of the episode, from 0
+        :return: Whether it is
+        """
+        path = self.path(split, index)
+        if not path.exists():
+            return False
+        try:
+            return len(np.load(path, allow_pickle=False)["terminals"]) == self._states
+        except DAMAGE:
+            return False
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder)
+
+
+def write_episode(path: Path, episode: Episode) -> None:
+    """
+    Store one episode.
+
+    :param path: The file
+    :param episode: Its fields
+    """
+    with atomic_write(path) as file:
+        np.savez(file, **episode)  # type: ignore[arg-type]
+
+
+def join_episodes(path: Path, episodes: Sequence[Path], scratch: Path) -> None:
+    """
+    Write the ``.npz`` file of a dataset, field by field, so that only one episode is in memory at a time.
+
+    Equal episodes give an equal file, byte for byte: the archive has no time of day in it.
+
+    :param path: The file
+    :param episodes: The stored episodes, in order
+    :param scratch: A folder on the same disk for the unfinished file
+    """
+    with np.load(episodes[0], allow_pickle=False) as first:
+        columns = {field: first[field] for field in first.files}
+    with atomic_write(path, scratch) as file, zipfile.ZipFile(file, "w") as archive:
+        for field, column in columns.items():
+            entry = zipfile.ZipInfo(f"{field}.npy")  # dated 1 January 1980
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            header = {
+                "descr": np.lib.format.dtype_to_descr(column.dtype),
+                "fortran_order": False,
+                "shape": (len(column) * len(episodes), *column.shape[1:]),
+            }
+            with archive.open(entry, "w", force_zip64=True) as member:
+                np.lib.format.write_array_header_1_0(member, header)
+                for episode in episodes:
+                    with np.load(episode, allow_pickle=False) as stored:
+                        member.write(np.ascontiguousarray(stored[field]).tobytes())

@@ -1,0 +1,64 @@
+"""What a worker process does: record one episode, store it, and die with its parent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from sb3_flow.datasets.collect.expert import Expert, make_expert
+from sb3_flow.datasets.collect.store import write_episode
+from sb3_flow.datasets.registry import Recipe
+
+#: Training and validation episodes have random streams of their own: more of the ones does not change the others.
+STREAMS = {"train": 0, "val": 1}
+
+_recipe: Recipe | None = None
+_expert: Expert | None = None
+
+
+def start(recipe: Recipe) -> None:
+    """
+    Prepare this process; called once in each worker.
+
+    :param recipe: What to collect
+    """
+    global _recipe
+    # Ctrl-C reaches every process of the terminal; the parent lets the workers finish the episodes that they are at.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    warnings.simplefilter("ignore")  # Gymnasium warns about the environments' precision, in every worker.
+    _recipe = recipe
+
+
+def record(split: str, index: int, seed: int, path: Path) -> int:
+    """
+    Record an episode and store it.
+
+    :param split: ``"train"`` or ``"val"``
+    :param index: Number of the episode
+    :param seed: Seed of the collection
+    :param path: Where to store it
+    :return: Its number of transitions
+    """
+    global _expert
+    if _recipe is None:
+        raise RuntimeError("The worker has not been started: call start() first.")
+    if _expert is None:  # Not in start(), whose errors the parent would not get to see.
+        _expert = make_expert(_recipe)
+    episode = _expert.record(np.random.SeedSequence((seed, STREAMS[split], index)))
+    write_episode(path, episode)
+    return len(episode["terminals"]) - 1
+
+
+def _exit_with_parent() -> None:
+    # A parent that was killed cannot tell its workers to stop.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

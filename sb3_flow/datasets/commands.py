@@ -1,0 +1,145 @@
+"""The commands ``sb3-flow datasets ...``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sb3_flow.datasets import OfflineDataset, collect, collect_with_policy, load_dataset, local_datasets, unpack
+from sb3_flow.datasets.registry import RECIPES, minari_directory, ogbench_directory
+
+Subparsers = Any  # argparse's own class for these is private
+
+
+def add_commands(subparsers: Subparsers) -> None:
+    """
+    Add the group of commands to a parser.
+
+    :param subparsers: What ``add_subparsers`` returned
+    """
+    group = subparsers.add_parser("datasets", help="list, inspect, collect and convert datasets")
+    commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    listing = commands.add_parser("list", help="what is stored here, and what can be collected here")
+    listing.set_defaults(run=_list)
+
+    info = commands.add_parser("info", help="what a dataset holds")
+    info.add_argument("name", metavar="NAME", help="name or path of a dataset")
+    info.add_argument("--env", metavar="ENV_ID", help="environment whose rewards the data takes")
+    info.set_defaults(run=_info)
+
+    collecting = commands.add_parser(
+        "collect",
+        help="collect a dataset with a scripted expert, or with a trained model",
+        description="Collect a dataset of OGBench with a scripted expert, or, with --policy, let a trained model of "
+        "Stable-Baselines3 act in an environment and store a Minari dataset. A collection that was stopped goes on where it "
+        "was when the same command is given again.",
+    )
+    collecting.add_argument("source", metavar="NAME", help="name of a dataset; with --policy: id of an environment")
+    collecting.add_argument("--transitions", type=int, help="how many (default: as the published dataset)")
+    collecting.add_argument("--seed", type=int, default=0)
+    collecting.add_argument("--no-progress", dest="progress", action="store_false", help="show no progress bar")
+    expert = collecting.add_argument_group("with a scripted expert")
+    expert.add_argument("--directory", type=Path, help=f"where to write (default: {ogbench_directory()})")
+    expert.add_argument("--workers", type=int, help="number of processes (default: one per core)")
+    expert.add_argument("--overwrite", action="store_true", help="replace a dataset that exists")
+    model = collecting.add_argument_group("with a trained model")
+    model.add_argument("--policy", type=Path, metavar="MODEL.zip", help="a saved model")
+    model.add_argument("--algo", help="its algorithm, such as sac or fql")
+    model.add_argument("--name", dest="dataset", metavar="NAMESPACE/NAME-v0", help="id of the new Minari dataset")
+    model.add_argument("--deterministic", action="store_true", help="act deterministically")
+    model.add_argument("--vec-normalize", type=Path, metavar="STATISTICS.pkl", help="saved VecNormalize of the model")
+    collecting.set_defaults(run=_collect)
+
+    unpacking = commands.add_parser("unpack", help="turn an .npz file into a folder that can be memory-mapped")
+    unpacking.add_argument("file", type=Path)
+    unpacking.add_argument("folder", type=Path)
+    unpacking.set_defaults(run=_unpack)
+
+
+def _list(options: argparse.Namespace) -> None:
+    stored = local_datasets()
+    print(f"Stored here ({ogbench_directory()}, {minari_directory()}):")
+    print("\n".join(f"  {name}" for name in stored) or "  nothing")
+    print("Can be collected here (sb3-flow datasets collect NAME):")
+    for recipe in RECIPES.values():
+        count = recipe.episodes * recipe.transitions_per_episode
+        print(f"  {recipe.name:32}{count:>10,} transitions{'  (stored)' if recipe.name in stored else ''}")
+
+
+def _info(options: argparse.Namespace) -> None:
+    for label, value in describe(load_dataset(options.name, options.env)).items():
+        print(f"{label + ':':16}{value}")
+
+
+def _collect(options: argparse.Namespace) -> None:
+    if options.policy is None:
+        for option in ("algo", "dataset", "deterministic", "vec_normalize"):
+            if getattr(options, option):
+                raise ValueError(f"--{option.replace('dataset', 'name').replace('_', '-')} goes with --policy.")
+        path = collect(
+            options.source,
+            transitions=options.transitions,
+            seed=options.seed,
+            directory=options.directory,
+            workers=options.workers,
+            progress=options.progress,
+            overwrite=options.overwrite,
+        )
+        print(f"Wrote {path}")
+        return
+    for option in ("directory", "workers", "overwrite"):
+        if getattr(options, option):
+            raise ValueError(f"--{option} does not go with --policy.")
+    if options.transitions is None or options.dataset is None:
+        raise ValueError("--policy needs --transitions and --name NAMESPACE/NAME-v0.")
+    name = collect_with_policy(
+        options.source,
+        options.policy,
+        options.transitions,
+        options.dataset,
+        algo=options.algo,
+        seed=options.seed,
+        deterministic=options.deterministic,
+        vec_normalize=options.vec_normalize,
+        progress=options.progress,
+    )
+    print(f"Wrote {name}")
+
+
+def _unpack(options: argparse.Namespace) -> None:
+    print(f"Wrote {unpack(options.file, options.folder)}")
+
+
+def describe(dataset: OfflineDataset) -> dict[str, str]:
+    """
+    Describe a data set for people.
+
+    :param dataset: The data set
+    :return: Label and text, in the order to be printed
+    """
+    valids = dataset.valids
+    successes = np.count_nonzero(dataset.terminations & valids)
+    lines = {
+        "name": dataset.name,
+        "transitions": f"{len(dataset):,}",
+        "trajectories": f"{dataset.n_trajectories:,}",
+    }
+    for field, column in dataset.columns():
+        if field.startswith("observations"):
+            lines[field] = f"{column.shape[1:]} {column.dtype}"
+    actions = dataset.actions
+    lines["actions"] = f"{actions.shape[1:]} {actions.dtype}, from {actions.min():.4g} to {actions.max():.4g}"
+    if dataset.rewards is None:
+        lines["rewards"] = "none (data of OGBench takes them from an environment: --env)"
+    else:
+        rewards = dataset.rewards[valids]
+        lines["rewards"] = f"from {rewards.min():.4g} to {rewards.max():.4g}, mean {rewards.mean():.4g}"
+    lines["terminations"] = f"{successes:,} (transitions after which the task had ended; OGBench's successes)"
+    size = sum(column.nbytes for _, column in dataset.columns())
+    mapped = any(isinstance(column, np.memmap) for _, column in dataset.columns())
+    lines["memory"] = f"{size / 1e6:,.3g} MB{' (on disk, memory-mapped)' if mapped else ''}"
+    return lines

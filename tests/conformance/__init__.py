@@ -1,0 +1,1 @@
+"""What code written for Stable-Baselines3 relies on, shown for every algorithm of the package."""

@@ -1,0 +1,59 @@
+"""One algorithm as the conformance tests see it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch as th
+
+from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+
+#: What makes any algorithm small enough for a test.
+SMALL: dict[str, Any] = {
+    "batch_size": 16,
+    "buffer_size": 1_000,
+    "learning_starts": 10,
+    "policy_kwargs": {"net_arch": [16, 16]},
+    "device": "cpu",
+    "seed": 0,
+}
+
+
+@dataclass(frozen=True)
+class AlgorithmCase:
+    """
+    An algorithm, and how it is made small.
+
+    :param cls: The algorithm
+    :param small: Constructor arguments that make it small, beside ``SMALL``
+    :param bad_arguments: Constructor arguments that must be refused, each with a pattern of the message
+    :param offline: Whether it trains on data sets
+    :param online: Whether it trains on environments
+    """
+
+    cls: type[OfflineToOnlineAlgorithm]
+    small: dict[str, Any] = field(default_factory=dict)
+    bad_arguments: tuple[tuple[dict[str, Any], str], ...] = ()
+    offline: bool = True
+    online: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.cls.__name__
+
+    def make(self, env: Any, **kwargs: Any) -> OfflineToOnlineAlgorithm:
+        """A small model on an environment; ``kwargs`` replace the arguments that make it small."""
+        return self.cls("FlowPolicy", env, **{**SMALL, **self.small, **kwargs})
+
+    def load(self, path: Any, **kwargs: Any) -> OfflineToOnlineAlgorithm:
+        """Load a model onto the CPU."""
+        return self.cls.load(path, device="cpu", **kwargs)
+
+
+def parameters(model: OfflineToOnlineAlgorithm) -> dict[str, th.Tensor]:
+    """A copy of all parameters and buffers of the policy."""
+    return {name: value.clone() for name, value in model.policy.state_dict().items()}
+
+
+def same_parameters(first: dict[str, th.Tensor], second: dict[str, th.Tensor]) -> bool:
+    """Whether two copies are equal bit for bit."""
+    return first.keys() == second.keys() and all(th.equal(first[name], second[name]) for name in first)

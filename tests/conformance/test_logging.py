@@ -1,0 +1,103 @@
+"""What the logger gets, when, and under which names."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stable_baselines3.common.callbacks import LogEveryNTimesteps
+from stable_baselines3.common.logger import configure
+
+from conformance.case import AlgorithmCase
+from conformance.environments import collect, pendulum
+
+
+def _log_to_csv(model, folder: Path) -> None:
+    model.set_logger(configure(str(folder), ["csv"]))
+
+
+def _rows(folder: Path) -> list[dict[str, float]]:
+    with (folder / "progress.csv").open() as file:
+        return [{key: float(value) for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
+
+
+def test_offline_log_interval(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """A line every so many updates, with the speed in updates; it claims no step of an environment."""
+    model = offline_algorithm.make(pendulum(), dataset=collect(pendulum), offline_log_interval=10)
+    _log_to_csv(model, tmp_path)
+    model.learn(35)
+    rows = _rows(tmp_path)
+    assert [row["time/total_timesteps"] for row in rows] == [10, 20, 30]
+    assert [row["time/offline_updates"] for row in rows] == [row["train/n_updates"] for row in rows] == [10, 20, 30]
+    assert all(row["time/env_steps"] == 0 and row["time/updates_per_second"] > 0 for row in rows)
+    assert not any(key.startswith("rollout/") for key in rows[0])
+    assert rows[0]["train/learning_rate"] == pytest.approx(model.lr_schedule(1))
+
+
+def test_logged_losses_are_means_over_the_interval(
+    offline_algorithm: AlgorithmCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each metric of ``update`` is logged under ``train/``, averaged over the updates since the last line."""
+    model = offline_algorithm.make(pendulum(), dataset=collect(pendulum), offline_log_interval=10)
+    _log_to_csv(model, tmp_path)
+    seen, update = [], model.update
+
+    def recorded(*args):
+        metrics = update(*args)
+        seen.append({name: value.item() for name, value in metrics.items()})
+        return metrics
+
+    monkeypatch.setattr(model, "update", recorded)
+    model.learn(20)
+    for row, updates in zip(_rows(tmp_path), (seen[:10], seen[10:]), strict=True):
+        for name in updates[0]:
+            assert row[f"train/{name}"] == pytest.approx(np.mean([metrics[name] for metrics in updates]), rel=1e-4), name
+
+
+def test_online_log(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """A line every ``log_interval`` episodes, under the names of Stable-Baselines3."""
+    model = online_algorithm.make(pendulum())
+    _log_to_csv(model, tmp_path)
+    model.learn(50, log_interval=2)
+    rows = _rows(tmp_path)
+    assert [row["time/episodes"] for row in rows] == [2, 4]
+    assert [row["time/env_steps"] for row in rows] == [row["time/total_timesteps"] for row in rows] == [20, 40]
+    assert rows[0]["rollout/ep_len_mean"] == 10 and rows[0]["rollout/ep_rew_mean"] < 0
+    assert rows[0]["time/fps"] >= 0 and rows[0]["time/time_elapsed"] >= 0
+    assert rows[1]["train/n_updates"] == 39 - 10, "the line is written before the update of its step"
+
+
+def test_log_every_n_timesteps(two_phase_algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """The callback writes at the clock of both phases, and what was done adds up to it."""
+    model = two_phase_algorithm.make(pendulum(), dataset=collect(pendulum), offline_steps=20)
+    _log_to_csv(model, tmp_path)
+    model.learn(45, callback=LogEveryNTimesteps(10), log_interval=1_000)
+    rows = _rows(tmp_path)
+    assert [row["time/total_timesteps"] for row in rows] == [10, 20, 30, 40]
+    assert [row["time/offline_updates"] for row in rows] == [10, 20, 20, 20]
+    assert [row["time/env_steps"] for row in rows] == [0, 0, 10, 20]
+
+
+def test_tensorboard(two_phase_algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """Runs are numbered under the algorithm's name, and the axis of both phases is the clock."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def events(run: str) -> EventAccumulator:
+        accumulator = EventAccumulator(str(tmp_path / run))
+        accumulator.Reload()
+        return accumulator
+
+    model = two_phase_algorithm.make(
+        pendulum(), dataset=collect(pendulum), offline_steps=20, offline_log_interval=10, tensorboard_log=str(tmp_path)
+    )
+    model.learn(60, log_interval=1)
+    name = two_phase_algorithm.name
+    scalars = events(f"{name}_1")
+    assert [event.step for event in scalars.Scalars("time/offline_updates")] == [10, 20, 30, 40, 50, 60]
+    assert [event.step for event in scalars.Scalars("rollout/ep_rew_mean")] == [30, 40, 50, 60]
+    assert [event.value for event in scalars.Scalars("time/env_steps")] == [0, 0, 10, 20, 30, 40]
+    assert "train/n_updates" not in scalars.Tags()["scalars"]
+    model.learn(30, reset_num_timesteps=False, log_interval=1)
+    assert [event.step for event in events(f"{name}_1").Scalars("rollout/ep_rew_mean")] == list(range(30, 91, 10))
+    model.learn(10, tb_log_name="other", log_interval=1)
+    assert (tmp_path / "other_1").is_dir()

@@ -1,0 +1,102 @@
+"""Offline, then online: what each phase counts, and that the offline budget is spent once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conformance.callbacks import Recorder
+from conformance.case import AlgorithmCase
+from conformance.environments import collect, pendulum, pendulums
+
+
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_counts_of_both_phases(two_phase_algorithm: AlgorithmCase, n_envs: int) -> None:
+    """At every step of the clock, whatever the number of environments, updates and environment steps add up to it."""
+    env = pendulums(n_envs)
+    recorder = Recorder()
+    model = two_phase_algorithm.make(env, dataset=collect(pendulum), offline_steps=20, learning_starts=0)
+    model.learn(50, callback=recorder)
+    clock = list(range(n_envs, 51, n_envs))
+    assert recorder.clock == clock
+    assert recorder.counts == [(min(time, 20), max(time - 20, 0)) for time in clock]
+    assert sum(env.get_attr("n_steps")) == 30
+    assert (model.num_timesteps, model.n_offline_updates, model.n_env_steps) == (50, 20, 30)
+    assert model._n_updates == 20 + 30 // n_envs
+
+
+def test_without_offline_steps_the_environment_is_never_stepped(offline_algorithm: AlgorithmCase) -> None:
+    """A model with data and no ``offline_steps`` trains offline for all of ``learn``, however often it is called."""
+    env = pendulum()
+    model = offline_algorithm.make(env, dataset=collect(pendulum)).learn(20)
+    model.learn(10, reset_num_timesteps=False)
+    model.learn(5)
+    assert env.n_steps == 0
+    assert (model.n_offline_updates, model.num_timesteps) == (35, 5)
+
+
+@pytest.mark.parametrize("reset_num_timesteps", [True, False])
+def test_offline_budget_is_spent_once(two_phase_algorithm: AlgorithmCase, reset_num_timesteps: bool) -> None:
+    """A second ``learn`` goes on where the first one stopped, whether or not the clock starts again."""
+    env = pendulum()
+    model = two_phase_algorithm.make(env, dataset=collect(pendulum), offline_steps=20)
+    model.learn(15)
+    assert (model.n_offline_updates, env.n_steps) == (15, 0)
+    model.learn(15, reset_num_timesteps=reset_num_timesteps)
+    assert (model.n_offline_updates, env.n_steps) == (20, 10)
+    model.learn(15, reset_num_timesteps=reset_num_timesteps)
+    assert (model.n_offline_updates, env.n_steps) == (20, 25)
+    assert model.num_timesteps == (15 if reset_num_timesteps else 45)
+
+
+def test_offline_budget_is_spent_once_over_save_and_load(two_phase_algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """A loaded model knows what it has spent."""
+    data = collect(pendulum)
+    model = two_phase_algorithm.make(pendulum(), dataset=data, offline_steps=20).learn(15)
+    model.save(tmp_path / "model")
+    env = pendulum()
+    model = two_phase_algorithm.load(tmp_path / "model", env=env, dataset=data).learn(15)
+    assert (model.n_offline_updates, model.n_env_steps, env.n_steps) == (20, 10, 10)
+    model.save(tmp_path / "model")
+    env = pendulum()
+    model = two_phase_algorithm.load(tmp_path / "model", env=env, dataset=data).learn(15)
+    assert (model.n_offline_updates, model.n_env_steps, env.n_steps) == (20, 25, 15)
+
+
+def test_no_offline_steps_at_all(two_phase_algorithm: AlgorithmCase) -> None:
+    """With ``offline_steps=0`` the data is only mixed into the batches of the online phase."""
+    env = pendulum()
+    model = two_phase_algorithm.make(env, dataset=collect(pendulum), offline_steps=0).learn(20)
+    assert (model.n_offline_updates, env.n_steps) == (0, 20)
+    assert len(model.sample_batch(16).actions) == 16
+
+
+def _data_with_reward(value: float) -> dict[str, np.ndarray]:
+    data = collect(pendulum, rows=100)
+    return {**data, "rewards": np.full(100, value)}
+
+
+def test_balanced_sampling(two_phase_algorithm: AlgorithmCase) -> None:
+    """Exactly half of each batch comes from the data set, which is told by its reward."""
+    model = two_phase_algorithm.make(
+        pendulum(), dataset=_data_with_reward(5.0), offline_steps=10, balanced_sampling=True, batch_size=32
+    ).learn(30)
+    for _ in range(20):
+        assert (model.sample_batch(32).rewards == 5.0).sum() == 16
+
+
+def test_sampling_in_proportion(two_phase_algorithm: AlgorithmCase) -> None:
+    """Without it all transitions are equally likely: 100 of the data set beside 25 collected ones."""
+    model = two_phase_algorithm.make(pendulum(), dataset=_data_with_reward(5.0), offline_steps=10).learn(35)
+    shares = [(model.sample_batch(50).rewards == 5.0).float().mean().item() for _ in range(200)]
+    assert abs(np.mean(shares) - 0.8) < 0.02, "a standard error is 0.004"
+    assert len(set(shares)) > 1
+
+
+def test_offline_batches_hold_data_only(offline_algorithm: AlgorithmCase) -> None:
+    """Before the first step of the environment a batch is the data set's, as it is."""
+    data = collect(pendulum)
+    model = offline_algorithm.make(pendulum(), dataset=data)
+    batch = model.sample_batch(64)
+    rows = {row.tobytes() for row in data["observations"]}
+    assert all(observation.numpy().tobytes() in rows for observation in batch.observations)

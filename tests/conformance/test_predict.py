@@ -1,0 +1,104 @@
+"""``predict`` as every caller of Stable-Baselines3 uses it, and evaluation."""
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from conformance.case import AlgorithmCase
+from conformance.environments import AnySpaces, collect, maze, pendulum
+
+BATCH = np.random.default_rng(0).uniform(-1, 1, (5, 3)).astype(np.float32)
+
+
+def test_single_observation_and_batch(algorithm: AlgorithmCase) -> None:
+    """One observation gives one action, a batch gives a batch, and rows of a batch do not see each other."""
+    model = algorithm.make(pendulum())
+    actions, state = model.predict(BATCH, deterministic=True)
+    assert actions.shape == (5, 1) and actions.dtype == np.float32
+    for observation, action in zip(BATCH, actions, strict=True):
+        single, _ = model.predict(observation, deterministic=True)
+        assert single.shape == (1,)
+        np.testing.assert_allclose(single, action, atol=1e-5)
+
+
+def test_signature(algorithm: AlgorithmCase) -> None:
+    """``state`` and ``episode_start`` go round as in the loops that carry them."""
+    model = algorithm.make(pendulum())
+    state, starts = None, np.ones(5, dtype=bool)
+    for _ in range(3):
+        actions, state = model.predict(BATCH, state, starts, True)
+        assert actions.shape == (5, 1)
+        starts = np.zeros(5, dtype=bool)
+
+
+def test_deterministic(algorithm: AlgorithmCase) -> None:
+    """``deterministic=True`` gives the same action each time; without it actions of one observation vary."""
+    model = algorithm.make(pendulum())
+    first, second = (model.predict(BATCH, deterministic=True)[0] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    one = np.repeat(BATCH[:1], 50, axis=0)
+    assert len(np.unique(model.predict(one, deterministic=True)[0])) == 1
+    assert len(np.unique(model.predict(one)[0])) > 40
+
+
+@pytest.mark.parametrize("head_number", range(4))
+def test_every_head(algorithm: AlgorithmCase, head_number: int) -> None:
+    """Each way to act is a policy of its own for ``evaluate_policy``, and leaves the model's as it was."""
+    model = algorithm.make(pendulum(), dataset=collect(pendulum) if algorithm.offline else None).learn(30)
+    heads = list(model.policy.heads)
+    if head_number >= len(heads):
+        pytest.skip(f"{algorithm.name} has {len(heads)} heads")
+    before, _ = model.predict(BATCH, deterministic=True)
+    policy = model.policy.with_head(heads[head_number])
+    actions, _ = policy.predict(BATCH, deterministic=True)
+    assert np.array_equal(actions, before) == (head_number == 0), "the first head is the default one"
+    mean, _ = evaluate_policy(policy, DummyVecEnv([pendulum]), n_eval_episodes=2, warn=False)
+    assert -16.3 * 10 <= mean <= 0, "the range of ten rewards of Pendulum"
+    np.testing.assert_array_equal(model.predict(BATCH, deterministic=True)[0], before)
+
+
+def test_head_that_does_not_exist(algorithm: AlgorithmCase) -> None:
+    """The error lists the heads there are."""
+    model = algorithm.make(pendulum())
+    with pytest.raises(ValueError, match=f"'nose'.*{next(iter(model.policy.heads))}"):
+        model.policy.with_head("nose")
+
+
+def test_a_head_sees_later_training(two_phase_algorithm: AlgorithmCase) -> None:
+    """It shares its networks with the model, so one made before training acts as one made after."""
+    model = two_phase_algorithm.make(pendulum(), dataset=collect(pendulum))
+    early = [model.policy.with_head(head) for head in model.policy.heads]
+    before = early[0].predict(BATCH, deterministic=True)[0]
+    model.learn(20)
+    for policy in early:
+        np.testing.assert_array_equal(
+            policy.predict(BATCH, deterministic=True)[0],
+            model.policy.with_head(policy.head).predict(BATCH, deterministic=True)[0],
+        )
+    assert not np.array_equal(early[0].predict(BATCH, deterministic=True)[0], before)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_evaluate_policy(algorithm: AlgorithmCase, deterministic: bool) -> None:
+    """Over several environments, with episode lengths as they are."""
+    env = DummyVecEnv([maze] * 3)
+    rewards, lengths = evaluate_policy(
+        algorithm.make(maze()), env, n_eval_episodes=6, deterministic=deterministic, return_episode_rewards=True, warn=False
+    )
+    assert (lengths, rewards) == ([10] * 6, [-10.0] * 6), "no success within ten steps"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bounds", [(0.0, 512.0), (-0.7, 0.4), (-1.0, -0.2), (-2.2, 0.6)])
+def test_actions_lie_inside_the_space(algorithm: AlgorithmCase, bounds: tuple[float, float], dtype: type) -> None:
+    """Also those at the bounds, which rounding must not push over."""
+    space = spaces.Box(*bounds, (4,), dtype=dtype)
+    model = algorithm.make(AnySpaces(spaces.Box(-np.inf, np.inf, (3,)), space))
+    observations = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32) * 100
+    actions, _ = model.predict(observations)
+    assert np.all(actions >= space.low) and np.all(actions <= space.high)
+    assert np.any(actions == space.low) and np.any(actions == space.high), "far observations saturate the policy"
+    scaled = model.policy.scale_action(actions)
+    assert scaled.min() == -1 and scaled.max() == 1, "nor does the way back leave [-1, 1]"

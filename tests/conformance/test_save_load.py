@@ -1,0 +1,247 @@
+"""Saved models: what is in the file, what comes back, and what the user hears when data is missing."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from conformance.case import AlgorithmCase, parameters, same_parameters
+from conformance.environments import collect, pendulum, pendulums
+
+OBSERVATIONS = np.random.default_rng(0).uniform(-1, 1, (50, 3)).astype(np.float32)
+
+
+def _actions(model: Any) -> np.ndarray:
+    return model.predict(OBSERVATIONS, deterministic=True)[0]
+
+
+def test_same_predictions(algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """A loaded model acts as the saved one, also without an environment, from a path or from memory."""
+    model = algorithm.make(pendulum(), dataset=collect(pendulum) if algorithm.offline else None).learn(30)
+    model.save(tmp_path / "model")
+    buffer = io.BytesIO()
+    model.save(buffer)
+    buffer.seek(0)
+    for loaded in (algorithm.load(tmp_path / "model"), algorithm.load(buffer), algorithm.load(tmp_path / "model.zip")):
+        assert loaded.env is None
+        np.testing.assert_array_equal(_actions(loaded), _actions(model))
+        assert same_parameters(parameters(loaded), parameters(model))
+
+
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_offline_training_goes_on_bit_for_bit(offline_algorithm: AlgorithmCase, tmp_path: Path, n_envs: int) -> None:
+    """Optimiser, counters and the random state of training are restored: a resumed run is the run that was not cut."""
+    data = collect(pendulum)
+    arguments = {"dataset": data, "learning_rate": lambda left: 1e-2 * left}
+    model = offline_algorithm.make(pendulums(n_envs), **arguments).learn(20)
+    model.save(tmp_path / "model")
+    loaded = offline_algorithm.load(tmp_path / "model", env=pendulums(n_envs), dataset=data)
+    for name in ("num_timesteps", "n_offline_updates", "n_env_steps", "_n_updates", "_episode_num"):
+        assert getattr(loaded, name) == getattr(model, name), name
+    for either in (model, loaded):
+        either.learn(20, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 40
+    assert same_parameters(parameters(loaded), parameters(model))
+
+
+def test_optimizer_is_restored(algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """The file holds the optimiser's state, not only the parameters."""
+    model = algorithm.make(pendulum(), dataset=collect(pendulum) if algorithm.offline else None).learn(30)
+    model.save(tmp_path / "model")
+    saved = model.policy.optimizer.state_dict()["state"]
+    restored = algorithm.load(tmp_path / "model").policy.optimizer.state_dict()["state"]
+    assert saved.keys() == restored.keys() and len(saved) > 0
+    for key in saved:
+        assert saved[key]["step"] == restored[key]["step"] > 0
+        assert th.equal(saved[key]["exp_avg"], restored[key]["exp_avg"])
+
+
+def test_file_does_not_hold_the_data(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """Fifty times the data makes the same file, whether it comes as a dictionary or a replay buffer was filled."""
+    sizes = []
+    for rows in (100, 5_000):
+        model = offline_algorithm.make(pendulum(), dataset=collect(pendulum, rows), buffer_size=rows).learn(3)
+        model.save(tmp_path / "model")
+        sizes.append((tmp_path / "model.zip").stat().st_size)
+    assert abs(sizes[1] - sizes[0]) < 200
+
+
+def test_file_does_not_hold_the_replay_buffer(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """Nor what was collected, as elsewhere in Stable-Baselines3."""
+    sizes = []
+    for buffer_size in (100, 50_000):
+        online_algorithm.make(pendulum(), buffer_size=buffer_size).learn(20).save(tmp_path / "model")
+        sizes.append((tmp_path / "model.zip").stat().st_size)
+    assert abs(sizes[1] - sizes[0]) < 200
+
+
+def test_data_by_its_path_is_read_again(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """Data that was given by a path, or a name, needs no mention when the model is loaded."""
+    import sb3_flow.datasets  # noqa: F401  (registers the readers)
+
+    np.savez(tmp_path / "log.npz", **collect(pendulum))
+    model = offline_algorithm.make(pendulum(), dataset=str(tmp_path / "log.npz")).learn(20)
+    model.save(tmp_path / "model")
+    loaded = offline_algorithm.load(tmp_path / "model", env=pendulum())
+    assert loaded.dataset_name == model.dataset_name
+    for either in (model, loaded):
+        either.learn(10, reset_num_timesteps=False)
+    assert loaded.n_offline_updates == 30
+    assert same_parameters(parameters(loaded), parameters(model))
+
+
+def test_loading_reads_no_data(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """A model acts where its data is not; it is missed by ``learn`` only."""
+    import sb3_flow.datasets  # noqa: F401
+
+    np.savez(tmp_path / "log.npz", **collect(pendulum))
+    model = offline_algorithm.make(pendulum(), dataset=str(tmp_path / "log.npz")).learn(5)
+    model.save(tmp_path / "model")
+    (tmp_path / "log.npz").unlink()
+    loaded = offline_algorithm.load(tmp_path / "model", env=pendulum())
+    np.testing.assert_array_equal(_actions(loaded), _actions(model))
+    with pytest.raises(ValueError, match=r"log\.npz"):
+        loaded.learn(5)
+
+
+def test_arrays_are_missing_after_load(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """Arrays are not in the file: ``learn`` says so and how to pass them again, and each way it names works."""
+    data, env = collect(pendulum), pendulum()
+    offline_algorithm.make(pendulum(), dataset=data).learn(5).save(tmp_path / "model")
+    loaded = offline_algorithm.load(tmp_path / "model", env=env)
+    with pytest.raises(ValueError, match=r"not part of the saved file.*set_dataset.*load\(\.\.\., dataset=\.\.\.\)"):
+        loaded.learn(5)
+    assert env.n_steps == 0, "nothing silently went on without the data"
+    loaded.set_dataset(data)
+    assert loaded.learn(5).n_offline_updates == 10
+    loaded = offline_algorithm.load(tmp_path / "model", env=pendulum(), dataset=data)
+    assert loaded.learn(5).n_offline_updates == 10
+
+
+def test_going_on_online_without_the_data(two_phase_algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """Where the offline phase is over, its data may stay away; a warning tells that batches lack it."""
+    two_phase_algorithm.make(pendulum(), dataset=collect(pendulum), offline_steps=5).learn(5).save(tmp_path / "model")
+    loaded = two_phase_algorithm.load(tmp_path / "model", env=pendulum())
+    with pytest.warns(UserWarning, match="Going on without"):
+        loaded.learn(20)
+    assert (loaded.n_offline_updates, loaded.n_env_steps) == (5, 20)
+
+
+def test_set_dataset_replaces_the_data(offline_algorithm: AlgorithmCase) -> None:
+    """The next batch comes from the new data."""
+    data = collect(pendulum)
+    model = offline_algorithm.make(pendulum(), dataset=data).learn(5)
+    model.set_dataset({**data, "rewards": np.full(200, 7.0)})
+    assert th.all(model.sample_batch(50).rewards == 7.0)
+
+
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_load_with_other_environments(two_phase_algorithm: AlgorithmCase, tmp_path: Path, n_envs: int) -> None:
+    """The number of environments may change between saving and loading."""
+    data = collect(pendulum)
+    two_phase_algorithm.make(pendulums(2), dataset=data, offline_steps=6).learn(12).save(tmp_path / "model")
+    env = pendulums(n_envs)
+    loaded = two_phase_algorithm.load(tmp_path / "model", env=env, dataset=data).learn(12, reset_num_timesteps=False)
+    assert (loaded.num_timesteps, loaded.n_offline_updates, loaded.n_env_steps) == (24, 6, 18)
+    assert sum(env.get_attr("n_steps")) == 12
+
+
+def test_set_env(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """Another environment takes over, from a saved model or a living one; one with other spaces is refused."""
+    first, second, third = pendulum(), pendulum(), pendulum()
+    model = online_algorithm.make(first).learn(20)
+    model.set_env(second)
+    model.learn(10, reset_num_timesteps=False)
+    assert (first.n_steps, second.n_steps, model.n_env_steps) == (20, 10, 30)
+    model.save(tmp_path / "model")
+    loaded = online_algorithm.load(tmp_path / "model")
+    loaded.set_env(third)
+    loaded.learn(10, reset_num_timesteps=False)
+    assert (third.n_steps, loaded.num_timesteps) == (10, 40)
+    import gymnasium as gym
+
+    with pytest.raises(ValueError, match="spaces do not match"):
+        loaded.set_env(gym.make("InvertedPendulum-v5"))
+    with pytest.raises(AssertionError, match="number of environments"):
+        loaded.set_env(DummyVecEnv([pendulum] * 2))
+
+
+def test_get_and_set_parameters(algorithm: AlgorithmCase) -> None:
+    """Parameters and optimiser move from one model to another; a wrong name is refused."""
+    data = collect(pendulum) if algorithm.offline else None
+    model = algorithm.make(pendulum(), dataset=data).learn(20)
+    other = algorithm.make(pendulum(), dataset=data, seed=1)
+    assert not same_parameters(parameters(model), parameters(other))
+    other.set_parameters(model.get_parameters())
+    assert same_parameters(parameters(model), parameters(other))
+    assert len(other.policy.optimizer.state) > 0
+    with pytest.raises(ValueError):
+        other.set_parameters({"no_such_network": {}})
+    with pytest.raises(ValueError):
+        other.set_parameters({"policy": model.policy.state_dict()}, exact_match=True)
+
+
+def test_replay_buffer(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """What was collected is saved beside the model, and comes back row for row."""
+    model = online_algorithm.make(pendulum(), n_steps=2).learn(25)
+    model.save(tmp_path / "model")
+    model.save_replay_buffer(tmp_path / "buffer")
+    loaded = online_algorithm.load(tmp_path / "model", env=pendulum())
+    assert loaded.replay_buffer.size() == 0
+    loaded.load_replay_buffer(tmp_path / "buffer")
+    assert loaded.replay_buffer.size() == 25
+    rows = th.arange(25)
+    for mine, theirs in zip(model.replay_buffer.draw(rows, 2), loaded.replay_buffer.draw(rows, 2), strict=True):
+        assert th.equal(mine, theirs)
+    loaded.learn(10, reset_num_timesteps=False)
+    assert loaded.replay_buffer.size() == 35
+    # The episode that was cut by loading ends there: no return runs from it into the new one.
+    assert loaded.replay_buffer.draw(th.tensor([24]), 2, 0.5).discounts.item() == 0.5
+
+
+def test_policy_alone(algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """A policy is saved and loaded without its algorithm."""
+    model = algorithm.make(pendulum(), dataset=collect(pendulum) if algorithm.offline else None).learn(20)
+    model.policy.save(str(tmp_path / "policy"))
+    policy = type(model.policy).load(str(tmp_path / "policy"), device="cpu")
+    np.testing.assert_array_equal(_actions(policy), _actions(model))
+    assert policy._get_constructor_parameters().keys() == model.policy._get_constructor_parameters().keys()
+
+
+def test_custom_objects(algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """Custom objects replace what is in the file."""
+    model = algorithm.make(pendulum(), learning_rate=lambda left: 1e-3)
+    model.save(tmp_path / "model")
+    loaded = algorithm.load(tmp_path / "model", custom_objects={"learning_rate": 5e-4, "lr_schedule": None})
+    assert loaded.learning_rate == 5e-4 and loaded.lr_schedule(0.3) == 5e-4
+
+
+def test_exclude(algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """What is excluded from the file comes back as the constructor makes it."""
+    model = algorithm.make(pendulum(), tensorboard_log="somewhere")
+    model.save(tmp_path / "model")
+    assert algorithm.load(tmp_path / "model").tensorboard_log == "somewhere"
+    model.save(tmp_path / "model", exclude=["tensorboard_log"])
+    assert algorithm.load(tmp_path / "model").tensorboard_log is None
+
+
+def test_load_with_other_arguments(algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """Arguments of ``load`` replace saved ones, as RL Zoo uses it to fine-tune."""
+    model = algorithm.make(pendulum())
+    model.save(tmp_path / "model")
+    loaded = algorithm.load(tmp_path / "model", gamma=0.5, learning_rate=1e-5, batch_size=7)
+    assert (loaded.gamma, loaded.batch_size, loaded.lr_schedule(1)) == (0.5, 7, 1e-5)
+
+
+def test_load_with_policy_kwargs(algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """The ``policy_kwargs`` that the model was made with may be repeated; others are refused."""
+    model = algorithm.make(pendulum())
+    model.save(tmp_path / "model")
+    same = algorithm.load(tmp_path / "model", policy_kwargs={"net_arch": [16, 16]})
+    assert same_parameters(parameters(same), parameters(model))
+    with pytest.raises(ValueError, match="policy kwargs"):
+        algorithm.load(tmp_path / "model", policy_kwargs={"net_arch": [8]})

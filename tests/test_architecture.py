@@ -1,0 +1,176 @@
+"""
+The plan of the house, held: which room may import from which, and what the core may import at all.
+
+Rooms are the folders and top-level modules of ``sb3_flow``. A folder that is not one of those named here is an algorithm's.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "sb3_flow"
+
+#: Rooms that may import from every room. `__init__` is the package itself, as in ``from sb3_flow import FQL``.
+TOP = {"__init__", "__main__", "cli", "zoo"}
+#: Rooms that know no algorithm, and what they may import from beside themselves.
+FOUNDATIONS: dict[str, set[str]] = {"common": set(), "datasets": {"common"}, "envs": {"common"}}
+#: Algorithms that are another one plus something, which they then may import.
+EXTENDS: dict[str, set[str]] = {"gfp": {"fql"}}
+#: What the core install has; everything else is imported where it is used.
+CORE = {"gymnasium", "numpy", "sb3_flow", "stable_baselines3", "torch"} | sys.stdlib_module_names
+MAX_LINES = 500
+
+
+def may_import(room: str, other: str) -> bool:
+    """Whether files of a room may import from another room."""
+    if room == other or room in TOP:
+        return True
+    if room in FOUNDATIONS:
+        return other in FOUNDATIONS[room]
+    return other in FOUNDATIONS or other in EXTENDS.get(room, set())
+
+
+def room_of(module: str) -> str:
+    """The room of a module of ours: ``"common"`` for ``"sb3_flow.common.flow"``."""
+    return [*module.split("."), "__init__"][1]
+
+
+def imported(node: ast.AST, file: Path, package: Path) -> list[str]:
+    """The modules that a statement imports, by their full names; none if it is no import."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    module = node.module or ""
+    if node.level:
+        folder = file.parents[node.level - 1].relative_to(package.parent)
+        module = ".".join([*folder.parts, module]).rstrip(".")
+    if module != package.name:
+        return [module]
+    # `from sb3_flow import x`: a room if there is one of that name, and else something that `__init__` has.
+    return [
+        f"{module}.{alias.name}" if (package / alias.name).is_dir() or (package / f"{alias.name}.py").is_file() else module
+        for alias in node.names
+    ]
+
+
+def run_at_import(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes that run when a module is imported: not the bodies of functions, nor what only type checkers see."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            continue
+        yield node
+        yield from run_at_import(node)
+
+
+def wrong_directions(file: Path, package: Path) -> list[str]:
+    """Imports of a file, anywhere in it, that its room must not make."""
+    room = room_of(".".join(file.relative_to(package.parent).with_suffix("").parts))
+    return [
+        f"{file.relative_to(package.parent).as_posix()}:{node.lineno}: `{room}` must not import `{module}`"
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        for module in imported(node, file, package)
+        if module.split(".")[0] == package.name and not may_import(room, room_of(module))
+    ]
+
+
+def optional_imports(file: Path, package: Path) -> list[str]:
+    """Imports that run when the file is imported, of packages that the core install does not have."""
+    return [
+        f"{file.relative_to(package.parent).as_posix()}:{node.lineno}: `{module}` is not part of the core install"
+        for node in run_at_import(ast.parse(file.read_text("utf-8")))
+        for module in imported(node, file, package)
+        if module.split(".")[0] not in CORE
+    ]
+
+
+FILES = [pytest.param(file, id=file.relative_to(PACKAGE).as_posix()) for file in sorted(PACKAGE.rglob("*.py"))]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_arrows_point_down(file: Path) -> None:
+    assert wrong_directions(file, PACKAGE) == []
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_core_needs_no_optional_package(file: Path) -> None:
+    assert optional_imports(file, PACKAGE) == []
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_files_are_short(file: Path) -> None:
+    assert len(file.read_text("utf-8").splitlines()) <= MAX_LINES
+
+
+def write(root: Path, name: str, text: str) -> tuple[Path, Path]:
+    """A package with all kinds of rooms, and one file of it with a text."""
+    package = root / "sb3_flow"
+    for room in ("common", "datasets", "envs", "fql", "gfp", "qam", "zoo"):
+        (package / room).mkdir(parents=True)
+    (package / "cli.py").touch()
+    file = package / name
+    file.write_text(text, "utf-8")
+    return file, package
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("common/flow.py", "import sb3_flow"),
+        ("common/flow.py", "import sb3_flow.fql"),
+        ("common/flow.py", "from sb3_flow import FQL"),
+        ("common/flow.py", "from sb3_flow import fql"),
+        ("common/flow.py", "from sb3_flow.datasets import read"),
+        ("common/flow.py", "def f():\n    from sb3_flow.zoo import register"),
+        ("common/flow.py", "from ..qam import QAM"),
+        ("common/flow.py", "from .. import qam"),
+        ("datasets/registry.py", "from sb3_flow.envs import toy"),
+        ("datasets/registry.py", "from sb3_flow.cli import main"),
+        ("envs/toy.py", "from sb3_flow.datasets.registry import Recipe"),
+        ("fql/fql.py", "from sb3_flow.gfp import GFP"),
+        ("qam/qam.py", "from sb3_flow.fql.policies import FQLPolicy"),
+        ("gfp/gfp.py", "from sb3_flow.qam import QAM"),
+        ("qam/qam.py", "from sb3_flow.zoo import register"),
+    ],
+)
+def test_an_arrow_up_is_found(tmp_path: Path, name: str, text: str) -> None:
+    assert len(wrong_directions(*write(tmp_path, name, text))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("common/flow.py", "import torch as th\nfrom sb3_flow.common.types import Batch\nfrom .types import Metrics"),
+        ("common/flow.py", "from sb3_flow import common"),
+        ("datasets/registry.py", "from sb3_flow.common.optional import require\nfrom . import arrays"),
+        ("fql/fql.py", "from sb3_flow.common import flow\nfrom sb3_flow.datasets import read\nfrom sb3_flow.envs import toy"),
+        ("gfp/gfp.py", "from sb3_flow.fql import FQL"),
+        ("zoo/register.py", "from sb3_flow import FQL\nfrom sb3_flow.qam import QAM"),
+        ("cli.py", "import sb3_flow.zoo"),
+        ("__init__.py", "from sb3_flow.fql import FQL"),
+    ],
+)
+def test_an_arrow_down_is_left_alone(tmp_path: Path, name: str, text: str) -> None:
+    assert wrong_directions(*write(tmp_path, name, text)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("import h5py", 1),
+        ("from ogbench.relabel_utils import relabel_dataset", 1),
+        ("try:\n    import minari\nexcept ImportError:\n    minari = None", 1),
+        ("class A:\n    import tqdm", 1),
+        ("if True:\n    import tqdm", 1),
+        ("def f():\n    import h5py", 0),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import minari", 0),
+        ("import json\nimport gymnasium\nfrom stable_baselines3.common import buffers\nfrom . import types", 0),
+    ],
+)
+def test_an_optional_package_is_found_where_it_runs_at_import(tmp_path: Path, text: str, found: int) -> None:
+    assert len(optional_imports(*write(tmp_path, "common/flow.py", text))) == found

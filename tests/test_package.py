@@ -1,0 +1,150 @@
+"""What a user gets: the names, the version, a light import, a complete wheel, configurations that run."""
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import yaml
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+
+import sb3_flow
+from sb3_flow.common.environments import register_environment
+
+ROOT = Path(__file__).parents[1]
+#: Rooms that hold no algorithm; see test_architecture.py.
+OTHER_ROOMS = {"common", "datasets", "envs", "zoo"}
+#: What an import of the package must not load on its own account.
+OPTIONAL = {
+    *("dm_control", "h5py", "imageio", "matplotlib", "minari", "mujoco", "ogbench", "optuna", "pandas", "PIL", "rich"),
+    *("rl_zoo3", "sb3_contrib", "scipy", "shimmy", "tensorboard", "tqdm", "yaml"),
+}
+#: Keys of an entry that RL Zoo takes for itself; all others are arguments of the algorithm.
+ZOO_KEYS = {"callback", "env_kwargs", "env_wrapper", "frame_stack", "n_envs", "n_timesteps", "normalize", "vec_env_wrapper"}
+
+ALGORITHMS = [name for name in sb3_flow.__all__ if name != "__version__"]
+CONFIGS = {file.stem: yaml.safe_load(file.read_text("utf-8")) for file in sorted((ROOT / "zoo_configs").glob("*.yml"))}
+ENTRIES = [
+    pytest.param(name, env_id, entry, id=f"{name}:{env_id}")
+    for name, config in CONFIGS.items()
+    for env_id, entry in config.items()
+]
+
+
+def algorithm(name: str) -> type[BaseAlgorithm]:
+    """The class that a configuration file configures: ``FQL`` for ``fql``."""
+    return {key.lower(): getattr(sb3_flow, key) for key in ALGORITHMS}[name.replace("_", "")]
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert sb3_flow.__version__ == metadata.version("sb3_flow")
+
+
+@pytest.mark.parametrize("file", ["CITATION.cff", "CHANGELOG.md"])
+def test_the_version_is_written_in(file: str) -> None:
+    assert re.search(rf"(version: |Release ){re.escape(sb3_flow.__version__)}\b", (ROOT / file).read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_algorithms_are_those_of_stable_baselines3(name: str) -> None:
+    cls = getattr(sb3_flow, name)
+    assert issubclass(cls, BaseAlgorithm)
+    assert issubclass(cls.policy_aliases["FlowPolicy"], BasePolicy)
+    # `load` passes these by name.
+    assert {"policy", "env", "device", "_init_setup_model"} <= arguments(cls)
+
+
+def test_every_room_of_an_algorithm_is_open_and_configured() -> None:
+    rooms = {folder.parent.name for folder in (ROOT / "sb3_flow").glob("*/__init__.py")} - OTHER_ROOMS
+    assert rooms and {room.replace("_", "") for room in rooms} == {name.lower() for name in ALGORITHMS}
+    assert rooms == set(CONFIGS)
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The packages that a fresh interpreter has after a statement."""
+    program = f"{statement}\nimport json, sys\nprint(json.dumps([*sys.modules]))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return {module.split(".")[0] for module in json.loads(run.stdout)}
+
+
+def test_the_import_is_light() -> None:
+    ours = loaded_by("import sb3_flow.cli") - loaded_by("import stable_baselines3")
+    assert "sb3_flow" in ours
+    assert ours & OPTIONAL == set()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The names of the files in the wheel that this checkout makes."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (file,) = folder.iterdir()
+    return zipfile.ZipFile(file).namelist()
+
+
+def test_the_wheel_is_complete(wheel: list[str]) -> None:
+    modules = {file.relative_to(ROOT).as_posix() for file in (ROOT / "sb3_flow").rglob("*.py")}
+    configs = {f"sb3_flow/zoo_configs/{name}.yml" for name in CONFIGS}
+    assert configs and modules | configs | {"sb3_flow/py.typed"} <= set(wheel)
+    assert any(name.endswith("/LICENSE") for name in wheel)
+
+
+def test_the_wheel_has_nothing_else(wheel: list[str]) -> None:
+    assert {name.split("/")[0] for name in wheel} == {"sb3_flow", f"sb3_flow-{sb3_flow.__version__}.dist-info"}
+    assert not [name for name in wheel if "test" in name or "__pycache__" in name]
+
+
+def test_the_readme_is_python() -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    assert blocks
+    for block in blocks:
+        compile(block, "README.md", "exec")
+
+
+def arguments(cls: type[BaseAlgorithm]) -> set[str]:
+    """The arguments that an algorithm takes by name, those of its bases included where it passes ``**kwargs`` on."""
+    names: set[str] = set()
+    for base in cls.__mro__:
+        parameters = inspect.signature(base.__init__).parameters.values()
+        names |= {parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD}
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return names - {"self"}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configurations_have_a_default(name: str) -> None:
+    assert "default" in CONFIGS[name]
+
+
+@pytest.mark.parametrize(("name", "env_id", "entry"), ENTRIES)
+def test_configurations_are_understood(name: str, env_id: str, entry: dict[str, Any]) -> None:
+    assert {"policy", "n_timesteps"} <= set(entry)
+    assert set(entry) - ZOO_KEYS <= arguments(algorithm(name))
+
+
+@pytest.mark.parametrize(("name", "env_id", "entry"), [param for param in ENTRIES if param.values[1] != "default"])
+def test_configurations_are_of_environments_that_exist(name: str, env_id: str, entry: dict[str, Any]) -> None:
+    register_environment(env_id)
+    assert env_id in gym.registry
+    if "dataset" in entry:
+        dataset = entry["dataset"].removeprefix("ogbench:")
+        assert re.sub("-(navigate|play)-singletask", "-singletask", dataset) == env_id != dataset
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_small_configuration_builds_a_model(name: str) -> None:
+    entry = {key: value for key, value in CONFIGS[name]["Pendulum-v1"].items() if key not in ZOO_KEYS}
+    if isinstance(entry.get("policy_kwargs"), str):
+        entry["policy_kwargs"] = eval(entry["policy_kwargs"])  # as RL Zoo does
+    model = algorithm(name)(env="Pendulum-v1", device="cpu", **entry)
+    assert model.action_space == model.get_env().action_space
