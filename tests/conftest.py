@@ -10,7 +10,11 @@ ALGORITHMS = [
     AlgorithmCase(
         FQL,
         small={"flow_steps": 3},
-        bad_arguments=(({"alpha": -1.0}, "`alpha` is -1.0"), ({"q_agg": "max"}, "'max'"), ({"flow_steps": 0}, "`flow_steps` is 0")),
+        bad_arguments=(
+            ({"alpha": -1.0}, "`alpha` is -1.0"),
+            ({"q_agg": "max"}, "'max'"),
+            ({"flow_steps": 0}, "`flow_steps` is 0"),
+        ),
     ),
 ]
 

@@ -27,7 +27,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_flow.common.buffers import OfflineBuffer, OnlineBuffer, concatenate, normalize
 from sb3_flow.common.dataset import OfflineDataset, read_dataset
-from sb3_flow.common.encoders import image_keys, random_crop, subspaces
+from sb3_flow.common.encoders import image_keys, random_crop
 from sb3_flow.common.environments import register_environment, report_success
 from sb3_flow.common.policies import FlowPolicy
 from sb3_flow.common.statistics import observation_statistics, prepare_vec_normalize
@@ -77,7 +77,8 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
 
     policy: FlowPolicy
     policy_class: type[FlowPolicy]
-    replay_buffer: OnlineBuffer  # type: ignore[assignment]
+    action_space: spaces.Box
+    replay_buffer: OnlineBuffer
 
     #: What ``learn`` trains for when it is given no number: the budget of the published offline results.
     default_timesteps: ClassVar[int] = 1_000_000
@@ -152,6 +153,8 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
             if not low <= value <= high:
                 expected = f"at least {low}" if high == math.inf else f"in [{low}, {high}]"
                 raise ValueError(f"`{name}` is {value}; it must be {expected}.")
+        if n_steps > 1 and horizon_length > 1:
+            raise ValueError(f"Chunks of {horizon_length} actions have returns over as many steps: leave `n_steps` at 1.")
         if offline_steps and dataset is None and _init_setup_model:
             raise ValueError(f"`offline_steps={offline_steps}` needs data to train on: pass `dataset` as well.")
         self.horizon_length = horizon_length
@@ -258,6 +261,14 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
         """
         raise NotImplementedError
 
+    def normal(self, n: int) -> th.Tensor:
+        """Standard normal noise of the training's random stream, ``(n, action_dim)``."""
+        return th.randn((n, self.policy.action_dim), generator=self.generator, device=self.device)
+
+    def uniform(self, n: int) -> th.Tensor:
+        """Times of the training's random stream, uniform in [0, 1], ``(n, 1)``."""
+        return th.rand((n, 1), generator=self.generator, device=self.device)
+
     def loss(self, batch: Batch, noise: Any) -> tuple[th.Tensor, Metrics]:
         """
         What one optimiser step descends: a pure function of the parameters, the batch and the noise.
@@ -288,8 +299,8 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
         """Move each target network towards the network that it follows: ``target <- tau net + (1 - tau) target``."""
         with th.no_grad():
             for target, net in self.targets.items():
-                pairs = getattr(self.policy, target).parameters(), getattr(self.policy, net).parameters()
-                th._foreach_lerp_(*map(list, pairs), self.tau)
+                followers, leaders = getattr(self.policy, target).parameters(), getattr(self.policy, net).parameters()
+                th._foreach_lerp_(list(followers), list(leaders), self.tau)
 
     def sample_batch(self, batch_size: int) -> Batch:
         """
@@ -331,9 +342,7 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
             return {key: random_crop(part, offsets) if key in images else part for key, part in observations.items()}
 
         # The same offsets for both, so that nothing seems to move.
-        return batch._replace(
-            observations=crop(batch.observations), next_observations=crop(batch.next_observations)
-        )
+        return batch._replace(observations=crop(batch.observations), next_observations=crop(batch.next_observations))
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
         """
@@ -353,8 +362,8 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
         if not all(bool(th.isfinite(value)) for value in metrics.values()):
             values = ", ".join(f"{name} = {value.item():.3g}" for name, value in metrics.items())
             raise ValueError(
-                f"Update {self._n_updates} is not finite ({values}). The parameters are lost from here on: go back to the last "
-                "checkpoint, with a lower learning rate or other data."
+                f"Update {self._n_updates} is not finite ({values}). The parameters are lost from here on: go back to the "
+                "last checkpoint, with a lower learning rate or other data."
             )
 
     # The two phases.
@@ -407,7 +416,7 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
             return True
         assert self.env is not None
         # What callbacks look for among the local variables.
-        dones, infos = np.zeros(self.env.num_envs, dtype=bool), [{} for _ in range(self.env.num_envs)]
+        dones, infos = np.zeros(self.env.num_envs, dtype=bool), [dict[str, Any]() for _ in range(self.env.num_envs)]
         updates_at_start, time_at_start = self.n_offline_updates, time.time()
         next_log = self.n_offline_updates + self.offline_log_interval
         while self._in_offline_phase() and self.num_timesteps < total_timesteps:

@@ -95,7 +95,7 @@ class OfflineBuffer:
     def __init__(
         self,
         dataset: OfflineDataset,
-        observation_space: spaces.Space,
+        observation_space: spaces.Space[Any],
         action_space: spaces.Box,
         device: th.device | str = "cpu",
     ) -> None:
@@ -129,9 +129,7 @@ class OfflineBuffer:
         """The number of transitions."""
         return len(self.actions) if self.valid_rows is None else len(self.valid_rows)
 
-    def draw(
-        self, indices: th.Tensor, n_steps: int = 1, gamma: float = 0.99, chunk_length: int = 1
-    ) -> Batch:
+    def draw(self, indices: th.Tensor, n_steps: int = 1, gamma: float = 0.99, chunk_length: int = 1) -> Batch:
         """
         The batch that starts at given transitions.
 
@@ -174,8 +172,8 @@ class OnlineBuffer(ReplayBuffer):
     def __init__(
         self,
         buffer_size: int,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
         device: th.device | str = "auto",
         n_envs: int = 1,
     ) -> None:
@@ -183,6 +181,8 @@ class OnlineBuffer(ReplayBuffer):
         BaseBuffer.__init__(self, max(buffer_size // n_envs, 1), observation_space, action_space, device, n_envs)
         self.optimize_memory_usage, self.handle_timeout_termination = False, True
         self.allocated = False
+        #: Whether the newest transition of each environment ended its episode.
+        self.newest_done = th.ones(n_envs, dtype=th.bool)
 
     def _allocate(self, obs: Observations) -> None:
         n_rows = self.buffer_size * self.n_envs
@@ -244,16 +244,13 @@ class OnlineBuffer(ReplayBuffer):
 
     def cut(self) -> None:
         """End the newest trajectories here: the environments were reset without being done."""
-        if self.allocated:
-            self.newest_done = th.ones_like(self.newest_done)
+        self.newest_done = th.ones_like(self.newest_done)
 
     def __len__(self) -> int:
         """The number of transitions, over all environments."""
         return self.size() * self.n_envs
 
-    def draw(
-        self, indices: th.Tensor, n_steps: int = 1, gamma: float = 0.99, chunk_length: int = 1
-    ) -> Batch:
+    def draw(self, indices: th.Tensor, n_steps: int = 1, gamma: float = 0.99, chunk_length: int = 1) -> Batch:
         """As ``OfflineBuffer.draw``."""
         chunked = chunk_length > 1
         steps = self.transitions.steps(indices, chunk_length if chunked else n_steps, gamma, stop_at_termination=not chunked)
@@ -296,9 +293,7 @@ class _Frames:
     start of a trajectory its first frame is repeated.
     """
 
-    def __init__(
-        self, observations: Observations, field: str, name: str, space: spaces.Space, ends: np.ndarray
-    ) -> None:
+    def __init__(self, observations: Observations, field: str, name: str, space: spaces.Space[Any], ends: np.ndarray) -> None:
         parts = observations if isinstance(observations, dict) else {"": observations}
         wanted = subspaces(space)
         if set(parts) != set(wanted):
@@ -369,8 +364,8 @@ def normalize(batch: Batch, env: VecNormalize | None) -> Batch:
 
     def observations(obs: TensorObs) -> TensorObs:
         if isinstance(obs, dict):
-            arrays = env.normalize_obs({key: part.cpu().numpy() for key, part in obs.items()})
-            return {key: th.as_tensor(np.asarray(part), device=obs[key].device) for key, part in arrays.items()}
+            arrays: Any = env.normalize_obs({key: part.cpu().numpy() for key, part in obs.items()})
+            return {key: th.as_tensor(part, device=obs[key].device) for key, part in arrays.items()}
         return th.as_tensor(env.normalize_obs(obs.cpu().numpy()), device=obs.device)
 
     rewards = th.as_tensor(env.normalize_reward(batch.rewards.cpu().numpy()), device=batch.rewards.device)

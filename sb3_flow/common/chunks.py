@@ -25,8 +25,10 @@ class ChunkState(NamedTuple):
 
     def used_up(self, episode_start: np.ndarray | None) -> np.ndarray:
         """Which environments need a new chunk: ``(n_envs,)`` of bool."""
-        used_up = self.cursor >= self.actions.shape[1]
-        return used_up if episode_start is None else used_up | np.asarray(episode_start, dtype=bool)
+        used_up: np.ndarray = self.cursor >= self.actions.shape[1]
+        if episode_start is not None:
+            used_up = used_up | np.asarray(episode_start, dtype=bool)
+        return used_up
 
     def planned(self, rows: np.ndarray, plans: np.ndarray) -> ChunkState:
         """

@@ -146,7 +146,9 @@ class OfflineDataset:
         if buffer.size() == 0:
             raise DatasetError("The replay buffer is empty: collect or add transitions first.")
         if buffer.optimize_memory_usage:
-            raise DatasetError("The replay buffer shares rows (optimize_memory_usage=True): the last next_observations are lost.")
+            raise DatasetError(
+                "The replay buffer shares rows (optimize_memory_usage=True), so the last next_observations are lost."
+            )
         start = buffer.pos if buffer.full else 0
         order = (start + np.arange(buffer.size())) % buffer.buffer_size
 
@@ -240,7 +242,8 @@ def read_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
 def _observations(value: Any) -> Observations:
     if isinstance(value, Mapping):
         return {key: np.asanyarray(column) for key, column in value.items()}
-    return np.asanyarray(value)
+    array: np.ndarray = np.asanyarray(value)
+    return array
 
 
 def _flags(value: Any, field: str, length: int, name: str) -> np.ndarray:

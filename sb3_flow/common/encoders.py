@@ -1,6 +1,7 @@
 """From observations to features: what each network sees of a vector, an image or a dictionary."""
 
 import math
+from typing import Any
 
 import torch as th
 from gymnasium import spaces
@@ -13,12 +14,12 @@ from sb3_flow.common.networks import gelu_tanh, linear
 from sb3_flow.common.types import TensorObs
 
 
-def subspaces(space: spaces.Space) -> dict[str, spaces.Space]:
+def subspaces(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
     """The parts of an observation space by key; a space that is no dictionary is one part, under the empty key."""
     return dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
 
 
-def image_keys(space: spaces.Space) -> list[str]:
+def image_keys(space: spaces.Space[Any]) -> list[str]:
     """The keys of those parts that are images (uint8 in [0, 255], three axes)."""
     return [key for key, part in subspaces(space).items() if is_image_space(part)]
 
@@ -32,7 +33,7 @@ class ObservationNormalizer(nn.Module):
     :param observation_space: The space, after preprocessing by Stable-Baselines3
     """
 
-    def __init__(self, observation_space: spaces.Space) -> None:
+    def __init__(self, observation_space: spaces.Space[Any]) -> None:
         super().__init__()
         self.keys = [
             key
@@ -56,7 +57,7 @@ class ObservationNormalizer(nn.Module):
         getattr(self, f"std_{i}").copy_(th.where(std > 1e-6, std, th.ones_like(std)))
 
     def _normalize(self, part: th.Tensor, i: int) -> th.Tensor:
-        return (part - getattr(self, f"mean_{i}")) / getattr(self, f"std_{i}")
+        return th.div(part - getattr(self, f"mean_{i}"), getattr(self, f"std_{i}"))
 
     def forward(self, observations: TensorObs) -> TensorObs:
         """
@@ -127,7 +128,7 @@ class FlowExtractor(BaseFeaturesExtractor):
     :param cnn_output_dim: Number of features of each image
     """
 
-    def __init__(self, observation_space: spaces.Space, cnn_output_dim: int = 512) -> None:
+    def __init__(self, observation_space: spaces.Space[Any], cnn_output_dim: int = 512) -> None:
         parts = subspaces(observation_space)
         images = image_keys(observation_space)
         sizes = [cnn_output_dim if key in images else get_flattened_obs_dim(part) for key, part in parts.items()]

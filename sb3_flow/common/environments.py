@@ -60,7 +60,7 @@ def report_success(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     return env
 
 
-class SuccessInfo(gym.Wrapper):  # type: ignore[type-arg]
+class SuccessInfo(gym.Wrapper[Any, Any, Any, Any]):
     """Repeats ``info["success"]`` as ``info["is_success"]``, from which success rates are computed."""
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:

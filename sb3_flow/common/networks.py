@@ -6,6 +6,7 @@ Xavier uniform and biases zero, as in the published JAX implementations of this 
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import torch as th
@@ -32,13 +33,14 @@ class _GeluTanh(th.autograd.Function):
     def backward(ctx: Any, grad_output: th.Tensor) -> th.Tensor:
         x, gate = ctx.saved_tensors
         # d/dx [x s(w)] = s + x s (1 - s) w',  w' = scale * (1 + 3 * cubic * x^2)
-        slope = (x * x).mul_(3 * _GELU_CUBIC * _GELU_SCALE).add_(_GELU_SCALE)
+        slope: th.Tensor = (x * x).mul_(3 * _GELU_CUBIC * _GELU_SCALE).add_(_GELU_SCALE)
         slope.mul_(x).mul_(1 - gate).add_(1).mul_(gate)
         return slope.mul_(grad_output)
 
 
 def _gelu_gate(x: th.Tensor) -> th.Tensor:
-    return (x * x).mul_(_GELU_CUBIC * _GELU_SCALE).add_(_GELU_SCALE).mul_(x).sigmoid_()
+    gate = (x * x).mul_(_GELU_CUBIC * _GELU_SCALE).add_(_GELU_SCALE).mul_(x)
+    return th.sigmoid_(gate)
 
 
 def gelu_tanh(x: th.Tensor) -> th.Tensor:
@@ -105,7 +107,7 @@ class MLP(nn.Module):
         if not net_arch:
             raise ValueError("`net_arch` is empty; give the width of at least one hidden layer, such as [256, 256].")
         sizes = [n_features + n_rest, *net_arch, n_out]
-        self.layers = nn.ModuleList(linear(n_in, n_out) for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(linear(n_in, n_out) for n_in, n_out in pairwise(sizes))
         self.n_features = n_features
         self.activation = get_activation(activation)
 
@@ -122,7 +124,7 @@ class MLP(nn.Module):
         """
         weight = self.layers[0].weight[:, self.n_features :]  # type: ignore[index]
         inputs = rest[0] if len(rest) == 1 else th.cat(rest, dim=1)
-        hidden = self.activation(th.addmm(context, inputs, weight.t()))  # type: ignore[operator]
+        hidden = self.activation(th.addmm(context, inputs, weight.t()))
         for layer in self.layers[1:-1]:
             hidden = self.activation(layer(hidden))
         return self.layers[-1](hidden)  # type: ignore[no-any-return]
@@ -146,7 +148,7 @@ class EnsembleMLP(nn.Module):
         sizes = [n_in, *net_arch, 1]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         self.scales, self.shifts = nn.ParameterList(), nn.ParameterList()
-        for i, (n_from, n_to) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for i, (n_from, n_to) in enumerate(pairwise(sizes)):
             weight = th.empty(n_members, n_from, n_to)
             for member in weight:
                 nn.init.xavier_uniform_(member)

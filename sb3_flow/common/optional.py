@@ -4,7 +4,6 @@ import importlib
 from types import ModuleType
 
 
-
 def require(module: str, extra: str, purpose: str) -> ModuleType:
     """
     Import a package that only an extra installs.

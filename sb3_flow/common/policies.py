@@ -58,10 +58,11 @@ class FlowPolicy(BasePolicy):
 
     #: Name of each head and of the method that it calls with ``(observations, noise)``; the first one is the default.
     heads: ClassVar[dict[str, str]] = {}
+    action_space: spaces.Box
 
     def __init__(
         self,
-        observation_space: spaces.Space,
+        observation_space: spaces.Space[Any],
         action_space: spaces.Box,
         lr_schedule: Schedule,
         net_arch: Sequence[int] = (512, 512, 512, 512),
@@ -137,9 +138,7 @@ class FlowPolicy(BasePolicy):
     def make_critic(self) -> Network:
         """An ensemble of critics: its network takes features and actions."""
         return self.make_network(
-            lambda n: EnsembleMLP(
-                self.n_critics, n + self.action_dim, self.net_arch, self.activation, self.critic_layer_norm
-            )
+            lambda n: EnsembleMLP(self.n_critics, n + self.action_dim, self.net_arch, self.activation, self.critic_layer_norm)
         )
 
     @staticmethod
@@ -181,9 +180,7 @@ class FlowPolicy(BasePolicy):
         """
         return network.net(network.net.context(self.features(network, observations)), noise)  # type: ignore[no-any-return,operator]
 
-    def q_values(
-        self, network: Network, observations: TensorObs, actions: th.Tensor, frozen: bool = False
-    ) -> th.Tensor:
+    def q_values(self, network: Network, observations: TensorObs, actions: th.Tensor, frozen: bool = False) -> th.Tensor:
         """
         :param network: As made by ``make_critic``
         :param observations: A raw batch
@@ -246,7 +243,11 @@ class FlowPolicy(BasePolicy):
         self.set_training_mode(False)
         observations, vectorized = self.obs_to_tensor(observation)
         n_envs = len(next(iter(observations.values())) if isinstance(observations, dict) else observations)
-        chunks = ChunkState.start(n_envs, self.horizon_length, self.action_space.shape) if state is None else ChunkState(*state)
+        if state is None:
+            assert self.action_space.shape is not None
+            chunks = ChunkState.start(n_envs, self.horizon_length, self.action_space.shape)
+        else:
+            chunks = ChunkState(*state)
         used_up = chunks.used_up(episode_start)
         if used_up.any():
             rows = th.as_tensor(used_up, device=self.device)
@@ -268,7 +269,8 @@ class FlowPolicy(BasePolicy):
 
     def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
         # At the bounds rounding can end one step outside the space, as 1 does in [-0.7, 0.4].
-        return np.clip(super().unscale_action(scaled_action), self.action_space.low, self.action_space.high)
+        actions: np.ndarray = np.clip(super().unscale_action(scaled_action), self.action_space.low, self.action_space.high)
+        return actions
 
     # Saving.
 

@@ -1,5 +1,7 @@
 """Statistics of a data set, for normalising what the networks see."""
 
+from typing import Any
+
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
@@ -21,9 +23,7 @@ def moments(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(mean), np.asarray(squares / len(column))
 
 
-def observation_statistics(
-    dataset: OfflineDataset, space: spaces.Space
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def observation_statistics(dataset: OfflineDataset, space: spaces.Space[Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """
     Mean and variance of each part of the observations that is a vector.
 

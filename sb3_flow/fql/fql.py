@@ -126,13 +126,7 @@ class FQL(OfflineToOnlineAlgorithm):
 
     def draw_noise(self, n: int) -> FQLNoise:
         """Every random number of an update with ``n`` transitions."""
-        size, options = (n, self.policy.action_dim), {"generator": self.generator, "device": self.device}
-        return FQLNoise(
-            next_noise=th.randn(size, **options),
-            x0=th.randn(size, **options),
-            t=th.rand((n, 1), **options),
-            z=th.randn(size, **options),
-        )
+        return FQLNoise(next_noise=self.normal(n), x0=self.normal(n), t=self.uniform(n), z=self.normal(n))
 
     def critic_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
         """``L_Q``: the temporal difference error, a mean over critics and batch. Gradient: critics only."""

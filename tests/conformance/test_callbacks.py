@@ -65,9 +65,7 @@ def test_checkpoints_have_names_of_their_own(two_phase_algorithm: AlgorithmCase,
 
 
 @pytest.mark.parametrize(("threshold", "clock"), [(-1e9, 20), (1e9, 60)])
-def test_stops_on_reward_threshold(
-    two_phase_algorithm: AlgorithmCase, threshold: float, clock: int
-) -> None:
+def test_stops_on_reward_threshold(two_phase_algorithm: AlgorithmCase, threshold: float, clock: int) -> None:
     """A reached threshold stops the offline phase, and the online one is not begun; another one stops nothing."""
     env = pendulum()
     model = two_phase_algorithm.make(env, dataset=collect(pendulum), offline_steps=40)
@@ -105,9 +103,7 @@ def test_progress_bar(two_phase_algorithm: AlgorithmCase, n_envs: int) -> None:
 
 @pytest.mark.parametrize("at", [5, 25])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_interrupted_training(
-    two_phase_algorithm: AlgorithmCase, tmp_path: Path, at: int, error: type[BaseException]
-) -> None:
+def test_interrupted_training(two_phase_algorithm: AlgorithmCase, tmp_path: Path, at: int, error: type[BaseException]) -> None:
     """An exception or Ctrl-C in either phase ends the callbacks; the model acts, is saved, and goes on."""
     data = collect(pendulum)
     model = two_phase_algorithm.make(pendulum(), dataset=data, offline_steps=20)

@@ -8,7 +8,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import EvalCallback
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from conformance.case import AlgorithmCase, parameters, same_parameters
 from conformance.environments import AnySpaces, collect, pendulum, pendulums
@@ -113,8 +113,6 @@ def test_collected_observations_are_stored_raw(online_algorithm: AlgorithmCase) 
 def test_dictionary_observations(offline_algorithm: AlgorithmCase) -> None:
     """Of a dictionary, each part that the wrapper normalises has statistics of its own."""
     space = spaces.Dict({"a": spaces.Box(0, 10, (2,)), "b": spaces.Box(-3, 5, (3,))})
-    from stable_baselines3.common.vec_env import DummyVecEnv
-
     make_env = partial(AnySpaces, space, spaces.Box(-1, 1, (1,)))
     data = collect(make_env, 100)
     env = VecNormalize(DummyVecEnv([make_env]), norm_obs_keys=["a"])

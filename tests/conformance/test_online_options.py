@@ -51,9 +51,7 @@ def test_warm_up_acts_at_random(online_algorithm: AlgorithmCase, monkeypatch: py
     assert len(calls) == 15
 
 
-def test_no_random_actions_after_training_offline(
-    two_phase_algorithm: AlgorithmCase, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_random_actions_after_training_offline(two_phase_algorithm: AlgorithmCase, monkeypatch: pytest.MonkeyPatch) -> None:
     """A policy that has been trained acts from its first step; its updates begin after ``learning_starts`` steps."""
     model = two_phase_algorithm.make(pendulum(), dataset=collect(pendulum), offline_steps=5, learning_starts=10)
     calls = _count_predictions(model, monkeypatch)

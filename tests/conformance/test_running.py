@@ -2,7 +2,11 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
+import gymnasium as gym
+import numpy as np
 import pytest
 
 from conformance.callbacks import Recorder
@@ -60,7 +64,7 @@ def test_learn_without_a_number(algorithm: AlgorithmCase) -> None:
 
 
 @pytest.mark.parametrize("make_env", [pendulum, maze])
-def test_learns_from_a_dictionary(offline_algorithm: AlgorithmCase, make_env) -> None:
+def test_learns_from_a_dictionary(offline_algorithm: AlgorithmCase, make_env: Callable[[], gym.Env]) -> None:
     """With data, one timestep is one gradient step."""
     model = offline_algorithm.make(make_env(), dataset=collect(make_env))
     before = parameters(model)
@@ -69,10 +73,8 @@ def test_learns_from_a_dictionary(offline_algorithm: AlgorithmCase, make_env) ->
     assert not same_parameters(before, parameters(model))
 
 
-def test_learns_from_a_file_by_its_path(offline_algorithm: AlgorithmCase, tmp_path) -> None:
+def test_learns_from_a_file_by_its_path(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """A path is understood by whoever imported the algorithm only."""
-    import numpy as np
-
     path = tmp_path / "log.npz"
     np.savez(path, **collect(pendulum))
     script = (

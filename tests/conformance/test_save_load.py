@@ -4,10 +4,13 @@ import io
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from stable_baselines3.common.vec_env import DummyVecEnv
+
+import sb3_flow.datasets  # noqa: F401  (registers the readers of files)
 
 from conformance.case import AlgorithmCase, parameters, same_parameters
 from conformance.environments import collect, pendulum, pendulums
@@ -81,8 +84,6 @@ def test_file_does_not_hold_the_replay_buffer(online_algorithm: AlgorithmCase, t
 
 def test_data_by_its_path_is_read_again(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """Data that was given by a path, or a name, needs no mention when the model is loaded."""
-    import sb3_flow.datasets  # noqa: F401  (registers the readers)
-
     np.savez(tmp_path / "log.npz", **collect(pendulum))
     model = offline_algorithm.make(pendulum(), dataset=str(tmp_path / "log.npz")).learn(20)
     model.save(tmp_path / "model")
@@ -96,8 +97,6 @@ def test_data_by_its_path_is_read_again(offline_algorithm: AlgorithmCase, tmp_pa
 
 def test_loading_reads_no_data(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """A model acts where its data is not; it is missed by ``learn`` only."""
-    import sb3_flow.datasets  # noqa: F401
-
     np.savez(tmp_path / "log.npz", **collect(pendulum))
     model = offline_algorithm.make(pendulum(), dataset=str(tmp_path / "log.npz")).learn(5)
     model.save(tmp_path / "model")
@@ -162,8 +161,6 @@ def test_set_env(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     loaded.set_env(third)
     loaded.learn(10, reset_num_timesteps=False)
     assert (third.n_steps, loaded.num_timesteps) == (10, 40)
-    import gymnasium as gym
-
     with pytest.raises(ValueError, match="spaces do not match"):
         loaded.set_env(gym.make("InvertedPendulum-v5"))
     with pytest.raises(AssertionError, match="number of environments"):

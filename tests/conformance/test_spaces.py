@@ -117,15 +117,13 @@ def test_scaled_actions_of_data(offline_algorithm: AlgorithmCase) -> None:
     data = collect(make_env, 50)
     model = offline_algorithm.make(make_env(), dataset=data)
     assert model.offline_buffer is not None
-    np.testing.assert_allclose(
-        model.offline_buffer.draw(th.arange(50)).actions.numpy(), data["actions"] / 256 - 1, atol=1e-6
-    )
+    np.testing.assert_allclose(model.offline_buffer.draw(th.arange(50)).actions.numpy(), data["actions"] / 256 - 1, atol=1e-6)
     assert data["actions"].max() > 300
 
 
 def test_discrete_actions_are_refused(algorithm: AlgorithmCase) -> None:
     """With the error of Stable-Baselines3, which names both spaces."""
-    with pytest.raises(AssertionError, match="Box.*Discrete"):
+    with pytest.raises(AssertionError, match=r"Box.*Discrete"):
         algorithm.make("CartPole-v1")
 
 

@@ -133,8 +133,8 @@ def _record(
                 bar.update(future.result())
         except BrokenProcessPool as error:
             raise ChildProcessError(
-                f"A worker died, perhaps for lack of memory. Finished episodes are in {store.folder}: the same call goes on "
-                "from there; try fewer workers."
+                "A worker died: see its message above, or, if there is none, try fewer workers, for memory may have run out. "
+                f"Finished episodes are in {store.folder}; the same call goes on from there."
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
