@@ -1,5 +1,6 @@
 """Flow-policy reinforcement learning for Stable-Baselines3."""
 
+import sb3_flow.datasets  # noqa: F401 (so that `dataset=` understands every format)
 from sb3_flow.fql import FQL
 
 __version__ = "0.1.0"

@@ -42,7 +42,7 @@ class SpacesOnly(gym.Env):
 def make_model(obs_dim: int = OBS_DIM, action_dim: int = 1, net_arch: tuple[int, ...] = (24, 16), **kwargs: Any) -> FQL:
     env = SpacesOnly(spaces.Box(-np.inf, np.inf, (obs_dim,)), spaces.Box(-1.0, 1.0, (action_dim,)))
     policy_kwargs = {"net_arch": net_arch, **kwargs.pop("policy_kwargs", {})}
-    return FQL("FlowPolicy", env, policy_kwargs=policy_kwargs, device="cpu", seed=0, **kwargs)
+    return FQL("FlowPolicy", env, policy_kwargs=policy_kwargs, device="cpu", **{"seed": 0, **kwargs})
 
 
 # The second implementation.
@@ -511,11 +511,11 @@ def sorted_distance(first: th.Tensor, second: th.Tensor) -> float:
 @pytest.mark.parametrize("seed", range(3))
 def test_wasserstein_bound(seed: int) -> None:
     """T9: for one action dimension, L_D is at least the squared Wasserstein distance of one-step and flow actions."""
-    model = Variant(action_dim=1).model()
+    model = make_model(seed=seed)
     generator = th.Generator().manual_seed(seed)
     with th.no_grad():
         for parameter in model.policy.parameters():
-            parameter.add_(0.3 * th.randn(parameter.shape, generator=generator))
+            parameter.add_(0.1 * th.randn(parameter.shape, generator=generator))
     n = 2000
     z, obs = th.randn(n, 1, generator=generator), th.randn(1, OBS_DIM, generator=generator).expand(n, -1)
     ones = th.ones(n)
@@ -702,28 +702,35 @@ def test_values_of_a_chain(q_agg: str, n_steps: int) -> None:
             th.testing.assert_close(qs, th.full((2, 5), expected), rtol=0, atol=0.25)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_two_modes(seed: int) -> None:
     """
-    A bandit whose data sits around -0.5 and 0.5, with the reward r = a. The flow keeps both modes and their mass; the
-    one-step actor is the flow moved by c / (2 alpha) = 0.25 towards the better side, noise by noise (T3): its modes
-    move, and keep their mass. One Euler step instead of ten gives the mean of the data for every noise (T2).
+    A bandit whose data sits around -0.5 and 0.5 (one action in ten lies anywhere, so that the critic knows Q = a between
+    them). The flow keeps both modes and their mass. The one-step actor is the flow moved by c / (2 alpha) = 0.25 towards
+    the better side, noise by noise (T3): its modes move, and keep their mass. One Euler step instead of ten gives the
+    mean of the data for every noise (T2).
     """
     rng = np.random.default_rng(seed)
     n = 4000
     actions = rng.choice([-0.5, 0.5], (n, 1)) + 0.05 * rng.normal(size=(n, 1))
-    data = dict(observations=np.zeros((n, 1)), actions=actions, rewards=actions[:, 0], terminations=np.ones(n))
+    actions = np.where(rng.random((n, 1)) < 0.1, rng.uniform(-1, 1, (n, 1)), actions)
+    data = dict(observations=np.ones((n, 1)), actions=actions, rewards=actions[:, 0], terminations=np.ones(n))
     model = make_model(
-        obs_dim=1, net_arch=(64, 64), dataset=data, alpha=2.0, learning_rate=2e-3, offline_log_interval=10_000
+        obs_dim=1, net_arch=(32, 32), dataset=data, alpha=2.0, learning_rate=3e-3, batch_size=128, seed=seed
     )
-    model.set_random_seed(seed)
-    model.learn(1200)
+    model.learn(700)
     policy = model.policy
     z = th.randn(2000, 1, generator=th.Generator().manual_seed(seed))
-    obs = th.zeros(2000, 1)
+    obs = th.ones(2000, 1)
     with th.no_grad():
         flow, one_step = policy.act_bc_flow(obs, z), policy.act_one_step(obs, z)
         policy.flow_steps = 1
         mean = policy.act_bc_flow(obs, z)
-    print(seed, "flow", (flow > 0).float().mean(), ((flow.abs() - 0.5).abs() < 0.2).float().mean(), "os",
-          (one_step - flow).mean(), (one_step - flow - 0.25).square().mean().sqrt(), (one_step > 0.25).float().mean(), mean.mean(), mean.std())
+    assert (flow > 0).double().mean().item() == pytest.approx(0.5, abs=0.1)
+    assert ((flow.abs() - 0.5).abs() < 0.2).double().mean().item() > 0.65  # the mean of the data is no such place
+    moved = one_step - flow
+    assert moved.mean().item() == pytest.approx(0.25, abs=0.1)
+    assert (moved - 0.25).square().mean().sqrt().item() < 0.15
+    assert (one_step > 0.25).double().mean().item() == pytest.approx(0.5, abs=0.1)
+    assert mean.mean().item() == pytest.approx(0.0, abs=0.25)
+    assert mean.std().item() < 0.3

@@ -492,7 +492,7 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
     def _excluded_save_params(self) -> list[str]:
         excluded = [*super()._excluded_save_params(), "offline_buffer", "generator", "_metrics", "_policy_state"]
         # A name or path can be read again; arrays stay out of the model's file.
-        return excluded if isinstance(self.dataset, str) else [*excluded, "dataset"]
+        return excluded if isinstance(self.dataset, str | pathlib.PurePath) else [*excluded, "dataset"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], ["generator_state"]

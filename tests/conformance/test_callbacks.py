@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3.common.callbacks import (
+    BaseCallback,
     CheckpointCallback,
     EvalCallback,
     EveryNTimesteps,
@@ -16,6 +18,7 @@ from stable_baselines3.common.callbacks import (
 from conformance.callbacks import Raising, Recorder
 from conformance.case import AlgorithmCase
 from conformance.environments import collect, maze, pendulum, pendulums
+from sb3_flow.common.environments import register_environment
 
 
 @pytest.mark.parametrize("n_envs", [1, 2])
@@ -45,9 +48,7 @@ def test_success_of_ogbench(offline_algorithm: AlgorithmCase, tmp_path: Path) ->
 
 def test_success_rate_while_training_online(online_algorithm: AlgorithmCase) -> None:
     """An OGBench environment that is handed over as it was made reports its success as well."""
-    import gymnasium as gym
-    import ogbench  # noqa: F401  (registers the environment)
-
+    register_environment("pointmaze-medium-singletask-task1-v0")
     env = gym.make("pointmaze-medium-singletask-task1-v0", max_episode_steps=10)
     model = online_algorithm.make(env).learn(30)
     assert model.ep_success_buffer is not None and list(model.ep_success_buffer) == [False] * 3
@@ -136,7 +137,7 @@ def test_training_starts_and_ends_once(two_phase_algorithm: AlgorithmCase) -> No
 def test_locals_of_a_step(two_phase_algorithm: AlgorithmCase, n_envs: int) -> None:
     """``dones`` and ``infos`` are there in both phases, one for each environment; only real episodes end."""
 
-    def look(callback) -> tuple[list[bool], list[bool]]:
+    def look(callback: BaseCallback) -> tuple[list[bool], list[bool]]:
         return [bool(done) for done in callback.locals["dones"]], ["episode" in info for info in callback.locals["infos"]]
 
     recorder = Recorder(look=look)

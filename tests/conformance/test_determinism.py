@@ -1,13 +1,16 @@
 """The same seed gives the same model; watching it changes nothing."""
 
+from typing import Any
+
 import pytest
+import torch as th
 from stable_baselines3.common.callbacks import EvalCallback
 
 from conformance.case import AlgorithmCase, parameters, same_parameters
 from conformance.environments import collect, pendulum, pendulums
 
 
-def _offline(case: AlgorithmCase, callback=None, **kwargs) -> dict:
+def _offline(case: AlgorithmCase, callback: EvalCallback | None = None, **kwargs: Any) -> dict[str, th.Tensor]:
     model = case.make(pendulum(), dataset=collect(pendulum), **kwargs).learn(20, callback=callback)
     return parameters(model)
 

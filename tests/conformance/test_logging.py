@@ -2,17 +2,21 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from stable_baselines3.common.callbacks import LogEveryNTimesteps
 from stable_baselines3.common.logger import configure
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conformance.case import AlgorithmCase
 from conformance.environments import collect, pendulum
+from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.common.types import Metrics
 
 
-def _log_to_csv(model, folder: Path) -> None:
+def _log_to_csv(model: OfflineToOnlineAlgorithm, folder: Path) -> None:
     model.set_logger(configure(str(folder), ["csv"]))
 
 
@@ -40,9 +44,10 @@ def test_logged_losses_are_means_over_the_interval(
     """Each metric of ``update`` is logged under ``train/``, averaged over the updates since the last line."""
     model = offline_algorithm.make(pendulum(), dataset=collect(pendulum), offline_log_interval=10)
     _log_to_csv(model, tmp_path)
-    seen, update = [], model.update
+    seen: list[dict[str, float]] = []
+    update = model.update
 
-    def recorded(*args):
+    def recorded(*args: Any) -> Metrics:
         metrics = update(*args)
         seen.append({name: value.item() for name, value in metrics.items()})
         return metrics
@@ -80,7 +85,6 @@ def test_log_every_n_timesteps(two_phase_algorithm: AlgorithmCase, tmp_path: Pat
 
 def test_tensorboard(two_phase_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """Runs are numbered under the algorithm's name, and the axis of both phases is the clock."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def events(run: str) -> EventAccumulator:
         accumulator = EventAccumulator(str(tmp_path / run))

@@ -9,6 +9,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from conformance.case import AlgorithmCase
 from conformance.environments import collect, pendulum, pendulums
+from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ from conformance.environments import collect, pendulum, pendulums
     ],
 )
 def test_number_of_updates(
-    online_algorithm: AlgorithmCase, n_envs: int, train_freq, gradient_steps: int, n_updates: int
+    online_algorithm: AlgorithmCase, n_envs: int, train_freq: int | tuple[int, str], gradient_steps: int, n_updates: int
 ) -> None:
     """``train_freq`` counts steps of all environments as one, and ``gradient_steps=-1`` means as many as transitions."""
     model = online_algorithm.make(
@@ -37,8 +38,9 @@ def test_number_of_updates(
     assert model._n_updates == n_updates
 
 
-def _count_predictions(model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    calls, predict = [], model.predict
+def _count_predictions(model: OfflineToOnlineAlgorithm, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    calls: list[int] = []
+    predict = model.predict
     monkeypatch.setattr(model, "predict", lambda *args, **kwargs: calls.append(1) or predict(*args, **kwargs))
     return calls
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3 import SAC
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from conformance.case import AlgorithmCase, parameters, same_parameters
@@ -157,8 +158,6 @@ def test_dictionary_needs_another_name_in_sb3(algorithm: AlgorithmCase) -> None:
 
 def test_replay_buffers_of_stable_baselines3_are_data(offline_algorithm: AlgorithmCase) -> None:
     """What another algorithm collected trains this one, vectors and dictionaries alike."""
-    from stable_baselines3 import SAC
-
     for observation_space, policy in ((VECTOR, "MlpPolicy"), (spaces.Dict({"a": VECTOR, "b": TORQUE}), "MultiInputPolicy")):
         env: gym.Env = AnySpaces(observation_space, ACTIONS["asymmetric"])
         other = SAC(policy, env, buffer_size=100, policy_kwargs={"net_arch": [4]}, device="cpu").learn(40)
