@@ -93,21 +93,26 @@ def plot_learning_curve(folder: Path, behaviour: float) -> None:
 
 def plot_paths(folder: Path, policies: dict[str, Any], seeds: range) -> None:
     """Seen from above: the paths of gripper and cube, a few episodes of each policy."""
-    figure, all_axes = plt.subplots(1, len(policies), figsize=(5 * len(policies), 5), layout="constrained", sharey=True)
+    figure, all_axes = plt.subplots(len(policies), 1, figsize=(8, 8), layout="constrained", sharex=True, sharey=True)
     for axes, (name, policy) in zip(all_axes, policies.items(), strict=True):
         for seed in seeds:
             path = roll_out(policy, seed)
-            first = seed == seeds[0]
-            axes.plot(*path["gripper"][:, :2].T, color="tab:gray", alpha=0.5, lw=1, label="gripper" if first else None)
-            axes.plot(*path["cube"][:, :2].T, color="tab:blue", lw=2, label="cube" if first else None)
-            axes.plot(*path["cube"][0, :2], "s", color="tab:orange", ms=9, label="start of the cube" if first else None)
-        axes.plot(*path["goal"][:2], "*", color="tab:red", ms=16, label="goal")
-        axes.set(title=name, xlabel="x [m]", aspect="equal")
+            label = seed == seeds[0]  # one entry of the legend for all
+            axes.plot(*across(path["gripper"]), color="tab:gray", alpha=0.5, lw=1, label="gripper" if label else None)
+            axes.plot(*across(path["cube"]), color="tab:blue", lw=2, label="cube" if label else None)
+            axes.plot(*across(path["cube"][:1]), "s", color="tab:orange", ms=9, label="start of the cube" if label else None)
+        axes.plot(*across(path["goal"][None]), "*", color="tab:red", ms=16, label="goal of the cube")
+        axes.set(title=f"{name}, {len(seeds)} episodes", ylabel="x [m]", aspect="equal")
         axes.grid(alpha=0.3)
-    all_axes[0].set_ylabel("y [m]")
-    all_axes[0].legend(loc="lower left")
+    all_axes[-1].set_xlabel("y [m]")
+    all_axes[0].legend(loc="upper left", bbox_to_anchor=(1.01, 1))
     figure.savefig(folder / "paths.png", dpi=120)
     plt.close(figure)
+
+
+def across(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The table from above, its long side (y) to the right."""
+    return positions[:, 1], positions[:, 0]
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_flow import FQL
-from sb3_flow.common.encoders import FlowExtractor, ImpalaEncoder, ObservationNormalizer, random_crop
+from sb3_flow.common.batches import random_crop
+from sb3_flow.common.encoders import FlowExtractor, ImpalaEncoder, ObservationNormalizer
 from sb3_flow.fql import FQLPolicy
 
 ACTIONS = spaces.Box(-1.0, 1.0, (2,))
@@ -142,9 +143,7 @@ def image_data(n: int) -> dict[str, np.ndarray]:
 
 def offset_of(image: np.ndarray, crop: np.ndarray) -> tuple[int, int]:
     padded = np.pad(image, ((0, 0), (3, 3), (3, 3)), mode="edge")
-    found = [
-        (i, j) for i in range(7) for j in range(7) if np.array_equal(padded[:, i : i + 8, j : j + 8], crop)
-    ]
+    found = [(i, j) for i in range(7) for j in range(7) if np.array_equal(padded[:, i : i + 8, j : j + 8], crop)]
     assert len(found) == 1
     return found[0]
 
@@ -161,11 +160,10 @@ def test_augmentation() -> None:
     for _ in range(60):
         batch = model.sample_batch(8)
         rows = batch.rewards.long().numpy()
-        found = [offset_of(data["observations"][row], crop) for row, crop in zip(rows, batch.observations.numpy(), strict=True)]
-        following = [
-            offset_of(data["next_observations"][row], crop)
-            for row, crop in zip(rows, batch.next_observations.numpy(), strict=True)
-        ]
+        found, following = (
+            [offset_of(data[field][row], crop) for row, crop in zip(rows, getattr(batch, field).numpy(), strict=True)]
+            for field in ("observations", "next_observations")
+        )
         assert found == following
         coins.append(any(offset != (3, 3) for offset in found))
         offsets += found if coins[-1] else []
@@ -184,16 +182,12 @@ def test_crop_probability(probability: float, cropped: bool) -> None:
     vector = np.arange(20, dtype=np.float32)[:, None]
     data["observations"] = {"camera": data["observations"], "state": vector}
     data["next_observations"] = {"camera": data["next_observations"], "state": vector + 1}
-    env = SpacesOnly(
-        spaces.Dict(camera=spaces.Box(0, 255, (1, 8, 8), np.uint8), state=spaces.Box(-np.inf, np.inf, (1,)))
-    )
+    env = SpacesOnly(spaces.Dict(camera=spaces.Box(0, 255, (1, 8, 8), np.uint8), state=spaces.Box(-np.inf, np.inf, (1,))))
     model = FQL("FlowPolicy", env, dataset=data, device="cpu", crop_probability=probability, policy_kwargs=SMALL)
     for _ in range(5):
         batch = model.sample_batch(8)
         rows = batch.rewards.long().numpy()
-        same = [np.array_equal(data["observations"]["camera"][row], image) for row, image in
-                zip(rows, batch.observations["camera"].numpy(), strict=True)]
-        assert (not all(same)) == cropped
+        assert np.array_equal(batch.observations["camera"], data["observations"]["camera"][rows]) == (not cropped)
         np.testing.assert_array_equal(batch.observations["state"][:, 0], rows)
         np.testing.assert_array_equal(batch.next_observations["state"][:, 0], rows + 1)
 
@@ -221,12 +215,14 @@ def test_extractor_of_images() -> None:
 
 def test_extractor_of_dictionaries() -> None:
     """The parts of a dictionary side by side, in its order, images encoded each by its own encoder."""
-    space = spaces.Dict({
-        "arm": spaces.Box(-1, 1, (2,)),
-        "left": spaces.Box(0, 255, (1, 8, 8), np.uint8),
-        "right": spaces.Box(0, 255, (1, 8, 8), np.uint8),
-        "tool": spaces.Discrete(3),
-    })
+    space = spaces.Dict(
+        {
+            "arm": spaces.Box(-1, 1, (2,)),
+            "left": spaces.Box(0, 255, (1, 8, 8), np.uint8),
+            "right": spaces.Box(0, 255, (1, 8, 8), np.uint8),
+            "tool": spaces.Discrete(3),
+        }
+    )
     extractor = FlowExtractor(space, cnn_output_dim=4)
     assert extractor.features_dim == 2 + 4 + 4 + 3
     policy = FQLPolicy(space, ACTIONS, lambda _: 1e-3, net_arch=[8], features_extractor_kwargs={"cnn_output_dim": 4})
@@ -284,9 +280,7 @@ def test_normalized_observations(as_dictionary: bool, tmp_path: pathlib.Path) ->
     column: Any = {"a.b": rows, "other": rows[:, :1]} if as_dictionary else rows
     space = spaces.Dict({"a.b": box, "other": spaces.Box(-np.inf, np.inf, (1,))}) if as_dictionary else box
     data = dict(observations=column, actions=np.zeros((500, 2)), rewards=np.zeros(500), terminations=np.ones(500))
-    model = FQL(
-        "FlowPolicy", SpacesOnly(space), dataset=data, device="cpu", normalize_observations=True, policy_kwargs=SMALL
-    )
+    model = FQL("FlowPolicy", SpacesOnly(space), dataset=data, device="cpu", normalize_observations=True, policy_kwargs=SMALL)
     observations: Any = {key: th.from_numpy(part) for key, part in column.items()} if as_dictionary else th.from_numpy(rows)
     features = model.policy.features(model.policy.critic, observations)[:, :4].numpy()
     np.testing.assert_allclose(features.mean(axis=0), 0, atol=2e-3)

@@ -25,13 +25,15 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TrainFreq
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_flow.common.buffers import OfflineBuffer, OnlineBuffer, concatenate, normalize
+from sb3_flow.common.batches import CROP_PAD, augment, concatenate, normalize, offline_count
+from sb3_flow.common.buffers import OfflineBuffer, OnlineBuffer
 from sb3_flow.common.dataset import OfflineDataset, read_dataset
-from sb3_flow.common.encoders import image_keys, random_crop
+from sb3_flow.common.encoders import image_keys
 from sb3_flow.common.environments import register_environment, report_success
+from sb3_flow.common.metrics import MetricSums
 from sb3_flow.common.policies import FlowPolicy
 from sb3_flow.common.statistics import observation_statistics, prepare_vec_normalize
-from sb3_flow.common.types import Batch, Metrics, TensorObs
+from sb3_flow.common.types import Batch, Metrics
 
 SelfAlgorithm = TypeVar("SelfAlgorithm", bound="OfflineToOnlineAlgorithm")
 
@@ -169,7 +171,7 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
         self.dataset_name: str | None = None
         self.n_offline_updates = 0
         self.n_env_steps = 0
-        self._metrics = _Sums()
+        self._metrics = MetricSums()
         #: What ``predict`` carries from one step of the environment to the next.
         self._policy_state: tuple[np.ndarray, ...] | None = None
         if _init_setup_model:
@@ -309,40 +311,21 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
         :param batch_size: Number of transitions
         :return: The batch, normalised by ``VecNormalize`` and augmented where these are in use
         """
+        n_offline = 0 if self.offline_buffer is None else len(self.offline_buffer)
+        count = offline_count(batch_size, n_offline, len(self.replay_buffer), self.balanced_sampling, self.generator)
         parts = []
-        for buffer, count in self._shares(batch_size):
-            if count > 0:
-                indices = th.randint(len(buffer), (count,), generator=self.generator, device=self.device).cpu()
+        for buffer, n in ((self.offline_buffer, count), (self.replay_buffer, batch_size - count)):
+            if buffer is not None and n > 0:
+                indices = th.randint(len(buffer), (n,), generator=self.generator, device=self.device).cpu()
                 parts.append(buffer.draw(indices, self.n_steps, self.gamma, self.horizon_length))
+        if not parts:
+            raise ValueError("There is nothing to train on: no data set, and no transition collected yet.")
         batch = parts[0] if len(parts) == 1 else concatenate(*parts)
-        return self._augment(normalize(batch, self._vec_normalize_env))
-
-    def _shares(self, batch_size: int) -> list[tuple[OfflineBuffer | OnlineBuffer, int]]:
-        if self.offline_buffer is None:
-            return [(self.replay_buffer, batch_size)]
-        if len(self.replay_buffer) == 0:
-            return [(self.offline_buffer, batch_size)]
-        if self.balanced_sampling:
-            n_offline = batch_size // 2
-        else:
-            total = len(self.offline_buffer) + len(self.replay_buffer)
-            rows = th.randint(total, (batch_size,), generator=self.generator, device=self.device)
-            n_offline = int((rows < len(self.offline_buffer)).sum())
-        return [(self.offline_buffer, n_offline), (self.replay_buffer, batch_size - n_offline)]
-
-    def _augment(self, batch: Batch) -> Batch:
-        images = image_keys(self.observation_space)
-        if not images or th.rand((), generator=self.generator, device=self.device) >= self.crop_probability:
+        batch = normalize(batch, self._vec_normalize_env)
+        if not image_keys(self.observation_space) or self.uniform(1) >= self.crop_probability:
             return batch
-        offsets = th.randint(7, (len(batch.actions), 2), generator=self.generator, device=self.device)
-
-        def crop(observations: TensorObs) -> TensorObs:
-            if isinstance(observations, th.Tensor):
-                return random_crop(observations, offsets)
-            return {key: random_crop(part, offsets) if key in images else part for key, part in observations.items()}
-
-        # The same offsets for both, so that nothing seems to move.
-        return batch._replace(observations=crop(batch.observations), next_observations=crop(batch.next_observations))
+        offsets = th.randint(2 * CROP_PAD + 1, (batch_size, 2), generator=self.generator, device=self.device)
+        return augment(batch, self.observation_space, offsets)
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
         """
@@ -513,21 +496,3 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
         if model.generator_state.shape == model.generator.get_state().shape:
             model.generator.set_state(model.generator_state.cpu())
         return model
-
-
-class _Sums:
-    """Sums of metrics, as tensors on their device, until somebody reads their means."""
-
-    def __init__(self) -> None:
-        self.sums: Metrics = {}
-        self.count = 0
-
-    def add(self, metrics: Metrics) -> None:
-        for name, value in metrics.items():
-            self.sums[name] = self.sums[name] + value.detach() if name in self.sums else value.detach()
-        self.count += 1
-
-    def means(self) -> dict[str, float]:
-        means = {name: value.item() / self.count for name, value in self.sums.items()}
-        self.sums, self.count = {}, 0
-        return means

@@ -5,7 +5,6 @@ Offline data lies contiguous in time in an ``OfflineBuffer``; what the agent col
 draw n-step returns and action chunks by the same arithmetic, which never crosses the end of a trajectory.
 """
 
-import warnings
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,9 +15,10 @@ from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_flow.common.batches import normalize, to_device
 from sb3_flow.common.dataset import DatasetError, Observations, OfflineDataset
-from sb3_flow.common.encoders import subspaces
-from sb3_flow.common.types import Batch, TensorObs
+from sb3_flow.common.frames import Frames, as_tensor, join
+from sb3_flow.common.types import Batch
 
 
 class Steps(NamedTuple):
@@ -79,6 +79,22 @@ class Transitions:
             discounts = th.where(alive, discounts * gamma, discounts)
         return Steps(th.stack(path), rewards, masks, discounts, alive.float())
 
+    def draw(self, rows: th.Tensor, n_steps: int, gamma: float, chunk_length: int) -> Steps:
+        """
+        The steps of an n-step return, or of a chunk of actions if its length is above 1.
+
+        :param rows: Where to start, ``(B,)``
+        :param n_steps: Number of steps of the return
+        :param gamma: Discount factor
+        :param chunk_length: Number of actions in a chunk
+        :return: What was found
+        """
+        if chunk_length > 1:
+            return self.steps(rows, chunk_length, gamma, stop_at_termination=False)
+        # A return over fewer steps is a return all the same; a chunk of fewer actions is none.
+        steps = self.steps(rows, n_steps, gamma)
+        return steps._replace(valids=th.ones_like(steps.valids))
+
 
 class OfflineBuffer:
     """
@@ -108,12 +124,12 @@ class OfflineBuffer:
         rewards = np.zeros(len(actions)) if dataset.rewards is None else dataset.rewards
         ends = dataset.ends | ~dataset.valids
         self.transitions = Transitions(
-            _tensor(rewards.astype(np.float32, copy=False)), _tensor(dataset.terminations), _tensor(ends)
+            as_tensor(rewards.astype(np.float32, copy=False)), as_tensor(dataset.terminations), as_tensor(ends)
         )
-        self.observations = _Frames(dataset.observations, "observations", dataset.name, observation_space, ends)
+        self.observations = Frames(dataset.observations, "observations", dataset.name, observation_space, ends)
         self.next_observations = None
         if dataset.next_observations is not None:
-            self.next_observations = _Frames(
+            self.next_observations = Frames(
                 dataset.next_observations, "next_observations", dataset.name, observation_space, ends
             )
             if self.next_observations.stacks:
@@ -121,7 +137,7 @@ class OfflineBuffer:
                     f"{dataset.name}: frames cannot be stacked beside `next_observations`; leave these out, so that the "
                     "next row's observation is what follows."
                 )
-        self.valid_rows = _tensor(np.flatnonzero(dataset.valids)) if not dataset.valids.all() else None
+        self.valid_rows = as_tensor(np.flatnonzero(dataset.valids)) if not dataset.valids.all() else None
         self.name = dataset.name
         self.has_rewards = dataset.rewards is not None
 
@@ -140,18 +156,17 @@ class OfflineBuffer:
         :return: The batch, on ``device``
         """
         rows = indices if self.valid_rows is None else self.valid_rows[indices]
-        chunked = chunk_length > 1
-        steps = self.transitions.steps(rows, chunk_length if chunked else n_steps, gamma, stop_at_termination=not chunked)
+        steps = self.transitions.draw(rows, n_steps, gamma, chunk_length)
         last = steps.rows[-1]
-        if self.next_observations is None:
-            following = self.observations.after(last)
-        else:
-            following = self.next_observations.at(last)
-        taken = steps.rows if chunked else steps.rows[:1]
-        actions = self.actions[taken.t()].flatten(start_dim=1)
-        # Returns over fewer steps are returns all the same; a chunk of fewer actions is none.
-        valids = steps.valids if chunked else th.ones_like(steps.valids)
-        batch = Batch(self.observations.at(rows), actions, steps.rewards, steps.masks, steps.discounts, following, valids)
+        batch = Batch(
+            self.observations.at(rows),
+            self.actions[steps.rows[:chunk_length].t()].flatten(start_dim=1),
+            steps.rewards,
+            steps.masks,
+            steps.discounts,
+            self.observations.after(last) if self.next_observations is None else self.next_observations.at(last),
+            steps.valids,
+        )
         return to_device(batch, self.device)
 
 
@@ -252,17 +267,15 @@ class OnlineBuffer(ReplayBuffer):
 
     def draw(self, indices: th.Tensor, n_steps: int = 1, gamma: float = 0.99, chunk_length: int = 1) -> Batch:
         """As ``OfflineBuffer.draw``."""
-        chunked = chunk_length > 1
-        steps = self.transitions.steps(indices, chunk_length if chunked else n_steps, gamma, stop_at_termination=not chunked)
-        taken = steps.rows if chunked else steps.rows[:1]
+        steps = self.transitions.draw(indices, n_steps, gamma, chunk_length)
         batch = Batch(
-            _join({key: column[indices] for key, column in self.obs_columns.items()}),
-            self.action_column[taken.t()].flatten(start_dim=1),
+            join({key: column[indices] for key, column in self.obs_columns.items()}),
+            self.action_column[steps.rows[:chunk_length].t()].flatten(start_dim=1),
             steps.rewards,
             steps.masks,
             steps.discounts,
-            _join({key: column[steps.rows[-1]] for key, column in self.next_obs_columns.items()}),
-            steps.valids if chunked else th.ones_like(steps.valids),
+            join({key: column[steps.rows[-1]] for key, column in self.next_obs_columns.items()}),
+            steps.valids,
         )
         return to_device(batch, self.device)
 
@@ -283,129 +296,3 @@ class OnlineBuffer(ReplayBuffer):
             dones[:, None],
             batch.rewards[:, None],
         )
-
-
-class _Frames:
-    """
-    A column of observations: dictionaries, images with channels last, and the stacking of single frames.
-
-    Where the space has a multiple of the data's channels, that many frames are stacked, the oldest first; before the
-    start of a trajectory its first frame is repeated.
-    """
-
-    def __init__(self, observations: Observations, field: str, name: str, space: spaces.Space[Any], ends: np.ndarray) -> None:
-        parts = observations if isinstance(observations, dict) else {"": observations}
-        wanted = subspaces(space)
-        if set(parts) != set(wanted):
-            raise DatasetError(
-                f"{name}: `{field}` has the keys {sorted(parts)}, but the observation space has {sorted(wanted)}."
-            )
-        self.columns = {key: _tensor(_storable(part)) for key, part in parts.items()}
-        self.channels_last: set[str] = set()
-        self.stacks: dict[str, int] = {}
-        for key, part in parts.items():
-            target = wanted[key].shape
-            assert target is not None
-            shape = part.shape[1:]
-            if len(target) == 3 and shape != target and shape[:2] == target[1:]:
-                self.channels_last.add(key)
-                shape = (shape[2], *shape[:2])
-            if len(target) == 3 and shape != target and shape[1:] == target[1:] and target[0] % shape[0] == 0:
-                self.stacks[key] = target[0] // shape[0]
-                shape = target
-            if shape != target:
-                raise DatasetError(
-                    f"{name}: `{field}{f'[{key}]' if key else ''}` has the shape {part.shape[1:]} per row, "
-                    f"but the observation space has {target}."
-                )
-        if self.stacks:
-            starts = np.concatenate([[0], np.flatnonzero(ends[:-1]) + 1])
-            lengths = np.diff(np.append(starts, len(ends)))
-            self.starts = _tensor(np.repeat(starts, lengths))
-
-    def _frame(self, key: str, rows: th.Tensor) -> th.Tensor:
-        frames = self.columns[key].index_select(0, rows)
-        if key in self.channels_last:
-            frames = frames.permute(0, 3, 1, 2)
-        return frames if frames.dtype == th.uint8 else frames.float()
-
-    def at(self, rows: th.Tensor) -> TensorObs:
-        """The observations of rows, ``(B,)``."""
-        return self._history(rows, rows)
-
-    def after(self, rows: th.Tensor) -> TensorObs:
-        """The observations that follow rows, where each state is stored once."""
-        following = (rows + 1).clamp(max=len(next(iter(self.columns.values()))) - 1)
-        return self._history(following, rows)
-
-    def _history(self, newest: th.Tensor, rows: th.Tensor) -> TensorObs:
-        parts = {}
-        for key in self.columns:
-            n_frames = self.stacks.get(key, 1)
-            if n_frames == 1:
-                parts[key] = self._frame(key, newest)
-            else:
-                start = self.starts[rows]
-                frames = [self._frame(key, th.maximum(newest - age, start)) for age in reversed(range(n_frames))]
-                parts[key] = th.cat(frames, dim=1)
-        return _join(parts)
-
-
-def normalize(batch: Batch, env: VecNormalize | None) -> Batch:
-    """
-    Apply the statistics of a ``VecNormalize`` to a batch.
-
-    :param batch: A raw batch
-    :param env: The wrapper, or None to change nothing
-    :return: The batch with normalised observations and rewards
-    """
-    if env is None:
-        return batch
-
-    def observations(obs: TensorObs) -> TensorObs:
-        if isinstance(obs, dict):
-            arrays: Any = env.normalize_obs({key: part.cpu().numpy() for key, part in obs.items()})
-            return {key: th.as_tensor(part, device=obs[key].device) for key, part in arrays.items()}
-        return th.as_tensor(env.normalize_obs(obs.cpu().numpy()), device=obs.device)
-
-    rewards = th.as_tensor(env.normalize_reward(batch.rewards.cpu().numpy()), device=batch.rewards.device)
-    return batch._replace(
-        observations=observations(batch.observations),
-        next_observations=observations(batch.next_observations),
-        rewards=rewards.to(batch.rewards.dtype),
-    )
-
-
-def concatenate(first: Batch, second: Batch) -> Batch:
-    """One batch out of two."""
-
-    def join(a: Any, b: Any) -> Any:
-        return {key: th.cat([a[key], b[key]]) for key in a} if isinstance(a, dict) else th.cat([a, b])
-
-    return Batch(*(join(a, b) for a, b in zip(first, second, strict=True)))
-
-
-def to_device(batch: Batch, device: th.device) -> Batch:
-    """The batch on a device."""
-
-    def move(part: Any) -> Any:
-        return {key: move(value) for key, value in part.items()} if isinstance(part, dict) else part.to(device)
-
-    return Batch(*map(move, batch))
-
-
-def _join(parts: dict[str, th.Tensor]) -> TensorObs:
-    return parts[""] if set(parts) == {""} else parts
-
-
-def _storable(part: np.ndarray) -> np.ndarray:
-    if part.dtype in (np.uint8, np.float32) or isinstance(part, np.memmap):
-        return part
-    return part.astype(np.float32)
-
-
-def _tensor(array: np.ndarray) -> th.Tensor:
-    with warnings.catch_warnings():
-        # Data that may not be written to is just right: nobody writes into a data set.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return th.from_numpy(np.ascontiguousarray(array) if not isinstance(array, np.memmap) else array)

@@ -148,20 +148,3 @@ class FlowExtractor(BaseFeaturesExtractor):
             return self.encoders[0](observations)  # type: ignore[no-any-return]
         parts = [encoder(observations[key]) for key, encoder in zip(self.keys, self.encoders, strict=True)]
         return th.cat(parts, dim=1)
-
-
-def random_crop(images: th.Tensor, offsets: th.Tensor, pad: int = 3) -> th.Tensor:
-    """
-    Shift images by cropping them out of a copy whose edge is repeated (random-crop augmentation).
-
-    :param images: ``(B, channels, height, width)``
-    :param offsets: Top left corner of each crop, ``(B, 2)`` of int64 in [0, 2 pad]; ``pad`` leaves an image unmoved
-    :param pad: How far the edge is repeated
-    :return: As ``images``
-    """
-    height, width = images.shape[-2:]
-    # The source row of each output row; clamping to the image is the same as repeating its edge.
-    rows = (offsets[:, :1] - pad + th.arange(height, device=images.device)).clamp(0, height - 1)
-    columns = (offsets[:, 1:] - pad + th.arange(width, device=images.device)).clamp(0, width - 1)
-    batch = th.arange(len(images), device=images.device)
-    return images.permute(0, 2, 3, 1)[batch[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -82,17 +82,3 @@ class Recorder:
         """All rows as arrays."""
         types: dict[str, type] = {"terminals": np.bool_, "button_states": np.int64}
         return {field: np.array(rows, dtype=types.get(field, np.float32)) for field, rows in self._rows.items()}
-
-
-def make_expert(recipe: Recipe) -> Expert:
-    """
-    Make the expert of a dataset.
-
-    :param recipe: What to collect
-    :return: The expert
-    """
-    # Here, because both modules build on this one.
-    from sb3_flow.datasets.collect.manipulation import ManipulationExpert
-    from sb3_flow.datasets.collect.maze import MazeExpert
-
-    return MazeExpert(recipe) if recipe.env_id.startswith("pointmaze-") else ManipulationExpert(recipe)

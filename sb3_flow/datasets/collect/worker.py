@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sb3_flow.datasets.collect.expert import Expert, make_expert
+from sb3_flow.datasets.collect.expert import Expert
+from sb3_flow.datasets.collect.manipulation import ManipulationExpert
+from sb3_flow.datasets.collect.maze import MazeExpert
 from sb3_flow.datasets.collect.store import write_episode
 from sb3_flow.datasets.registry import Recipe
 
@@ -34,6 +36,16 @@ def start(recipe: Recipe) -> None:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     warnings.simplefilter("ignore")  # Gymnasium warns about the environments' precision, in every worker.
     _recipe = recipe
+
+
+def make_expert(recipe: Recipe) -> Expert:
+    """
+    Make the expert of a dataset.
+
+    :param recipe: What to collect
+    :return: The expert
+    """
+    return MazeExpert(recipe) if recipe.env_id.startswith("pointmaze-") else ManipulationExpert(recipe)
 
 
 def record(split: str, index: int, seed: int, path: Path) -> int:

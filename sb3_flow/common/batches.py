@@ -1,0 +1,111 @@
+"""Batches on their way from a buffer to an update: moved, joined, normalised, augmented."""
+
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_flow.common.encoders import image_keys
+from sb3_flow.common.types import Batch, TensorObs
+
+#: How far random crops shift an image, in pixels.
+CROP_PAD = 3
+
+
+def offline_count(batch_size: int, n_offline: int, n_online: int, balanced: bool, generator: th.Generator) -> int:
+    """
+    How many transitions of a batch come from the data set.
+
+    :param batch_size: Transitions in the batch
+    :param n_offline: Transitions in the data set
+    :param n_online: Transitions in the replay buffer
+    :param balanced: Whether half of the batch comes from either; if not, all transitions are equally likely.
+    :param generator: Source of randomness
+    :return: The number, from 0 to ``batch_size``
+    """
+    if n_offline == 0 or n_online == 0:
+        return batch_size if n_online == 0 else 0
+    if balanced:
+        return batch_size // 2
+    rows = th.randint(n_offline + n_online, (batch_size,), generator=generator, device=generator.device)
+    return int((rows < n_offline).sum())
+
+
+def normalize(batch: Batch, env: VecNormalize | None) -> Batch:
+    """
+    Apply the statistics of a ``VecNormalize`` to a batch.
+
+    :param batch: A raw batch
+    :param env: The wrapper, or None to change nothing
+    :return: The batch with normalised observations and rewards
+    """
+    if env is None:
+        return batch
+
+    def observations(obs: TensorObs) -> TensorObs:
+        if isinstance(obs, dict):
+            arrays: Any = env.normalize_obs({key: part.cpu().numpy() for key, part in obs.items()})
+            return {key: th.as_tensor(part, device=obs[key].device) for key, part in arrays.items()}
+        return th.as_tensor(env.normalize_obs(obs.cpu().numpy()), device=obs.device)
+
+    rewards = th.as_tensor(env.normalize_reward(batch.rewards.cpu().numpy()), device=batch.rewards.device)
+    return batch._replace(
+        observations=observations(batch.observations),
+        next_observations=observations(batch.next_observations),
+        rewards=rewards.to(batch.rewards.dtype),
+    )
+
+
+def concatenate(first: Batch, second: Batch) -> Batch:
+    """One batch out of two."""
+
+    def join(a: Any, b: Any) -> Any:
+        return {key: th.cat([a[key], b[key]]) for key in a} if isinstance(a, dict) else th.cat([a, b])
+
+    return Batch(*(join(a, b) for a, b in zip(first, second, strict=True)))
+
+
+def to_device(batch: Batch, device: th.device) -> Batch:
+    """The batch on a device."""
+
+    def move(part: Any) -> Any:
+        return {key: move(value) for key, value in part.items()} if isinstance(part, dict) else part.to(device)
+
+    return Batch(*map(move, batch))
+
+
+def augment(batch: Batch, space: spaces.Space[Any], offsets: th.Tensor) -> Batch:
+    """
+    Shift the images of a batch by random crops, what precedes an action and what follows it by the same.
+
+    :param batch: A batch
+    :param space: Observation space
+    :param offsets: As ``random_crop`` takes them
+    :return: The batch with its images shifted
+    """
+    images = image_keys(space)
+
+    def crop(observations: TensorObs) -> TensorObs:
+        if isinstance(observations, th.Tensor):
+            return random_crop(observations, offsets)
+        return {key: random_crop(part, offsets) if key in images else part for key, part in observations.items()}
+
+    return batch._replace(observations=crop(batch.observations), next_observations=crop(batch.next_observations))
+
+
+def random_crop(images: th.Tensor, offsets: th.Tensor, pad: int = CROP_PAD) -> th.Tensor:
+    """
+    Shift images by cropping them out of a copy whose edge is repeated (random-crop augmentation).
+
+    :param images: ``(B, channels, height, width)``
+    :param offsets: Top left corner of each crop, ``(B, 2)`` of int64 in [0, 2 pad]; ``pad`` leaves an image unmoved
+    :param pad: How far the edge is repeated
+    :return: As ``images``
+    """
+    height, width = images.shape[-2:]
+    # The source row of each output row; clamping to the image is the same as repeating its edge.
+    rows = (offsets[:, :1] - pad + th.arange(height, device=images.device)).clamp(0, height - 1)
+    columns = (offsets[:, 1:] - pad + th.arange(width, device=images.device)).clamp(0, width - 1)
+    batch = th.arange(len(images), device=images.device)
+    return images.permute(0, 2, 3, 1)[batch[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

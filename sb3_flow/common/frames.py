@@ -1,0 +1,98 @@
+"""Columns of observations as data sets hold them: dictionaries, channels last, single frames to be stacked."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+
+from sb3_flow.common.dataset import DatasetError, Observations
+from sb3_flow.common.encoders import subspaces
+from sb3_flow.common.types import TensorObs
+
+
+class Frames:
+    """
+    A column of observations: dictionaries, images with channels last, and the stacking of single frames.
+
+    Where the space has a multiple of the data's channels, that many frames are stacked, the oldest first; before the
+    start of a trajectory its first frame is repeated.
+    """
+
+    def __init__(self, observations: Observations, field: str, name: str, space: spaces.Space[Any], ends: np.ndarray) -> None:
+        parts = observations if isinstance(observations, dict) else {"": observations}
+        wanted = subspaces(space)
+        if set(parts) != set(wanted):
+            raise DatasetError(
+                f"{name}: `{field}` has the keys {sorted(parts)}, but the observation space has {sorted(wanted)}."
+            )
+        self.columns = {key: as_tensor(storable(part)) for key, part in parts.items()}
+        self.channels_last: set[str] = set()
+        self.stacks: dict[str, int] = {}
+        for key, part in parts.items():
+            target = wanted[key].shape
+            assert target is not None
+            shape = part.shape[1:]
+            if len(target) == 3 and shape != target and shape[:2] == target[1:]:
+                self.channels_last.add(key)
+                shape = (shape[2], *shape[:2])
+            if len(target) == 3 and shape != target and shape[1:] == target[1:] and target[0] % shape[0] == 0:
+                self.stacks[key] = target[0] // shape[0]
+                shape = target
+            if shape != target:
+                raise DatasetError(
+                    f"{name}: `{field}{f'[{key}]' if key else ''}` has the shape {part.shape[1:]} per row, "
+                    f"but the observation space has {target}."
+                )
+        if self.stacks:
+            starts = np.concatenate([[0], np.flatnonzero(ends[:-1]) + 1])
+            lengths = np.diff(np.append(starts, len(ends)))
+            self.starts = as_tensor(np.repeat(starts, lengths))
+
+    def _frame(self, key: str, rows: th.Tensor) -> th.Tensor:
+        frames = self.columns[key].index_select(0, rows)
+        if key in self.channels_last:
+            frames = frames.permute(0, 3, 1, 2)
+        return frames if frames.dtype == th.uint8 else frames.float()
+
+    def at(self, rows: th.Tensor) -> TensorObs:
+        """The observations of rows, ``(B,)``."""
+        return self._history(rows, rows)
+
+    def after(self, rows: th.Tensor) -> TensorObs:
+        """The observations that follow rows, where each state is stored once."""
+        following = (rows + 1).clamp(max=len(next(iter(self.columns.values()))) - 1)
+        return self._history(following, rows)
+
+    def _history(self, newest: th.Tensor, rows: th.Tensor) -> TensorObs:
+        parts = {}
+        for key in self.columns:
+            n_frames = self.stacks.get(key, 1)
+            if n_frames == 1:
+                parts[key] = self._frame(key, newest)
+            else:
+                start = self.starts[rows]
+                frames = [self._frame(key, th.maximum(newest - age, start)) for age in reversed(range(n_frames))]
+                parts[key] = th.cat(frames, dim=1)
+        return join(parts)
+
+
+def join(parts: dict[str, th.Tensor]) -> TensorObs:
+    """The observations made of parts by key; one part under the empty key is a plain tensor."""
+    return parts[""] if set(parts) == {""} else parts
+
+
+def storable(part: np.ndarray) -> np.ndarray:
+    """Float32 or uint8, converted only where it must be, and never where that would read a memory-mapped file."""
+    if part.dtype in (np.uint8, np.float32) or isinstance(part, np.memmap):
+        return part
+    return part.astype(np.float32)
+
+
+def as_tensor(array: np.ndarray) -> th.Tensor:
+    """The array as a tensor that shares its memory, also where that may not be written to."""
+    with warnings.catch_warnings():
+        # Data that may not be written to is just right: nobody writes into a data set.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return th.from_numpy(np.ascontiguousarray(array) if not isinstance(array, np.memmap) else array)
