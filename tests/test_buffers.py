@@ -113,20 +113,14 @@ def follow_chunk(trajectory: Trajectory, start: int, length: int) -> Expected:
     )
 
 
-def check(batch: Batch, expected: list[Expected], chunk_length: int = 1, n_steps: int = 1) -> None:
-    """
-    Compare a batch with the reference. Past the end of a trajectory the actions of a chunk mean nothing; ``valids`` is
-    about chunks, for a return of several steps ``discounts`` tells how many there were.
-    """
+def check(batch: Batch, expected: list[Expected], chunk_length: int = 1) -> None:
+    """Compare a batch with the reference. Past the end of a trajectory the actions of a chunk mean nothing."""
 
     def column(field: str) -> th.Tensor:
         return th.tensor([getattr(item, field) for item in expected])
 
     for field, name in (("rewards", "reward"), ("masks", "mask"), ("discounts", "discount"), ("valids", "valid")):
-        if field != "valids" or n_steps == 1:
-            th.testing.assert_close(
-                getattr(batch, field), column(name), msg=lambda message, field=field: f"{field}: {message}"
-            )
+        th.testing.assert_close(getattr(batch, field), column(name), msg=lambda message, field=field: f"{field}: {message}")
         assert getattr(batch, field).dtype == th.float32
     th.testing.assert_close(batch.observations[:, 0], column("state"))
     th.testing.assert_close(batch.next_observations[:, 0], column("next_state"))
@@ -193,9 +187,9 @@ def test_returns_of_several_steps(layout: Any, n_steps: int, seed: int) -> None:
     expected = [follow(trajectory, i, n_steps) for trajectory in trajectories for i in range(len(trajectory))]
     assert len(buffer) == len(expected)
     assert {item.mask for item in expected} == {0.0, 1.0}
-    check(buffer.draw(th.arange(len(buffer)), n_steps, GAMMA), expected, n_steps=n_steps)
+    check(buffer.draw(th.arange(len(buffer)), n_steps, GAMMA), expected)
     order = th.randperm(len(buffer), generator=th.Generator().manual_seed(seed))
-    check(buffer.draw(order, n_steps, GAMMA), [expected[i] for i in order], n_steps=n_steps)
+    check(buffer.draw(order, n_steps, GAMMA), [expected[i] for i in order])
 
 
 @pytest.mark.parametrize("length", [2, 3, 5])
@@ -410,7 +404,7 @@ def test_ring(n_envs: int, n_adds: int, chunk_length: int, seed: int) -> None:
             expected = [follow(trajectories[e][t], i, n_steps) for e, t, i in where]
         else:
             expected = [follow_chunk(trajectories[e][t], i, chunk_length) for e, t, i in where]
-        check(buffer.draw(th.tensor(rows), n_steps, GAMMA, chunk_length), expected, chunk_length, n_steps)
+        check(buffer.draw(th.tensor(rows), n_steps, GAMMA, chunk_length), expected, chunk_length)
 
 
 def test_newest_row_ends_only_as_long_as_it_is_the_newest() -> None:
@@ -573,3 +567,24 @@ def test_steps_of_the_algorithm() -> None:
     th.testing.assert_close(first, first.round())
     assert full.sum().item() > 150
     assert set(batch.discounts.tolist()) <= {0.5, 0.25, 0.125}
+
+
+def test_chunks_of_the_algorithm() -> None:
+    """With ``horizon_length`` both buffers give chunks of that length, flat, and returns over as many steps."""
+    model = mixed_model(50, 0, horizon_length=3, gamma=0.5)
+    for i in range(50):
+        obs, action = np.ones((1, 1)), np.full((1, 2), i / 100)
+        model.replay_buffer.add(obs, obs, action, np.array([1000.0 + i]), np.array([i % 10 == 9]), [{}])
+    batch = model.sample_batch(400)
+    assert batch.actions.shape == (400, 2 * 3) and model.policy.action_dim == 2 * 3
+    full = batch.valids == 1
+    assert set(batch.valids.tolist()) == {0.0, 1.0}
+    assert set(batch.discounts[full].tolist()) == {0.125}
+    assert set(batch.discounts[~full].tolist()) == {0.5, 0.25}
+    first = (batch.rewards[full] - 1) / 1.75  # r + (r + 1) / 2 + (r + 2) / 4 = 1.75 r + 1
+    th.testing.assert_close(first, first.round())
+    online = batch.rewards[full] > 1000
+    assert 0 < online.sum().item() < len(online)
+    rows = (batch.rewards[full][online] - 1) / 1.75 - 1000
+    expected = th.stack([rows, rows, rows + 1, rows + 1, rows + 2, rows + 2], dim=1) / 100
+    th.testing.assert_close(batch.actions[full][online], expected, rtol=0, atol=1e-5)

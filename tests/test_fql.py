@@ -58,6 +58,7 @@ class Variant:
     layer_norm: bool = True
     n_critics: int = 2
     n_steps: int = 1
+    valid: float = 1.0
     gamma: float = 0.99
     tau: float = 0.005
     learning_rate: float = 3e-4
@@ -90,6 +91,7 @@ VARIANTS = {
     "normalized": Variant(normalize_q_loss=True, alpha=0.3),
     "n-step": Variant(n_steps=3, action_dim=2, gamma=0.9, flow_steps=4),
     "no layer norm": Variant(layer_norm=False, q_agg="min", normalize_q_loss=True, flow_steps=1),
+    "chunks": Variant(valid=0.6, action_dim=6, gamma=0.9, n_critics=3),
     "fast": Variant(tau=0.3, learning_rate=0.02, action_dim=2),
 }
 
@@ -148,7 +150,7 @@ class Reference:
         return th.clip(x, -1, 1)
 
     def critic_loss(self, batch: Batch, noise: FQLNoise) -> th.Tensor:
-        """4.1"""
+        """4.1; a chunk that reaches past the end of its trajectory counts nothing (QAM 4.1)."""
         next_actions = th.clip(self.one_step(batch.next_observations, noise.next_noise), -1, 1)
         total = th.zeros((), dtype=th.float64)
         for b in range(BATCH):
@@ -157,14 +159,15 @@ class Reference:
             next_q = min(next_qs) if self.variant.q_agg == "min" else sum(next_qs) / len(next_qs)
             y = (batch.rewards[b] + batch.discounts[b] * batch.masks[b] * next_q).detach()
             for k in range(self.variant.n_critics):
-                total = total + (self.q("critic", k, s, batch.actions[b : b + 1]) - y).squeeze() ** 2
+                error = (self.q("critic", k, s, batch.actions[b : b + 1]) - y).squeeze()
+                total = total + batch.valids[b] * error**2
         return total / (BATCH * self.variant.n_critics)
 
     def bc_flow_loss(self, batch: Batch, noise: FQLNoise) -> th.Tensor:
-        """4.2"""
+        """4.2; with the same chunks left out."""
         x_t = (1 - noise.t) * noise.x0 + noise.t * batch.actions
         error = self.mlp("bc_flow", batch.observations, x_t, noise.t) - (batch.actions - noise.x0)
-        return (error**2).sum() / (BATCH * self.variant.action_dim)
+        return (batch.valids[:, None] * error**2).sum() / (BATCH * self.variant.action_dim)
 
     def distill_loss(self, batch: Batch, noise: FQLNoise) -> th.Tensor:
         """4.3"""
@@ -220,7 +223,7 @@ class Reference:
 
 
 def random_batch(variant: Variant, seed: int, dtype: th.dtype = th.float64) -> tuple[Batch, FQLNoise]:
-    """Actions, rewards and noise of every kind; some tasks end, returns are of 1 to ``n_steps`` steps."""
+    """Values of every kind; some tasks end, returns are of 1 to ``n_steps`` steps, and some chunks may be invalid."""
     rng = np.random.default_rng(seed)
 
     def tensor(values: Any) -> th.Tensor:
@@ -235,7 +238,7 @@ def random_batch(variant: Variant, seed: int, dtype: th.dtype = th.float64) -> t
         masks=tensor(rng.random(BATCH) < 0.7),
         discounts=tensor(variant.gamma**steps),
         next_observations=tensor(rng.normal(size=(BATCH, OBS_DIM))),
-        valids=tensor(np.ones(BATCH)),
+        valids=tensor(rng.random(BATCH) < variant.valid),
     )
     assert {0.0, 1.0} == set(batch.masks.tolist())
     noise = FQLNoise(

@@ -13,7 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
@@ -30,15 +30,15 @@ from sb3_flow.common.buffers import OfflineBuffer, OnlineBuffer
 from sb3_flow.common.dataset import OfflineDataset, read_dataset
 from sb3_flow.common.encoders import image_keys
 from sb3_flow.common.environments import register_environment, report_success
-from sb3_flow.common.metrics import MetricSums
 from sb3_flow.common.policies import FlowPolicy
 from sb3_flow.common.statistics import observation_statistics, prepare_vec_normalize
-from sb3_flow.common.types import Batch, Metrics
+from sb3_flow.common.types import Batch
+from sb3_flow.common.updates import FlowAlgorithm
 
 SelfAlgorithm = TypeVar("SelfAlgorithm", bound="OfflineToOnlineAlgorithm")
 
 
-class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
+class OfflineToOnlineAlgorithm(FlowAlgorithm):
     """
     Base class of the flow algorithms. A subclass gives ``draw_noise`` and ``loss``, and its policy.
 
@@ -84,8 +84,6 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
 
     #: What ``learn`` trains for when it is given no number: the budget of the published offline results.
     default_timesteps: ClassVar[int] = 1_000_000
-    #: Names of the target networks of the policy, each with the network that it follows.
-    targets: ClassVar[dict[str, str]] = {"critic_target": "critic"}
     #: Whether the losses use rewards. Imitation does not.
     needs_rewards: ClassVar[bool] = True
 
@@ -133,7 +131,7 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
             gradient_steps,
             action_noise,
             n_steps=n_steps,
-            policy_kwargs={"horizon_length": horizon_length, **(policy_kwargs or {})},
+            policy_kwargs=dict(policy_kwargs or {}),
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             verbose=verbose,
@@ -159,6 +157,8 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
             raise ValueError(f"Chunks of {horizon_length} actions have returns over as many steps: leave `n_steps` at 1.")
         if offline_steps and dataset is None and _init_setup_model:
             raise ValueError(f"`offline_steps={offline_steps}` needs data to train on: pass `dataset` as well.")
+        if normalize_observations and dataset is None and _init_setup_model:
+            raise ValueError("`normalize_observations` takes its statistics from a `dataset`; online, use VecNormalize.")
         self.horizon_length = horizon_length
         self.dataset = dataset
         self.offline_steps = offline_steps
@@ -171,7 +171,6 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
         self.dataset_name: str | None = None
         self.n_offline_updates = 0
         self.n_env_steps = 0
-        self._metrics = MetricSums()
         #: What ``predict`` carries from one step of the environment to the next.
         self._policy_state: tuple[np.ndarray, ...] | None = None
         if _init_setup_model:
@@ -195,9 +194,15 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
             self.replay_buffer = OnlineBuffer(
                 self.buffer_size, self.observation_space, self.action_space, self.device, self.n_envs
             )
-        self.policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs)
-        self.policy = self.policy.to(self.device)
+        arguments = self._policy_arguments()
+        self.policy = self.policy_class(
+            self.observation_space, self.action_space, self.lr_schedule, **arguments, **self.policy_kwargs
+        ).to(self.device)
         self._convert_train_freq()
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        """The arguments of the policy that are arguments of the algorithm."""
+        return {"horizon_length": self.horizon_length}
 
     # The data set.
 
@@ -208,7 +213,9 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
         :param dataset: As the argument of the constructor
         :raises DatasetError: If it cannot be read, is damaged, or does not fit the environment.
         """
-        if isinstance(dataset, ReplayBuffer):
+        if isinstance(dataset, OnlineBuffer):
+            data = dataset.to_dataset(self.policy.unscale_action)
+        elif isinstance(dataset, ReplayBuffer):
             data = OfflineDataset.from_replay_buffer(dataset, self.policy.unscale_action)
         else:
             data = read_dataset(dataset, self._env_id())
@@ -252,58 +259,6 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
             return False
         return self.offline_steps is None or self.n_offline_updates < self.offline_steps
 
-    # What an update is.
-
-    def draw_noise(self, n: int) -> NamedTuple:
-        """
-        Draw every random number of one update.
-
-        :param n: Batch size
-        :return: The noise, which ``update`` takes
-        """
-        raise NotImplementedError
-
-    def normal(self, n: int) -> th.Tensor:
-        """Standard normal noise of the training's random stream, ``(n, action_dim)``."""
-        return th.randn((n, self.policy.action_dim), generator=self.generator, device=self.device)
-
-    def uniform(self, n: int) -> th.Tensor:
-        """Times of the training's random stream, uniform in [0, 1], ``(n, 1)``."""
-        return th.rand((n, 1), generator=self.generator, device=self.device)
-
-    def loss(self, batch: Batch, noise: Any) -> tuple[th.Tensor, Metrics]:
-        """
-        What one optimiser step descends: a pure function of the parameters, the batch and the noise.
-
-        :param batch: A batch
-        :param noise: As drawn by ``draw_noise``
-        :return: The loss, and what to log (tensors without axes)
-        """
-        raise NotImplementedError
-
-    def update(self, batch: Batch, noise: Any) -> Metrics:
-        """
-        One update: loss, gradients, optimiser step, then the targets. All randomness comes in by the arguments, so that
-        it can be called by hand and compared with another implementation.
-
-        :param batch: A batch, as ``Batch`` describes it
-        :param noise: As drawn by ``draw_noise``
-        :return: What to log
-        """
-        loss, metrics = self.loss(batch, noise)
-        self.policy.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.policy.optimizer.step()
-        self.update_targets()
-        return metrics
-
-    def update_targets(self) -> None:
-        """Move each target network towards the network that it follows: ``target <- tau net + (1 - tau) target``."""
-        with th.no_grad():
-            for target, net in self.targets.items():
-                followers, leaders = getattr(self.policy, target).parameters(), getattr(self.policy, net).parameters()
-                th._foreach_lerp_(list(followers), list(leaders), self.tau)
-
     def sample_batch(self, batch_size: int) -> Batch:
         """
         Draw a batch from the data set, the replay buffer, or both.
@@ -326,28 +281,6 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
             return batch
         offsets = th.randint(2 * CROP_PAD + 1, (batch_size, 2), generator=self.generator, device=self.device)
         return augment(batch, self.observation_space, offsets)
-
-    def train(self, gradient_steps: int, batch_size: int) -> None:
-        """
-        Draw batches and update.
-
-        :param gradient_steps: Number of updates
-        :param batch_size: Transitions per update
-        :raises ValueError: If a loss is not finite.
-        """
-        self.policy.set_training_mode(True)
-        self._update_learning_rate(self.policy.optimizer)
-        for _ in range(gradient_steps):
-            metrics = self.update(self.sample_batch(batch_size), self.draw_noise(batch_size))
-            self._metrics.add(metrics)
-        self._n_updates += gradient_steps
-        # Before any callback can save the parameters. RL Zoo prunes a trial that raises a ValueError.
-        if not all(bool(th.isfinite(value)) for value in metrics.values()):
-            values = ", ".join(f"{name} = {value.item():.3g}" for name, value in metrics.items())
-            raise ValueError(
-                f"Update {self._n_updates} is not finite ({values}). The parameters are lost from here on: go back to the "
-                "last checkpoint, with a lower learning rate or other data."
-            )
 
     # The two phases.
 
@@ -420,6 +353,8 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
     def _learn_online(self, total_timesteps: int, callback: BaseCallback, log_interval: int) -> None:
         """As ``OffPolicyAlgorithm.learn``, except that ``learning_starts`` counts steps of the environment."""
         assert self.env is not None and isinstance(self.train_freq, TrainFreq)
+        # So that `time/fps` counts steps of the environment only.
+        self.start_time, self._num_timesteps_at_start = time.time_ns(), self.num_timesteps
         while self.num_timesteps < total_timesteps:
             rollout = self.collect_rollouts(
                 self.env,
@@ -468,7 +403,12 @@ class OfflineToOnlineAlgorithm(OffPolicyAlgorithm):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("time/offline_updates", self.n_offline_updates)
         self.logger.record("time/env_steps", self.n_env_steps)
-        super().dump_logs()
+        if not self._in_offline_phase():
+            return super().dump_logs()
+        # Without `time/fps`: these were no steps of the environment.
+        self.logger.record("time/time_elapsed", int((time.time_ns() - self.start_time) / 1e9), exclude="tensorboard")
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+        self.logger.dump(step=self.num_timesteps)
 
     # Saving.
 

@@ -5,6 +5,7 @@ Offline data lies contiguous in time in an ``OfflineBuffer``; what the agent col
 draw n-step returns and action chunks by the same arithmetic, which never crosses the end of a trajectory.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_flow.common.batches import normalize, to_device
 from sb3_flow.common.dataset import DatasetError, Observations, OfflineDataset
-from sb3_flow.common.frames import Frames, as_tensor, join
+from sb3_flow.common.frames import Frames, as_arrays, as_tensor, join
 from sb3_flow.common.types import Batch
 
 
@@ -256,6 +257,33 @@ class OnlineBuffer(ReplayBuffer):
         self.pos += 1
         if self.pos == self.buffer_size:
             self.full, self.pos = True, 0
+
+    def to_dataset(self, unscale_action: Callable[[np.ndarray], np.ndarray]) -> OfflineDataset:
+        """
+        What was collected, as a data set for another model.
+
+        :param unscale_action: From [-1, 1] to the units of the environment, as ``BasePolicy.unscale_action``
+        :return: The data set, with the trajectories of each environment one after the other
+        :raises DatasetError: If nothing was collected yet.
+        """
+        if not self.allocated:
+            raise DatasetError("The replay buffer is empty: collect or add transitions first.")
+        times = (self.pos * self.full + np.arange(self.size())) % self.buffer_size
+        rows = th.from_numpy((times * self.n_envs + np.arange(self.n_envs)[:, None]).reshape(-1))
+        observations, following = (
+            join({key: column[rows] for key, column in columns.items()})
+            for columns in (self.obs_columns, self.next_obs_columns)
+        )
+        return OfflineDataset(
+            observations=as_arrays(observations),
+            actions=unscale_action(self.action_column[rows].reshape(-1, *(self.action_space.shape or ())).numpy()),
+            rewards=self.transitions.rewards[rows].numpy(),
+            terminations=self.transitions.terminations[rows].numpy(),
+            ends=self.transitions.ends[rows].numpy(),
+            valids=np.ones(len(rows), dtype=bool),
+            next_observations=as_arrays(following),
+            name=type(self).__name__,
+        )
 
     def cut(self) -> None:
         """End the newest trajectories here: the environments were reset without being done."""

@@ -163,7 +163,7 @@ class OfflineDataset:
         ends[buffer.size() - 1 :: buffer.size()] = True  # where one environment's rows end and the next one's begin
         return cls(
             observations=flat(buffer.observations),
-            actions=unscale_action(flat(buffer.actions)),
+            actions=unscale_action(flat(buffer.actions).reshape(-1, *(buffer.action_space.shape or ()))),
             rewards=flat(buffer.rewards),
             terminations=dones & ~timeouts,
             ends=ends,

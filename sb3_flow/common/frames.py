@@ -21,12 +21,15 @@ class Frames:
     """
 
     def __init__(self, observations: Observations, field: str, name: str, space: spaces.Space[Any], ends: np.ndarray) -> None:
-        parts = observations if isinstance(observations, dict) else {"": observations}
+        parts = dict(observations) if isinstance(observations, dict) else {"": observations}
         wanted = subspaces(space)
         if set(parts) != set(wanted):
             raise DatasetError(
                 f"{name}: `{field}` has the keys {sorted(parts)}, but the observation space has {sorted(wanted)}."
             )
+        for key, part in parts.items():
+            if wanted[key].shape == () and part.shape[1:] == (1,):  # as SB3's buffers hold discrete observations
+                parts[key] = part.reshape(-1)
         self.columns = {key: as_tensor(storable(part)) for key, part in parts.items()}
         self.channels_last: set[str] = set()
         self.stacks: dict[str, int] = {}
@@ -81,6 +84,13 @@ class Frames:
 def join(parts: dict[str, th.Tensor]) -> TensorObs:
     """The observations made of parts by key; one part under the empty key is a plain tensor."""
     return parts[""] if set(parts) == {""} else parts
+
+
+def as_arrays(observations: TensorObs) -> Observations:
+    """Observations as NumPy arrays that share their memory."""
+    if isinstance(observations, dict):
+        return {key: part.numpy() for key, part in observations.items()}
+    return observations.numpy()
 
 
 def storable(part: np.ndarray) -> np.ndarray:

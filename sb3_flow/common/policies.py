@@ -39,7 +39,8 @@ class FlowPolicy(BasePolicy):
     Base class of flow policies. A subclass creates its networks in ``build`` and defines one or more ways to act.
 
     Actions are in [-1, 1] here; ``predict`` scales them to the action space. A way to act ("head") turns observations
-    and noise into actions; ``deterministic=True`` acts from zero noise, the middle of the distribution.
+    and noise into actions; ``deterministic=True`` acts from zero noise, the middle of the distribution (with
+    ``best_of_n``, from zero and from noise that is the same for every observation).
 
     :param observation_space: Observation space
     :param action_space: Any finite ``Box``
@@ -49,6 +50,7 @@ class FlowPolicy(BasePolicy):
     :param critic_layer_norm: Whether layer norm follows each activation of the critics
     :param n_critics: Number of critics
     :param horizon_length: Number of actions in a chunk
+    :param best_of_n: Number of actions that are sampled to act with the one that the critics value most
     :param features_extractor_class: Features extractor; the default picks by the observation space
     :param features_extractor_kwargs: Arguments of the features extractor
     :param normalize_images: Whether to divide images by 255
@@ -58,6 +60,7 @@ class FlowPolicy(BasePolicy):
 
     #: Name of each head and of the method that it calls with ``(observations, noise)``; the first one is the default.
     heads: ClassVar[dict[str, str]] = {}
+    critic: Network
     action_space: spaces.Box
 
     def __init__(
@@ -70,6 +73,7 @@ class FlowPolicy(BasePolicy):
         critic_layer_norm: bool = True,
         n_critics: int = 2,
         horizon_length: int = 1,
+        best_of_n: int = 1,
         features_extractor_class: type[BaseFeaturesExtractor] = FlowExtractor,
         features_extractor_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
@@ -79,6 +83,8 @@ class FlowPolicy(BasePolicy):
     ) -> None:
         if horizon_length < 1:
             raise ValueError(f"`horizon_length` is {horizon_length}; it must be at least 1.")
+        if best_of_n < 1:
+            raise ValueError(f"`best_of_n` is {best_of_n}; it must be at least 1.")
         if not (action_space.high > action_space.low).all():
             raise ValueError(f"Some action can take one value only, so it cannot be scaled to [-1, 1]: {action_space}.")
         if n_critics < 1:
@@ -98,6 +104,7 @@ class FlowPolicy(BasePolicy):
         self.critic_layer_norm = critic_layer_norm
         self.n_critics = n_critics
         self.horizon_length = horizon_length
+        self.best_of_n = best_of_n
         #: Size of what the networks call an action: a chunk of ``horizon_length`` actions, one after the other.
         self.action_dim = get_action_dim(action_space) * horizon_length
         self.head = next(iter(self.heads))
@@ -207,18 +214,19 @@ class FlowPolicy(BasePolicy):
         """
         return getattr(self, self.heads[self.head])(observations, noise)  # type: ignore[no-any-return]
 
-    def with_head(self, head: str) -> "FlowPolicy":
+    def with_head(self, head: str, best_of_n: int = 1) -> "FlowPolicy":
         """
         The same policy acting in another way; both share their networks.
 
         :param head: A name in ``heads``
+        :param best_of_n: Number of samples that the critics choose from; with 1 they have no say.
         :return: A policy with ``predict``, for instance for ``evaluate_policy``
         :raises ValueError: If there is no such head; the message lists them.
         """
         if head not in self.heads:
             raise ValueError(f"{type(self).__name__} has no head {head!r}; choose one of {', '.join(self.heads)}.")
         twin = copy.copy(self)
-        twin.head = head
+        twin.head, twin.best_of_n = head, best_of_n
         return twin
 
     def predict(
@@ -264,8 +272,44 @@ class FlowPolicy(BasePolicy):
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         n = len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
-        draw = th.zeros if deterministic else th.randn
-        return self.act(observation, draw(n, self.action_dim, device=self.device))
+        return self.act_best(observation, self._noise(n, deterministic))
+
+    def _noise(self, n: int, deterministic: bool) -> th.Tensor:
+        """What to act from, ``(n, best_of_n, action_dim)``."""
+        if not deterministic:
+            return th.randn(n, self.best_of_n, self.action_dim, device=self.device)
+        noise = th.randn(self.best_of_n, self.action_dim, generator=th.Generator().manual_seed(0))
+        noise[0] = 0.0
+        return noise.to(self.device).expand(n, -1, -1)
+
+    def act_best(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
+        """
+        Act from each of several noises, and take the action that the critics value most.
+
+        :param observations: A raw batch
+        :param noise: ``(B, best_of_n, action_dim)``
+        :return: Actions in [-1, 1], ``(B, action_dim)``
+        """
+        n, best_of_n, _ = noise.shape
+        if best_of_n == 1:
+            return self.act(observations, noise[:, 0])
+        if isinstance(observations, dict):
+            repeated: TensorObs = {key: part.repeat_interleave(best_of_n, dim=0) for key, part in observations.items()}
+        else:
+            repeated = observations.repeat_interleave(best_of_n, dim=0)
+        actions = self.act(repeated, noise.flatten(end_dim=1))
+        best = self.score(repeated, actions).view(n, best_of_n).argmax(dim=1)
+        return actions.view(n, best_of_n, -1)[th.arange(n, device=self.device), best]
+
+    def score(self, observations: TensorObs, actions: th.Tensor) -> th.Tensor:
+        """
+        What the best of several actions is chosen by: the mean of the critics.
+
+        :param observations: A raw batch
+        :param actions: In [-1, 1], ``(B, action_dim)``
+        :return: ``(B,)``
+        """
+        return self.q_values(self.critic, observations, actions).mean(dim=0)
 
     def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
         # At the bounds rounding can end one step outside the space, as 1 does in [-0.7, 0.4].
@@ -284,6 +328,7 @@ class FlowPolicy(BasePolicy):
             critic_layer_norm=self.critic_layer_norm,
             n_critics=self.n_critics,
             horizon_length=self.horizon_length,
+            best_of_n=self.best_of_n,
             features_extractor_class=self.features_extractor_class,
             features_extractor_kwargs=self.features_extractor_kwargs,
             normalize_images=self.normalize_images,

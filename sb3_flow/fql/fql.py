@@ -101,6 +101,7 @@ class FQL(OfflineToOnlineAlgorithm):
         if alpha < 0:
             raise ValueError(f"`alpha` is {alpha}; it must not be negative.")
         self.alpha = alpha
+        self.flow_steps = flow_steps
         self.q_agg = q_agg
         self.normalize_q_loss = normalize_q_loss
         super().__init__(
@@ -119,10 +120,13 @@ class FQL(OfflineToOnlineAlgorithm):
             horizon_length,
             dataset,
             offline_steps,
-            policy_kwargs={"flow_steps": flow_steps, **(policy_kwargs or {})},
+            policy_kwargs=policy_kwargs,
             _init_setup_model=_init_setup_model,
             **kwargs,
         )
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        return {"flow_steps": self.flow_steps, **super()._policy_arguments()}
 
     def draw_noise(self, n: int) -> FQLNoise:
         """Every random number of an update with ``n`` transitions."""

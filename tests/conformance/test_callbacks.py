@@ -26,7 +26,12 @@ def test_evaluations_in_both_phases(two_phase_algorithm: AlgorithmCase, tmp_path
     """Evaluations come every 20 timesteps of the one clock, and the best model can be loaded."""
     model = two_phase_algorithm.make(pendulums(n_envs), dataset=collect(pendulum), offline_steps=40)
     callback = EvalCallback(
-        pendulum(), eval_freq=20 // n_envs, n_eval_episodes=2, log_path=str(tmp_path), best_model_save_path=str(tmp_path)
+        pendulum(),
+        eval_freq=20 // n_envs,
+        n_eval_episodes=2,
+        log_path=str(tmp_path),
+        best_model_save_path=str(tmp_path),
+        warn=False,
     )
     model.learn(80, callback=callback)
     evaluations = np.load(tmp_path / "evaluations.npz")
@@ -40,7 +45,7 @@ def test_evaluations_in_both_phases(two_phase_algorithm: AlgorithmCase, tmp_path
 def test_success_of_ogbench(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """OGBench's success is in the evaluations; it depends on where the episode stands, so it is neither missing nor NaN."""
     model = offline_algorithm.make(maze(), dataset=collect(maze))
-    model.learn(20, callback=EvalCallback(maze(), eval_freq=10, n_eval_episodes=2, log_path=str(tmp_path)))
+    model.learn(20, callback=EvalCallback(maze(), eval_freq=10, n_eval_episodes=2, log_path=str(tmp_path), warn=False))
     successes = np.load(tmp_path / "evaluations.npz")["successes"]
     assert successes.shape == (2, 2)
     assert set(successes.ravel().tolist()) <= {False, True}
@@ -71,7 +76,7 @@ def test_stops_on_reward_threshold(two_phase_algorithm: AlgorithmCase, threshold
     env = pendulum()
     model = two_phase_algorithm.make(env, dataset=collect(pendulum), offline_steps=40)
     stop = StopTrainingOnRewardThreshold(threshold)
-    model.learn(60, callback=EvalCallback(pendulum(), callback_on_new_best=stop, eval_freq=20, n_eval_episodes=1))
+    model.learn(60, callback=EvalCallback(pendulum(), callback_on_new_best=stop, eval_freq=20, n_eval_episodes=1, warn=False))
     assert (model.num_timesteps, env.n_steps) == (clock, max(clock - 40, 0))
 
 

@@ -45,7 +45,7 @@ def test_no_seed(offline_algorithm: AlgorithmCase) -> None:
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_evaluations_do_not_change_offline_training(offline_algorithm: AlgorithmCase, deterministic: bool) -> None:
     """Evaluating every fifth update, or never, gives the same parameters."""
-    callback = EvalCallback(pendulum(), eval_freq=5, n_eval_episodes=2, deterministic=deterministic)
+    callback = EvalCallback(pendulum(), eval_freq=5, n_eval_episodes=2, deterministic=deterministic, warn=False)
     assert same_parameters(_offline(offline_algorithm), _offline(offline_algorithm, callback=callback))
     assert len(callback._is_success_buffer) == 0 and callback.n_calls == 20
 

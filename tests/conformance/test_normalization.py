@@ -96,7 +96,7 @@ def test_model_acts_on_what_the_wrapper_returns(offline_algorithm: AlgorithmCase
     env = VecNormalize(pendulums(1))
     model = offline_algorithm.make(env, dataset=_data())
     evaluation_env = VecNormalize(pendulums(1), training=False, norm_reward=False)
-    model.learn(10, callback=EvalCallback(evaluation_env, eval_freq=10, n_eval_episodes=1))
+    model.learn(10, callback=EvalCallback(evaluation_env, eval_freq=10, n_eval_episodes=1, warn=False))
     np.testing.assert_array_equal(evaluation_env.obs_rms.mean, env.obs_rms.mean)
 
 

@@ -42,7 +42,7 @@ def test_ogbench_environment_by_its_id_alone(online_algorithm: AlgorithmCase) ->
         "model = Algorithm('FlowPolicy', 'pointmaze-medium-singletask-task1-v0', policy_kwargs={'net_arch': [16, 16]})\n"
         "print(model.learn(5).n_env_steps)\n"
     )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split()[-1] == "5"
 
@@ -82,6 +82,6 @@ def test_learns_from_a_file_by_its_path(offline_algorithm: AlgorithmCase, tmp_pa
         f"model = Algorithm('FlowPolicy', 'Pendulum-v1', dataset={str(path)!r}, policy_kwargs={{'net_arch': [16, 16]}})\n"
         "print(model.learn(5).n_offline_updates)\n"
     )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split()[-1] == "5"

@@ -234,9 +234,6 @@ def test_load_with_other_arguments(algorithm: AlgorithmCase, tmp_path: Path) -> 
     assert (loaded.gamma, loaded.batch_size, loaded.lr_schedule(1)) == (0.5, 7, 1e-5)
 
 
-@pytest.mark.xfail(
-    reason="`flow_steps` and `horizon_length` are mixed into the policy_kwargs that are saved", raises=ValueError
-)
 def test_load_with_policy_kwargs(algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """The ``policy_kwargs`` that the model was made with may be repeated."""
     model = algorithm.make(pendulum())

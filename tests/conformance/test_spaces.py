@@ -168,10 +168,18 @@ def test_replay_buffers_of_stable_baselines3_are_data(offline_algorithm: Algorit
         )
 
 
-@pytest.mark.xfail(reason="their column has one element a row, that of the space none", raises=ValueError)
-@pytest.mark.parametrize("name", ["discrete", "dictionary"])
-def test_replay_buffers_with_discrete_observations_are_data(offline_algorithm: AlgorithmCase, name: str) -> None:
+@pytest.mark.parametrize(
+    ("observation_space", "policy"),
+    [
+        (spaces.Discrete(5), "MlpPolicy"),
+        (spaces.Dict({"joints": VECTOR, "mode": spaces.Discrete(3)}), "MultiInputPolicy"),
+    ],
+    ids=["alone", "dictionary"],
+)
+def test_replay_buffers_with_discrete_observations_are_data(
+    offline_algorithm: AlgorithmCase, observation_space: spaces.Space, policy: str
+) -> None:
     """So do buffers of discrete observations, alone or in a dictionary."""
-    env = AnySpaces(OBSERVATIONS[name], TORQUE)
-    other = SAC("MultiInputPolicy", env, buffer_size=50, learning_starts=50, device="cpu").learn(20)
-    offline_algorithm.make(env, dataset=other.replay_buffer, policy_kwargs=CNN).learn(3)
+    env = AnySpaces(observation_space, TORQUE)
+    other = SAC(policy, env, buffer_size=50, learning_starts=50, device="cpu").learn(20)
+    offline_algorithm.make(env, dataset=other.replay_buffer).learn(3)
