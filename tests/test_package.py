@@ -115,7 +115,11 @@ def arguments(cls: type[BaseAlgorithm]) -> set[str]:
     names: set[str] = set()
     for base in cls.__mro__:
         parameters = inspect.signature(base.__init__).parameters.values()
-        names |= {parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD}
+        names |= {
+            parameter.name
+            for parameter in parameters
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        }
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             break
     return names - {"self"}

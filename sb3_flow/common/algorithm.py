@@ -426,6 +426,8 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm):
         exclude: Iterable[str] | None = None,
         include: Iterable[str] | None = None,
     ) -> None:
+        if not all(bool(th.isfinite(parameter).all()) for parameter in self.policy.parameters()):
+            raise ValueError("The parameters are not finite, so they are not saved: go back to the last checkpoint.")
         self.generator_state = self.generator.get_state()
         super().save(path, exclude, include)
 

@@ -3,7 +3,6 @@
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch as th
-from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch.nn import functional as F
@@ -53,14 +52,15 @@ class FQL(OfflineToOnlineAlgorithm):
 
     :param policy: ``"FlowPolicy"`` (or a subclass of ``FQLPolicy``)
     :param env: Environment, or its id
+    :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
     :param alpha: Weight of the distillation, that is, how close the policy stays to the behaviour. The one to tune: the
         paper took 3 to 1000, on tasks with rewards in [-1, 0]; with ``normalize_q_loss`` try 0.03 to 10.
     :param flow_steps: Euler steps of the flow
     :param q_agg: How the target aggregates the critics: ``"mean"`` or ``"min"``
     :param normalize_q_loss: Whether ``L_q`` is divided by the mean of ``|Q|``, which makes ``alpha`` independent of the
         scale of the rewards
-
-    All other arguments are those of ``OfflineToOnlineAlgorithm``.
+    :param kwargs: All other arguments are those of ``OfflineToOnlineAlgorithm``, such as ``dataset``, ``offline_steps``,
+        ``batch_size``, ``gamma``, ``n_steps``, ``seed`` and ``policy_kwargs``.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -76,24 +76,11 @@ class FQL(OfflineToOnlineAlgorithm):
         policy: str | type[FQLPolicy],
         env: GymEnv | str,
         learning_rate: float | Schedule = 3e-4,
-        buffer_size: int = 1_000_000,
-        learning_starts: int = 100,
-        batch_size: int = 256,
-        tau: float = 0.005,
-        gamma: float = 0.99,
-        train_freq: int | tuple[int, str] = 1,
-        gradient_steps: int = 1,
-        action_noise: ActionNoise | None = None,
-        n_steps: int = 1,
-        horizon_length: int = 1,
+        *,
         alpha: float = 10.0,
         flow_steps: int = 10,
         q_agg: Literal["mean", "min"] = "mean",
         normalize_q_loss: bool = False,
-        dataset: Any = None,
-        offline_steps: int | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
         if q_agg not in ("mean", "min"):
@@ -104,26 +91,7 @@ class FQL(OfflineToOnlineAlgorithm):
         self.flow_steps = flow_steps
         self.q_agg = q_agg
         self.normalize_q_loss = normalize_q_loss
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            buffer_size,
-            learning_starts,
-            batch_size,
-            tau,
-            gamma,
-            train_freq,
-            gradient_steps,
-            action_noise,
-            n_steps,
-            horizon_length,
-            dataset,
-            offline_steps,
-            policy_kwargs=policy_kwargs,
-            _init_setup_model=_init_setup_model,
-            **kwargs,
-        )
+        super().__init__(policy, env, learning_rate, **kwargs)
 
     def _policy_arguments(self) -> dict[str, Any]:
         return {"flow_steps": self.flow_steps, **super()._policy_arguments()}
