@@ -5,7 +5,6 @@ FQL against a second implementation: the equations of the paper, written out slo
 average, one critic after the other. Section numbers are those of the method's specification, T1 .. T9 its tests.
 """
 
-import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -636,10 +635,11 @@ def test_noise() -> None:
 
 def test_published_defaults() -> None:
     """Section 6.1, and Adam's own parameters of section 3."""
-    defaults = {name: parameter.default for name, parameter in inspect.signature(FQL.__init__).parameters.items()}
+    model = make_model()
     expected = dict(learning_rate=3e-4, batch_size=256, tau=0.005, gamma=0.99, n_steps=1)
-    expected |= dict(flow_steps=10, q_agg="mean", normalize_q_loss=False)
-    assert {name: defaults[name] for name in expected} == expected
+    expected |= dict(q_agg="mean", normalize_q_loss=False, normalize_observations=False)
+    assert {name: getattr(model, name) for name in expected} == expected
+    assert (model.policy.flow_steps, model.policy.horizon_length) == (10, 1)
     policy = FQLPolicy(spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,)), lambda _: 3e-4)
     assert [layer.out_features for layer in policy.bc_flow.net.layers] == [512, 512, 512, 512, 2]
     assert [tuple(weight.shape) for weight in policy.critic.net.weights] == [(2, 5, 512), *[(2, 512, 512)] * 3, (2, 512, 1)]

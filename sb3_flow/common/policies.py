@@ -276,9 +276,10 @@ class FlowPolicy(BasePolicy):
 
     def _noise(self, n: int, deterministic: bool) -> th.Tensor:
         """What to act from, ``(n, best_of_n, action_dim)``."""
+        dtype = next(self.parameters()).dtype
         if not deterministic:
-            return th.randn(n, self.best_of_n, self.action_dim, device=self.device)
-        noise = th.randn(self.best_of_n, self.action_dim, generator=th.Generator().manual_seed(0))
+            return th.randn(n, self.best_of_n, self.action_dim, dtype=dtype, device=self.device)
+        noise = th.randn(self.best_of_n, self.action_dim, dtype=dtype, generator=th.Generator().manual_seed(0))
         noise[0] = 0.0
         return noise.to(self.device).expand(n, -1, -1)
 
