@@ -13,11 +13,9 @@ import argparse
 import json
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import Any
-
-# The environments run in processes of their own; MuJoCo needs no screen and no thread pool there.
-os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
 
 import matplotlib
 
@@ -34,6 +32,10 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 from sb3_flow import FQL
 from sb3_flow.common.environments import make_env
 from sb3_flow.datasets import collect
+
+# Other packages warn, in every process, of a missing display and of rounded bounds; neither matters here.
+os.environ.setdefault("PYTHONWARNINGS", "ignore")
+warnings.simplefilter("ignore")
 
 ENV_ID = "cube-single-singletask-task2-v0"
 DATASET = "cube-single-noisy-v0"
