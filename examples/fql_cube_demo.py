@@ -97,7 +97,7 @@ def plot_learning_curve(folder: Path, behaviour: float) -> None:
 
 def plot_paths(folder: Path, policies: dict[str, Any], seeds: range) -> None:
     """Seen from above: the paths of gripper and cube, a few episodes of each policy."""
-    figure, all_axes = plt.subplots(len(policies), 1, figsize=(8, 8), layout="constrained", sharex=True, sharey=True)
+    figure, all_axes = plt.subplots(len(policies), 1, figsize=(8, 6), layout="constrained", sharex=True, sharey=True)
     for axes, (name, policy) in zip(all_axes, policies.items(), strict=True):
         for seed in seeds:
             path = roll_out(policy, seed)
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("runs/demo"))
     parser.add_argument("--transitions", type=int, default=100_000, help="how much data to collect")
-    parser.add_argument("--updates", type=int, default=20_000, help="how long to train")
+    parser.add_argument("--updates", type=int, default=15_000, help="how long to train")
     parser.add_argument("--episodes", type=int, default=50, help="how many episodes to evaluate each policy for")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
