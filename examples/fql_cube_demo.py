@@ -139,7 +139,14 @@ def main() -> None:
     print(f"2/3  Training FQL offline for {arguments.updates:,} updates, evaluated on the way")
     envs = make_vec_env(lambda: make_env(ENV_ID), n_envs=2, vec_env_cls=SubprocVecEnv)
     every = max(arguments.updates // 5, 1)
-    evaluation = EvalCallback(envs, n_eval_episodes=20, eval_freq=every, log_path=str(folder), deterministic=False, verbose=0)
+    evaluation = EvalCallback(
+        envs,
+        n_eval_episodes=min(20, arguments.episodes),
+        eval_freq=every,
+        log_path=str(folder),
+        deterministic=False,
+        verbose=0,
+    )
     model = FQL("FlowPolicy", ENV_ID, dataset=str(data), seed=arguments.seed, **SETTINGS)
     model.learn(arguments.updates, callback=evaluation, progress_bar=True)
     model.save(folder / "fql_cube")

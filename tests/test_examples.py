@@ -1,0 +1,39 @@
+"""Every example runs, on a budget of seconds."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+#: What makes each example short, with the files that it is to write.
+SHORT: dict[str, tuple[str, list[str]]] = {
+    "fql_cube_demo.py": (
+        "--transitions 1000 --updates 20 --episodes 2 --folder run",
+        ["run/results.json", "run/learning_curve.png", "run/paths.png", "run/fql_cube.zip"],
+    ),
+    "offline_to_online_pointmaze.py": (
+        "--transitions 1000 --offline-steps 20 --online-steps 120 --folder run",
+        ["run/fql_pointmaze.zip"],
+    ),
+    "online_pendulum.py": ("--timesteps 250 --model run/model", ["run/model.zip"]),
+    "own_data.py": ("--episodes 2 --updates 20", []),
+}
+
+
+def test_none_is_forgotten() -> None:
+    assert set(SHORT) == {path.name for path in EXAMPLES.glob("*.py")}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_example(name: str, tmp_path: Path) -> None:
+    arguments, files = SHORT[name]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLES.parent)}
+    command = [sys.executable, str(EXAMPLES / name), *arguments.split()]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
+    assert run.returncode == 0, run.stdout + run.stderr
+    for file in files:
+        assert (tmp_path / file).stat().st_size > 0
