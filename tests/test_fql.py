@@ -17,12 +17,19 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_flow import FQL
+from sb3_flow.common import networks
 from sb3_flow.common.types import Batch
 from sb3_flow.fql import FQLPolicy
 from sb3_flow.fql.fql import FQLNoise
 
 OBS_DIM, BATCH = 4, 16
 NETWORKS = ("bc_flow", "actor", "critic", "critic_target")
+
+
+@pytest.fixture(autouse=True)
+def size_of_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors as small as here would take PyTorch's GELU; compare the fast one."""
+    monkeypatch.setattr(networks, "SMALL", 0)
 
 
 class SpacesOnly(gym.Env):

@@ -8,9 +8,16 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
+from sb3_flow.common import networks
 from sb3_flow.common.networks import ACTIVATIONS, MLP, EnsembleMLP, gelu_tanh, get_activation
 
 POINTS = [-1000.0, -20.0, -5.0, -1.7, -0.75179, -0.1, 0.0, 1e-4, 0.3, 1.0, 2.5, 6.0, 30.0, 1000.0]
+
+
+@pytest.fixture(autouse=True, params=[0, networks.SMALL], ids=["fast", "small"])
+def size_of_small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors as small as here take PyTorch's GELU; test the fast one, too."""
+    monkeypatch.setattr(networks, "SMALL", request.param)
 
 
 def randomize(module: nn.Module) -> None:

@@ -17,6 +17,8 @@ ActivationName = Literal["gelu", "relu", "silu", "mish", "tanh", "elu"]
 
 #: sqrt(8 / pi) and the cubic coefficient of the tanh approximation of GELU.
 _GELU_SCALE, _GELU_CUBIC = 1.5957691216057308, 0.044715
+#: Below that many elements the number of operators matters more than what they compute.
+SMALL = 8192
 
 
 class _GeluTanh(th.autograd.Function):
@@ -52,7 +54,7 @@ def gelu_tanh(x: th.Tensor) -> th.Tensor:
     :param x: Any shape
     :return: ``0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))``
     """
-    if th.compiler.is_compiling():
+    if th.compiler.is_compiling() or x.numel() < SMALL:
         return F.gelu(x, approximate="tanh")
     if x.requires_grad and th.is_grad_enabled():
         return _GeluTanh.apply(x)  # type: ignore[no-any-return,no-untyped-call]

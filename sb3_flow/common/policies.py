@@ -317,6 +317,12 @@ class FlowPolicy(BasePolicy):
         actions: np.ndarray = np.clip(super().unscale_action(scaled_action), self.action_space.low, self.action_space.high)
         return actions
 
+    def set_training_mode(self, mode: bool) -> None:
+        # Walking through all modules takes longer than acting does. Policies with other heads share the networks, so that
+        # the flag of a network counts, not the policy's own.
+        if self.critic.training != mode or self.training != mode:
+            super().set_training_mode(mode)
+
     # Saving.
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
