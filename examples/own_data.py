@@ -42,7 +42,7 @@ def main() -> None:
         learning_rate=1e-3,
         tau=0.02,
         normalize_q_loss=True,
-        alpha=1.0,
+        alpha=0.1,
         policy_kwargs={"net_arch": [64, 64]},
         seed=0,
     )
