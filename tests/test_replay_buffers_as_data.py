@@ -49,3 +49,12 @@ def test_an_empty_one_is_refused() -> None:
     model = FQL("FlowPolicy", gym.make("Pendulum-v1"), policy_kwargs={"net_arch": [16]})
     with pytest.raises(DatasetError, match="empty"):
         model.set_dataset(model.replay_buffer)
+
+
+def test_one_that_does_not_fit_says_so() -> None:
+    """Images are large: a million stacked ones need dozens of gigabytes. Nothing is allocated before the first arrives."""
+    images = spaces.Box(0, 255, (9, 64, 64), np.uint8)
+    buffer = OnlineBuffer(10**12, images, ACTIONS, "cpu")
+    image = images.sample()[None]
+    with pytest.raises(MemoryError, match="smaller `buffer_size`"):
+        buffer.add(image, image, np.zeros((1, 4)), np.zeros(1), np.zeros(1), [{}])

@@ -205,7 +205,14 @@ class OnlineBuffer(ReplayBuffer):
 
         def storage(part: np.ndarray) -> th.Tensor:
             dtype = np.uint8 if part.dtype == np.uint8 else np.float32
-            return th.from_numpy(np.zeros((n_rows, *part.shape[1:]), dtype=dtype))  # zero pages cost no memory yet
+            try:
+                return th.from_numpy(np.zeros((n_rows, *part.shape[1:]), dtype=dtype))  # zero pages cost no memory yet
+            except MemoryError as error:
+                size = n_rows * part[0].size * np.dtype(dtype).itemsize / 2**30
+                raise MemoryError(
+                    f"The replay buffer holds {n_rows:,} transitions, whose observations need twice {size:,.1f} GiB. "
+                    "Pass a smaller `buffer_size`."
+                ) from error
 
         parts = obs if isinstance(obs, dict) else {"": obs}
         self.obs_columns = {key: storage(part) for key, part in parts.items()}
