@@ -57,6 +57,8 @@ def test_it_is_saved(tmp_path: object) -> None:
     model = make_model(best_of_n=N)
     model.save(f"{tmp_path}/model")
     assert FQL.load(f"{tmp_path}/model").policy.best_of_n == N
+    model.policy.save(f"{tmp_path}/policy")
+    assert type(model.policy).load(f"{tmp_path}/policy").best_of_n == N
 
 
 def test_none_is_refused() -> None:
