@@ -36,6 +36,16 @@ def register_environment(env_id: str) -> None:
             require(package, "mujoco", f"The environment {env_id!r}")
 
 
+def needs_success_report(env_id: str) -> bool:
+    """
+    Whether an environment reports success under a name of its own, which ``report_success`` mends.
+
+    :param env_id: Its id
+    :return: True for those of OGBench
+    """
+    return env_id.startswith(ENVIRONMENT_PACKAGES["ogbench"])
+
+
 def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
     """
     ``gymnasium.make`` for every environment that this package knows, with success reported as ``is_success``.

@@ -1,0 +1,123 @@
+"""The commands of RL Zoo: ``sb3-flow train``, ``enjoy``, ``optimize``, ``plot`` and the others."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import runpy
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from sb3_flow.common.environments import register_environment
+from sb3_flow.zoo.registration import register
+
+Subparsers = Any  # argparse's own class for these is private
+
+
+class Script(NamedTuple):
+    """
+    A script of RL Zoo.
+
+    :param module: Its module
+    :param function: The function to call; None: the module is run as a script
+    :param help: What it does
+    :param extra: The extra of this package that it needs
+    """
+
+    module: str
+    function: str | None
+    help: str
+    extra: str = "zoo"
+
+
+#: By the names that they have here; RL Zoo's own names are the same, with underscores.
+SCRIPTS = {
+    "train": Script("rl_zoo3.train", "train", "train an agent"),
+    "enjoy": Script("rl_zoo3.enjoy", "enjoy", "watch a trained agent, or measure it (--no-render)"),
+    "optimize": Script("rl_zoo3.train", "train", "search hyperparameters with Optuna (train -optimize)"),
+    "plot": Script("rl_zoo3.plots.all_plots", "all_plots", "plot evaluations over training, and print a table", "plots"),
+    "plot-train": Script("rl_zoo3.plots.plot_train", "plot_train", "plot training episodes; offline runs have none", "plots"),
+    "plot-from-file": Script("rl_zoo3.plots.plot_from_file", "plot_from_file", "plot what `plot -o` stored", "plots"),
+    "record-video": Script("rl_zoo3.record_video", None, "record a video of a trained agent"),
+    "record-training": Script("rl_zoo3.record_training", None, "record a video of each checkpoint"),
+    "push-to-hub": Script("rl_zoo3.push_to_hub", None, "upload a trained agent to the Hugging Face hub"),
+    "load-from-hub": Script("rl_zoo3.load_from_hub", None, "download a trained agent"),
+}
+
+
+def add_commands(subparsers: Subparsers) -> None:
+    """
+    Add the scripts of RL Zoo to a parser, each as a command.
+
+    :param subparsers: What ``add_subparsers`` returned
+    """
+    for name, script in SCRIPTS.items():
+        # The script has a parser of its own. A prefix that nobody types hands it all arguments, `--help` too.
+        command = subparsers.add_parser(name, help=script.help, add_help=False, prefix_chars="\0")
+        command.add_argument("arguments", nargs="*")
+        command.set_defaults(run=partial(_run, name))
+
+
+def _run(name: str, options: argparse.Namespace) -> None:
+    run_script(name, options.arguments)
+
+
+def run_script(name: str, arguments: list[str]) -> None:
+    """
+    Run a script of RL Zoo with our algorithms.
+
+    :param name: A key of ``SCRIPTS``
+    :param arguments: Its command line
+    :raises ImportError: If RL Zoo is not installed.
+    :raises ValueError: If the script refused what it was asked.
+    """
+    register()
+    ours, arguments = _parse_ours(name, arguments)
+    if ours.env is not None:
+        for env_id in ours.env if isinstance(ours.env, list) else [ours.env]:
+            register_environment(env_id)
+    if name == "optimize":
+        arguments = ["-optimize", *arguments]
+    script = SCRIPTS[name]
+    before = sys.argv
+    sys.argv = [f"sb3-flow {name}", *arguments]
+    try:
+        _function(script, ours)()
+    except AssertionError as error:  # how RL Zoo says that a file or folder is missing
+        raise ValueError(str(error) or f"{name} failed") from error
+    finally:
+        sys.argv = before
+
+
+def _parse_ours(name: str, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """What we read of the command line, and what RL Zoo is given: the environment is for both."""
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    peek.add_argument("-e" if name.startswith("plot") else "--env", "--env", dest="env", nargs="+")
+    env = peek.parse_known_args(arguments)[0].env
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    if name == "train":
+        group = parser.add_argument_group("beside those of RL Zoo")
+        group.add_argument("--run-id", type=int, help="number of the run's folder (default: the next free one)")
+        group.add_argument("--eval-heads", nargs="+", default=[], help="other ways to act that are evaluated too: bc_flow")
+        if {"-h", "--help"} & set(arguments):
+            parser.print_help()
+    ours, rest = parser.parse_known_args(arguments)
+    ours.env = env
+    return ours, rest
+
+
+def _function(script: Script, ours: argparse.Namespace) -> Callable[[], Any]:
+    if script.function is None:
+        return partial(runpy.run_module, script.module, run_name="__main__")
+    try:
+        module: Any = importlib.import_module(script.module)
+    except ModuleNotFoundError as error:
+        raise ImportError(f"This needs the package `{error.name}`: pip install 'sb3_flow[{script.extra}]'") from error
+    if script.module == "rl_zoo3.train":
+        options = {key: value for key, value in vars(ours).items() if key in ("run_id", "eval_heads")}
+        from sb3_flow.zoo.experiment import FlowExperimentManager
+
+        module.ExperimentManager = partial(FlowExperimentManager, **options)
+    return getattr(module, script.function)  # type: ignore[no-any-return]
