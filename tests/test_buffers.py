@@ -19,8 +19,9 @@ from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 
 from sb3_flow import FQL
 from sb3_flow.common.batches import concatenate
-from sb3_flow.common.buffers import OfflineBuffer, OnlineBuffer, Transitions
+from sb3_flow.common.buffers import OfflineBuffer, Transitions
 from sb3_flow.common.dataset import OfflineDataset
+from sb3_flow.common.online_buffer import OnlineBuffer
 from sb3_flow.common.types import Batch
 
 GAMMA = 0.9
@@ -452,7 +453,7 @@ def test_samples_mean_what_those_of_stable_baselines3_mean(key: str, n_adds: int
 def test_nothing_is_allocated_before_the_first_transition() -> None:
     """A model that is only loaded needs no memory for a million images; the capacity is shared by the environments."""
     buffer = OnlineBuffer(1_000_000, spaces.Box(0, 255, (9, 64, 64), np.uint8), UNIT, "cpu", 4)
-    assert not buffer.allocated and not hasattr(buffer, "obs_columns")
+    assert not buffer.allocated and not hasattr(buffer, "stores")
     assert (len(buffer), buffer.buffer_size) == (0, 250_000)
 
 
@@ -464,7 +465,7 @@ def test_images_stay_bytes() -> None:
     buffer.add(obs, obs, np.zeros((1, 2)), np.zeros(1), np.zeros(1), [{}])
     batch = buffer.draw(th.tensor([0]))
     assert {key: part.dtype for key, part in batch.observations.items()} == {"camera": th.uint8, "state": th.float32}
-    assert buffer.obs_columns["camera"].dtype == th.uint8
+    assert buffer.stores["camera"].dtype == np.uint8
     assert (batch.next_observations["camera"] == 200).all()
 
 

@@ -25,12 +25,16 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TrainFreq
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_flow.common import checkpoints
 from sb3_flow.common.batches import CROP_PAD, augment, concatenate, normalize, offline_count
-from sb3_flow.common.buffers import OfflineBuffer, OnlineBuffer
+from sb3_flow.common.buffers import OfflineBuffer
 from sb3_flow.common.dataset import OfflineDataset, read_dataset
 from sb3_flow.common.encoders import image_keys
 from sb3_flow.common.environments import register_environment, report_success
+from sb3_flow.common.execution import make_execution
+from sb3_flow.common.online_buffer import OnlineBuffer
 from sb3_flow.common.policies import FlowPolicy
+from sb3_flow.common.saving import Saving
 from sb3_flow.common.statistics import observation_statistics, prepare_vec_normalize
 from sb3_flow.common.types import Batch
 from sb3_flow.common.updates import FlowAlgorithm
@@ -38,7 +42,7 @@ from sb3_flow.common.updates import FlowAlgorithm
 SelfAlgorithm = TypeVar("SelfAlgorithm", bound="OfflineToOnlineAlgorithm")
 
 
-class OfflineToOnlineAlgorithm(FlowAlgorithm):
+class OfflineToOnlineAlgorithm(FlowAlgorithm, Saving):
     """
     Base class of the flow algorithms. A subclass gives ``draw_noise`` and ``loss``, and its policy.
 
@@ -73,6 +77,8 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm):
     :param tensorboard_log: Folder of TensorBoard's log
     :param verbose: 0: nothing, 1: information, 2: debugging
     :param seed: Seed of all random generators
+    :param compile: How updates are executed: False (operator by operator), True (``torch.compile`` of the losses) or
+        ``"cudagraph"`` (the whole update as one CUDA graph). The numbers are the same up to rounding; see docs/speed.md.
     :param device: ``"cpu"``, ``"cuda"`` or ``"auto"``
     :param _init_setup_model: Whether to build the networks at once
     """
@@ -113,6 +119,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm):
         tensorboard_log: str | None = None,
         verbose: int = 0,
         seed: int | None = None,
+        compile: bool | str = False,
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
@@ -159,6 +166,8 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm):
             raise ValueError(f"`offline_steps={offline_steps}` needs data to train on: pass `dataset` as well.")
         if normalize_observations and dataset is None and _init_setup_model:
             raise ValueError("`normalize_observations` takes its statistics from a `dataset`; online, use VecNormalize.")
+        make_execution(compile, self.device)  # raises now what it would raise later
+        self.compile = compile
         self.horizon_length = horizon_length
         self.dataset = dataset
         self.offline_steps = offline_steps
@@ -173,6 +182,14 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm):
         self.n_env_steps = 0
         #: What ``predict`` carries from one step of the environment to the next.
         self._policy_state: tuple[np.ndarray, ...] | None = None
+        #: The callbacks that wait for a moment in which nothing is half done.
+        self.checkpoints_due: list[checkpoints.TrainingCheckpoint] = []
+        #: Between ``resume`` and ``learn``: what is put back at the last moment.
+        self.resumed_state: dict[str, Any] | None = None
+        #: Whether new episodes must begin before the environments are used.
+        self.episodes_are_stale = False
+        #: The clock when the current, or last, ``learn`` began
+        self.learn_started_at = 0
         if _init_setup_model:
             self._setup_model()
             if dataset is not None:
@@ -187,9 +204,8 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm):
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
-        # The randomness of training is a stream of its own: evaluating more often does not change what is learned.
-        self.generator = th.Generator(self.device).manual_seed(int(th.randint(2**62, ())))
-        self.generator_state = self.generator.get_state()
+        self.seed_generators(int(th.randint(2**62, ())))
+        self.generator_state = self.random_state()
         if self.replay_buffer is None:
             self.replay_buffer = OnlineBuffer(
                 self.buffer_size, self.observation_space, self.action_space, self.device, self.n_envs
@@ -267,17 +283,17 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm):
         :return: The batch, normalised by ``VecNormalize`` and augmented where these are in use
         """
         n_offline = 0 if self.offline_buffer is None else len(self.offline_buffer)
-        count = offline_count(batch_size, n_offline, len(self.replay_buffer), self.balanced_sampling, self.generator)
+        count = offline_count(batch_size, n_offline, len(self.replay_buffer), self.balanced_sampling, self.host_generator)
         parts = []
         for buffer, n in ((self.offline_buffer, count), (self.replay_buffer, batch_size - count)):
             if buffer is not None and n > 0:
-                indices = th.randint(len(buffer), (n,), generator=self.generator, device=self.device).cpu()
+                indices = th.randint(len(buffer), (n,), generator=self.host_generator)
                 parts.append(buffer.draw(indices, self.n_steps, self.gamma, self.horizon_length))
         if not parts:
             raise ValueError("There is nothing to train on: no data set, and no transition collected yet.")
         batch = parts[0] if len(parts) == 1 else concatenate(*parts)
         batch = normalize(batch, self._vec_normalize_env)
-        if not image_keys(self.observation_space) or self.uniform(1) >= self.crop_probability:
+        if not image_keys(self.observation_space) or th.rand((), generator=self.host_generator) >= self.crop_probability:
             return batch
         offsets = th.randint(2 * CROP_PAD + 1, (batch_size, 2), generator=self.generator, device=self.device)
         return augment(batch, self.observation_space, offsets)
@@ -306,9 +322,16 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm):
         :raises ValueError: If the data set is missing after ``load``, or a loss is not finite.
         """
         self._require_dataset()
+        total_timesteps = self.default_timesteps if total_timesteps is None else total_timesteps
+        self.checkpoints_due = []
+        resumed_state, self.resumed_state = self.resumed_state, None
+        if resumed_state is not None:  # This is the rest of the call that was interrupted.
+            total_timesteps, reset_num_timesteps = total_timesteps + self.learn_started_at - self.num_timesteps, False
+        else:
+            self.learn_started_at = 0 if reset_num_timesteps else self.num_timesteps
         will_reset = reset_num_timesteps or self._last_obs is None
         total_timesteps, callback = self._setup_learn(
-            self.default_timesteps if total_timesteps is None else total_timesteps,
+            total_timesteps,
             callback,
             reset_num_timesteps,
             tb_log_name or type(self).__name__,
@@ -317,10 +340,14 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm):
         if will_reset:
             self.replay_buffer.cut()
             self._policy_state = None
+            self.episodes_are_stale = False
         callback.on_training_start(locals(), globals())
+        if resumed_state is not None:
+            checkpoints.go_on(self, callback, resumed_state)
         try:
             if self._learn_offline(total_timesteps, callback):
                 self._learn_online(total_timesteps, callback, log_interval)
+            self.check_finite()
         finally:
             # Also after Ctrl-C, so that a progress bar is closed; the model can be used and saved.
             callback.on_training_end()
@@ -335,6 +362,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm):
         dones, infos = np.zeros(self.env.num_envs, dtype=bool), [dict[str, Any]() for _ in range(self.env.num_envs)]
         updates_at_start, time_at_start = self.n_offline_updates, time.time()
         next_log = self.n_offline_updates + self.offline_log_interval
+        self.episodes_are_stale = True  # once the updates are done
         while self._in_offline_phase() and self.num_timesteps < total_timesteps:
             self.train(gradient_steps=self.env.num_envs, batch_size=self.batch_size)
             self.n_offline_updates += self.env.num_envs
@@ -348,6 +376,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm):
             callback.update_locals({"dones": dones, "infos": infos, "self": self})
             if not callback.on_step():
                 return False
+            checkpoints.write_due(self, callback)
         return True
 
     def _learn_online(self, total_timesteps: int, callback: BaseCallback, log_interval: int) -> None:
@@ -356,6 +385,8 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm):
         # So that `time/fps` counts steps of the environment only.
         self.start_time, self._num_timesteps_at_start = time.time_ns(), self.num_timesteps
         while self.num_timesteps < total_timesteps:
+            if self.episodes_are_stale:
+                checkpoints.begin_episodes(self)
             rollout = self.collect_rollouts(
                 self.env,
                 train_freq=self.train_freq,
@@ -371,6 +402,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm):
                 gradient_steps = self.gradient_steps if self.gradient_steps >= 0 else rollout.episode_timesteps
                 if gradient_steps > 0:
                     self.train(gradient_steps, self.batch_size)
+            checkpoints.write_due(self, callback)
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
@@ -381,7 +413,9 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm):
             actions = np.array([self.action_space.sample() for _ in range(n_envs)])
         else:
             assert self._last_obs is not None
-            actions, self._policy_state = self.predict(self._last_obs, self._policy_state, self._last_episode_starts)
+            # From the stream of training: how often one evaluates, or predicts, makes no difference.
+            with self.policy.drawing_from(self.generator):
+                actions, self._policy_state = self.predict(self._last_obs, self._policy_state, self._last_episode_starts)
         # Here and not in _on_step, which runs after the callbacks: what they save and log is to agree with the clock.
         self.n_env_steps += n_envs
         buffer_actions = self.policy.scale_action(actions)
@@ -398,6 +432,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm):
 
     def dump_logs(self) -> None:
         """Write the log: averages over the updates since the last time, and what was done so far."""
+        self.check_finite()
         for name, value in self._metrics.means().items():
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -413,7 +448,8 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm):
     # Saving.
 
     def _excluded_save_params(self) -> list[str]:
-        excluded = [*super()._excluded_save_params(), "offline_buffer", "generator", "_metrics", "_policy_state"]
+        excluded = [*super()._excluded_save_params(), "offline_buffer", "generator", "host_generator"]
+        excluded += ["_metrics", "_execution", "_policy_state", "checkpoints_due", "resumed_state"]
         # A name or path can be read again; arrays stay out of the model's file.
         return excluded if isinstance(self.dataset, str | pathlib.PurePath) else [*excluded, "dataset"]
 
@@ -426,15 +462,14 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm):
         exclude: Iterable[str] | None = None,
         include: Iterable[str] | None = None,
     ) -> None:
+        self.check_finite()
         if not all(bool(th.isfinite(parameter).all()) for parameter in self.policy.parameters()):
             raise ValueError("The parameters are not finite, so they are not saved: go back to the last checkpoint.")
-        self.generator_state = self.generator.get_state()
+        self.generator_state = self.random_state()
         super().save(path, exclude, include)
 
     @classmethod
     def load(cls: type[SelfAlgorithm], path: Any, env: GymEnv | None = None, *args: Any, **kwargs: Any) -> SelfAlgorithm:
         model = super().load(path, env, *args, **kwargs)
-        # The state is that of a generator on the CPU or on a GPU; one on another device starts anew.
-        if model.generator_state.shape == model.generator.get_state().shape:
-            model.generator.set_state(model.generator_state.cpu())
+        model.set_random_state(model.generator_state)
         return model

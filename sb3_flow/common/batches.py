@@ -70,7 +70,8 @@ def to_device(batch: Batch, device: th.device) -> Batch:
     """The batch on a device."""
 
     def move(part: Any) -> Any:
-        return {key: move(value) for key, value in part.items()} if isinstance(part, dict) else part.to(device)
+        # Without waiting for the device: CUDA has read ordinary memory before the call returns.
+        return {key: move(v) for key, v in part.items()} if isinstance(part, dict) else part.to(device, non_blocking=True)
 
     return Batch(*map(move, batch))
 

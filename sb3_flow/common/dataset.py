@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,21 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 
 Observations = np.ndarray | dict[str, np.ndarray]
 
-#: Rows read at once by the checks, so that memory-mapped data never enters memory as a whole.
-BLOCK = 65_536
+#: Bytes read at once by the checks, so that memory-mapped data never enters memory as a whole.
+BLOCK_BYTES = 2**24
+
+#: Names that mean a field to other libraries, by what they are here. They are refused where none of those is there: data
+#: without its terminations trains, but learns something else.
+MISNAMED = {
+    "obs, observation, state, states": ("observations",),
+    "action, acts": ("actions",),
+    "reward, rews": ("rewards",),
+    "done, dones, terminal, terminated, termination": ("terminations", "terminals", "masks"),
+    "timeout, truncated, truncation": ("truncations", "timeouts"),
+    "mask": ("masks", "terminations", "terminals"),
+    "valid": ("valids",),
+    "next_obs, next_observation, next_state, next_states": ("next_observations",),
+}
 
 
 class DatasetError(ValueError):
@@ -49,6 +62,14 @@ class OfflineDataset:
     name: str = "dataset"
 
     def __post_init__(self) -> None:
+        for field, column in self.columns():
+            if column.dtype.kind not in "fiub":
+                raise DatasetError(f"{self.name}: `{field}` holds {column.dtype} values; expected numbers.")
+            if column.ndim == 0:
+                raise DatasetError(f"{self.name}: `{field}` is a single value; expected an array with one row a transition.")
+        for field in ("terminations", "ends", "valids"):
+            if getattr(self, field).dtype != bool:
+                raise DatasetError(f"{self.name}: `{field}` holds {getattr(self, field).dtype} values; expected booleans.")
         length = len(self.actions)
         for field, column in self.columns():
             if len(column) != length:
@@ -88,25 +109,35 @@ class OfflineDataset:
         nor ``next_observations`` is given, a trajectory that did not terminate loses its last row, whose successor
         nobody recorded.
 
+        Other fields are ignored, and a field that is None counts as absent. A field that seems to be one of these under
+        another library's name, such as ``dones``, is refused.
+
         :param data: The arrays, each with one row per transition; it is not changed.
         :param name: What to call it in messages
         :return: The data set
-        :raises DatasetError: If a field is missing, its length is wrong, or a value is not finite.
+        :raises DatasetError: If a field is missing or misnamed, its length is wrong, or a value is not finite.
         """
-        for field in ("observations", "actions"):
-            if field not in data:
-                raise DatasetError(f"{name}: `{field}` is missing. Found: {', '.join(sorted(data)) or 'nothing'}.")
-        observations = _observations(data["observations"])
-        next_observations = _observations(data["next_observations"]) if "next_observations" in data else None
-        actions = np.asanyarray(data["actions"])
+        _check_names(data, name)
+
+        def column(field: str) -> np.ndarray | None:
+            value = data[field] if field in data else None
+            return None if value is None else _array(value, field, name)
+
+        observations = _observations(data["observations"], "observations", name)
+        next_observations = None
+        if "next_observations" in data and data["next_observations"] is not None:
+            next_observations = _observations(data["next_observations"], "next_observations", name)
+        actions = _array(data["actions"], "actions", name)
         if actions.ndim == 1:
             actions = actions[:, None]
-        length = len(actions)
+        length = len(actions) if actions.ndim else 0
 
         def flags(field: str) -> np.ndarray:
-            return _flags(data[field], field, length, name) if field in data else np.zeros(length, dtype=bool)
+            values = column(field)
+            return np.zeros(length, dtype=bool) if values is None else _flags(_flat(values, field, name), field, length, name)
 
-        if "masks" in data:
+        has_masks = column("masks") is not None
+        if has_masks:
             terminations, ends = ~flags("masks"), flags("terminals")
         else:
             terminations = flags("terminations") | flags("terminals")
@@ -115,17 +146,17 @@ class OfflineDataset:
         if length:
             ends[-1] = True
 
-        if "valids" in data:
+        if column("valids") is not None:
             valids = flags("valids")
         elif next_observations is None:
-            valids = ~ends if "masks" in data else ~(ends & ~terminations)
+            valids = ~ends if has_masks else ~(ends & ~terminations)
         else:
             valids = np.ones(length, dtype=bool)
         ends[:-1] |= ~valids[1:]
 
-        rewards = None
-        if data.get("rewards") is not None:
-            rewards = np.asanyarray(data["rewards"]).reshape(-1)
+        rewards = column("rewards")
+        if rewards is not None:
+            rewards = _flat(rewards, "rewards", name)
         return cls(observations, actions, rewards, terminations, ends, valids, next_observations, name)
 
     @classmethod
@@ -172,31 +203,33 @@ class OfflineDataset:
             name=type(buffer).__name__,
         )
 
-    def within(self, low: np.ndarray, high: np.ndarray, tolerance: float = 1e-3) -> OfflineDataset:
+    def check_actions(self, low: np.ndarray, high: np.ndarray, tolerance: float = 1e-3) -> None:
         """
-        Clip actions that leave the action space by rounding only.
+        Check that the actions are inside the action space, but for rounding.
 
-        :param low: Lower bounds of the action space, ``(action_dim,)``
+        :param low: Lower bounds of the action space, of its shape
         :param high: Upper bounds
         :param tolerance: How far an action may lie outside, as a share of the space's width
-        :return: The data set with its actions inside the bounds
-        :raises DatasetError: If an action has another size, or lies farther outside; it names row and value.
+        :raises DatasetError: If an action has another shape (and is not the flat one either), or lies farther outside; it
+            names row and value.
         """
-        if self.actions.shape[1:] != low.shape:
+        if self.actions.shape[1:] not in (low.shape, (low.size,)):
             raise DatasetError(
                 f"{self.name}: `actions` has shape {self.actions.shape}, but the action space takes {low.shape} per row."
             )
+        # In double precision, which holds every bound and width.
+        low, high = low.reshape(-1).astype(np.float64), high.reshape(-1).astype(np.float64)
         slack = tolerance * (high - low)
-        for start, block in _blocks(self.actions):
+        for start, block in blocks(self.actions):
+            block = block.reshape(len(block), -1)
             outside = ((block < low - slack) | (block > high + slack)).any(axis=1)
-            outside &= self.valids[start : start + BLOCK]
+            outside &= self.valids[start : start + len(block)]
             if outside.any():
                 row = int(outside.argmax())
                 raise DatasetError(
                     f"{self.name}: `actions` row {start + row} is {block[row]}, outside the action space "
                     f"[{low}, {high}]. Scale the actions to the space, or widen it (gymnasium's RescaleAction)."
                 )
-        return replace(self, actions=np.clip(self.actions, low, high).astype(np.float32))
 
 
 #: A reader turns a source into a data set, or returns None where the source is not of its kind.
@@ -239,38 +272,76 @@ def read_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
     )
 
 
-def _observations(value: Any) -> Observations:
+def blocks(column: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Rows of a column, as many at once as ``BLOCK_BYTES`` hold, with the number of the first one."""
+    size = max(1, BLOCK_BYTES * len(column) // max(column.nbytes, 1))
+    for start in range(0, len(column), size):
+        yield start, column[start : start + size]
+
+
+def _check_names(data: Mapping[str, Any], name: str) -> None:
+    for names, fields_meant in MISNAMED.items():
+        found = [other for other in names.split(", ") if other in data]
+        if found and not any(field in data for field in fields_meant):
+            raise DatasetError(
+                f"{name}: `{found[0]}` is not the name of a field; expected `{'` or `'.join(fields_meant)}`. Rename it, or "
+                "leave it out."
+            )
+    for field in ("observations", "actions"):
+        if field not in data or data[field] is None:
+            raise DatasetError(f"{name}: `{field}` is missing. Found: {', '.join(sorted(map(str, data))) or 'nothing'}.")
+
+
+def _array(value: Any, field: str, name: str) -> np.ndarray:
     if isinstance(value, Mapping):
-        return {key: np.asanyarray(column) for key, column in value.items()}
-    array: np.ndarray = np.asanyarray(value)
+        raise DatasetError(f"{name}: `{field}` is a dictionary with the keys {sorted(map(str, value))}; expected an array.")
+    try:
+        array: np.ndarray = np.asanyarray(value)
+    except (TypeError, ValueError) as error:  # for instance rows of different lengths
+        raise DatasetError(f"{name}: `{field}` is no array of numbers ({error}).") from error
     return array
 
 
-def _flags(value: Any, field: str, length: int, name: str) -> np.ndarray:
-    column = np.asarray(value).reshape(-1)
+def _observations(value: Any, field: str, name: str) -> Observations:
+    if not isinstance(value, Mapping):
+        return _array(value, field, name)
+    if not value:
+        raise DatasetError(f"{name}: `{field}` is an empty dictionary; expected an array for each part of an observation.")
+    return {key: _array(column, f"{field}[{key}]", name) for key, column in value.items()}
+
+
+def _flat(column: np.ndarray, field: str, name: str) -> np.ndarray:
+    """A column with one value a row, which may have come in an axis of its own."""
+    if column.ndim > 1 and column.size != len(column):
+        raise DatasetError(f"{name}: `{field}` has the shape {column.shape[1:]} per row; expected one value.")
+    return column.reshape(-1)
+
+
+def _flags(column: np.ndarray, field: str, length: int, name: str) -> np.ndarray:
+    if column.dtype.kind not in "fiub":
+        raise DatasetError(f"{name}: `{field}` holds {column.dtype} values; expected 0 or 1.")
     if len(column) != length:
         raise DatasetError(f"{name}: `{field}` has {len(column)} rows, but `actions` has {length}.")
+    if column.dtype == bool:
+        return np.array(column)
     wrong = (column != 0) & (column != 1)
     if wrong.any():
         row = int(wrong.argmax())
         raise DatasetError(f"{name}: `{field}` row {row} is {column[row]}; expected 0 or 1.")
-    return column.astype(bool)
-
-
-def _blocks(column: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    for start in range(0, len(column), BLOCK):
-        yield start, column[start : start + BLOCK]
+    return np.array(column, dtype=bool)
 
 
 def _check_finite(column: np.ndarray, field: str, name: str) -> None:
-    if column.dtype.kind not in "fiub":
-        raise DatasetError(f"{name}: `{field}` holds {column.dtype} values; expected numbers.")
+    """Every number must be finite in single precision, which is what is trained with."""
     if column.dtype.kind != "f":
         return
-    for start, block in _blocks(column):
-        finite = np.isfinite(block).reshape(len(block), -1)
+    for start, block in blocks(column):
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(block.astype(np.float32, copy=False))
         if not finite.all():
+            finite = finite.reshape(len(block), -1)
             row = int((~finite.all(axis=1)).argmax())
             element = int((~finite[row]).argmax())
             value = block[row].reshape(-1)[element]
-            raise DatasetError(f"{name}: `{field}` row {start + row} has the value {value} (element {element}).")
+            reason = ", which is too large for single precision" if np.isfinite(value) else ""
+            raise DatasetError(f"{name}: `{field}` row {start + row} has the value {value} (element {element}){reason}.")

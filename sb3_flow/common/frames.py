@@ -8,8 +8,13 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_flow.common.dataset import DatasetError, Observations
-from sb3_flow.common.encoders import subspaces
+from sb3_flow.common.encoders import image_keys, subspaces
 from sb3_flow.common.types import TensorObs
+
+#: What PyTorch reads as it is.
+TENSOR_TYPES = tuple(
+    map(np.dtype, (bool, np.uint8, np.int8, np.int16, np.int32, np.int64, np.float16, np.float32, np.float64))
+)
 
 
 class Frames:
@@ -27,6 +32,12 @@ class Frames:
             raise DatasetError(
                 f"{name}: `{field}` has the keys {sorted(parts)}, but the observation space has {sorted(wanted)}."
             )
+        for key in image_keys(space):
+            if parts[key].dtype != np.uint8:
+                raise DatasetError(
+                    f"{name}: `{field}{f'[{key}]' if key else ''}` holds {parts[key].dtype} values, but the observation space "
+                    "has images of bytes; expected uint8 values from 0 to 255."
+                )
         for key, part in parts.items():
             if wanted[key].shape == () and part.shape[1:] == (1,):  # as SB3's buffers hold discrete observations
                 parts[key] = part.reshape(-1)
@@ -37,10 +48,15 @@ class Frames:
             target = wanted[key].shape
             assert target is not None
             shape = part.shape[1:]
-            if len(target) == 3 and shape != target and shape[:2] == target[1:]:
+            if len(target) == len(shape) == 3 and shape != target and shape[:2] == target[1:]:
                 self.channels_last.add(key)
                 shape = (shape[2], *shape[:2])
-            if len(target) == 3 and shape != target and shape[1:] == target[1:] and target[0] % shape[0] == 0:
+            if (
+                len(target) == len(shape) == 3
+                and shape[1:] == target[1:]
+                and 0 < shape[0] < target[0]
+                and target[0] % shape[0] == 0
+            ):
                 self.stacks[key] = target[0] // shape[0]
                 shape = target
             if shape != target:
@@ -49,9 +65,8 @@ class Frames:
                     f"but the observation space has {target}."
                 )
         if self.stacks:
-            starts = np.concatenate([[0], np.flatnonzero(ends[:-1]) + 1])
-            lengths = np.diff(np.append(starts, len(ends)))
-            self.starts = as_tensor(np.repeat(starts, lengths))
+            #: Where trajectories start, in order.
+            self.starts = as_tensor(np.concatenate([[0], np.flatnonzero(ends[:-1]) + 1]))
 
     def _frame(self, key: str, rows: th.Tensor) -> th.Tensor:
         frames = self.columns[key].index_select(0, rows)
@@ -75,7 +90,7 @@ class Frames:
             if n_frames == 1:
                 parts[key] = self._frame(key, newest)
             else:
-                start = self.starts[rows]
+                start = self.starts[th.searchsorted(self.starts, rows, right=True) - 1]
                 frames = [self._frame(key, th.maximum(newest - age, start)) for age in reversed(range(n_frames))]
                 parts[key] = th.cat(frames, dim=1)
         return join(parts)
@@ -94,15 +109,21 @@ def as_arrays(observations: TensorObs) -> Observations:
 
 
 def storable(part: np.ndarray) -> np.ndarray:
-    """Float32 or uint8, converted only where it must be, and never where that would read a memory-mapped file."""
-    if part.dtype in (np.uint8, np.float32) or isinstance(part, np.memmap):
+    """Float32 or uint8, converted only where it must be, and not where that would read a memory-mapped file."""
+    if part.dtype in (np.uint8, np.float32) or (isinstance(part, np.memmap) and part.dtype in TENSOR_TYPES):
         return part
     return part.astype(np.float32)
 
 
+def readable(part: np.ndarray) -> np.ndarray:
+    """As it is where PyTorch can read it, and in double precision where not."""
+    return part if part.dtype in TENSOR_TYPES else part.astype(np.float64)
+
+
 def as_tensor(array: np.ndarray) -> th.Tensor:
     """The array as a tensor that shares its memory, also where that may not be written to."""
+    shareable = isinstance(array, np.memmap) and min(array.strides, default=0) >= 0
     with warnings.catch_warnings():
         # Data that may not be written to is just right: nobody writes into a data set.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return th.from_numpy(np.ascontiguousarray(array) if not isinstance(array, np.memmap) else array)
+        return th.from_numpy(array if shareable else np.ascontiguousarray(array))

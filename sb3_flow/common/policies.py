@@ -1,7 +1,8 @@
 """What the policies of all algorithms share: features, networks, optimiser, and acting from noise."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
@@ -108,6 +109,8 @@ class FlowPolicy(BasePolicy):
         #: Size of what the networks call an action: a chunk of ``horizon_length`` actions, one after the other.
         self.action_dim = get_action_dim(action_space) * horizon_length
         self.head = next(iter(self.heads))
+        #: Where acting draws its noise from; None: PyTorch's global generator. See ``drawing_from``.
+        self.generator: th.Generator | None = None
         self.method_kwargs = method_kwargs
         self.normalizer = ObservationNormalizer(observation_space)
         self.build(**method_kwargs)
@@ -229,6 +232,19 @@ class FlowPolicy(BasePolicy):
         twin.head, twin.best_of_n = head, best_of_n
         return twin
 
+    @contextmanager
+    def drawing_from(self, generator: th.Generator) -> Iterator[None]:
+        """
+        Draw the noise of acting from a generator of one's own, for as long as this lasts.
+
+        :param generator: On the policy's device
+        """
+        self.generator = generator
+        try:
+            yield
+        finally:
+            self.generator = None
+
     def predict(
         self,
         observation: np.ndarray | dict[str, np.ndarray],
@@ -278,7 +294,7 @@ class FlowPolicy(BasePolicy):
         """What to act from, ``(n, best_of_n, action_dim)``."""
         dtype = next(self.parameters()).dtype
         if not deterministic:
-            return th.randn(n, self.best_of_n, self.action_dim, dtype=dtype, device=self.device)
+            return th.randn(n, self.best_of_n, self.action_dim, dtype=dtype, device=self.device, generator=self.generator)
         noise = th.randn(self.best_of_n, self.action_dim, dtype=dtype, generator=th.Generator().manual_seed(0))
         noise[0] = 0.0
         return noise.to(self.device).expand(n, -1, -1)
@@ -312,10 +328,19 @@ class FlowPolicy(BasePolicy):
         """
         return self.q_values(self.critic, observations, actions).mean(dim=0)
 
+    def scale_action(self, action: np.ndarray) -> np.ndarray:
+        # As the base class does, in double precision: the width of a space may overflow the type of its bounds.
+        low, high = (bound.astype(np.float64) for bound in (self.action_space.low, self.action_space.high))
+        scaled: np.ndarray = (2.0 * (action - low) / (high - low) - 1.0).astype(np.float32)
+        return scaled
+
     def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
+        low, high = (bound.astype(np.float64) for bound in (self.action_space.low, self.action_space.high))
+        actions: np.ndarray = low + 0.5 * (scaled_action + 1.0) * (high - low)
+        if self.action_space.dtype.kind in "iu":
+            actions = np.rint(actions)
         # At the bounds rounding can end one step outside the space, as 1 does in [-0.7, 0.4].
-        actions: np.ndarray = np.clip(super().unscale_action(scaled_action), self.action_space.low, self.action_space.high)
-        return actions
+        return np.clip(actions, low, high).astype(self.action_space.dtype)
 
     def set_training_mode(self, mode: bool) -> None:
         # Walking through all modules takes longer than acting does. Policies with other heads share the networks, so that

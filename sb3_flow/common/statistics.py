@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_flow.common.dataset import BLOCK, OfflineDataset
+from sb3_flow.common.dataset import OfflineDataset, blocks
 from sb3_flow.common.encoders import ObservationNormalizer
 
 
@@ -17,9 +17,8 @@ def moments(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     :param column: ``(N, *shape)``
     :return: Both of ``shape``, float64
     """
-    starts = range(0, len(column), BLOCK)
-    mean = sum(column[start : start + BLOCK].sum(axis=0, dtype=np.float64) for start in starts) / len(column)
-    squares = sum(np.square(column[start : start + BLOCK] - mean).sum(axis=0) for start in starts)
+    mean = sum(block.sum(axis=0, dtype=np.float64) for _, block in blocks(column)) / len(column)
+    squares = sum(np.square(block - mean).sum(axis=0) for _, block in blocks(column))
     return np.asarray(mean), np.asarray(squares / len(column))
 
 

@@ -1,11 +1,15 @@
 """What an update is: noise and a batch go in, one optimiser step is made, metrics come out."""
 
+import math
+from collections import Counter
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import configure_logger
 
+from sb3_flow.common.execution import Execution, make_execution
 from sb3_flow.common.policies import FlowPolicy
 from sb3_flow.common.types import Batch, Metrics
 
@@ -16,6 +20,9 @@ class FlowAlgorithm(OffPolicyAlgorithm):
     policy: FlowPolicy
     policy_class: type[FlowPolicy]
     generator: th.Generator
+    host_generator: th.Generator
+    #: How updates are executed: False (eagerly), True (compiled) or ``"cudagraph"``; see ``execution``.
+    compile: bool | str = False
 
     #: Names of the target networks of the policy, each with the network that it follows.
     targets: ClassVar[dict[str, str]] = {"critic_target": "critic"}
@@ -23,6 +30,14 @@ class FlowAlgorithm(OffPolicyAlgorithm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._metrics = MetricSums()
+        self._execution: Execution | None = None
+
+    @property
+    def execution(self) -> Execution:
+        """What executes updates. It is made when it is needed, so that a model that only acts is loaded anywhere."""
+        if self._execution is None or self._execution.mode != self.compile:
+            self._execution = make_execution(self.compile, self.device)
+        return self._execution
 
     def draw_noise(self, n: int) -> NamedTuple:
         """
@@ -60,7 +75,7 @@ class FlowAlgorithm(OffPolicyAlgorithm):
         :param noise: As drawn by ``draw_noise``
         :return: What to log
         """
-        loss, metrics = self.loss(batch, noise)
+        loss, metrics = self.execution.evaluate(self.loss, batch, noise)
         self.policy.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.policy.optimizer.step()
@@ -95,33 +110,118 @@ class FlowAlgorithm(OffPolicyAlgorithm):
         if not hasattr(self, "_logger"):  # called by hand, before `learn`
             self._logger = configure_logger(self.verbose)
         self._update_learning_rate(self.policy.optimizer)
-        metrics: Metrics = {}
         for _ in range(gradient_steps):
-            metrics = self.update(self.sample_batch(batch_size), self.draw_noise(batch_size))
-            self._metrics.add(metrics)
+            self._metrics.add(*self.execution.step(self, self.sample_batch(batch_size)))
         self._n_updates += gradient_steps
-        # Before any callback can save the parameters. RL Zoo prunes a trial that raises a ValueError.
-        if not all(bool(th.isfinite(value)) for value in metrics.values()):
-            values = ", ".join(f"{name} = {value.item():.3g}" for name, value in metrics.items())
+        if self._metrics.unchecked >= self.check_interval:
+            self.check_finite()
+
+    @property
+    def check_interval(self) -> int:
+        """Number of updates between two looks at the losses. A look costs nothing on a CPU; a GPU has to be waited for."""
+        return 1 if self.device.type == "cpu" else 100
+
+    def check_finite(self) -> None:
+        """
+        Look at the updates since the last look. Whoever uses the parameters (``predict``, ``save``, the log) looks first.
+
+        :raises ValueError: If a loss was not finite. (RL Zoo prunes a trial that raises this.)
+        """
+        count, last = self._metrics.unchecked, self._n_updates
+        lost = self._metrics.not_finite() if count > 0 else []
+        if lost:
+            where = f"Update {last}" if count == 1 else f"One of the updates {last - count + 1} to {last}"
             raise ValueError(
-                f"Update {self._n_updates} is not finite ({values}). The parameters are lost from here on: go back to the "
-                "last checkpoint, with a lower learning rate or other data."
+                f"{where} is not finite ({', '.join(lost)}). The parameters are lost from there on: go back to the last "
+                "checkpoint, with a lower learning rate or other data."
             )
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """As ``policy.predict``, after a look at whether the last updates were finite."""
+        self.check_finite()
+        return super().predict(observation, state, episode_start, deterministic)
+
+    # Random streams.
+
+    def seed_generators(self, seed: int) -> None:
+        """
+        Give the training random streams of its own: evaluating more often does not change what is learned.
+
+        :param seed: The seed
+        """
+        self.generator = th.Generator(self.device).manual_seed(seed)
+        # What the host decides, such as which rows make a batch, it draws itself: it does not wait for a GPU.
+        self.host_generator = self.generator if self.device.type == "cpu" else th.Generator().manual_seed(seed)
+
+    def random_state(self) -> th.Tensor:
+        """The state of the training's random streams."""
+        return th.cat([generator.get_state() for generator in self._generators()])
+
+    def set_random_state(self, state: th.Tensor) -> None:
+        """
+        Go on where a random state was taken. One of another kind of device is ignored: the streams start anew.
+
+        :param state: As returned by ``random_state``
+        """
+        sizes = [len(generator.get_state()) for generator in self._generators()]
+        if len(state) == sum(sizes):
+            for generator, part in zip(self._generators(), th.split(state.cpu(), sizes), strict=True):
+                generator.set_state(part.clone())
+
+    def _generators(self) -> list[th.Generator]:
+        return [self.generator] if self.generator is self.host_generator else [self.generator, self.host_generator]
 
 
 class MetricSums:
     """Sums of metrics, as tensors on their device, until somebody reads their means."""
 
-    def __init__(self) -> None:
-        self.sums: Metrics = {}
-        self.count = 0
+    #: Sums and counts by the names of the metrics: an update may report others than the one before it.
+    sums: dict[tuple[str, ...], th.Tensor]
+    counts: Counter[tuple[str, ...]]
+    #: Number of updates that ``not_finite`` has not seen yet
+    unchecked: int
 
-    def add(self, metrics: Metrics) -> None:
-        for name, value in metrics.items():
-            self.sums[name] = self.sums[name] + value.detach() if name in self.sums else value.detach()
-        self.count += 1
+    def __init__(self) -> None:
+        self.clear()
+
+    def add(self, names: tuple[str, ...], values: th.Tensor) -> None:
+        """
+        :param names: Names of the metrics of one update
+        :param values: Their values, one after the other
+        """
+        self.sums[names] = self.sums[names] + values if names in self.sums else values.clone()
+        self.counts[names] += 1
+        self.unchecked += 1
+
+    def not_finite(self) -> list[str]:
+        """The metrics that were not finite since the last call, because what is not finite makes a sum so."""
+        self.unchecked = 0
+        lost = [name for name, value in self._totals().items() if not math.isfinite(value)]
+        if lost:
+            self.clear()  # the next call is not to find them again
+        return lost
 
     def means(self) -> dict[str, float]:
-        means = {name: value.item() / self.count for name, value in self.sums.items()}
-        self.sums, self.count = {}, 0
+        """The mean of each metric over the updates that reported it. The sums start anew."""
+        counts: Counter[str] = Counter()
+        for names, count in self.counts.items():
+            counts.update(dict.fromkeys(names, count))
+        means = {name: total / counts[name] for name, total in self._totals().items()}
+        self.clear()
         return means
+
+    def clear(self) -> None:
+        self.sums, self.counts, self.unchecked = {}, Counter(), 0
+
+    def _totals(self) -> dict[str, float]:
+        totals: dict[str, float] = {}
+        for names, values in self.sums.items():
+            for name, value in zip(names, values.tolist(), strict=True):
+                totals[name] = totals.get(name, 0.0) + value
+        return totals

@@ -188,9 +188,9 @@ def test_wrong_fields_are_named(tmp_path, transitions, field, change, message):
 def test_actions_outside_the_space_are_named(transitions):
     dataset = OfflineDataset.from_dict(transitions(), "log")
     low, high = np.array([-1.0]), np.array([1.0])
-    assert dataset.within(low, high).actions.max() <= 1
+    dataset.check_actions(low, high)
     with pytest.raises(DatasetError, match="log: `actions` row 0 is"):
-        dataset.within(low / 2, high / 2)
+        dataset.check_actions(low / 2, high / 2)
 
 
 def test_other_things_are_no_dataset(tmp_path):

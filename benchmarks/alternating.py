@@ -1,0 +1,209 @@
+"""
+What the benchmarks share: the problem, the models, and the protocol.
+
+Blocks of about a second alternate between the variants, round by round. A ratio is taken within each round, and the median
+over rounds is reported with its range, so that a machine whose speed drifts matters little.
+"""
+
+import argparse
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import stable_baselines3
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import SAC
+from stable_baselines3.common.logger import configure
+
+import sb3_flow
+from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+
+#: Widths of the hidden layers.
+SIZES = {"512x4": [512] * 4, "256x2": [256] * 2, "128x3": [128] * 3}
+#: How updates are executed, and the value of the argument ``compile``.
+MODES: dict[str, bool | str] = {"eager": False, "compiled": True, "cudagraph": "cudagraph"}
+OBSERVATION_DIM, ACTION_DIM, BATCH_SIZE = 28, 5, 256
+
+#: What time is measured with.
+clock: Callable[[], float] = time.perf_counter
+#: A variant: does its work for about that many seconds, and returns how often a second it could be done.
+Variant = Callable[[float], float]
+
+
+class Spaces(gym.Env[np.ndarray, np.ndarray]):
+    """The spaces of OGBench's cube-single, and nothing behind them: only updates are timed."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (OBSERVATION_DIM,), np.float32)
+    action_space = spaces.Box(-1, 1, (ACTION_DIM,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        return np.zeros(OBSERVATION_DIM, dtype=np.float32), {}
+
+
+def random_data(n: int = 100_000) -> dict[str, np.ndarray]:
+    """Random transitions in episodes of 1000 steps."""
+    rng = np.random.default_rng(0)
+    return {
+        "observations": rng.normal(size=(n, OBSERVATION_DIM)).astype(np.float32),
+        "next_observations": rng.normal(size=(n, OBSERVATION_DIM)).astype(np.float32),
+        "actions": rng.uniform(-1, 1, size=(n, ACTION_DIM)).astype(np.float32),
+        "rewards": -np.ones(n, dtype=np.float32),
+        "terminations": np.zeros(n, dtype=bool),
+        "truncations": np.arange(n) % 1000 == 999,
+    }
+
+
+def make_model(
+    algo: str, net_arch: Sequence[int], data: dict[str, np.ndarray], device: str, mode: str = "eager"
+) -> OfflineToOnlineAlgorithm:
+    """An algorithm of ours, by its name in any case."""
+    names = {name.lower(): name for name in sb3_flow.__all__}
+    if algo.lower() not in names:
+        raise SystemExit(f"There is no algorithm {algo!r}; choose one of {', '.join(names)}.")
+    model: OfflineToOnlineAlgorithm = getattr(sb3_flow, names[algo.lower()])(
+        "FlowPolicy",
+        Spaces(),
+        dataset=data,
+        policy_kwargs={"net_arch": list(net_arch)},
+        seed=0,
+        device=device,
+        compile=MODES[mode],
+    )
+    model.set_logger(configure(None, []))
+    return model
+
+
+def make_sac(net_arch: Sequence[int], data: dict[str, np.ndarray], device: str) -> SAC:
+    """SB3's SAC with networks of the same sizes."""
+    policy_kwargs = {"net_arch": list(net_arch), "activation_fn": th.nn.GELU}
+    model = SAC("MlpPolicy", Spaces(), buffer_size=10_000, policy_kwargs=policy_kwargs, seed=0, device=device)
+    model.set_logger(configure(None, []))
+    assert model.replay_buffer is not None
+    for i in range(10_000):
+        row = [data[field][i : i + 1] for field in ("observations", "next_observations", "actions", "rewards", "terminations")]
+        model.replay_buffer.add(*row, [{}])
+    return model
+
+
+def now() -> float:
+    """Seconds on the clock that the command line chose."""
+    return clock()
+
+
+def synchronize(device: str) -> None:
+    """Wait until a GPU has done what it was told."""
+    if device.startswith("cuda"):
+        th.cuda.synchronize()
+
+
+def repeated(step: Callable[[], Any], device: str, warm_up: int = 10) -> Variant:
+    """
+    A variant that repeats one step.
+
+    :param step: What is timed
+    :param device: Where it runs
+    :param warm_up: How often it is done before anything is timed
+    """
+    for _ in range(warm_up):
+        step()
+
+    def block(seconds: float) -> float:
+        synchronize(device)
+        count, start = 0, now()
+        while now() - start < seconds:
+            step()
+            count += 1
+        synchronize(device)
+        return count / (now() - start)
+
+    return block
+
+
+class Worker:
+    """
+    A variant in a process of its own: it prints ``ready``, and then a rate for each line of seconds that it reads.
+
+    :param command: How to start it
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        if self._line() != "ready":
+            raise SystemExit(f"This did not start: {' '.join(command)}")
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def __call__(self, seconds: float) -> float:
+        assert self.process.stdin is not None
+        print(seconds, file=self.process.stdin, flush=True)
+        return float(self._line())
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def alternate(variants: dict[str, Variant], rounds: int, seconds: float = 1.0) -> dict[str, np.ndarray]:
+    """The rates of the variants, round by round."""
+    rates = np.array([[variant(seconds) for variant in variants.values()] for _ in range(rounds)])
+    return dict(zip(variants, rates.T, strict=True))
+
+
+def report(title: str, rates: dict[str, np.ndarray], unit: str) -> None:
+    """Print the median rates, and the ratio of the first variant and of each other one to every one."""
+    print(f"\n{title} (median; ratios within a round: median, least and greatest)")
+    names = list(rates)
+    print(f"{'':<24}{unit:>14}   " + "".join(f"{'/ ' + name:>26}" for name in names))
+    for name in names:
+        ratios = [rates[name] / rates[other] for other in names]
+        columns = "".join(f"{f'{np.median(r):.2f} ({r.min():.2f}-{r.max():.2f})':>26}" for r in ratios)
+        print(f"{name:<24}{np.median(rates[name]):>14.1f}   {columns}")
+
+
+def parse(description: str | None, add: Callable[[argparse.ArgumentParser], None] = lambda parser: None) -> argparse.Namespace:
+    """
+    Read the command line, set the number of threads, and print the conditions.
+
+    :param description: Of the script
+    :param add: Adds its own arguments
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--algo", default="fql", help="an algorithm of sb3_flow")
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of a block")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="measure this process's CPU time: for one thread, on a machine that is not quiet",
+    )
+    add(parser)
+    arguments = parser.parse_args()
+    if arguments.cpu_time:
+        if arguments.threads != 1 or arguments.device != "cpu":
+            parser.error("--cpu-time needs --threads 1 and the CPU")
+        global clock
+        clock = time.process_time
+    th.set_num_threads(arguments.threads)
+    machine = th.cuda.get_device_name(arguments.device) if arguments.device.startswith("cuda") else platform.processor()
+    print(
+        f"torch {th.__version__}, SB3 {stable_baselines3.__version__}, Python {platform.python_version()}; "
+        f"{machine or 'CPU'}, {os.cpu_count()} cores, {arguments.threads} threads; load {load()}; batch {BATCH_SIZE}"
+        f"{'; CPU time' if arguments.cpu_time else ''}"
+    )
+    return arguments
+
+
+def load() -> str:
+    """The load of the machine over the last minute. Above the number of threads here, somebody else is computing."""
+    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"

@@ -1,0 +1,223 @@
+"""
+How updates are executed: operator by operator, with compiled losses, or as one CUDA graph. The numbers are the same up to
+rounding; an algorithm is written once and knows nothing of it.
+"""
+
+import functools
+import inspect
+import types
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch as th
+
+from sb3_flow.common.types import Batch, Metrics
+
+if TYPE_CHECKING:
+    from sb3_flow.common.updates import FlowAlgorithm
+
+#: A pure function of the parameters, a batch and noise: what to descend, and what to log.
+Loss = Callable[[Batch, Any], tuple[th.Tensor, Metrics]]
+#: The metrics of one update: their names, and their values in one tensor.
+PackedMetrics = tuple[tuple[str, ...], th.Tensor]
+
+
+def evaluate(loss: Loss, batch: Batch, noise: Any) -> tuple[th.Tensor, Metrics]:
+    """A loss, and its metrics without their graph: nobody differentiates what is logged."""
+    value, metrics = loss(batch, noise)
+    return value, {name: metric.detach() for name, metric in metrics.items()}
+
+
+def pack(metrics: Metrics) -> PackedMetrics:
+    """Metrics as one tensor, so that adding them up is one operator."""
+    return tuple(metrics), th.stack(list(metrics.values()))
+
+
+class Execution:
+    """Operator by operator, as written: ``compile=False``."""
+
+    mode: bool | str = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Copies and pickles of a model start without what was compiled or captured for the original.
+        return type(self), ()
+
+    def evaluate(self, loss: Loss, batch: Batch, noise: Any) -> tuple[th.Tensor, Metrics]:
+        """
+        Evaluate a loss of an algorithm.
+
+        :param loss: A method of the algorithm
+        :param batch: A batch
+        :param noise: The noise that it takes
+        :return: The loss, and its metrics detached
+        """
+        return evaluate(loss, batch, noise)
+
+    def step(self, algorithm: "FlowAlgorithm", batch: Batch) -> PackedMetrics:
+        """
+        Draw noise and update.
+
+        :param algorithm: The algorithm
+        :param batch: A batch
+        :return: What to log
+        """
+        return pack(algorithm.update(batch, algorithm.draw_noise(len(batch.actions))))
+
+
+class Compiled(Execution):
+    """``torch.compile`` of the losses: ``compile=True``. Noise, gradient step and targets stay outside."""
+
+    mode = True
+
+    def __init__(self) -> None:
+        self.function: Callable[..., tuple[th.Tensor, Metrics]] | None = None
+
+    def evaluate(self, loss: Loss, batch: Batch, noise: Any) -> tuple[th.Tensor, Metrics]:
+        if self.function is None:
+            # PyTorch counts recompilations by code object and stops at eight: each model compiles a copy of its own.
+            own = types.FunctionType(evaluate.__code__.replace(), evaluate.__globals__, "evaluate")
+            self.function = th.compile(own, fullgraph=True)
+        try:
+            return self.function(loss, batch, noise)
+        except (th._dynamo.exc.TorchDynamoException, th._dynamo.exc.FailOnRecompileLimitHit) as error:
+            # No C++ compiler, for instance, or a features extractor that cannot be traced.
+            warnings.warn(
+                f"torch.compile failed, so updates are executed eagerly, which is slower and gives the same numbers. On a CPU "
+                f"it needs a C++ compiler, such as g++. PyTorch says: {str(error).strip().splitlines()[0]}",
+                stacklevel=2,
+            )
+            self.function = evaluate
+            return evaluate(loss, batch, noise)
+
+
+class Captured(Execution):
+    """
+    One CUDA graph of a whole update (noise, loss, gradients, Adam, targets): ``compile="cudagraph"``.
+
+    A graph replays the same kernels on the same memory. So the batch is copied into tensors that stay where they are, the
+    learning rate is a tensor, and the graph is captured again when something that is frozen in it has changed: shapes,
+    storage of the parameters or of Adam's state, or a plain argument of the algorithm such as ``tau``.
+
+    ``update`` called by hand does not use the graph.
+    """
+
+    mode = "cudagraph"
+    #: Updates before a capture, which make PyTorch's libraries allocate what they need; they are undone.
+    WARM_UP = 3
+
+    def __init__(self) -> None:
+        self.frozen: tuple[Any, ...] | None = None
+
+    def step(self, algorithm: "FlowAlgorithm", batch: Batch) -> PackedMetrics:
+        if self.frozen != self._frozen(algorithm, batch):
+            self._capture(algorithm, batch)
+            self.frozen = self._frozen(algorithm, batch)
+        th._foreach_copy_(tensors(self.batch), tensors(batch))
+        for rate, group in zip(self.rates, algorithm.policy.optimizer.param_groups, strict=True):
+            rate.fill_(group["lr"])
+        self.graph.replay()
+        return self.metrics  # overwritten by the next replay
+
+    @staticmethod
+    def _frozen(algorithm: "FlowAlgorithm", batch: Batch) -> tuple[Any, ...]:
+        """What a captured graph depends on, beside the values in its tensors."""
+        optimizer = algorithm.policy.optimizer
+        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        moments = [value for state in optimizer.state.values() for value in state.values()]
+        shapes = tuple((tensor.shape, tensor.dtype) for tensor in tensors(batch))
+        return shapes, tuple(tensor.data_ptr() for tensor in trained + moments), plain_arguments(algorithm)
+
+    def _capture(self, algorithm: "FlowAlgorithm", batch: Batch) -> None:
+        policy, optimizer, generator = algorithm.policy, algorithm.policy.optimizer, algorithm.generator
+        if not optimizer.defaults.get("fused"):
+            raise ValueError(
+                "`compile='cudagraph'` needs an optimiser with `fused=True`, such as the default one, and this is "
+                f"{type(optimizer).__name__} without it. Change `optimizer_kwargs`, or use `compile=True`."
+            )
+        with th.cuda.device(algorithm.device):
+            stream = th.cuda.Stream()  # type: ignore[no-untyped-call]
+            self.graph = th.cuda.CUDAGraph()
+            self.graph.register_generator_state(generator)
+            self.batch = clone(batch)
+            floats = [group["lr"] for group in optimizer.param_groups]
+            self.rates = [th.tensor(rate, device=algorithm.device) for rate in floats]
+            parameters = {name: value.clone() for name, value in policy.state_dict().items()}
+            moments = {
+                parameter: {name: value.clone() for name, value in state.items()}
+                for parameter, state in optimizer.state.items()
+            }
+            random_state = generator.get_state()
+            try:
+                for rate, group in zip(self.rates, optimizer.param_groups, strict=True):
+                    group.update(lr=rate, capturable=True)
+                stream.wait_stream(th.cuda.current_stream())
+                with th.cuda.stream(stream), warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", message=".*capturable=True")
+                    for _ in range(self.WARM_UP):
+                        super().step(algorithm, self.batch)
+                th.cuda.current_stream().wait_stream(stream)
+                policy.load_state_dict(parameters)
+                for parameter, state in optimizer.state.items():
+                    for name, value in state.items():  # Adam's state starts from zeros
+                        value.copy_(moments[parameter][name]) if parameter in moments else value.zero_()
+                generator.set_state(random_state)
+                optimizer.zero_grad()  # so that gradients are allocated where the graph has its memory
+                with th.cuda.graph(self.graph, stream=stream):
+                    self.metrics = super().step(algorithm, self.batch)
+            finally:
+                # What is saved, and what others see of the optimiser, stays as it is without a graph.
+                for rate, group in zip(floats, optimizer.param_groups, strict=True):
+                    group.update(lr=rate, capturable=False)
+
+
+EXECUTIONS: tuple[type[Execution], ...] = (Execution, Compiled, Captured)
+
+
+def make_execution(mode: bool | str, device: th.device) -> Execution:
+    """
+    How to execute updates.
+
+    :param mode: False, True or ``"cudagraph"``
+    :param device: Where the algorithm is
+    :return: The execution
+    :raises ValueError: If there is no such mode, or not on this device.
+    """
+    for execution in EXECUTIONS:
+        if execution.mode == mode:
+            break
+    else:
+        raise ValueError(f"Unknown `compile` {mode!r}; choose False, True or 'cudagraph'.")
+    if execution is Captured and device.type != "cuda":
+        raise ValueError(
+            f"`compile='cudagraph'` needs a CUDA device, and this model is on {device.type!r}. Use `compile=True`, which "
+            "compiles the losses on any device, or `compile=False`."
+        )
+    return execution()
+
+
+def tensors(batch: Batch) -> list[th.Tensor]:
+    """All tensors of a batch, in order."""
+    return [tensor for part in batch for tensor in (part.values() if isinstance(part, dict) else [part])]
+
+
+def clone(batch: Batch) -> Batch:
+    """A copy of a batch in memory of its own."""
+
+    def copy(part: Any) -> Any:
+        return {key: value.clone() for key, value in part.items()} if isinstance(part, dict) else part.clone()
+
+    return Batch(*map(copy, batch))
+
+
+def plain_arguments(algorithm: "FlowAlgorithm") -> tuple[Any, ...]:
+    """The algorithm's arguments that are numbers, words or truth values."""
+    values = [getattr(algorithm, name, None) for name in argument_names(type(algorithm))]
+    return tuple(value for value in values if isinstance(value, bool | int | float | str))
+
+
+@functools.cache
+def argument_names(cls: type) -> list[str]:
+    """The names of the arguments of a class and of its base classes."""
+    constructors = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base) and base is not object]
+    return sorted({name for constructor in constructors for name in inspect.signature(constructor).parameters})

@@ -1,0 +1,164 @@
+"""Observations of a replay buffer, in which no picture is stored twice."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch as th
+
+#: Room for what only the ends of episodes have, as a share of the rest; where it is not enough, more is made.
+SLACK = 1 / 8
+
+
+def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """
+    Storage of a replay buffer, which takes no memory before it is written to.
+
+    :param shape: Its shape
+    :param dtype: Its type
+    :return: An array of zeros
+    :raises MemoryError: If there can never be that much; it says what to do.
+    """
+    try:
+        return np.zeros(shape, dtype=dtype)
+    except MemoryError as error:
+        size = math.prod(shape) * np.dtype(dtype).itemsize / 2**30
+        raise MemoryError(
+            f"The replay buffer needs {size:,.1f} GiB in one piece (an array of shape {shape}), which this machine does not "
+            "have. Pass a smaller `buffer_size`."
+        ) from error
+
+
+class ObservationStore:
+    """
+    The observation of each row of a ring, and the one that followed it, as lists of planes: each plane is stored once.
+
+    A vector is one plane; an image has one for each channel. What follows a row is mostly what the next row of the same
+    environment begins with, and a stack of frames is the stack before it, moved on by one frame. Planes that were there
+    already are found by comparing an observation with the one before. So what comes out is what went in, whatever happens
+    at the end of an episode, and however an environment stacks its frames. Memory is taken when it is written to.
+
+    :param n_rows: Number of rows of the ring, over all environments
+    :param shape: Shape of an observation
+    :param dtype: Type that it is stored with
+    :param n_planes: Number of planes along its first axis; 1 keeps it whole.
+    """
+
+    def __init__(self, n_rows: int, shape: tuple[int, ...], dtype: Any, n_planes: int = 1) -> None:
+        self.n_rows, self.shape, self.dtype, self.n_planes = n_rows, shape, np.dtype(dtype), n_planes
+        self.plane_size = math.prod(shape) // n_planes
+        #: By how many planes an observation may have moved on: by none, or by one frame of a stack.
+        self.shifts = [0, *(shift for shift in range(1, n_planes) if n_planes % shift == 0)]
+        #: Slots of planes that were made, in blocks one after the other; slot 0 is nobody's.
+        self.blocks: list[np.ndarray] = []
+        self.n_used, self.free = 1, list[int]()
+        #: In how many observations each slot is.
+        self.uses = np.zeros(0, dtype=np.int32)
+        #: The observation of each environment that was added last: its planes, and their slots.
+        self.newest: tuple[np.ndarray, np.ndarray] | None = None
+
+    def add(self, rows: slice, obs: np.ndarray, next_obs: np.ndarray) -> None:
+        """
+        Write one row of each environment, over what was there.
+
+        :param rows: Which rows
+        :param obs: ``(n_envs, *shape)``
+        :param next_obs: What followed, ``(n_envs, *shape)``
+        :raises MemoryError: If there is too little memory for all rows.
+        """
+        planes, next_planes = (
+            np.array(part, dtype=self.dtype).reshape(-1, self.n_planes, self.plane_size) for part in (obs, next_obs)
+        )
+        if not self.blocks:
+            # The slots of each row's planes, `slots[0]` of its observation, `slots[1]` of the one that followed.
+            slot_type = np.int32 if 2 * self.n_rows * self.n_planes < 2**31 else np.int64
+            self.slots = zeros((2, self.n_rows, self.n_planes), slot_type)
+            moved_on = max(int(self._moved_on(planes, next_planes).max()), 1)
+            self._grow(math.ceil(self.n_rows * moved_on * (1 + SLACK)))
+            self.uses[0] = np.iinfo(self.uses.dtype).max  # is never free
+        # In this order an interruption loses some slots at worst, but no observation.
+        new = np.stack([self._slots_of(planes), self._slots_of(next_planes)])
+        for slots in new:  # those of one observation differ, those of both need not
+            self.uses[slots] += 1
+        old = self.slots[:, rows].copy()
+        self.slots[:, rows] = new
+        for slots in old:
+            self.uses[slots] -= 1
+            self.free += slots[self.uses[slots] == 0].tolist()
+
+    def at(self, rows: th.Tensor) -> th.Tensor:
+        """The observations of rows, ``(B,)``."""
+        return self._read(self.slots[0], rows)
+
+    def after(self, rows: th.Tensor) -> th.Tensor:
+        """The observations that followed rows, ``(B,)``."""
+        return self._read(self.slots[1], rows)
+
+    def _read(self, column: np.ndarray, rows: th.Tensor) -> th.Tensor:
+        slots = th.from_numpy(column).index_select(0, rows).flatten()
+        blocks = [th.from_numpy(block) for block in self.blocks]
+        if len(blocks) == 1:
+            planes = blocks[0].index_select(0, slots)
+        else:
+            planes, start = th.empty((len(slots), self.plane_size), dtype=blocks[0].dtype), 0
+            for block in blocks:
+                inside = ((slots >= start) & (slots < start + len(block))).nonzero().flatten()
+                planes[inside] = block.index_select(0, slots[inside] - start)
+                start += len(block)
+        return planes.view(len(rows), *self.shape)
+
+    def _moved_on(self, before: np.ndarray, planes: np.ndarray) -> np.ndarray:
+        """By how many planes the observation of each environment moved on; ``n_planes`` where it has nothing in common."""
+        moved_on = np.full(len(planes), self.n_planes)
+        for shift in reversed(self.shifts):
+            same: np.ndarray = (planes[:, : self.n_planes - shift] == before[:, shift:]).all(axis=(1, 2))
+            moved_on[same] = shift
+        return moved_on
+
+    def _slots_of(self, planes: np.ndarray) -> np.ndarray:
+        """Where the planes of each environment, ``(n_envs, n_planes, plane_size)``, are; new ones are stored."""
+        slots = np.zeros(planes.shape[:2], dtype=self.slots.dtype)
+        if self.newest is not None:
+            before, slots_before = self.newest
+            moved_on = self._moved_on(before, planes)
+            for shift in set(moved_on.tolist()):
+                same = moved_on == shift
+                slots[same, : self.n_planes - shift] = slots_before[same, shift:]
+        new = slots == 0
+        slots[new] = self._store(planes[new])
+        self.newest = planes, slots
+        return slots
+
+    def _store(self, planes: np.ndarray) -> np.ndarray:
+        """Write planes, ``(n, plane_size)``, into slots that are free."""
+        n_again = min(len(planes), len(self.free))
+        n_before, self.n_used = self.n_used, self.n_used + len(planes) - n_again
+        slots = np.array(
+            [self.free.pop() for _ in range(n_again)] + list(range(n_before, self.n_used)), dtype=self.slots.dtype
+        )
+        if self.n_used > len(self.uses):
+            self._grow(max(len(self.uses) // 2, self.n_used - len(self.uses)))
+        start = 0
+        for block in self.blocks:
+            inside = (slots >= start) & (slots < start + len(block))
+            block[slots[inside] - start] = planes[inside]
+            start += len(block)
+        return slots
+
+    def _grow(self, n_slots: int) -> None:
+        self.blocks.append(zeros((n_slots, self.plane_size), self.dtype))
+        self.uses = np.concatenate([self.uses, np.zeros(n_slots, dtype=self.uses.dtype)])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Slots that were never used stay out of the file.
+        state, left, used = self.__dict__.copy(), self.n_used, []
+        for block in self.blocks:
+            used.append(block[:left])
+            left = max(left - len(block), 0)
+        return {**state, "blocks": used, "sizes": [len(block) for block in self.blocks]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.blocks = [zeros((size, self.plane_size), self.dtype) for size in self.__dict__.pop("sizes")]
+        for block, used in zip(self.blocks, state["blocks"], strict=True):
+            block[: len(used)] = used

@@ -1,0 +1,177 @@
+"""What the agent collects: a ring of transitions, with each observation stored once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_flow.common.batches import normalize, to_device
+from sb3_flow.common.buffers import Transitions
+from sb3_flow.common.dataset import DatasetError, Observations, OfflineDataset
+from sb3_flow.common.encoders import image_keys
+from sb3_flow.common.frames import as_arrays, join
+from sb3_flow.common.observation_store import ObservationStore, zeros
+from sb3_flow.common.types import Batch, TensorObs
+
+
+class OnlineBuffer(ReplayBuffer):
+    """
+    The ring of transitions that the agent collects: float32 or uint8, allocated when the first one arrives. No observation
+    is stored twice, nor is a frame of a stack, see ``ObservationStore``.
+
+    It is used as Stable-Baselines3's own (``add``, ``sample``, ``size``, saved by ``save_replay_buffer``), for any
+    observation space.
+
+    :param buffer_size: How many transitions it holds
+    :param observation_space: Observation space
+    :param action_space: Action space
+    :param device: Where batches go
+    :param n_envs: Number of environments
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        device: th.device | str = "auto",
+        n_envs: int = 1,
+    ) -> None:
+        # Not the constructor of ReplayBuffer: it allocates everything at once, also when a model is only loaded.
+        BaseBuffer.__init__(self, max(buffer_size // n_envs, 1), observation_space, action_space, device, n_envs)
+        self.optimize_memory_usage, self.handle_timeout_termination = False, True
+        self.allocated = False
+        #: Whether the newest transition of each environment ended its episode.
+        self.newest_done = th.ones(n_envs, dtype=th.bool)
+
+    def _allocate(self, obs: Observations) -> None:
+        n_rows = self.buffer_size * self.n_envs
+        images = image_keys(self.observation_space)
+        self.stores = {}
+        for key, part in _parts(obs).items():
+            dtype = np.uint8 if part.dtype == np.uint8 else np.float32
+            shape = part.shape[1:]
+            self.stores[key] = ObservationStore(n_rows, shape, dtype, shape[0] if key in images else 1)
+        self.action_column = th.from_numpy(zeros((n_rows, self.action_dim), np.float32))
+        flag = th.zeros(n_rows, dtype=th.bool)
+        self.transitions = Transitions(th.zeros(n_rows), flag, flag.clone(), stride=self.n_envs)
+        self.allocated = True
+
+    def add(
+        self,
+        obs: Any,
+        next_obs: Any,
+        action: np.ndarray,
+        reward: np.ndarray,
+        done: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """
+        Add one step of every environment.
+
+        :param obs: Observations, ``(n_envs, *shape)`` or a dictionary of these
+        :param next_obs: What followed (of a finished episode its last observation, not the new one's first)
+        :param action: Actions in [-1, 1], ``(n_envs, action_dim)``
+        :param reward: ``(n_envs,)``
+        :param done: Whether the episode ended, ``(n_envs,)``
+        :param infos: ``TimeLimit.truncated`` in them tells a time limit from a termination.
+        """
+        if not self.allocated:
+            self._allocate(obs)
+        rows = slice(self.pos * self.n_envs, (self.pos + 1) * self.n_envs)
+        next_parts = _parts(next_obs)
+        for key, part in _parts(obs).items():
+            self.stores[key].add(rows, part, next_parts[key])
+        self.action_column[rows] = th.from_numpy(np.asarray(action).reshape(self.n_envs, self.action_dim)).float()
+        done = np.asarray(done, dtype=bool)
+        timeout = np.array([info.get("TimeLimit.truncated", False) for info in infos], dtype=bool)
+        transitions = self.transitions
+        transitions.rewards[rows] = th.from_numpy(np.asarray(reward, dtype=np.float32).reshape(-1))
+        transitions.terminations[rows] = th.from_numpy(done & ~timeout)
+        # Nothing follows the newest row yet, so a trajectory ends there as long as it is the newest.
+        if self.full or self.pos > 0:
+            before = (self.pos - 1) % self.buffer_size
+            previous = slice(before * self.n_envs, (before + 1) * self.n_envs)
+            transitions.ends[previous] = self.newest_done
+        self.newest_done = th.from_numpy(done)
+        transitions.ends[rows] = True
+        self.pos += 1
+        if self.pos == self.buffer_size:
+            self.full, self.pos = True, 0
+
+    def to_dataset(self, unscale_action: Callable[[np.ndarray], np.ndarray]) -> OfflineDataset:
+        """
+        What was collected, as a data set for another model.
+
+        :param unscale_action: From [-1, 1] to the units of the environment, as ``BasePolicy.unscale_action``
+        :return: The data set, with the trajectories of each environment one after the other
+        :raises DatasetError: If nothing was collected yet.
+        """
+        if not self.allocated:
+            raise DatasetError("The replay buffer is empty: collect or add transitions first.")
+        times = (self.pos * self.full + np.arange(self.size())) % self.buffer_size
+        rows = th.from_numpy((times * self.n_envs + np.arange(self.n_envs)[:, None]).reshape(-1))
+        return OfflineDataset(
+            observations=as_arrays(self._observations(rows)),
+            actions=unscale_action(self.action_column[rows].reshape(-1, *(self.action_space.shape or ())).numpy()),
+            rewards=self.transitions.rewards[rows].numpy(),
+            terminations=self.transitions.terminations[rows].numpy(),
+            ends=self.transitions.ends[rows].numpy(),
+            valids=np.ones(len(rows), dtype=bool),
+            next_observations=as_arrays(self._observations(rows, after=True)),
+            name=type(self).__name__,
+        )
+
+    def _observations(self, rows: th.Tensor, after: bool = False) -> TensorObs:
+        """The observations of rows, ``(B,)``, or those that followed."""
+        return join({key: store.after(rows) if after else store.at(rows) for key, store in self.stores.items()})
+
+    def cut(self) -> None:
+        """End the newest trajectories here: the environments were reset without being done."""
+        self.newest_done = th.ones_like(self.newest_done)
+
+    def __len__(self) -> int:
+        """The number of transitions, over all environments."""
+        return self.size() * self.n_envs
+
+    def draw(self, indices: th.Tensor, n_steps: int = 1, gamma: float = 0.99, chunk_length: int = 1) -> Batch:
+        """As ``OfflineBuffer.draw``."""
+        steps = self.transitions.draw(indices, n_steps, gamma, chunk_length)
+        batch = Batch(
+            self._observations(indices),
+            self.action_column[steps.rows[:chunk_length].t()].flatten(start_dim=1),
+            steps.rewards,
+            steps.masks,
+            steps.discounts,
+            self._observations(steps.rows[-1], after=True),
+            steps.valids,
+        )
+        return to_device(batch, self.device)
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
+        """
+        Draw single transitions in the form of Stable-Baselines3, for code that expects its buffers.
+
+        :param batch_size: Number of transitions
+        :param env: Normalises observations and rewards, if given
+        :return: The transitions
+        """
+        batch = normalize(self.draw(th.randint(len(self), (batch_size,))), env)
+        dones = 1.0 - batch.masks
+        return ReplayBufferSamples(
+            batch.observations,  # type: ignore[arg-type]
+            batch.actions,
+            batch.next_observations,  # type: ignore[arg-type]
+            dones[:, None],
+            batch.rewards[:, None],
+        )
+
+
+def _parts(observations: Any) -> dict[str, Any]:
+    """Observations by key; those that are no dictionary have the empty one."""
+    return observations if isinstance(observations, dict) else {"": observations}

@@ -1,0 +1,55 @@
+"""The state of everything random in a run, apart from its environments, which cannot be saved in general."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch as th
+
+if TYPE_CHECKING:
+    from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+
+
+def get_random_state(model: OfflineToOnlineAlgorithm) -> dict[str, Any]:
+    """
+    The state of the global generators and of the action space. That of training, ``model.generator``, is saved by the model.
+
+    :param model: The model that is trained
+    :return: What ``set_random_state`` takes
+    """
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": th.get_rng_state(),
+        "cuda": th.cuda.get_rng_state_all() if model.device.type == "cuda" else [],
+        "action_space": model.action_space.np_random.bit_generator.state,
+    }
+
+
+def set_random_state(model: OfflineToOnlineAlgorithm, state: dict[str, Any]) -> None:
+    """
+    Put the generators back to where they were.
+
+    :param model: The model that is trained
+    :param state: As returned by ``get_random_state``
+    """
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    th.set_rng_state(state["torch"])
+    if model.device.type == "cuda" and len(state["cuda"]) == th.cuda.device_count():
+        th.cuda.set_rng_state_all(state["cuda"])
+    model.action_space.np_random.bit_generator.state = state["action_space"]
+
+
+def seed_from(generator: th.Generator) -> int:
+    """
+    A seed that follows from the state of a generator. It is drawn from a copy, so that nothing else changes.
+
+    :param generator: The generator
+    :return: Seed with room above it for one seed an environment, in [0, 2^31 - 2^16)
+    """
+    twin = th.Generator(generator.device)
+    twin.set_state(generator.get_state())
+    return int(th.randint(2**31 - 2**16, (), generator=twin, device=generator.device))

@@ -1,0 +1,256 @@
+"""Files that are damaged, foreign, or missing: one error says which file, what is wrong with it, and what to do."""
+
+import io
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from conformance.case import AlgorithmCase, parameters, same_parameters
+from conformance.environments import AnySpaces, pendulum, pendulums
+from gymnasium import spaces
+from stable_baselines3 import SAC
+from stable_baselines3.common.buffers import ReplayBuffer
+
+from sb3_flow.common import compact
+
+
+@pytest.fixture
+def saved(algorithm: AlgorithmCase, tmp_path: Path) -> Path:
+    """A good file."""
+    algorithm.make(pendulum()).save(tmp_path / "model")
+    return tmp_path / "model.zip"
+
+
+def rewrite(path: Path, change: Callable[[str, bytes], tuple[str, bytes] | None]) -> None:
+    """Write an archive anew with its parts changed, or left out."""
+    with zipfile.ZipFile(path) as archive:
+        parts = [change(name, archive.read(name)) for name in archive.namelist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for part in parts:
+            if part is not None:
+                archive.writestr(*part)
+
+
+def flip_a_bit(path: Path) -> None:
+    """In the parameters, where PyTorch would not notice."""
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo("policy.pth")
+    content = bytearray(path.read_bytes())
+    content[info.header_offset + info.file_size // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def other_zip(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("letter.txt", "Dear reader")
+
+
+def of_sac(path: Path) -> None:
+    SAC("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, buffer_size=10, device="cpu").save(path)
+
+
+def without_a_layer(path: Path) -> None:
+    def change(name: str, content: bytes) -> tuple[str, bytes]:
+        if name != "policy.pth":
+            return name, content
+        state = th.load(io.BytesIO(content), weights_only=True)
+        state.pop(next(iter(state)))
+        buffer = io.BytesIO()
+        th.save(state, buffer)
+        return name, buffer.getvalue()
+
+    rewrite(path, change)
+
+
+def cut(share: float) -> Callable[[Path], None]:
+    return lambda path: path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])  # type: ignore[func-returns-value]
+
+
+def as_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (lambda path: path.unlink(), FileNotFoundError, "There is no saved model"),
+        (as_folder, ValueError, "is a folder, not a saved model.*`resume` takes folders"),
+        (lambda path: path.write_bytes(b""), ValueError, "is empty"),
+        (lambda path: path.write_text("Dear reader"), ValueError, "is no saved model.*`save` wrote"),
+        (cut(0.999), ValueError, "is damaged.*cut short.*earlier copy"),
+        (cut(0.5), ValueError, "is damaged.*cut short.*earlier copy"),
+        (cut(0.01), ValueError, "is damaged.*cut short.*earlier copy"),
+        (flip_a_bit, ValueError, "is damaged: its part 'policy.pth'"),
+        (other_zip, ValueError, "is a zip archive, but no saved model: it lacks data, policy.pth"),
+        (of_sac, ValueError, r"outside of sb3_flow \(policy in stable_baselines3.sac.policies\).*class that saved it"),
+        (
+            lambda path: rewrite(path, lambda name, content: None if name == "policy.optimizer.pth" else (name, content)),
+            ValueError,
+            "does not fit .*missing",
+        ),
+        (without_a_layer, ValueError, "does not fit .*Missing key"),
+        (
+            lambda path: rewrite(path, lambda name, content: (name, b"{}" if name == "data" else content)),
+            ValueError,
+            "saved by an algorithm outside of sb3_flow",
+        ),
+    ],
+)
+def test_models_that_cannot_be_loaded(
+    algorithm: AlgorithmCase, saved: Path, damage: Callable[[Path], None], error: type[Exception], message: str
+) -> None:
+    """By path, with or without the suffix; and from an open file, where there is one."""
+    damage(saved)
+    for path in (saved, str(saved.with_suffix(""))):
+        with pytest.raises(error, match=message) as raised:
+            algorithm.load(path)
+        assert str(saved) in str(raised.value)
+    if saved.is_file() and saved.stat().st_size:
+        with pytest.raises(error, match=message):
+            algorithm.load(io.BytesIO(saved.read_bytes()))
+
+
+def test_a_policy_of_another_algorithm(algorithm: AlgorithmCase, saved: Path) -> None:
+    """An algorithm whose policies are others refuses the file, before anything is built."""
+
+    class Other(algorithm.cls):  # type: ignore[name-defined, misc]
+        class OtherPolicy(algorithm.cls.policy_aliases["FlowPolicy"]):  # type: ignore[name-defined, misc]
+            pass
+
+        policy_aliases = {"FlowPolicy": OtherPolicy}  # noqa: RUF012
+
+    with pytest.raises(ValueError, match=r"saved by another algorithm.*class that saved it, and not with Other"):
+        Other.load(saved)
+
+
+def test_an_environment_of_other_spaces(algorithm: AlgorithmCase, saved: Path) -> None:
+    """The file, both spaces, and what to pass."""
+    with pytest.raises(ValueError, match=r"model.zip cannot be loaded. Observation spaces.*Pass the environment that it was"):
+        algorithm.load(saved, env=gym.make("MountainCarContinuous-v0"))
+
+
+def test_save_is_atomic(algorithm: AlgorithmCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where saving breaks off, the older file is as it was, and nothing else lies about."""
+    model = algorithm.make(pendulum())
+    model.save(tmp_path / "model")
+    content = (tmp_path / "model.zip").read_bytes()
+
+    def broken(*args: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(th, "save", broken)
+    with pytest.raises(OSError, match="No space left"):
+        model.save(tmp_path / "model")
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["model.zip"]
+    assert (tmp_path / "model.zip").read_bytes() == content
+
+
+def test_where_save_writes(algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """As Stable-Baselines3: a suffix where there is none, folders by need; a link's file, not the link; never a folder."""
+    model = algorithm.make(pendulum())
+    model.save(str(tmp_path / "new" / "folder" / "model"))
+    model.save(tmp_path / "other.name")
+    (tmp_path / "link.zip").symlink_to(tmp_path / "new" / "folder" / "model.zip")
+    model.save(tmp_path / "link")
+    assert (tmp_path / "link.zip").is_symlink()
+    for path in ("new/folder/model.zip", "other.name", "link"):
+        assert same_parameters(parameters(algorithm.load(tmp_path / path)), parameters(model))
+    with pytest.raises(ValueError, match=r"new\.zip is a folder"):
+        (tmp_path / "new.zip").mkdir()
+        model.save(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (lambda path: path.unlink(), FileNotFoundError, "There is no saved replay buffer"),
+        (as_folder, ValueError, "is a folder, not a saved replay buffer"),
+        (lambda path: path.write_bytes(b""), ValueError, "is empty"),
+        (cut(0.5), ValueError, "is no replay buffer, or it is damaged.*save_replay_buffer"),
+        (lambda path: path.write_text("Dear reader"), ValueError, "is no replay buffer, or it is damaged"),
+        (lambda path: path.write_bytes(pickle.dumps({"a": 1})), ValueError, "holds a builtins.dict"),
+    ],
+)
+def test_buffers_that_cannot_be_loaded(
+    online_algorithm: AlgorithmCase, tmp_path: Path, damage: Callable[[Path], None], error: type[Exception], message: str
+) -> None:
+    """As for models; the buffer that the model has stays."""
+    model = online_algorithm.make(pendulum()).learn(15)
+    path = tmp_path / "buffer.pkl"
+    model.save_replay_buffer(path)
+    damage(path)
+    with pytest.raises(error, match=message) as raised:
+        model.load_replay_buffer(tmp_path / "buffer")
+    assert str(path) in str(raised.value)
+    assert len(model.replay_buffer) == 15
+
+
+def test_buffers_of_others(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """Of Stable-Baselines3, of other spaces, of other numbers of environments."""
+    model = online_algorithm.make(pendulum())
+    space = spaces.Box(-1, 1, (3,))
+    with (tmp_path / "sb3.pkl").open("wb") as file:
+        pickle.dump(ReplayBuffer(10, space, space), file)
+    with pytest.raises(ValueError, match=r"stable_baselines3.common.buffers.ReplayBuffer, but.*as `dataset`"):
+        model.load_replay_buffer(tmp_path / "sb3.pkl")
+    for env, message in (
+        (AnySpaces(space, space), "`observation_space`"),
+        (pendulums(2), "`n_envs`: 2, and this model has 1"),
+    ):
+        online_algorithm.make(env).learn(4).save_replay_buffer(tmp_path / "other")
+        with pytest.raises(ValueError, match=message):
+            model.load_replay_buffer(tmp_path / "other")
+
+
+def test_a_replay_buffer_is_saved_as_large_as_it_is_filled(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """Room for a million transitions, 36 MB, takes hardly any in the file, and is there again afterwards."""
+    model = online_algorithm.make(pendulum(), buffer_size=1_000_000).learn(20)
+    model.save_replay_buffer(tmp_path / "buffer")
+    assert (tmp_path / "buffer.pkl").stat().st_size < 500_000
+    content = io.BytesIO()
+    model.save_replay_buffer(content)
+    content.seek(0)
+    for file in (tmp_path / "buffer", content):
+        other = online_algorithm.make(pendulum(), buffer_size=1_000_000)
+        other.load_replay_buffer(file)
+        rows = th.arange(20)
+        for mine, theirs in zip(model.replay_buffer.draw(rows), other.replay_buffer.draw(rows), strict=True):
+            assert th.equal(mine, theirs)
+        assert other.replay_buffer.buffer_size == 1_000_000
+        assert len(other.learn(30, reset_num_timesteps=False).replay_buffer) == 50
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 5, 29_999, 30_000])
+def test_zeros_are_not_written(n_rows: int) -> None:
+    """Arrays and tensors come back bit for bit, of their kind, whichever rows were written."""
+    array = np.zeros((2, 30_000, 7), dtype=np.float32)
+    array[:, :n_rows] = np.random.default_rng(0).normal(size=(2, n_rows, 7))
+    array[0, :3] = -0.0
+    things = {
+        "array": array,
+        "tensor": th.from_numpy(array.copy()),
+        "flags": array > 0,
+        "column": array[:, :, 0],
+        "floats": array.astype(np.float64)[:, ::2],
+        "text": "abc",
+    }
+    file = io.BytesIO()
+    compact.dump(things, file)
+    back = pickle.loads(file.getvalue())
+    for name, thing in things.items():
+        assert type(back[name]) is type(thing)
+        if name != "text":
+            mine, theirs = np.asarray(thing), np.asarray(back[name])
+            assert mine.dtype == theirs.dtype and mine.shape == theirs.shape and mine.tobytes() == theirs.tobytes()
+    back["array"][:] = 1  # it may be written to
+    dense = things["column"].nbytes + things["floats"].nbytes  # these are not contiguous
+    if n_rows <= 5:
+        assert len(file.getvalue()) < dense + 400_000 < array.nbytes + dense

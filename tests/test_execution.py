@@ -1,0 +1,284 @@
+"""Eager, compiled and captured updates give the same numbers; and when the host looks at them."""
+
+import copy
+import math
+import pickle
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from conformance.callbacks import Recorder
+from conformance.case import AlgorithmCase, parameters, same_parameters
+from conformance.environments import collect, pendulum
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.save_util import load_from_zip_file
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.common.execution import Compiled, Execution, evaluate
+from sb3_flow.common.updates import MetricSums
+
+BATCH_SIZE = 16
+
+
+@pytest.fixture
+def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Trace, differentiate and guard as PyTorch's compiler does, and leave out what takes long: writing C++."""
+    monkeypatch.setattr(th, "compile", partial(th.compile, backend="aot_eager"))
+    yield
+    th.compiler.reset()
+
+
+def make(case: AlgorithmCase, **kwargs: Any) -> OfflineToOnlineAlgorithm:
+    return case.make(pendulum(), dataset=collect(pendulum), **kwargs)
+
+
+def assert_same_numbers(case: AlgorithmCase) -> None:
+    """Updates from the same state, eager and compiled, lead to the same parameters."""
+    eager, compiled = make(case), make(case)
+    for model in (eager, compiled):
+        # Adam's first steps are the sign of the gradient, whose rounding would count as much as the gradient itself.
+        model.train(10, BATCH_SIZE)
+    start = parameters(eager)
+    compiled.compile = True
+    for model in (eager, compiled):
+        model.train(10, BATCH_SIZE)
+    assert isinstance(compiled.execution, Compiled) and compiled.execution.function not in (None, evaluate)
+    end = parameters(eager)
+    assert max((end[name] - start[name]).abs().max().item() for name in end) > 1e-3
+    for name, value in parameters(compiled).items():
+        th.testing.assert_close(value, end[name], rtol=1e-4, atol=1e-6)
+    assert compiled._metrics.means() == pytest.approx(eager._metrics.means(), rel=1e-4)
+
+
+# Compiled losses.
+
+
+def test_compiled_updates_are_eager_ones(
+    offline_algorithm: AlgorithmCase, quick_compiler: None, recwarn: pytest.WarningsRecorder
+) -> None:
+    """The compiled losses, and what is logged, are the eager ones; nothing falls back to eager execution."""
+    assert_same_numbers(offline_algorithm)
+    assert [warning for warning in recwarn if "torch.compile" in str(warning.message)] == []
+
+
+@pytest.mark.expensive
+def test_updates_in_compiled_cpp_are_eager_ones(offline_algorithm: AlgorithmCase, recwarn: pytest.WarningsRecorder) -> None:
+    """So it is with PyTorch's default backend, which needs half a minute."""
+    assert_same_numbers(offline_algorithm)
+    assert [warning for warning in recwarn if "torch.compile" in str(warning.message)] == []
+
+
+def test_compiled_once(offline_algorithm: AlgorithmCase, quick_compiler: None, tmp_path: Path) -> None:
+    """Acting, saving, logging and another learning rate do not compile the losses again."""
+    model = make(offline_algorithm, compile=True, learning_rate=lambda left: 1e-3 * left, offline_log_interval=7)
+    model.train(1, BATCH_SIZE)
+    with th.compiler.set_stance("fail_on_recompile"):
+        model.learn(20, callback=[EvalCallback(pendulum(), eval_freq=5, verbose=0), CheckpointCallback(5, str(tmp_path))])
+        model.set_parameters(model.get_parameters())
+        model.train(3, BATCH_SIZE)
+        with pytest.raises(RuntimeError, match="recompil"):
+            model.train(1, BATCH_SIZE + 1)
+
+
+def test_each_model_has_a_compiler_of_its_own(
+    offline_algorithm: AlgorithmCase, quick_compiler: None, recwarn: pytest.WarningsRecorder
+) -> None:
+    """One model's compilations do not use up the number that another one may have."""
+    with th._dynamo.config.patch(recompile_limit=1):
+        for width in (8, 12):
+            make(offline_algorithm, compile=True, policy_kwargs={"net_arch": [width]}).train(1, BATCH_SIZE)
+    assert [warning for warning in recwarn if "torch.compile" in str(warning.message)] == []
+
+
+def test_without_a_compiler(offline_algorithm: AlgorithmCase) -> None:
+    """A machine without a C++ compiler gets one warning, and the numbers of eager execution."""
+    eager, model = make(offline_algorithm), make(offline_algorithm, compile=True)
+    with (
+        th._inductor.config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}),
+        pytest.warns(UserWarning, match=r"executed eagerly.*C\+\+ compiler") as warned,
+    ):
+        model.train(3, BATCH_SIZE)
+    assert len([warning for warning in warned if "executed eagerly" in str(warning.message)]) == 1
+    eager.train(3, BATCH_SIZE)
+    assert same_parameters(parameters(model), parameters(eager))
+
+
+def test_copies_and_files(offline_algorithm: AlgorithmCase, quick_compiler: None, tmp_path: Path) -> None:
+    """A file holds the word only; a copy and a pickle compile anew, and a loaded model trains on as the original does."""
+    model = make(offline_algorithm, compile=True)
+    model.train(3, BATCH_SIZE)
+    model.save(tmp_path / "model")
+    saved = load_from_zip_file(tmp_path / "model.zip")[0]
+    assert saved is not None and saved["compile"] is True
+    assert not any(isinstance(value, Execution) for value in saved.values())
+    loaded = offline_algorithm.load(tmp_path / "model", env=pendulum(), dataset=collect(pendulum))
+    loaded._require_dataset()
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), loaded):
+        assert twin.compile is True
+        assert isinstance(twin.execution, Compiled) and twin.execution.function is None
+    for twin in (model, loaded):
+        twin.train(3, BATCH_SIZE)
+    assert same_parameters(parameters(loaded), parameters(model))
+    assert offline_algorithm.load(tmp_path / "model", compile=False).compile is False
+
+
+# CUDA graphs, where there is no CUDA. Where there is: test_cuda.py.
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"), [("cudagraph", r"needs a CUDA device.*'cpu'.*compile=True"), ("fast", "'fast'; choose False, True")]
+)
+def test_modes_that_are_refused(algorithm: AlgorithmCase, mode: str, message: str) -> None:
+    """When the model is made, and with what to use instead."""
+    with pytest.raises(ValueError, match=message):
+        algorithm.make(pendulum(), compile=mode)
+
+
+def test_a_model_from_a_gpu_acts_anywhere(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """A model that was trained as a CUDA graph is loaded without CUDA; training it says what to change."""
+    model = make(offline_algorithm)
+    model.compile = "cudagraph"
+    model.save(tmp_path / "model")
+    loaded = offline_algorithm.load(tmp_path / "model", env=pendulum(), dataset=collect(pendulum))
+    loaded.predict(np.zeros(3, dtype=np.float32))
+    with pytest.raises(ValueError, match="needs a CUDA device"):
+        loaded.learn(1)
+    loaded.compile = False
+    loaded.learn(1)
+
+
+# When the host looks.
+
+
+class Reads(TorchDispatchMode):
+    """Counts the operators that bring a value of a tensor to the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.overloadpacket in (th.ops.aten._local_scalar_dense, th.ops.aten.nonzero, th.ops.aten.equal):
+            self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def test_an_update_reads_no_value(offline_algorithm: AlgorithmCase) -> None:
+    """No operator of ``train`` waits for a value, so that a GPU is never waited for."""
+    model = make(offline_algorithm)
+    with Reads() as reads:
+        model.train(3, BATCH_SIZE)
+    assert reads.names == []
+    with Reads() as reads:
+        bool(th.ones(()) > 0)
+    assert reads.names == ["aten._local_scalar_dense.default"], "the count counts"
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The losses are looked at as seldom as on a GPU. Holds how many updates each look had before it."""
+    monkeypatch.setattr(OfflineToOnlineAlgorithm, "check_interval", 100)
+    counts: list[int] = []
+    not_finite = MetricSums.not_finite
+
+    def counted(sums: MetricSums) -> list[str]:
+        counts.append(sums.unchecked)
+        return not_finite(sums)
+
+    monkeypatch.setattr(MetricSums, "not_finite", counted)
+    return counts
+
+
+def test_losses_are_looked_at_seldom(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
+    """Every 100 updates, at each line of the log, at the end of ``learn``: not at each timestep."""
+    make(offline_algorithm, offline_log_interval=130).learn(250)
+    assert looks == [100, 30, 100, 20]
+
+
+def test_actions_are_looked_at(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
+    """Whoever acts or saves looks first; without updates in between there is nothing to look at."""
+    model = make(offline_algorithm)
+    model.train(30, BATCH_SIZE)
+    for _ in range(3):
+        model.predict(np.zeros(3, dtype=np.float32))
+    assert looks == [30]
+
+
+class Poison(BaseCallback):
+    """
+    Sets all parameters to NaN right before an update. It must be the last callback, because the others are not to see them.
+
+    :param update: Number of the update
+    """
+
+    def __init__(self, update: int) -> None:
+        super().__init__()
+        self.update = update
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps == self.update - 1:
+            for parameter in self.model.policy.parameters():
+                parameter.data.fill_(math.nan)
+        return True
+
+
+def test_a_loss_that_is_lost_is_found_with_its_place(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
+    """The next look finds it, and says between which updates it happened."""
+    model = make(offline_algorithm)
+    with pytest.raises(ValueError, match=r"One of the updates 101 to 200 is not finite \(.*_loss.*learning rate"):
+        model.learn(1_000, callback=Poison(101))
+    assert model._n_updates == 200
+
+
+def test_at_the_end_of_learn(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
+    """``learn`` does not return lost parameters as if nothing were."""
+    with pytest.raises(ValueError, match="One of the updates 1 to 30 is not finite"):
+        make(offline_algorithm).learn(30, callback=Poison(10))
+
+
+def test_callbacks_save_no_lost_model(offline_algorithm: AlgorithmCase, looks: list[int], tmp_path: Path) -> None:
+    """A checkpoint looks before the model is saved: what is in a file is finite."""
+    model = make(offline_algorithm)
+    with pytest.raises(ValueError, match="Update 10 is not finite"):
+        model.learn(1_000, callback=[CheckpointCallback(1, str(tmp_path)), Poison(10)])
+    assert len(list(tmp_path.glob("*.zip"))) == 9
+
+
+def test_callbacks_evaluate_no_lost_model(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
+    """An environment never sees the actions of a lost policy."""
+    env = Monitor(pendulum())
+    model = make(offline_algorithm)
+    with pytest.raises(ValueError, match="One of the updates 9 to 10 is not finite"):
+        model.learn(1_000, callback=[EvalCallback(env, eval_freq=2, n_eval_episodes=1, verbose=0), Poison(9)])
+    actions = env.get_wrapper_attr("actions")
+    assert len(actions) > 0 and np.isfinite(actions).all()
+
+
+def test_after_a_loss_another_model_takes_over(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
+    """The same object goes on from good parameters."""
+    model = make(offline_algorithm)
+    good = copy.deepcopy(model.get_parameters())
+    with pytest.raises(ValueError, match="is not finite"):
+        model.learn(1_000, callback=Poison(10))
+    model.set_parameters(good)
+    recorder = Recorder()
+    model.learn(120, callback=recorder)
+    assert len(recorder.clock) == 120
+
+
+def test_metrics_that_not_every_update_has() -> None:
+    """Means are over the updates that had the metric."""
+    sums = MetricSums()
+    for value in (1.0, 2.0, 6.0):
+        sums.add(("critic",), th.tensor([value]))
+    sums.add(("critic", "actor"), th.tensor([3.0, 5.0]))
+    assert sums.means() == {"critic": 3.0, "actor": 5.0}
+    assert sums.means() == {}
+    sums.add(("critic", "actor"), th.tensor([1.0, math.inf]))
+    assert (sums.not_finite(), sums.not_finite()) == (["actor"], [])
