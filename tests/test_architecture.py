@@ -17,6 +17,12 @@ PACKAGE = Path(__file__).parents[1] / "sb3_flow"
 TOP = {"__init__", "__main__", "cli", "zoo"}
 #: Rooms that know no algorithm, and what they may import from beside themselves.
 FOUNDATIONS: dict[str, set[str]] = {"common": set(), "datasets": {"common"}, "envs": {"common"}}
+#: Files that extend classes of an optional package, which they therefore import; no other file imports them when it is
+#: imported itself.
+EXTENSIONS: dict[str, set[str]] = {
+    "zoo/experiment.py": {"rl_zoo3", "yaml"},
+    "zoo/hyperparameters.py": {"rl_zoo3"},
+}
 #: Algorithms that are another one plus something, which they then may import.
 EXTENDS: dict[str, set[str]] = {"gfp": {"fql"}}
 #: What the core install has; everything else is imported where it is used.
@@ -80,13 +86,19 @@ def wrong_directions(file: Path, package: Path) -> list[str]:
 
 
 def optional_imports(file: Path, package: Path) -> list[str]:
-    """Imports that run when the file is imported, of packages that the core install does not have."""
-    return [
-        f"{file.relative_to(package.parent).as_posix()}:{node.lineno}: `{module}` is not part of the core install"
-        for node in run_at_import(ast.parse(file.read_text("utf-8")))
-        for module in imported(node, file, package)
-        if module.split(".")[0] not in CORE
-    ]
+    """Imports that run when the file is imported, of packages that the core install does not have, or that need them."""
+    name = file.relative_to(package).as_posix()
+    extends = EXTENSIONS.get(name, set())
+    needy = {f"{package.name}.{path.removesuffix('.py').replace('/', '.')}" for path in EXTENSIONS}
+    found = []
+    for node in run_at_import(ast.parse(file.read_text("utf-8"))):
+        for module in imported(node, file, package):
+            if module.split(".")[0] not in CORE | extends:
+                found.append(f"{package.name}/{name}:{node.lineno}: `{module}` is not part of the core install")
+            names = {f"{module}.{alias.name}" for alias in node.names} if isinstance(node, ast.ImportFrom) else set()
+            for other in ({module} | names) & needy if not extends else ():
+                found.append(f"{package.name}/{name}:{node.lineno}: `{other}` needs more than the core install")
+    return found
 
 
 FILES = [pytest.param(file, id=file.relative_to(PACKAGE).as_posix()) for file in sorted(PACKAGE.rglob("*.py"))]
@@ -100,6 +112,13 @@ def test_arrows_point_down(file: Path) -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_the_core_needs_no_optional_package(file: Path) -> None:
     assert optional_imports(file, PACKAGE) == []
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_extensions_import_what_they_are_allowed_to(name: str) -> None:
+    tree = ast.parse((PACKAGE / name).read_text("utf-8"))
+    modules = {module.split(".")[0] for node in run_at_import(tree) for module in imported(node, PACKAGE / name, PACKAGE)}
+    assert modules >= EXTENSIONS[name]  # or the table says more than it has to
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -174,3 +193,23 @@ def test_an_arrow_down_is_left_alone(tmp_path: Path, name: str, text: str) -> No
 )
 def test_an_optional_package_is_found_where_it_runs_at_import(tmp_path: Path, text: str, found: int) -> None:
     assert len(optional_imports(*write(tmp_path, "common/flow.py", text))) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("zoo/experiment.py", "import yaml\nfrom rl_zoo3.exp_manager import ExperimentManager", 0),
+        ("zoo/experiment.py", "from sb3_flow.zoo.hyperparameters import HyperparameterReader", 0),
+        ("zoo/experiment.py", "import optuna", 1),
+        ("zoo/hyperparameters.py", "import yaml", 1),
+        ("zoo/commands.py", "from rl_zoo3.train import train", 1),
+        ("zoo/commands.py", "from sb3_flow.zoo.experiment import FlowExperimentManager", 1),
+        ("zoo/commands.py", "from sb3_flow.zoo import experiment", 1),
+        ("zoo/commands.py", "from . import experiment", 1),
+        ("zoo/commands.py", "import sb3_flow.zoo.experiment", 1),
+        ("zoo/commands.py", "def f():\n    from sb3_flow.zoo.experiment import FlowExperimentManager", 0),
+        ("fql/experiment.py", "import yaml", 1),
+    ],
+)
+def test_only_extensions_import_optional_packages(tmp_path: Path, name: str, text: str, found: int) -> None:
+    assert len(optional_imports(*write(tmp_path, name, text))) == found

@@ -21,6 +21,7 @@ from sb3_flow.common.batches import normalize
 from sb3_flow.common.buffers import OfflineBuffer
 from sb3_flow.common.dataset import OfflineDataset, read_dataset
 from sb3_flow.common.environments import register_environment, report_success
+from sb3_flow.common.statistics import prepare_vec_normalize
 
 SelfOffline = TypeVar("SelfOffline", bound="OfflineTraining")
 
@@ -33,17 +34,26 @@ class DatasetBuffer(BaseBuffer):
     :param observation_space: Observation space
     :param action_space: Action space
     :param device: Where batches go
+    :param n_steps: Number of steps of the returns
+    :param gamma: Discount factor within them
     """
 
     def __init__(
-        self, data: OfflineDataset, observation_space: spaces.Space[Any], action_space: spaces.Box, device: th.device
+        self,
+        data: OfflineDataset,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        device: th.device,
+        n_steps: int,
+        gamma: float,
     ) -> None:
         self.offline = OfflineBuffer(data, observation_space, action_space, device)
         super().__init__(len(self.offline), observation_space, action_space, device)
         self.full = True
+        self.n_steps, self.gamma = n_steps, gamma
 
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> ReplayBufferSamples:
-        batch = normalize(self.offline.draw(th.as_tensor(batch_inds)), env)
+        batch = normalize(self.offline.draw(th.as_tensor(batch_inds), self.n_steps, self.gamma), env)
         dones = 1.0 - batch.masks
         return ReplayBufferSamples(
             batch.observations,  # type: ignore[arg-type]
@@ -51,6 +61,7 @@ class DatasetBuffer(BaseBuffer):
             batch.next_observations,  # type: ignore[arg-type]
             dones[:, None],
             batch.rewards[:, None],
+            batch.discounts[:, None],
         )
 
 
@@ -67,8 +78,9 @@ class OfflineTraining(OffPolicyAlgorithm):
     def __init__(self, policy: Any, env: GymEnv | str, *args: Any, dataset: Any = None, **kwargs: Any) -> None:
         if isinstance(env, str):
             register_environment(env)
-        # Nothing is collected; the data comes with `learn`.
-        super().__init__(policy, env, *args, **{**kwargs, "buffer_size": 1})
+        # Nothing is collected; the data comes with `learn`. The dictionary is a copy because the base class writes into it.
+        policy_kwargs = dict(kwargs.get("policy_kwargs") or {})
+        super().__init__(policy, env, *args, **{**kwargs, "policy_kwargs": policy_kwargs, "buffer_size": 1})
         self.dataset = dataset
 
     @staticmethod
@@ -96,18 +108,23 @@ class OfflineTraining(OffPolicyAlgorithm):
         :param reset_num_timesteps: Whether the clock starts from zero
         :param progress_bar: Whether to show a progress bar
         :return: The model
-        :raises ValueError: If there is no data set.
+        :raises ValueError: If there is no data set, or it has no rewards.
         """
         if self.dataset is None:
             raise ValueError(f"{type(self).__name__} trains on data: pass `dataset`.")
+        assert self.env is not None and isinstance(self.action_space, spaces.Box)
+        spec = self.env.get_attr("spec", 0)[0]
+        data = read_dataset(self.dataset, None if spec is None else spec.id)
+        if data.rewards is None:
+            raise ValueError(f"{data.name}: it has no rewards, which {type(self).__name__} needs.")
+        if self._vec_normalize_env is not None:
+            prepare_vec_normalize(self._vec_normalize_env, data)
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
         )
-        assert self.env is not None
-        spec = self.env.get_attr("spec", 0)[0]
-        data = read_dataset(self.dataset, None if spec is None else spec.id)
-        assert isinstance(self.action_space, spaces.Box)
-        self.replay_buffer = DatasetBuffer(data, self.observation_space, self.action_space, self.device)  # type: ignore[assignment]
+        self.replay_buffer = DatasetBuffer(  # type: ignore[assignment]
+            data, self.observation_space, self.action_space, self.device, self.n_steps, self.gamma
+        )
         n_envs, dones = self.env.num_envs, np.zeros(self.env.num_envs, dtype=bool)
         infos: list[dict[str, Any]] = [{} for _ in range(n_envs)]
         callback.on_training_start(locals(), globals())

@@ -11,7 +11,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from sb3_flow.common.environments import register_environment
-from sb3_flow.zoo.registration import register
+from sb3_flow.common.optional import require
+from sb3_flow.zoo.arguments import add_defaults, quote_values
+from sb3_flow.zoo.registration import ALGORITHMS, acts_by_sampling, register
 
 Subparsers = Any  # argparse's own class for these is private
 
@@ -23,13 +25,11 @@ class Script(NamedTuple):
     :param module: Its module
     :param function: The function to call; None: the module is run as a script
     :param help: What it does
-    :param extra: The extra of this package that it needs
     """
 
     module: str
     function: str | None
     help: str
-    extra: str = "zoo"
 
 
 #: By the names that they have here; RL Zoo's own names are the same, with underscores.
@@ -37,11 +37,10 @@ SCRIPTS = {
     "train": Script("rl_zoo3.train", "train", "train an agent"),
     "enjoy": Script("rl_zoo3.enjoy", "enjoy", "watch a trained agent, or measure it (--no-render)"),
     "optimize": Script("rl_zoo3.train", "train", "search hyperparameters with Optuna (train -optimize)"),
-    "plot": Script("rl_zoo3.plots.all_plots", "all_plots", "plot evaluations over training, and print a table", "plots"),
-    "plot-train": Script("rl_zoo3.plots.plot_train", "plot_train", "plot training episodes; offline runs have none", "plots"),
-    "plot-from-file": Script("rl_zoo3.plots.plot_from_file", "plot_from_file", "plot what `plot -o` stored", "plots"),
+    "plot": Script("rl_zoo3.plots.all_plots", "all_plots", "plot evaluations over training, and print a table"),
+    "plot-train": Script("rl_zoo3.plots.plot_train", "plot_train", "plot training episodes; offline runs have none"),
+    "plot-from-file": Script("rl_zoo3.plots.plot_from_file", "plot_from_file", "plot what `plot -o` stored"),
     "record-video": Script("rl_zoo3.record_video", None, "record a video of a trained agent"),
-    "record-training": Script("rl_zoo3.record_training", None, "record a video of each checkpoint"),
     "push-to-hub": Script("rl_zoo3.push_to_hub", None, "upload a trained agent to the Hugging Face hub"),
     "load-from-hub": Script("rl_zoo3.load_from_hub", None, "download a trained agent"),
 }
@@ -78,6 +77,8 @@ def run_script(name: str, arguments: list[str]) -> None:
     if ours.env is not None:
         for env_id in ours.env if isinstance(ours.env, list) else [ours.env]:
             register_environment(env_id)
+    arguments = quote_values(arguments, vars(require("rl_zoo3.utils", "zoo", "The command line of RL Zoo")))
+    arguments = add_defaults(name, arguments, [*filter(acts_by_sampling, ALGORITHMS)], ALGORITHMS)
     if name == "optimize":
         arguments = ["-optimize", *arguments]
     script = SCRIPTS[name]
@@ -87,6 +88,10 @@ def run_script(name: str, arguments: list[str]) -> None:
         _function(script, ours)()
     except AssertionError as error:  # how RL Zoo says that a file or folder is missing
         raise ValueError(str(error) or f"{name} failed") from error
+    except KeyError as error:
+        if not name.startswith("plot"):
+            raise
+        raise ValueError(f"Not all of these runs have it in their evaluations.npz: {error}") from error
     finally:
         sys.argv = before
 
@@ -100,6 +105,10 @@ def _parse_ours(name: str, arguments: list[str]) -> tuple[argparse.Namespace, li
     if name == "train":
         group = parser.add_argument_group("beside those of RL Zoo")
         group.add_argument("--run-id", type=int, help="number of the run's folder (default: the next free one)")
+        group.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint, if there is one")
+        group.add_argument(
+            "--checkpoint-freq", type=int, help="timesteps between checkpoints (default: as evaluations; 0: none)"
+        )
         group.add_argument("--eval-heads", nargs="+", default=[], help="other ways to act that are evaluated too: bc_flow")
         if {"-h", "--help"} & set(arguments):
             parser.print_help()
@@ -109,15 +118,24 @@ def _parse_ours(name: str, arguments: list[str]) -> tuple[argparse.Namespace, li
 
 
 def _function(script: Script, ours: argparse.Namespace) -> Callable[[], Any]:
+    if script.module == "rl_zoo3.push_to_hub":
+        _mend_hub()
     if script.function is None:
         return partial(runpy.run_module, script.module, run_name="__main__")
     try:
         module: Any = importlib.import_module(script.module)
     except ModuleNotFoundError as error:
-        raise ImportError(f"This needs the package `{error.name}`: pip install 'sb3_flow[{script.extra}]'") from error
+        raise ImportError(f"This needs the package `{error.name}`: pip install 'sb3_flow[zoo]'") from error
     if script.module == "rl_zoo3.train":
-        options = {key: value for key, value in vars(ours).items() if key in ("run_id", "eval_heads")}
+        options = {key: value for key, value in vars(ours).items() if key != "env"}
         from sb3_flow.zoo.experiment import FlowExperimentManager
 
         module.ExperimentManager = partial(FlowExperimentManager, **options)
     return getattr(module, script.function)  # type: ignore[no-any-return]
+
+
+def _mend_hub() -> None:
+    """RL Zoo 2.9 imports a function that the package for the hub has made private, and that returns another type now."""
+    hub: Any = require("huggingface_sb3.push_to_hub", "zoo", "Uploading an agent")
+    if not hasattr(hub, "generate_metadata"):
+        hub.generate_metadata = lambda *args: hub._generate_metadata(*args).to_dict()

@@ -2,10 +2,12 @@
 
 import difflib
 import inspect
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import sb3_flow
+from sb3_flow.common.optional import require
 
 #: Keys of an entry that RL Zoo takes for itself; all others are arguments of the algorithm.
 ZOO_KEYS = {
@@ -14,18 +16,65 @@ ZOO_KEYS = {
 }
 
 
-def config_path(algorithm: str) -> Path:
+def config_path(name: str) -> Path:
     """
-    Find the configurations of an algorithm.
+    Where a file of configurations lies.
 
-    :param algorithm: Its name, such as ``"fql"``
+    :param name: Its name without the ending: that of an algorithm, such as ``"fql"``, or another one, such as ``"fql_small"``
     :return: The YAML file, which need not exist
     """
     package = Path(sb3_flow.__file__).parent
     installed = package / "zoo_configs"
     # In a checkout they lie at the top, where people look for them.
     folder = installed if installed.is_dir() else package.parent / "zoo_configs"
-    return folder / f"{algorithm}.yml"
+    return folder / f"{name}.yml"
+
+
+def find_config(config: str | None, algorithm: str) -> str | None:
+    """
+    Find the configurations of a run.
+
+    :param config: What ``--conf-file`` says: a file of ours by its name, or else what RL Zoo understands
+    :param algorithm: Name of the algorithm, whose own file is taken where ``config`` is None
+    :return: What RL Zoo is to read; None: its own file
+    """
+    path = config_path(algorithm if config is None else config)
+    return str(path) if path.is_file() else config
+
+
+def no_such_config(config: str) -> ValueError:
+    """
+    :param config: What ``--conf-file`` said
+    :return: The error to raise where nothing is found by it
+    """
+    ours = ", ".join(sorted(file.stem for file in config_path("").parent.glob("*.yml")))
+    return ValueError(
+        f"--conf-file {config} does not exist. It takes a YAML or Python file with an entry per environment, a Python module, "
+        f"or one of ours: {ours}."
+    )
+
+
+def read_entries(path: str) -> dict[str, Any]:
+    """
+    Read a file of configurations.
+
+    :param path: A YAML file
+    :return: An entry per environment, and perhaps ``default``
+    :raises ValueError: If it is missing, is not valid YAML, or does not have a dictionary per environment.
+    """
+    yaml = require("yaml", "zoo", "Reading a configuration")
+    try:
+        entries = yaml.safe_load(Path(path).read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise no_such_config(path) from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(entries, dict):
+        raise ValueError(f"{path} has no entries; expected a dictionary of settings per environment.")
+    for name, entry in entries.items():
+        if not isinstance(entry, dict):
+            raise ValueError(f"{path}, entry {name!r}: expected a dictionary of settings, found {entry!r}.")
+    return entries
 
 
 def arguments_of(cls: type) -> set[str]:
@@ -46,28 +95,48 @@ def arguments_of(cls: type) -> set[str]:
     return names
 
 
-def check_entry(entry: dict[str, Any], cls: type, entry_name: str, source: str, overridden: set[str]) -> None:
+def policy_arguments(cls: type, policy: Any) -> set[str] | None:
     """
-    Refuse keys that neither RL Zoo nor the algorithm knows.
+    What ``policy_kwargs`` may have.
+
+    :param cls: The algorithm
+    :param policy: Its policy, as a configuration names it
+    :return: The names; None for a policy that is not one of the algorithm's own
+    """
+    aliases: dict[str, type] = getattr(cls, "policy_aliases", {})
+    return arguments_of(aliases[policy]) if policy in aliases else None
+
+
+def check_keys(given: Iterable[str], known: set[str], owner: str, place: str, prefix: str = "") -> None:
+    """
+    Refuse keys that nobody understands.
+
+    :param given: The keys
+    :param known: Those that are understood
+    :param owner: Whose they are, for the message
+    :param place: Where they were given, for the message
+    :param prefix: What precedes a key, for the message
+    :raises ValueError: It names the key, where it stands, and what may have been meant.
+    """
+    for key in given:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean `{prefix}{close[0]}`?" if close else f"it takes: {', '.join(sorted(known))}."
+            raise ValueError(f"{place}: {owner} has no `{prefix}{key}`; {hint}")
+
+
+def check_entry(entry: dict[str, Any], cls: type, place: Callable[[str], str]) -> None:
+    """
+    Refuse an entry with keys that neither RL Zoo nor the algorithm knows, or without those that RL Zoo needs.
 
     :param entry: The hyperparameters
     :param cls: The algorithm
-    :param entry_name: Name of the entry, for the message
-    :param source: Where the entry was read, for the message
-    :param overridden: Keys that came from the command line
+    :param place: From a key to where it was given, for the message
     :raises ValueError: It names the key, where it stands, and what may have been meant.
     """
     known = ZOO_KEYS | {name for name in arguments_of(cls) if not name.startswith("_")}
-    policy_kwargs = entry.get("policy_kwargs")
-    groups = [(entry, known, "")]
-    if isinstance(policy_kwargs, dict) and entry.get("policy") in getattr(cls, "policy_aliases", {}):
-        policy = cls.policy_aliases[entry["policy"]]  # type: ignore[attr-defined]
-        groups.append((policy_kwargs, arguments_of(policy), "policy_kwargs."))
-    for values, names, prefix in groups:
-        for key in values.keys() - names:
-            place = "-params" if (prefix.rstrip(".") or key) in overridden else f"{source}, entry {entry_name!r}"
-            close = difflib.get_close_matches(key, names, n=1)
-            hint = f"did you mean `{prefix}{close[0]}`?" if close else f"it takes: {', '.join(sorted(names))}."
-            raise ValueError(f"{place}: {cls.__name__} has no `{prefix}{key}`; {hint}")
-    if "policy" not in entry:
-        raise ValueError(f'{source}, entry {entry_name!r}: `policy` is missing; write `policy: "FlowPolicy"`.')
+    for key in entry:
+        check_keys([key], known, cls.__name__, place(key))
+    for key, example in (("policy", '"FlowPolicy"'), ("n_timesteps", "1000000")):
+        if key not in entry:
+            raise ValueError(f"{place(key)}: `{key}` is missing; write `{key}: {example}`.")

@@ -1,78 +1,125 @@
 """RL Zoo's experiment manager, as flow policies and offline data need it. Imported only where RL Zoo is."""
 
-from collections import OrderedDict
+import time
 from pathlib import Path
 from typing import Any
 
 import yaml
-from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.utils import ALGOS, get_latest_run_id
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_flow.common.environments import needs_success_report
+from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.common.checkpoints import TrainingCheckpoint, latest_checkpoint
 from sb3_flow.zoo.callbacks import HeadEvalCallback
-from sb3_flow.zoo.configs import check_entry, config_path
-from sb3_flow.zoo.registration import ALGORITHMS
-
-REPORT_SUCCESS = "sb3_flow.common.environments.report_success"
+from sb3_flow.zoo.hyperparameters import HyperparameterReader
+from sb3_flow.zoo.system import describe_system
 
 
-class FlowExperimentManager(ExperimentManager):
+class FlowExperimentManager(HyperparameterReader):
     """
-    Reads our configurations, checks their keys, and reports success rates. Other algorithms are left as they are.
+    Reads our configurations, evaluates every head, and goes on with runs that were stopped. Other algorithms are left as
+    they are.
 
-    Our algorithms are evaluated as their papers do it, by sampled actions.
-
-    :param args: As RL Zoo's, like all arguments but these:
-    :param run_id: Number of the run's folder, ``<log folder>/<algorithm>/<environment>_<run_id>``; None: the next free one
+    :param args: As those of ``HyperparameterReader``, like all arguments but these:
+    :param run_id: Number of the run's folder, ``<log folder>/<algorithm>/<environment>_<run_id>``; None: the next free one,
+        or, to be resumed, the latest
+    :param resume: Whether to go on from the run's last checkpoint, if there is one
+    :param checkpoint_freq: Timesteps between two checkpoints to resume from, 0 for none; None: as between evaluations
     :param eval_heads: Ways to act, beside the usual one, that are evaluated too; the results go to
         ``<log folder>/<algorithm>-<head>/``, as if it were another algorithm.
     """
 
     def __init__(
-        self, *args: Any, run_id: int | None = None, eval_heads: tuple[str, ...] = (), config: str | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        run_id: int | None = None,
+        resume: bool = False,
+        checkpoint_freq: int | None = None,
+        eval_heads: tuple[str, ...] = (),
+        **kwargs: Any,
     ) -> None:
-        algorithm = kwargs["algo"] if "algo" in kwargs else args[1]
-        if config is None and algorithm in ALGORITHMS:
-            config = str(config_path(algorithm))
-        super().__init__(*args, **{**kwargs, "config": config})
+        super().__init__(*args, **kwargs)
         self.eval_heads = eval_heads
+        self.resumable = issubclass(ALGOS[self.algo], OfflineToOnlineAlgorithm) and not self.optimize_hyperparameters
+        if checkpoint_freq is None:
+            checkpoint_freq = self.eval_freq if self.eval_freq > 0 else 25_000
+        self.checkpoint_freq = checkpoint_freq
+        if resume and not self.resumable:
+            print(f"{self.algo} writes no checkpoints to resume from: a run that has not finished starts anew.")
+        if run_id is None and resume:
+            run_id = get_latest_run_id(self.log_path, self.env_name) or None
         if run_id is not None:
             self.save_path = str(Path(self.log_path) / f"{self.env_name}_{run_id}")
             self.params_path = f"{self.save_path}/{self.env_name}"
-        if algorithm in ALGORITHMS:
-            self.deterministic_eval = False
+        self.finished = Path(self.save_path, f"{self.env_name}.zip").is_file()
+        self.resuming = resume and self.resumable and latest_checkpoint(self.save_path) is not None
+        if self.resuming:
+            self._take_seed()
+        elif run_id is not None and not resume and Path(self.params_path).exists():
+            raise ValueError(f"{self.save_path} has a run already: add --resume to go on with it, or take another --run-id.")
+
+    def _take_seed(self) -> None:
+        """The seed of the run that is resumed: environments and evaluations go on as they would have."""
+        arguments = Path(self.params_path) / "args.yml"
+        if arguments.is_file():
+            self.seed = yaml.load(arguments.read_text("utf-8"), yaml.UnsafeLoader)["seed"]
+            set_random_seed(self.seed)
+
+    def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
+        """As RL Zoo does, but nothing for a run that has finished, and the last checkpoint for one that is resumed."""
+        if self.finished:
+            print(f"{self.save_path} has finished: nothing to do.")
+            return None, {}  # type: ignore[return-value] # RL Zoo trains no model where there is none
+        if self.resuming:
+            self.continue_training = True
+            self.monitor_kwargs = {**self.monitor_kwargs, "override_existing": False}
+        return super().setup_experiment()
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As RL Zoo does, with errors that name the file and the key."""
-        try:
-            hyperparams, saved = super().read_hyperparameters()
-        except yaml.YAMLError as error:
-            raise ValueError(f"{self.config} is not valid YAML: {error}") from error
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"{self.config} does not exist; --conf-file takes a YAML file with an entry per environment."
-            ) from error
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                f"--conf-file {self.config}: it must end in .yml, .yaml or .py, or be a Python module."
-            ) from error
-        entry_name = self.env_name.gym_id
-        if self.algo in ALGORITHMS:
-            check_entry(saved, ALGORITHMS[self.algo], entry_name, self.config, set(self.custom_hyperparams or ()))
-        if needs_success_report(entry_name):
-            # In the saved configuration too, so that whatever reads it later wraps the environment alike.
-            wrappers = hyperparams.get("env_wrapper") or []
-            wrappers = [REPORT_SUCCESS, *(wrappers if isinstance(wrappers, list) else [wrappers])]
-            hyperparams = {**hyperparams, "env_wrapper": wrappers}
-            saved = OrderedDict(sorted({**saved, "env_wrapper": wrappers}.items()))
+        """As ``HyperparameterReader`` does; a run is resumed with what it was started with."""
+        hyperparams, saved = super().read_hyperparameters()
+        self._refuse_other_settings(saved)
         return hyperparams, saved
 
-    def create_callbacks(self) -> None:
-        """As RL Zoo does, and one more evaluation for each of ``eval_heads``."""
-        super().create_callbacks()  # type: ignore[no-untyped-call]
-        if not any(isinstance(callback, EvalCallback) for callback in self.callbacks):
+    def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
+        if not self.resuming:
+            return super()._load_pretrained_agent(hyperparams, env)
+        print(f"Going on from {latest_checkpoint(self.save_path)}")
+        algorithm: Any = ALGOS[self.algo]
+        model: BaseAlgorithm = algorithm.resume(
+            self.save_path, env, device=self.device, verbose=self.verbose, tensorboard_log=self.tensorboard_log
+        )
+        return model
+
+    def _refuse_other_settings(self, saved: dict[str, Any]) -> None:
+        """A run is resumed with the settings that it has; other ones would be ignored."""
+        config = Path(self.params_path) / "config.yml"
+        if not (self.resuming and config.is_file()):
             return
-        for head in self.eval_heads:
+        before = yaml.load(config.read_text("utf-8"), yaml.UnsafeLoader)
+        changed = [key for key in {**before, **saved} if before.get(key) != saved.get(key)]
+        if changed:
+            key = changed[0]
+            raise ValueError(
+                f"{self.save_path} was started with `{key}: {before.get(key)}`, and would be resumed with `{key}: "
+                f"{saved.get(key)}`. Give the same settings, or start another run."
+            )
+
+    def learn(self, model: BaseAlgorithm) -> None:
+        """As RL Zoo does; what the run was made with, and how long it took, is written to ``system.yml``."""
+        start = time.monotonic()
+        super().learn(model)
+        system = {**describe_system(), "seconds": round(time.monotonic() - start)}
+        (Path(self.params_path) / "system.yml").write_text(yaml.safe_dump(system, sort_keys=False), "utf-8")
+
+    def create_callbacks(self) -> None:
+        """As RL Zoo does, with one more evaluation for each of ``eval_heads``, and checkpoints to resume from."""
+        super().create_callbacks()  # type: ignore[no-untyped-call]
+        evaluates = any(isinstance(callback, EvalCallback) for callback in self.callbacks)
+        for head in self.eval_heads if evaluates else ():
             folder = Path(self.log_folder) / f"{self.algo}-{head}" / Path(self.save_path).name
             self.callbacks.append(
                 HeadEvalCallback(
@@ -84,3 +131,6 @@ class FlowExperimentManager(ExperimentManager):
                     deterministic=self.deterministic_eval,
                 )
             )
+        if self.resumable and self.checkpoint_freq > 0:
+            # The last one, so that a checkpoint has the evaluations of its timestep.
+            self.callbacks.append(TrainingCheckpoint(self.save_path, save_freq=max(self.checkpoint_freq // self.n_envs, 1)))

@@ -61,9 +61,10 @@ def _suggest_common(trial: Any) -> Parameters:
 
 def _suggest_fql(trial: Any) -> Parameters:
     """The paper tuned alpha first of all, and took gamma and the target's aggregation by domain."""
-    # The scale of alpha is that of the rewards, unless the loss is normalised. RL Zoo keeps the configuration there.
-    normalized = trial.study.user_attrs.get("normalize_q_loss") == "True"
-    low, high = (0.03, 10.0) if normalized else (3.0, 1000.0)
+    # The scale of alpha is that of the rewards, unless the loss is normalised: the paper's grids end at 1000, on Adroit at
+    # 30000. RL Zoo keeps the configuration there, as text.
+    normalized = trial.study.user_attrs.get("normalize_q_loss", "False") not in ("False", "0")
+    low, high = (0.03, 10.0) if normalized else (3.0, 30_000.0)
     return {
         "alpha": trial.suggest_float("alpha", low, high, log=True),
         "q_agg": trial.suggest_categorical("q_agg", ["mean", "min"]),

@@ -1,0 +1,114 @@
+"""What runs left behind: RL Zoo's tree of folders, read into scores."""
+
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """
+    The evaluations of one run.
+
+    :param algorithm: The folder's name, such as ``"fql"``; with settings, ``"setting/fql"``
+    :param env: Environment id
+    :param run_id: Number of the run
+    :param timesteps: When it was evaluated, ``(n_evaluations,)``
+    :param scores: A score for each episode, ``(n_evaluations, n_episodes)``
+    :param metric: ``"success rate"`` or ``"return"``
+    :param config: The hyperparameters, if they were kept
+    :param system: Versions, hardware and seconds, if they were kept
+    :param last: How many evaluations at the end make the final score
+    """
+
+    algorithm: str
+    env: str
+    run_id: int
+    timesteps: np.ndarray
+    scores: np.ndarray
+    metric: str
+    config: dict[str, Any]
+    system: dict[str, Any]
+    last: int = 1
+
+    @property
+    def curve(self) -> np.ndarray:
+        """Mean score of each evaluation, ``(n_evaluations,)``."""
+        means: np.ndarray = self.scores.mean(axis=1)
+        return means
+
+    @property
+    def final(self) -> float:
+        """Mean score of the last evaluations."""
+        return float(self.curve[-self.last :].mean())
+
+
+def read_runs(folder: str | Path, last: int = 1) -> list[RunScores]:
+    """
+    Read every run below a folder.
+
+    :param folder: A log folder of RL Zoo, or of a sweep
+    :param last: How many evaluations at the end make the final score, at least 1; the paper of FQL takes 3
+    :return: The runs, sorted by environment, algorithm and number
+    :raises FileNotFoundError: If there is none.
+    :raises ValueError: If a file is damaged; it names the file.
+    """
+    if last < 1:
+        raise ValueError(f"The final score is the mean over the last {last} evaluations; it must be at least 1.")
+    root = Path(folder)
+    runs = [_read_run(root, file, last) for file in sorted(root.glob("**/evaluations.npz"))]
+    if not runs:
+        raise FileNotFoundError(
+            f"{root} has no run with evaluations: expected {root}/ALGORITHM/ENVIRONMENT_NUMBER/evaluations.npz."
+        )
+    return sorted(runs, key=lambda run: (run.env, run.algorithm, run.run_id))
+
+
+def _read_run(root: Path, file: Path, last: int) -> RunScores:
+    import yaml
+
+    env, _, number = file.parent.name.rpartition("_")
+    if not number.isdigit():
+        raise ValueError(f"{file}: its folder should be named ENVIRONMENT_NUMBER, as RL Zoo does.")
+    try:
+        with np.load(file) as arrays:
+            metric = "success rate" if "successes" in arrays else "return"
+            scores = arrays["successes" if "successes" in arrays else "results"].astype(float)
+            timesteps = arrays["timesteps"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file} is damaged, or was not written by an evaluation: {error}") from error
+
+    def read(name: str) -> dict[str, Any]:
+        path = file.parent / env / name
+        # RL Zoo writes an OrderedDict, which only the loader for trusted files reads; these are the user's own.
+        return dict(yaml.load(path.read_text("utf-8"), yaml.UnsafeLoader)) if path.is_file() else {}
+
+    return RunScores(
+        algorithm=file.parent.parent.relative_to(root).as_posix(),
+        env=env,
+        run_id=int(number),
+        timesteps=timesteps,
+        scores=scores,
+        metric=metric,
+        config=read("config.yml"),
+        system=read("system.yml"),
+        last=last,
+    )
+
+
+def matrix(runs: Iterable[RunScores], algorithm: str, envs: list[str]) -> np.ndarray:
+    """
+    The final scores of an algorithm.
+
+    :param runs: All runs
+    :param algorithm: Its name
+    :param envs: Environments
+    :return: Of each seed and environment, ``(n_seeds, n_envs)``, cut to the seeds that every environment has
+    """
+    columns = [[run.final for run in runs if run.algorithm == algorithm and run.env == env] for env in envs]
+    n_seeds = min(len(column) for column in columns)
+    return np.array([column[:n_seeds] for column in columns]).T

@@ -1,0 +1,186 @@
+"""The command ``sb3-flow report``: a page with a table and learning curves, made of ``evaluations.npz`` alone."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sb3_flow.common.optional import require
+from sb3_flow.zoo.evaluations import RunScores, matrix, read_runs
+
+#: Resamples of the bootstrap, and its seed.
+RESAMPLES, SEED = 2_000, 0
+
+
+def add_commands(subparsers: Any) -> None:
+    """
+    Add the command to a parser.
+
+    :param subparsers: What ``add_subparsers`` returned
+    """
+    command = subparsers.add_parser(
+        "report",
+        help="make a page of results from runs: table, intervals, learning curves",
+        description="Read every evaluations.npz below a folder, as RL Zoo and `sb3-flow sweep` write them, and make README.md "
+        "and learning_curves.png there.",
+    )
+    command.add_argument("folder", type=Path, help="a log folder of RL Zoo, or the output of a sweep")
+    command.add_argument("--title", default="Results")
+    command.add_argument("--introduction", type=Path, metavar="FILE.md", help="text to put before the table")
+    command.add_argument(
+        "--last", type=int, default=1, metavar="N", help="score: mean over the last N evaluations (default: 1)"
+    )
+    command.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    runs = read_runs(options.folder, options.last)
+    introduction = options.introduction.read_text("utf-8").strip() if options.introduction else ""
+    page = options.folder / "README.md"
+    page.write_text(make_page(runs, options.title, introduction), "utf-8")
+    print(f"Wrote {page}")
+    picture = plot_curves(runs, options.folder / "learning_curves.png")
+    print(f"Wrote {picture}")
+
+
+def make_page(runs: list[RunScores], title: str, introduction: str = "") -> str:
+    """
+    Make the page.
+
+    :param runs: All runs
+    :param title: Its title
+    :param introduction: Text before the table
+    :return: Markdown
+    """
+    parts = [f"# {title}", introduction, *_table(runs), *_aggregate(runs), "![Learning curves](learning_curves.png)"]
+    parts += [*_each_seed(runs), *_conditions(runs)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def interval(scores: np.ndarray) -> tuple[float, float, float]:
+    """
+    The interquartile mean, and its 95 % interval by a bootstrap stratified over tasks (Agarwal et al., 2021).
+
+    :param scores: ``(n_seeds, n_tasks)``
+    :return: Interquartile mean, lower and upper bound
+    """
+    library = require("rliable.library", "plots", "The report")
+    metrics = require("rliable.metrics", "plots", "The report")
+    points, bounds = library.get_interval_estimates(
+        {"": scores},
+        lambda values: np.array([metrics.aggregate_iqm(values)]),
+        reps=RESAMPLES,
+        random_state=np.random.RandomState(SEED),
+    )
+    return float(points[""][0]), float(bounds[""][0][0]), float(bounds[""][1][0])
+
+
+def _names(runs: list[RunScores]) -> tuple[list[str], list[str]]:
+    return list(dict.fromkeys(run.env for run in runs)), sorted({run.algorithm for run in runs})
+
+
+def _format(values: tuple[float, ...], metric: str) -> str:
+    texts = [f"{value:.2f}" if metric == "success rate" else f"{value:,.0f}" for value in values]
+    return texts[0] if len(texts) == 1 else f"{texts[0]} ({texts[1]} to {texts[2]})"
+
+
+def _rows(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _table(runs: list[RunScores]) -> list[str]:
+    envs, algorithms = _names(runs)
+    rows = []
+    for env in envs:
+        metric = next(run.metric for run in runs if run.env == env)
+        row = [f"`{env}`", metric]
+        for algorithm in algorithms:
+            scores = matrix(runs, algorithm, [env])
+            row.append(_format(interval(scores), metric) if scores.size else "")
+        rows.append(row)
+    evaluations = "last evaluation" if runs[0].last == 1 else f"last {runs[0].last} evaluations"
+    note = f"Score of the {evaluations}: interquartile mean over seeds, and in brackets its 95 % bootstrap interval."
+    return ["## Scores", note, _rows(["task", "score", *algorithms], rows)]
+
+
+def _aggregate(runs: list[RunScores]) -> list[str]:
+    """Over all tasks with success rates; returns of different tasks have no common scale."""
+    envs, algorithms = _names([run for run in runs if run.metric == "success rate"])
+    if len(envs) < 2:
+        return []
+    rows = []
+    for algorithm in algorithms:
+        if all(any(run.env == env and run.algorithm == algorithm for run in runs) for env in envs):
+            scores = matrix(runs, algorithm, envs)
+            rows.append([algorithm, _format(interval(scores), "success rate"), str(len(scores)), str(len(envs))])
+    return ["Over all tasks with success rates:", _rows(["algorithm", "interquartile mean", "seeds", "tasks"], rows)]
+
+
+def _each_seed(runs: list[RunScores]) -> list[str]:
+    rows = []
+    for run in runs:
+        seconds = run.system.get("seconds")
+        rows.append(
+            [
+                f"`{run.env}`",
+                run.algorithm,
+                str(run.run_id),
+                f"{int(run.timesteps[-1]):,}",
+                str(run.scores.shape[1]),
+                _format((run.final,), run.metric),
+                "" if seconds is None else f"{seconds:,}",
+            ]
+        )
+    return ["## Each run", _rows(["task", "algorithm", "run", "updates or steps", "episodes", "score", "seconds"], rows)]
+
+
+def _conditions(runs: list[RunScores]) -> list[str]:
+    """Versions and hardware; where runs differ, all values are given."""
+    values: dict[str, list[str]] = {}
+    for run in runs:
+        for key, value in run.system.items():
+            if key != "seconds" and str(value) not in values.setdefault(key, []):
+                values[key].append(str(value))
+    if not values:
+        return []
+    return ["## Made with", _rows(["", ""], [[key, "; ".join(known)] for key, known in values.items()])]
+
+
+def plot_curves(runs: list[RunScores], path: Path) -> Path:
+    """
+    Draw the learning curves: the mean over seeds, and a band from the lowest to the highest.
+
+    :param runs: All runs
+    :param path: The picture
+    :return: The picture
+    """
+    figure_module = require("matplotlib.figure", "plots", "The report")
+    envs, algorithms = _names(runs)
+    columns = min(len(envs), 2)
+    n_rows = -(-len(envs) // columns)
+    figure = figure_module.Figure(figsize=(4.5 * columns, 3.2 * n_rows), layout="constrained")
+    panels = figure.subplots(n_rows, columns, squeeze=False).flatten()
+    for axes, env in zip(panels, envs, strict=False):
+        for number, algorithm in enumerate(algorithms):
+            group = [run for run in runs if run.env == env and run.algorithm == algorithm]
+            if not group:
+                continue
+            n = min(len(run.curve) for run in group)
+            curves = np.array([run.curve[:n] for run in group])
+            timesteps = group[0].timesteps[:n]
+            axes.plot(timesteps, curves.mean(axis=0), label=algorithm, color=f"C{number}", marker="o", markersize=3)
+            axes.fill_between(timesteps, curves.min(axis=0), curves.max(axis=0), color=f"C{number}", alpha=0.15, linewidth=0)
+        axes.set(title=env, xlabel="updates", ylabel=next(run.metric for run in runs if run.env == env))
+        if axes.get_ylabel() == "success rate":
+            axes.set_ylim(-0.03, 1.03)
+        axes.grid(alpha=0.3)
+    for axes in panels[len(envs) :]:
+        axes.set_visible(False)
+    handles = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
+    figure.savefig(path, dpi=120)
+    return path

@@ -1,0 +1,198 @@
+"""
+What a worker of a sweep does: one training in a process of its own, watched until it ends.
+
+Ray gets this file by value. It imports nothing but the standard library, so that a worker does not load PyTorch only to wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+#: Written by the sweep into the folder of each run: its command, and whether it has finished.
+RECORD = "sweep.json"
+#: What a run has printed, over all its attempts.
+LOG = "log.txt"
+#: Held by the training for as long as it lives.
+LOCK = "sweep.lock"
+#: How long a training may take to stop, and the rest of one that was killed to vanish, in seconds.
+PATIENCE = 20.0
+#: How arguments begin that may change between two starts of a run: where and with how much, but not what is computed.
+MAY_CHANGE = ("--resume", "--log-folder=", "--num-threads=", "--device=", "--log-interval=")
+
+
+class BusyError(RuntimeError):
+    """Another process trains in the folder of a run."""
+
+
+def supervise(folder: str, command: Sequence[str], cwd: str, threads: int, sweep: str) -> int:
+    """
+    Train a run from where it is, and record it when it has finished.
+
+    :param folder: The folder of the run
+    :param command: The command line after ``sb3-flow``
+    :param cwd: Where to run it; a relative ``folder`` is meant from there, too
+    :param threads: Number of threads
+    :param sweep: Name of this start of the sweep, for the record
+    :return: Exit code of the training: 0 if the run has finished; negative: the signal that killed it
+    :raises BusyError: If another process trains in the folder.
+    """
+    path = Path(cwd, folder)
+    path.mkdir(parents=True, exist_ok=True)
+    with locked(path / LOCK) as lock, (path / LOG).open("ab") as log:
+        if is_finished(path):
+            return 0  # by another sweep, while this one waited
+        record = {"command": list(command), "finished": False, "sweep": sweep, "host": socket.gethostname()}
+        write_record(path, record)
+        start = time.time()
+        log.write(f"\n==== {time.strftime('%Y-%m-%d %H:%M:%S')} on {record['host']}: sb3-flow {' '.join(command)}\n".encode())
+        log.flush()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sb3_flow.zoo", *command],
+            cwd=cwd,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # the terminal's Ctrl-C is ours to handle: RL Zoo takes it for the end of a run
+            pass_fds=() if lock is None else (lock,),
+            preexec_fn=_dying_with(os.getpid()) if os.name == "posix" else None,
+        )
+        try:
+            write_record(path, {**record, "pid": process.pid})
+            code = _wait(process)
+        finally:
+            _stop(process)
+        if code == 0:
+            write_record(path, {**record, "finished": True, "seconds": round(time.time() - start, 1)})
+        return code
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """
+    Read what a sweep wrote of a run.
+
+    :param folder: The folder of the run
+    :return: The record; None if there is none
+    :raises ValueError: If it cannot be understood.
+    """
+    try:
+        record = json.loads((folder / RECORD).read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{folder / RECORD} is damaged ({error}); move the folder away.") from error
+    if not isinstance(record, dict) or not isinstance(record.get("command"), list):
+        raise ValueError(f"{folder / RECORD} was not written by a sweep; move it away.")
+    return record
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """
+    Write the record of a run, which is either the old or the new one whatever happens meanwhile.
+
+    :param folder: The folder of the run
+    :param record: Its content
+    """
+    temporary = folder / f"{RECORD}.{os.getpid()}"
+    with temporary.open("w", encoding="utf-8") as stream:
+        json.dump(record, stream, indent=2)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(folder / RECORD)
+
+
+def is_finished(folder: Path) -> bool:
+    """
+    Whether the run in a folder has finished.
+
+    :param folder: The folder of the run
+    :return: True only after its training has ended with exit code 0
+    """
+    record = read_record(folder)
+    return record is not None and bool(record.get("finished"))
+
+
+def what_is_computed(command: Sequence[str]) -> list[str]:
+    """
+    The part of a command that results depend on.
+
+    :param command: The command line of a run
+    :return: Its arguments, without those that may change between two starts
+    """
+    return [argument for argument in command if not argument.startswith(MAY_CHANGE)]
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[int | None]:
+    """
+    Hold the lock of a run; a process that inherits it goes on holding it.
+
+    :param path: The lock's file
+    :return: Its descriptor; None on systems without such locks
+    :raises BusyError: If somebody else holds it for longer than the rest of a killed run needs to vanish.
+    """
+    if sys.platform == "win32":
+        yield None
+        return
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise BusyError(f"Another process trains in {path.parent}; let it finish, or stop it.") from None
+                time.sleep(0.2)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    while True:
+        try:
+            return process.wait(timeout=0.5)  # not forever: Ray stops a task by an exception between two instructions
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a training that still runs, with all processes that it started."""
+    if process.poll() is not None:
+        return
+    group = process.pid  # it leads a session of its own
+    for stop in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, stop)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=PATIENCE / 2)
+            return
+
+
+def _dying_with(parent: int) -> Any:
+    """What a training does first of all: see that it dies with its worker, and that signals reach it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def prepare() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if sys.platform == "linux":
+            libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+            if os.getppid() != parent:
+                os._exit(1)
+
+    return prepare

@@ -1,0 +1,306 @@
+"""The command ``sb3-flow sweep``: a table of runs, by Ray."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sb3_flow.common.checkpoints import latest_checkpoint
+from sb3_flow.common.optional import require
+from sb3_flow.zoo import supervisor
+from sb3_flow.zoo.configs import ZOO_KEYS, arguments_of
+from sb3_flow.zoo.grid import Run, expand, read_sweep
+from sb3_flow.zoo.registration import register
+from sb3_flow.zoo.sweep_display import Display, State, last_lines
+
+Subparsers = Any  # argparse's own class for these is private
+
+#: How often the sweep looks at its runs, in seconds.
+INTERVAL = 1.0
+#: Ray reads these when it is imported or started: no reports home, devices are left alone where a run asks for none,
+#: trainings have the priority that they have elsewhere, and patience, because they keep all cores busy.
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_health_check_timeout_ms": "60000",
+    "RAY_health_check_failure_threshold": "10",
+}
+#: How often to try to start Ray: it gives up by itself after 30 seconds, which are short on a busy machine.
+START_ATTEMPTS = 4
+#: Nothing goes through Ray's object store; this is about the least that it takes, in bytes.
+OBJECT_STORE = 100 * 1024**2
+
+
+def add_commands(subparsers: Subparsers) -> None:
+    """
+    Add the command to a parser.
+
+    :param subparsers: What ``add_subparsers`` returned
+    """
+    command = subparsers.add_parser(
+        "sweep",
+        help="run a table of algorithms, tasks and seeds",
+        description="Run all algorithms of a file on all its tasks with all its seeds. Started again, it skips what has "
+        "finished and resumes the rest.",
+    )
+    command.add_argument("file", type=Path, metavar="FILE.yml", help="what to run; docs/sweeps.md says how to write it")
+    command.add_argument("--output", type=Path, help="folder for the results, instead of the file's")
+    command.add_argument("--address", help="address of a Ray cluster (default: this machine's cores)")
+    command.add_argument("--dry-run", action="store_true", help="print the runs' commands; start nothing")
+    command.add_argument("--cpus-per-run", type=_positive, metavar="N", help="cores and threads of each run")
+    command.add_argument("--gpus-per-run", type=_not_negative, metavar="N", help="GPUs of each run; 0.5: two share one")
+    command.add_argument("--max-retries", type=int, default=3, metavar="N", help="new starts after crashes (default: 3)")
+    command.set_defaults(run=_run)
+
+
+def _positive(text: str) -> float:
+    if float(text) <= 0:
+        raise argparse.ArgumentTypeError("it must be above 0")
+    return float(text)
+
+
+def _not_negative(text: str) -> float:
+    if float(text) < 0:
+        raise argparse.ArgumentTypeError("it must not be negative")
+    return float(text)
+
+
+def _run(options: argparse.Namespace) -> None:
+    runs = list_runs(options.file, options.output, options.cpus_per_run, options.gpus_per_run)
+    finished = check_folders(runs)
+    if options.dry_run:
+        print(f"# {len(runs)} runs, {len(finished)} of them finished")
+        for run in runs:
+            print(f"# {run}\n{'# finished: ' if run in finished else ''}{run.shell}")
+        return
+    failed = Sweep(runs, finished, options.max_retries).run(options.address)
+    for state in failed:
+        print(f"\nFailed: {state.run}: {state.message}\n  {state.run.folder / supervisor.LOG} ends with", file=sys.stderr)
+        print("\n".join(f"  | {line}" for line in last_lines(state.run.folder, 15)), file=sys.stderr)
+    if failed:
+        print(f"\n{len(failed)} of {len(runs)} runs failed. The same command starts them again.", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def list_runs(file: Path, output: Path | None = None, cpus: float | None = None, gpus: float | None = None) -> list[Run]:
+    """
+    List the runs of a file, for all algorithms that RL Zoo and this package have.
+
+    :param file: The file of a sweep
+    :param output: Where results go, instead of what the file says
+    :param cpus: Cores of each run, instead of what the file says
+    :param gpus: GPUs of each run, instead of what the file says
+    :return: The runs
+    :raises ValueError: If something is wrong in the file.
+    :raises ImportError: If RL Zoo is not installed.
+    """
+    register()
+    algorithms = require("rl_zoo3.utils", "zoo", "A sweep").ALGOS
+    hyperparameters = {
+        name: ZOO_KEYS | {key for key in arguments_of(cls) if not key.startswith("_")} for name, cls in algorithms.items()
+    }
+    return expand(read_sweep(file), file, hyperparameters, output, cpus, gpus)
+
+
+def check_folders(runs: Sequence[Run]) -> set[Run]:
+    """
+    See what is there already, before anything starts.
+
+    :param runs: The runs
+    :return: Those that have finished
+    :raises ValueError: If the folder of a run holds something else than that run.
+    """
+    finished = set()
+    for run in runs:
+        record = supervisor.read_record(run.folder)
+        if record is None:
+            others = {path.name for path in run.folder.glob("*")} - {supervisor.LOCK, supervisor.LOG}
+            if others:
+                raise ValueError(f"{run.folder} holds results that no sweep made; move them away, or give another --output.")
+            continue
+        then, now = (supervisor.what_is_computed(command) for command in (record["command"], run.command))
+        if then != now and (record.get("finished") or has_results(run.folder)):
+            before = " ".join(argument for argument in then if argument not in now) or "nothing of this"
+            after = " ".join(argument for argument in now if argument not in then) or "nothing of this"
+            raise ValueError(
+                f"{run.folder} was made with other settings: it has {before}, and now it would have {after}. "
+                "Move it away, or give another --output."
+            )
+        if record.get("finished"):
+            finished.add(run)
+    return finished
+
+
+def has_results(folder: Path) -> bool:
+    """
+    Whether a run has got so far that its settings matter; one that failed at once may be started with better ones.
+
+    :param folder: The folder of the run
+    :return: True from its first evaluation or checkpoint on
+    """
+    return (folder / "evaluations.npz").exists() or latest_checkpoint(folder) is not None
+
+
+class Sweep:
+    """
+    Starts runs, watches them and starts again what crashed.
+
+    :param runs: The runs
+    :param finished: Those of them to skip
+    :param max_retries: How often a run that crashed is started again
+    """
+
+    def __init__(self, runs: Sequence[Run], finished: set[Run], max_retries: int = 3) -> None:
+        self.states = [State(run, "done" if run in finished else "waiting") for run in runs]
+        self.max_retries = max_retries
+        self.name = uuid.uuid4().hex
+        self.display = Display(self.states)
+        self.pending: dict[Any, State] = {}
+
+    def run(self, address: str | None = None) -> list[State]:
+        """
+        Run until all have finished or failed. An interrupt stops all trainings first.
+
+        :param address: Address of a Ray cluster; None: a Ray of its own on this machine, which ends with the sweep
+        :return: The states of the runs that failed
+        :raises ImportError: If Ray is not installed.
+        :raises ValueError: If a run asks for more than this machine has.
+        """
+        waiting = [state for state in self.states if state.status == "waiting"]
+        if waiting:
+            ray = start_ray(address)
+            before = signal.signal(signal.SIGTERM, _interrupt)
+            try:
+                if address is None:
+                    check_resources([state.run for state in waiting], ray.cluster_resources())
+                with self.display:
+                    self._run(ray, waiting)
+            finally:
+                signal.signal(signal.SIGTERM, before)
+                self._stop(ray)
+        else:
+            print(self.display.summary())
+        return [state for state in self.states if state.status == "failed"]
+
+    def _run(self, ray: Any, waiting: Sequence[State]) -> None:
+        ray.cloudpickle.register_pickle_by_value(supervisor)
+        task = ray.remote(supervisor.supervise)
+        for state in waiting:
+            self._submit(task, state)
+        while self.pending:
+            ready, _ = ray.wait(list(self.pending), num_returns=len(self.pending), timeout=INTERVAL)
+            for reference in ready:
+                self._collect(ray, task, reference)
+            for state in self.pending.values():
+                if state.status == "waiting" and (supervisor.read_record(state.run.folder) or {}).get(
+                    "sweep"
+                ) == self._name_of(state):
+                    state.status = "running"
+                    self.display.say(f"started: {state.run}")
+            self.display.update()
+
+    def _name_of(self, state: State) -> str:
+        return f"{self.name}-{state.attempts}"
+
+    def _submit(self, task: Any, state: State) -> None:
+        state.status = "waiting"
+        state.attempts += 1
+        run = state.run
+        resources = {"num_cpus": run.cpus, "num_gpus": run.gpus, "max_retries": 0, "name": str(run)}
+        threads = max(1, int(run.cpus))
+        reference = task.options(**resources).remote(str(run.folder), run.command, os.getcwd(), threads, self._name_of(state))
+        self.pending[reference] = state
+
+    def _collect(self, ray: Any, task: Any, reference: Any) -> None:
+        """Take the result of a task that has ended."""
+        state = self.pending.pop(reference)
+        crashed = True
+        try:
+            code = ray.get(reference)
+            state.message = f"the training ended with exit code {code}"
+            if code < 0:
+                state.message = f"the training was killed by {signal.Signals(-code).name}"
+            crashed = code < 0
+        except ray.exceptions.RayTaskError as error:
+            code, crashed = 1, False
+            state.message = str(error.cause)
+        except ray.exceptions.RayError as error:
+            code = 1
+            state.message = f"the worker crashed ({type(error).__name__})"
+        if code == 0:
+            state.status = "done"
+            self.display.say(f"done: {state.run}")
+        elif crashed and state.attempts <= self.max_retries:
+            self.display.say(f"again: {state.run}: {state.message}; it goes on from its last checkpoint")
+            self._submit(task, state)
+        else:
+            state.status = "failed"
+            self.display.say(f"failed: {state.run}: {state.message}")
+
+    def _stop(self, ray: Any) -> None:
+        """Stop what still runs, and the Ray that was started here."""
+        try:
+            if self.pending:
+                print("Stopping. The same command goes on from the last checkpoints.", file=sys.stderr, flush=True)
+                for reference in self.pending:
+                    ray.cancel(reference)
+                ray.wait(list(self.pending), num_returns=len(self.pending), timeout=supervisor.PATIENCE)
+        finally:
+            ray.shutdown()
+
+
+def start_ray(address: str | None) -> Any:
+    """
+    Start Ray on this machine, or connect to a cluster, without Ray's own output.
+
+    :param address: Address of the cluster; None: this machine
+    :return: The module ``ray``
+    :raises ImportError: If Ray is not installed.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    ray = require("ray", "sweep", "`sb3-flow sweep`")
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is not None:
+        ray.init(address=address, **quiet)
+        return ray
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            # "local": never a cluster that happens to run here.
+            ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE, **quiet)
+            break
+        except Exception as error:  # Ray has no class for this one
+            ray.shutdown()
+            if attempt == START_ATTEMPTS or "timed out" not in str(error):
+                raise
+            print(f"Ray did not start in time on this busy machine; trying again ({error})", file=sys.stderr, flush=True)
+    return ray
+
+
+def check_resources(runs: Sequence[Run], available: Mapping[str, float]) -> None:
+    """
+    Refuse runs that would wait for ever.
+
+    :param runs: The runs
+    :param available: What there is, by Ray's names
+    :raises ValueError: If a run asks for more.
+    """
+    for run in runs:
+        for name, wanted in (("CPU", run.cpus), ("GPU", run.gpus)):
+            there = available.get(name, 0)
+            if wanted > there:
+                option = f"--{name.lower()}s-per-run"
+                raise ValueError(f"{run} asks for {wanted:g} {name}s; this machine has {there:g}. Lower {option}.")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

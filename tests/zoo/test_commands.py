@@ -1,0 +1,498 @@
+"""The scripts of RL Zoo with our algorithms, from training to a picture, for real and in small."""
+
+import contextlib
+import io
+import os
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import yaml
+from conformance.environments import collect, maze
+
+from sb3_flow import FQL
+from sb3_flow.cli import main
+from sb3_flow.common.updates import FlowAlgorithm
+from sb3_flow.zoo.arguments import add_defaults, quote_values
+from sb3_flow.zoo.commands import SCRIPTS
+from sb3_flow.zoo.search import FQL_SPACE
+
+pytest.importorskip("rl_zoo3")
+pytest.importorskip("ogbench")
+optuna = pytest.importorskip("optuna")
+
+MAZE = "pointmaze-medium-singletask-task1-v0"
+PENDULUM = "Pendulum-v1"
+ROOT = Path(__file__).parents[2]
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def run(*arguments: object, folder: Path | None = None) -> Result:
+    """Run a command in this process, from a folder."""
+    out, err, before = io.StringIO(), io.StringIO(), Path.cwd()
+    os.chdir(folder or before)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main([str(argument) for argument in arguments])
+    except SystemExit as error:
+        code = int(error.code or 0)
+    finally:
+        os.chdir(before)
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def succeed(*arguments: object, folder: Path | None = None) -> str:
+    result = run(*arguments, folder=folder)
+    assert result.code == 0, result.err
+    return result.out
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, damaged data, and configurations that make everything small."""
+    folder = tmp_path_factory.mktemp("zoo")
+    data = collect(maze, rows=200)
+    np.savez(folder / "data.npz", **data)
+    np.savez(folder / "huge.npz", **{**data, "rewards": np.full(200, 1e30)})
+    small = {"policy": "FlowPolicy", "batch_size": 16, "flow_steps": 2, "policy_kwargs": {"net_arch": [16]}}
+    entries = {
+        MAZE: {**small, "n_timesteps": 60, "dataset": str(folder / "data.npz")},
+        PENDULUM: {**small, "n_timesteps": 80, "learning_starts": 20},
+    }
+    (folder / "small.yml").write_text(yaml.safe_dump(entries), "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def train(room: Path) -> Callable[..., str]:
+    """Train in small: ``train(env, *further arguments)``."""
+
+    def call(env: str, *arguments: object) -> str:
+        options = ["--algo", "fql", "--env", env, "--conf-file", "small.yml", "--device", "cpu", "--seed", 1]
+        options += ["--env-kwargs", "max_episode_steps:20", "--num-threads", 1, "--verbose", 0]
+        return succeed(*arguments[:1], *options, *arguments[1:], folder=room)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def offline(room: Path, train: Callable[..., str]) -> Path:
+    """The folder of an offline run on the maze."""
+    train(MAZE, "train", "--eval-freq", 20, "--eval-episodes", 2, "--eval-heads", "bc_flow")
+    return room / "logs" / "fql" / f"{MAZE}_1"
+
+
+@pytest.fixture(scope="module")
+def online(room: Path, train: Callable[..., str]) -> Path:
+    """The folder of an online run on the pendulum."""
+    train(PENDULUM, "train", "--eval-freq", 40, "--eval-episodes", 2, "--eval-heads", "bc_flow", "--save-freq", 40)
+    return room / "logs" / "fql" / f"{PENDULUM}_1"
+
+
+@pytest.fixture(scope="module")
+def study(room: Path, train: Callable[..., str]) -> Any:
+    """A study of two trials; its log and the models of its trials are beside it."""
+    trials = ["--n-trials", 2, "--n-evaluations", 2, "--eval-episodes", 1, "--optimization-log-path", "trials"]
+    train(MAZE, "optimize", *trials, "--study-name", "maze", "--storage", "study.log", "--no-optim-plots")
+    return load_study(room)
+
+
+def load_study(room: Path, name: str = "maze", file: str = "study.log") -> Any:
+    backend = optuna.storages.journal.JournalFileBackend(str(room / file))
+    return optuna.load_study(study_name=name, storage=optuna.storages.JournalStorage(backend))
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    env = re.sub(r"_\d+$", "", folder.name)
+    loaded: dict[str, Any] = yaml.load((folder / env / "config.yml").read_text("utf-8"), yaml.UnsafeLoader)
+    return loaded
+
+
+# Training.
+
+
+def test_an_offline_run_has_success_rates(offline: Path, room: Path) -> None:
+    evaluations = np.load(offline / "evaluations.npz")
+    assert evaluations["timesteps"].tolist() == [20, 40, 60]
+    assert evaluations["successes"].shape == evaluations["results"].shape == (3, 2)
+    assert (offline / f"{MAZE}.zip").is_file() and (offline / "best_model.zip").is_file()
+    config = config_of(offline)
+    assert config["dataset"] == str(room / "data.npz") and config["policy_kwargs"] == {"net_arch": [16]}
+    assert FQL.load(offline / f"{MAZE}.zip", device="cpu").n_offline_updates == 60
+
+
+def test_an_online_run_collects(online: Path) -> None:
+    model = FQL.load(online / f"{PENDULUM}.zip", device="cpu")
+    assert (model.n_env_steps, model.n_offline_updates) == (80, 0)
+    assert "successes" not in np.load(online / "evaluations.npz")
+    assert len((online / "0.monitor.csv").read_text("utf-8").splitlines()) == 2 + 4  # episodes of 20 steps
+
+
+def test_heads_are_evaluated_as_algorithms_of_their_own(online: Path, offline: Path) -> None:
+    for folder in (online, offline):
+        heads = np.load(folder.parents[1] / "fql-bc_flow" / folder.name / "evaluations.npz")
+        usual = np.load(folder / "evaluations.npz")
+        assert heads["timesteps"].tolist() == usual["timesteps"].tolist()
+    head = np.load(online.parents[1] / "fql-bc_flow" / online.name / "evaluations.npz")["results"]
+    assert not np.allclose(head, np.load(online / "evaluations.npz")["results"])
+
+
+def test_data_is_named_on_the_command_line(room: Path, train: Callable[..., str]) -> None:
+    options = ["--eval-freq", -1, "-n", 2, "--checkpoint-freq", 0, "--run-id", 9]
+    train(MAZE, "train", *options, "-params", f"dataset:{room / 'data.npz'}", "q_agg:min", "alpha:7", "learning_rate:lin_1e-4")
+    config = config_of(room / "logs" / "fql" / f"{MAZE}_9")
+    assert (config["q_agg"], config["alpha"], config["learning_rate"]) == ("min", 7, "lin_1e-4")
+
+
+@pytest.mark.parametrize("name", ["td3_offline", "sac_offline"])
+def test_baselines_train_on_named_data(room: Path, name: str) -> None:
+    options = ["--algo", name, "--env", MAZE, "-n", 5, "--eval-freq", 5, "--eval-episodes", 1, "--env-kwargs"]
+    settings = ["dataset:data.npz", "policy_kwargs:dict(net_arch=[16])", "batch_size:8"]
+    succeed("train", *options, "max_episode_steps:20", "-params", *settings, "--device", "cpu", folder=room)
+    assert np.load(room / "logs" / name / f"{MAZE}_1" / "evaluations.npz")["successes"].shape == (1, 1)
+
+
+def test_our_files_are_found_by_name(tmp_path: Path) -> None:
+    arguments = ["train", "--algo", "fql", "--env", MAZE, "--conf-file", "fql_small", "-params", "dataset:nothing.npz"]
+    result = run(*arguments, folder=tmp_path)
+    assert result.code == 2 and "nothing.npz" in result.err
+    assert "zoo_configs/fql_small.yml" in result.out.replace(os.sep, "/") and "('n_steps', 20)" in result.out
+
+
+# Acting.
+
+
+@pytest.fixture
+def acted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """Whether actions were deterministic, one entry for each call of ``predict``."""
+    seen: list[bool] = []
+    predict = FlowAlgorithm.predict
+
+    def watched(
+        model: Any, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> Any:
+        seen.append(deterministic)
+        return predict(model, observation, state, episode_start, deterministic)
+
+    monkeypatch.setattr(FlowAlgorithm, "predict", watched)
+    yield seen
+
+
+def test_enjoy_acts_as_training_evaluated(offline: Path, room: Path, acted: list[bool]) -> None:
+    options = ["--algo", "fql", "--env", MAZE, "--exp-id", 1, "-n", 40, "--no-render", "--device", "cpu"]
+    out = succeed("enjoy", *options, folder=room)  # the folder is where `train` writes
+    assert "2 Episodes" in out and re.search(r"Success rate: \d+\.\d+%", out)
+    assert acted == [False] * 40
+    acted.clear()
+    succeed("enjoy", *options, "--deterministic", "-f", "logs", "--load-best", folder=room)
+    assert acted == [True] * 40
+
+
+def test_enjoy_checkpoints_of_an_online_run(online: Path, room: Path) -> None:
+    options = ["--algo", "fql", "--env", PENDULUM, "-n", 20, "--no-render", "--device", "cpu"]
+    assert "rl_model_40_steps.zip" in succeed("enjoy", *options, "--load-checkpoint", 40, folder=room)
+    assert "Mean reward" in succeed("enjoy", *options, folder=room)
+
+
+class Drawn(gym.Env):
+    """Renders without a display: a picture that gets brighter."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.time = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.time += 1
+        return np.zeros(2, np.float32), 0.0, False, self.time >= 10, {}
+
+    def render(self) -> np.ndarray:
+        return np.full((32, 32, 3), 20 * self.time, np.uint8)
+
+
+def test_a_video_is_recorded(room: Path, acted: list[bool]) -> None:
+    pytest.importorskip("moviepy")
+    gym.register("Drawn-v0", Drawn)
+    try:
+        (room / "drawn.yml").write_text((room / "small.yml").read_text("utf-8").replace(PENDULUM, "Drawn-v0"), "utf-8")
+        options = ["--algo", "fql", "--env", "Drawn-v0"]
+        training = ["--conf-file", "drawn.yml", "-n", 5, "--eval-freq", -1, "--device", "cpu"]
+        succeed("train", *options, *training, folder=room)
+        succeed("record-video", *options, "-n", 12, "-o", "videos", "--no-render", folder=room)
+    finally:
+        del gym.registry["Drawn-v0"]
+    (video,) = (room / "videos").glob("*.mp4")
+    assert b"ftyp" in video.read_bytes()[:16]  # how such a file begins
+    assert acted == [False] * 12
+
+
+# Hyperparameters.
+
+
+def test_a_trial_is_trained_again_with_what_it_had(study: Any, room: Path, train: Callable[..., str]) -> None:
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
+    for trial in study.trials:
+        expected = FQL_SPACE.convert(trial.params)
+        options = ["--study-name", "maze", "--storage", "study.log", "--trial-id", trial.number]
+        train(MAZE, "train", *options, "-n", 2, "--eval-freq", -1, "--run-id", 20 + trial.number)
+        folder = room / "logs" / "fql" / f"{MAZE}_{20 + trial.number}"
+        assert {key: config_of(folder)[key] for key in expected} == expected
+        # The model of the trial itself, which the study kept, and the one that was trained again.
+        for path in (room / "trials" / f"trial_{trial.number}" / "best_model.zip", folder / f"{MAZE}.zip"):
+            model = FQL.load(path, device="cpu")
+            trained = {key: getattr(model, key) for key in expected if key not in ("learning_rate", "flow_steps")}
+            assert trained == {key: expected[key] for key in trained}
+            assert model.policy.flow_steps == expected["flow_steps"]
+            assert model.lr_schedule(1.0) == pytest.approx(expected["learning_rate"])
+            assert model.policy.net_arch == [16]  # the search leaves policy_kwargs alone
+
+
+def test_a_trial_that_is_not_finite_is_pruned(study: Any, room: Path, train: Callable[..., str]) -> None:
+    before = len(study.trials)
+    options = ["--n-trials", 2, "--study-name", "maze", "--storage", "study.log", "--no-optim-plots"]
+    out = train(MAZE, "optimize", *options, "-params", f"dataset:{room / 'huge.npz'}")
+    states = [trial.state.name for trial in load_study(room).trials]
+    assert states[before:] == ["PRUNED", "PRUNED"]
+    assert out.count("is not finite") == 2
+
+
+def test_processes_share_a_study(room: Path) -> None:
+    command = [sys.executable, "-m", "sb3_flow.zoo", "optimize", "--algo", "fql", "--env", MAZE, "--conf-file", "small.yml"]
+    command += ["--n-trials", "2", "--n-evaluations", "1", "--eval-episodes", "1", "-n", "20", "--study-name", "shared"]
+    command += ["--storage", "shared.log", "--no-optim-plots", "--env-kwargs", "max_episode_steps:20", "--device", "cpu"]
+    workers = [
+        subprocess.Popen(command, cwd=room, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    assert [worker.wait() for worker in workers] == [0, 0]
+    trials = load_study(room, "shared", "shared.log").trials
+    assert [trial.number for trial in trials] == [0, 1, 2, 3]
+    assert all(trial.state.is_finished() for trial in trials)
+    assert load_study(room, "shared", "shared.log").user_attrs["flow_steps"] == "2"
+
+
+# Pictures.
+
+
+def test_success_rates_are_plotted(offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    for algorithm, rates in (("fql", [0.0, 0.5, 1.0]), ("fql-bc_flow", [0.0, 0.0, 0.5])):
+        run_folder = tmp_path / "logs" / algorithm / f"{MAZE}_1"
+        run_folder.mkdir(parents=True)
+        arrays = dict(np.load(offline.parents[1] / algorithm / offline.name / "evaluations.npz"))
+        arrays["successes"] = np.array([[rate == 1, rate >= 0.5] for rate in rates])
+        np.savez(run_folder / "evaluations.npz", **arrays)
+    options = ["-a", "fql", "fql-bc_flow", "-e", MAZE, "-f", "logs", "--no-display", "--no-million"]
+    out = succeed("plot", *options, "-k", "successes", "-o", "results", folder=tmp_path)
+    assert "FQL-BC_FLOW" in out
+    curves = pickle.loads((tmp_path / "results.pkl").read_bytes())[MAZE]
+    assert curves["FQL-logs"]["mean"].tolist() == [0.0, 0.5, 1.0]
+    assert curves["FQL-BC_FLOW-logs"]["mean"].tolist() == [0.0, 0.0, 0.5]
+    wrong = run("plot", *options, "-k", "nothing", folder=tmp_path)
+    assert wrong.code == 2 and "nothing" in wrong.err
+    import matplotlib.pyplot as plt
+
+    figures = plt.get_fignums()
+    plt.close("all")
+    assert figures  # there was something to show
+
+
+# What goes wrong.
+
+
+ENTRY = "{policy: FlowPolicy, n_timesteps: 5"
+WRONG = [
+    (["--env", PENDULUM, "-params", "alhpa:1"], "", ["-params: FQL has no `alhpa`", "did you mean `alpha`?"]),
+    (["--env", PENDULUM], f"{PENDULUM}: {ENTRY}, bacth_size: 3}}", ["conf.yml, entry 'Pendulum-v1'", "`batch_size`?"]),
+    (["--env", PENDULUM], f"default: {ENTRY}, bacth_size: 3}}", ["conf.yml, entry 'default'", "`batch_size`?"]),
+    (["--env", PENDULUM], f"{PENDULUM}: {ENTRY}, zzz: 3}}", ["FQL has no `zzz`; it takes: ", "alpha, b"]),
+    (["--env", PENDULUM], f"{PENDULUM}: {ENTRY}, policy_kwargs: {{net_arhc: [8]}}}}", ["`policy_kwargs.net_arch`?"]),
+    (["--env", PENDULUM], f"{PENDULUM}: {ENTRY}, policy_kwargs: 'dict(net_arhc=[8])'}}", ["`policy_kwargs.net_arch`?"]),
+    (["--env", PENDULUM, "-params", "policy_kwargs:dict(n_critic=3)"], "", ["-params: ", "`policy_kwargs.n_critics`?"]),
+    (["--env", PENDULUM], f"{PENDULUM}: {ENTRY}, policy_kwargs: 'dict(a=nothing)'}}", ["'nothing' is not defined", "in YAML"]),
+    (["--env", PENDULUM], f"{PENDULUM}: {{n_timesteps: 5}}", ["conf.yml, entry 'Pendulum-v1'", "`policy` is missing"]),
+    (["--env", PENDULUM, "-n", "5"], f"{PENDULUM}: {{policy: FlowPolicy}}", ["`n_timesteps` is missing"]),
+    (["--env", PENDULUM], "a: [b", ["conf.yml is not valid YAML", "line 1"]),
+    (["--env", PENDULUM], "- a", ["conf.yml has no entries"]),
+    (["--env", PENDULUM], f"{PENDULUM}: 3", ["conf.yml, entry 'Pendulum-v1'", "found 3"]),
+    (["--env", PENDULUM], "Other-v0: {policy: FlowPolicy}", ["Hyperparameters not found", "conf.yml"]),
+    (["--env", PENDULUM, "--conf-file", "absent.yml"], "", ["--conf-file absent.yml does not exist", "fql_small"]),
+    (["--env", PENDULUM, "--conf-file", "fql_smal"], "", ["--conf-file fql_smal does not exist", "fql_small"]),
+    (["--env", "Pendulun-v1"], "", ["Pendulun-v1 not found", "Pendulum-v1"]),
+    (["--env", MAZE, "-params", "dataset:absent.npz"], "", ["absent.npz"]),
+    (["--env", MAZE, "-params", "dataset:pointmaze-medium-stitch-v0"], "", ["sb3-flow datasets collect pointmaze-medium"]),
+    (["--env", PENDULUM, "-params", "alpha"], "", ["-params alpha: expected NAME:VALUE"]),
+    (["--env", PENDULUM, "--trial-id", "0"], "", ["--storage and --study-name"]),
+    (["--env", PENDULUM, "--trial-id", "7", "--study-name", "a", "--storage", "no.log"], "", ["no trial 7", "'a'"]),
+    (["--env", PENDULUM, "-n", "2", "--eval-heads", "nothing"], "", ["nothing", "bc_flow"]),
+    (["--env", PENDULUM, "--algo", "nothing"], "", ["invalid choice: 'nothing'", "fql"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "conf", "messages"), WRONG)
+def test_what_is_wrong_is_said(
+    arguments: list[str], conf: str, messages: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OGBENCH_DATA_DIR", str(tmp_path))
+    options = [] if "--algo" in arguments else ["--algo", "fql"]
+    if conf:
+        (tmp_path / "conf.yml").write_text(conf, "utf-8")
+        options += ["--conf-file", "conf.yml"]
+    result = run("train", *options, *arguments, "--device", "cpu", folder=tmp_path)
+    assert result.code == 2
+    for message in messages:
+        assert message in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["enjoy", "--algo", "fql", "--env", PENDULUM, "-f", "absent"], "absent/fql"),
+        (["enjoy", "--algo", "fql", "--env", PENDULUM], "logs/fql"),
+        (["optimize", "--algo", "td3_offline", "--env", PENDULUM], "td3_offline has no search space"),
+        (["push-to-hub", "--algo", "fql", "--env", PENDULUM, "-f", "logs"], "-orga"),
+        (["push-to-hub", "--algo", "fql", "--env", PENDULUM, "-f", "logs", "-orga", "nobody"], "logs/fql"),
+    ],
+)
+def test_what_is_missing_is_said(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = run(*arguments, folder=tmp_path)
+    assert result.code == 2 and message in result.err.replace(os.sep, "/") and "Traceback" not in result.err
+
+
+def test_a_card_for_the_hub_is_written(tmp_path: Path) -> None:
+    run("push-to-hub", "--help")  # mends what RL Zoo imports
+    from rl_zoo3.push_to_hub import generate_model_card, save_model_card
+
+    card, metadata = generate_model_card("fql", "FQL", "nobody", PENDULUM, -150.0, 3.0, {"alpha": 1.0}, {})
+    save_model_card(tmp_path, card, metadata)
+    text = (tmp_path / "README.md").read_text("utf-8")
+    assert "-150.00 +/- 3.00" in text and f"**{PENDULUM}**" in text
+
+
+def test_without_rl_zoo_the_package_is_named() -> None:
+    program = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "rl_zoo3":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocker())
+from sb3_flow.cli import main
+sys.exit(main(["train", "--algo", "fql", "--env", "Pendulum-v1"]))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr == "sb3-flow: The command line of RL Zoo needs the package `rl_zoo3`: pip install 'sb3_flow[zoo]'\n"
+
+
+# The command line, before RL Zoo has it.
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("dataset:cube-single-play-v0", "cube-single-play-v0"),
+        ("dataset:ogbench:cube-single-play-v0", "ogbench:cube-single-play-v0"),
+        ("dataset:folder/data.npz", "folder/data.npz"),
+        ("dataset:'a b.npz'", "a b.npz"),
+        ("learning_rate:lin_1e-3", "lin_1e-3"),
+        ("q_agg:min", "min"),
+        ("q_agg:'min'", "min"),
+        ("alpha:1e3", 1000.0),
+        ("alpha:-1", -1),
+        ("batch_size:2**5", 32),
+        ("normalize:true", True),
+        ("normalize_q_loss:False", False),
+        ("offline_steps:none", None),
+        ("policy_kwargs:dict(net_arch=[8, 8])", {"net_arch": [8, 8]}),
+        ("policy_kwargs:{'net_arch': [8]}", {"net_arch": [8]}),
+        ("train_freq:(1, 'episode')", (1, "episode")),
+    ],
+)
+def test_values_reach_rl_zoo_as_they_are_meant(given: str, expected: Any) -> None:
+    import argparse
+
+    from rl_zoo3 import utils
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-params", nargs="+", action=utils.StoreDict)
+    parser.add_argument("--env")
+    arguments = quote_values(["-params", given, "--env", "a-b:c"], vars(utils))
+    parsed = parser.parse_args(arguments)
+    assert list(parsed.params.values()) == [expected] and type(parsed.params.popitem()[1]) is type(expected)
+    assert parsed.env == "a-b:c"
+
+
+def test_classes_that_rl_zoo_knows_stay_python() -> None:
+    given = ["-params", "policy_kwargs:dict(optimizer_class=th.optim.AdamW)", "activation:nn.ReLU"]
+    assert quote_values(given, {"th", "nn"}) == given
+
+
+def test_defaults_are_for_our_algorithms_only() -> None:
+    def added(name: str, *arguments: str) -> list[str]:
+        return add_defaults(name, list(arguments), ["fql"], ["fql", "td3_offline"])[len(arguments) :]
+
+    assert added("enjoy", "--algo", "fql") == ["--folder", "logs", "--stochastic"]
+    assert added("record-video", "--algo=fql", "-f", "there") == ["--stochastic"]
+    assert added("enjoy", "--algo", "fql", "--deterministic", "--folder=there") == []
+    assert added("enjoy", "--algo", "td3_offline") == ["--folder", "logs"]
+    assert added("enjoy", "--algo", "sac") == []
+    assert added("train", "--algo", "fql") == []
+
+
+# The page about it.
+
+
+def documented_commands() -> list[list[str]]:
+    text = (ROOT / "docs" / "zoo.md").read_text("utf-8")
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    found = [line.split("#")[0].split() for line in lines if line.startswith("sb3-flow ")]
+    return [words[1:] for words in found]
+
+
+def test_the_page_shows_every_command() -> None:
+    assert set(SCRIPTS) <= {words[0] for words in documented_commands()}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_options_of_the_page_exist(name: str) -> None:
+    result = run(name, "--help")
+    assert result.code == 0
+    known = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", result.out))
+    commands = [words for words in documented_commands() if words[0] == name]
+    options = {word for words in commands for word in words if re.match(r"--?[a-z]", word)}
+    assert options - known == set()
+
+
+def test_names_of_the_page_exist() -> None:
+    from sb3_flow.zoo.configs import config_path
+    from sb3_flow.zoo.registration import ALGORITHMS
+
+    for words in documented_commands():
+        for option, value in pairwise(words):
+            if option == "--algo":
+                assert value in ALGORITHMS
+            if option == "--conf-file" and "." not in value:
+                assert config_path(value).is_file()

@@ -1,0 +1,106 @@
+"""The page of results: what it says of evaluations whose numbers are known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from sb3_flow.cli import main
+from sb3_flow.zoo.evaluations import matrix, read_runs
+from sb3_flow.zoo.report import interval, make_page
+
+
+def write_run(
+    folder: Path, algorithm: str, env: str, run_id: int, successes: list[float] | None, returns: list[float]
+) -> None:
+    """A run with two evaluations of four episodes: nothing at first, then the given share of successes, or returns."""
+    run = folder / algorithm / f"{env}_{run_id}"
+    (run / env).mkdir(parents=True)
+    arrays = {"timesteps": np.array([500, 1000]), "results": np.array([[0.0] * 4, returns]), "ep_lengths": np.ones((2, 4))}
+    if successes is not None:
+        arrays["successes"] = np.array([[0.0] * 4, successes])
+    np.savez(run / "evaluations.npz", **arrays)
+    (run / env / "system.yml").write_text(yaml.safe_dump({"torch": "1.2.3", "seconds": 60 * run_id}), "utf-8")
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    for run_id in (1, 2, 3):
+        write_run(tmp_path, "fql", "maze-a-v0", run_id, [1, 1, 1, 0], [-5.0] * 4)
+        write_run(tmp_path, "fql", "maze-b-v0", run_id, [1, 0, 0, 0], [-7.0] * 4)
+        write_run(tmp_path, "fql", "Runner-v5", run_id, None, [1000.0 * run_id] * 4)
+        write_run(tmp_path, "td3", "maze-a-v0", run_id, [0, 0, 0, 0], [-9.0] * 4)
+    return tmp_path
+
+
+def test_runs_are_read_with_their_conditions(results: Path) -> None:
+    runs = read_runs(results)
+    assert [(run.env, run.algorithm, run.run_id) for run in runs[:4]] == [
+        *(("Runner-v5", "fql", run_id) for run_id in (1, 2, 3)),
+        ("maze-a-v0", "fql", 1),
+    ]
+    first = runs[0]
+    assert (first.metric, first.final, first.system["seconds"]) == ("return", 1000.0, 60)
+    np.testing.assert_array_equal(first.curve, [0.0, 1000.0])
+    maze = next(run for run in runs if run.env == "maze-a-v0" and run.algorithm == "fql")
+    assert (maze.metric, maze.final) == ("success rate", 0.75)
+
+
+def test_the_final_score_may_be_a_mean_of_evaluations(results: Path) -> None:
+    assert [run.final for run in read_runs(results, last=2)][:3] == [500.0, 1000.0, 1500.0]
+    with pytest.raises(ValueError, match="at least 1"):
+        read_runs(results, last=0)
+
+
+def test_seeds_and_tasks_have_an_axis_each(results: Path) -> None:
+    scores = matrix(read_runs(results), "fql", ["maze-a-v0", "maze-b-v0"])
+    np.testing.assert_array_equal(scores, [[0.75, 0.25]] * 3)
+
+
+def test_the_interquartile_mean_drops_a_quarter_at_either_end() -> None:
+    point, low, high = interval(np.array([[0.0], [1.0], [2.0], [99.0]]))
+    assert point == 1.5
+    assert low < point < high
+
+
+def test_the_interval_of_equal_scores_is_a_point() -> None:
+    assert interval(np.full((3, 2), 0.4)) == pytest.approx((0.4, 0.4, 0.4))
+
+
+def test_the_interval_resamples_seeds_within_each_task() -> None:
+    # The tasks differ, the seeds do not: nothing to be uncertain about.
+    assert interval(np.array([[0.1, 0.9], [0.1, 0.9], [0.1, 0.9]])) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_the_page_has_every_score(results: Path) -> None:
+    page = make_page(read_runs(results), "Title", "Introduction.")
+    assert page.startswith("# Title\n\nIntroduction.\n")
+    assert "| `maze-a-v0` | success rate | 0.75 (0.75 to 0.75) | 0.00 (0.00 to 0.00) |" in page
+    assert "| `Runner-v5` | return | 2,000 (1,000 to 3,000) |  |" in page
+    # Over the tasks with success rates; td3 was not run on all of them.
+    assert "| fql | 0.50 (0.50 to 0.50) | 3 | 2 |" in page
+    assert "| td3 | 0." not in page
+    assert "| `Runner-v5` | fql | 2 | 1,000 | 4 | 2,000 | 120 |" in page
+    assert "| torch | 1.2.3 |" in page
+
+
+def test_the_command_writes_page_and_picture(results: Path) -> None:
+    introduction = results / "introduction.md"
+    introduction.write_text("What was run.\n", "utf-8")
+    assert main(["report", str(results), "--title", "Small", "--introduction", str(introduction)]) == 0
+    assert (results / "README.md").read_text("utf-8").startswith("# Small\n\nWhat was run.\n")
+    assert (results / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path)]) == 2
+    assert "no run with evaluations" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"text"])
+def test_a_damaged_file_is_named(results: Path, content: bytes) -> None:
+    file = results / "fql" / "maze-a-v0_2" / "evaluations.npz"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="maze-a-v0_2"):
+        read_runs(results)

@@ -1,0 +1,82 @@
+"""What `optimize` searches: arguments that exist, over the ranges of the papers, and the same for --trial-id."""
+
+from typing import Any
+
+import pytest
+
+from sb3_flow.zoo.configs import arguments_of
+from sb3_flow.zoo.registration import ALGORITHMS, SEARCH_SPACES
+from sb3_flow.zoo.search import SearchSpace
+
+optuna = pytest.importorskip("optuna")
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+#: What the papers tuned or chose by task, in the form that the algorithm takes; ``normalize_q_loss`` is the configuration.
+PUBLISHED: list[tuple[str, bool, dict[str, tuple[Any, ...]]]] = [
+    (
+        "fql",
+        False,
+        {
+            "alpha": (3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000),
+            "gamma": (0.99, 0.995),
+            "q_agg": ("mean", "min"),
+            "flow_steps": (10,),
+            "learning_rate": (3e-4,),
+            "batch_size": (256,),
+            "tau": (0.005,),
+        },
+    ),
+    ("fql", True, {"alpha": (0.03, 0.1, 0.3, 1, 3, 10)}),
+]
+#: How a searched parameter stands for an argument.
+SEARCHED_AS = {
+    "gamma": ("one_minus_gamma", lambda gamma: 1 - gamma),
+    "batch_size": ("batch_size_pow", lambda size: size.bit_length() - 1),
+}
+
+
+def sample(space: SearchSpace, normalized: bool = False) -> tuple[dict[str, Any], Any]:
+    """Arguments of a trial of a new study whose configuration RL Zoo has written, and the trial."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.set_user_attr("normalize_q_loss", str(normalized))
+    trial = study.ask()
+    return space.sample(trial, 2, 1, {}), trial
+
+
+@pytest.mark.parametrize("name", SEARCH_SPACES)
+def test_every_key_is_an_argument(name: str) -> None:
+    arguments, _ = sample(SEARCH_SPACES[name])
+    assert arguments and set(arguments) <= arguments_of(ALGORITHMS[name])
+
+
+@pytest.mark.parametrize("name", SEARCH_SPACES)
+def test_a_trial_is_converted_to_what_it_trained_with(name: str) -> None:
+    space = SEARCH_SPACES[name]
+    arguments, trial = sample(space)
+    assert space.convert(trial.params) == arguments
+    assert {**trial.params, **trial.user_attrs}.items() >= arguments.items()  # what a trial trained with can be looked up
+    assert trial.params.keys() - arguments.keys() == {"one_minus_gamma", "batch_size_pow"}
+
+
+def test_conversion() -> None:
+    stored = {"one_minus_gamma": 0.25, "batch_size_pow": 5, "alpha": 3.0}
+    assert SearchSpace.convert(stored) == {"gamma": 0.75, "batch_size": 32, "alpha": 3.0}
+    assert stored == {"one_minus_gamma": 0.25, "batch_size_pow": 5, "alpha": 3.0}
+
+
+@pytest.mark.parametrize(("name", "normalized", "published"), PUBLISHED)
+def test_ranges_cover_what_papers_tuned(name: str, normalized: bool, published: dict[str, tuple[Any, ...]]) -> None:
+    _, trial = sample(SEARCH_SPACES[name], normalized)
+    for argument, values in published.items():
+        searched, convert = SEARCHED_AS.get(argument, (argument, lambda value: value))
+        distribution = trial.distributions[searched]
+        for value in map(convert, values):
+            if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+                assert value in distribution.choices
+            else:
+                assert distribution.low <= value <= distribution.high, (argument, value)
+
+
+def test_alpha_follows_the_scale_of_the_loss() -> None:
+    assert sample(SEARCH_SPACES["fql"], normalized=True)[1].distributions["alpha"].high <= 10
+    assert sample(SEARCH_SPACES["fql"], normalized=False)[1].distributions["alpha"].low >= 1
