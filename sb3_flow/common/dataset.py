@@ -305,8 +305,6 @@ def _array(value: Any, field: str, name: str) -> np.ndarray:
 def _observations(value: Any, field: str, name: str) -> Observations:
     if not isinstance(value, Mapping):
         return _array(value, field, name)
-    if not value:
-        raise DatasetError(f"{name}: `{field}` is an empty dictionary; expected an array for each part of an observation.")
     return {key: _array(column, f"{field}[{key}]", name) for key, column in value.items()}
 
 

@@ -141,7 +141,7 @@ class Captured(Execution):
             self.graph.register_generator_state(generator)
             self.batch = clone(batch)
             floats = [group["lr"] for group in optimizer.param_groups]
-            self.rates = [th.tensor(rate, device=algorithm.device) for rate in floats]
+            self.rates = [th.tensor(float(rate), device=algorithm.device) for rate in floats]
             parameters = {name: value.clone() for name, value in policy.state_dict().items()}
             moments = {
                 parameter: {name: value.clone() for name, value in state.items()}

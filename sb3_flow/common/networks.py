@@ -54,7 +54,9 @@ def gelu_tanh(x: th.Tensor) -> th.Tensor:
     :param x: Any shape
     :return: ``0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))``
     """
-    if th.compiler.is_compiling() or x.numel() < SMALL:
+    if th.compiler.is_compiling():  # which makes one loop of it, and finds the derivative itself
+        return x * th.sigmoid(x * (_GELU_SCALE + _GELU_SCALE * _GELU_CUBIC * x * x))
+    if x.numel() < SMALL:
         return F.gelu(x, approximate="tanh")
     if x.requires_grad and th.is_grad_enabled():
         return _GeluTanh.apply(x)  # type: ignore[no-any-return,no-untyped-call]

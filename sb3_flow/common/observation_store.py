@@ -75,14 +75,13 @@ class ObservationStore:
             self.slots = zeros((2, self.n_rows, self.n_planes), slot_type)
             moved_on = max(int(self._moved_on(planes, next_planes).max()), 1)
             self._grow(math.ceil(self.n_rows * moved_on * (1 + SLACK)))
-            self.uses[0] = np.iinfo(self.uses.dtype).max  # is never free
         # In this order an interruption loses some slots at worst, but no observation.
         new = np.stack([self._slots_of(planes), self._slots_of(next_planes)])
         for slots in new:  # those of one observation differ, those of both need not
             self.uses[slots] += 1
         old = self.slots[:, rows].copy()
         self.slots[:, rows] = new
-        for slots in old:
+        for slots in old:  # of rows that were not written yet, this is slot 0, whose count goes below 0 and is never 0 here
             self.uses[slots] -= 1
             self.free += slots[self.uses[slots] == 0].tolist()
 

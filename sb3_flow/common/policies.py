@@ -340,7 +340,8 @@ class FlowPolicy(BasePolicy):
         if self.action_space.dtype.kind in "iu":
             actions = np.rint(actions)
         # At the bounds rounding can end one step outside the space, as 1 does in [-0.7, 0.4].
-        return np.clip(actions, low, high).astype(self.action_space.dtype)
+        actions = np.clip(actions, low, high)
+        return actions.astype(self.action_space.dtype)
 
     def set_training_mode(self, mode: bool) -> None:
         # Walking through all modules takes longer than acting does. Policies with other heads share the networks, so that

@@ -19,7 +19,10 @@ class HeadEvalCallback(EvalCallback):
 
     def _init_callback(self) -> None:
         super()._init_callback()
-        self.model.policy.with_head(self.head)  # type: ignore[operator] # raises if there is none of that name
+        policy: Any = self.model.policy
+        if not hasattr(policy, "with_head"):
+            raise ValueError(f"{type(self.model).__name__} acts in one way only, so there is no {self.head!r} to evaluate.")
+        policy.with_head(self.head)  # raises if there is none of that name
 
     def _on_step(self) -> bool:
         policy: Any = self.model.policy

@@ -1,6 +1,7 @@
 """RL Zoo's experiment manager, as flow policies and offline data need it. Imported only where RL Zoo is."""
 
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class FlowExperimentManager(HyperparameterReader):
         if run_id is not None:
             self.save_path = str(Path(self.log_path) / f"{self.env_name}_{run_id}")
             self.params_path = f"{self.save_path}/{self.env_name}"
-        self.finished = Path(self.save_path, f"{self.env_name}.zip").is_file()
+        self.finished = zipfile.is_zipfile(Path(self.save_path, f"{self.env_name}.zip"))  # and not half of one
         self.resuming = resume and self.resumable and latest_checkpoint(self.save_path) is not None
         if self.resuming:
             self._take_seed()

@@ -109,6 +109,8 @@ def test_published_offline_to_online_settings(dataset: str) -> None:
     assert entry["dataset"] == f"ogbench:{dataset}-singletask-v0"
 
 
+#: Arguments that need data.
+OF_THE_DATA = {"dataset", "normalize_observations", "offline_steps"}
 #: One task of each environment: the others share its entry, as the tests above have it.
 ENTRIES = [
     pytest.param(file, env_id, id=f"{file}:{env_id}")
@@ -138,7 +140,7 @@ def test_an_entry_makes_a_model(file: str, env_id: str) -> None:
     assert known is not None
     check_keys(entry.get("policy_kwargs", {}), known, file, env_id)
     env = DummyVecEnv([lambda: make(env_id)])
-    arguments = {key: value for key, value in entry.items() if key not in ZOO_KEYS | {"dataset", "offline_steps"}}
+    arguments = {key: value for key, value in entry.items() if key not in ZOO_KEYS | OF_THE_DATA}
     arguments |= {"policy_kwargs": {"net_arch": [8]}, "buffer_size": 1, "device": "cpu"}
     if isinstance(entry.get("learning_rate"), str):  # of RL Zoo: lin_VALUE
         assert entry["learning_rate"].startswith("lin_")

@@ -213,6 +213,33 @@ def test_two_sweeps_never_train_the_same_run(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / supervisor.RECORD).exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux ends a process with its parent")
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_a_training_ends_with_its_task(tmp_path: Path, ending: signal.Signals) -> None:
+    program = (
+        "import runpy, sys\n"
+        "supervise = runpy.run_path(sys.argv[1])['supervise']\n"
+        "assert 'torch' not in sys.modules\n"  # a worker is light
+        "try:\n"
+        "    supervise('run', ['train', '--algo=sac', '--env=Pendulum-v1', '--device=cpu'], '.', 1, '')\n"
+        "except KeyboardInterrupt:\n"
+        "    sys.stdin.read()"  # a worker lives longer than a task
+    )
+    command = [sys.executable, "-c", program, supervisor.__file__]
+    worker = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not pid_of(tmp_path / "run"):
+        assert worker.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    assert is_training(tmp_path / "run")
+    worker.send_signal(ending)
+    while is_training(tmp_path / "run"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert ending == signal.SIGKILL or worker.poll() is None
+    worker.communicate()
+
+
 def test_what_no_machine_has_is_refused() -> None:
     available = {"CPU": 2.0}
     check_resources([replace(RUN, cpus=2)], available)
