@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from sb3_flow.datasets import commands as datasets
+from sb3_flow.tables import report, sweep
 from sb3_flow.zoo import commands as zoo
-from sb3_flow.zoo import report, sweep
 
 #: Each adds one command to the parser. A command sets ``run``, a function of the parsed arguments.
 COMMANDS: tuple[Callable[[argparse._SubParsersAction[argparse.ArgumentParser]], None], ...] = (

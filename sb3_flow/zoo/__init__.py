@@ -9,6 +9,7 @@ RL Zoo, with our algorithms in it.
     rl_zoo3.train.train()
 """
 
-from sb3_flow.zoo.registration import ALGORITHMS, register
+from sb3_flow.zoo.algorithms import ALGORITHMS
+from sb3_flow.zoo.registration import register
 
 __all__ = ["ALGORITHMS", "register"]

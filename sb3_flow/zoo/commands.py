@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from sb3_flow.common.environments import register_environment
 from sb3_flow.common.optional import require
+from sb3_flow.zoo.algorithms import ALGORITHMS, acts_by_sampling
 from sb3_flow.zoo.arguments import add_defaults, quote_values
-from sb3_flow.zoo.registration import ALGORITHMS, acts_by_sampling, register
+from sb3_flow.zoo.registration import register
 
 Subparsers = Any  # argparse's own class for these is private
 

@@ -7,8 +7,8 @@ from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_SAMPLER
 
 from sb3_flow.common.environments import needs_success_report
+from sb3_flow.zoo.algorithms import ALGORITHMS, acts_by_sampling
 from sb3_flow.zoo.configs import check_entry, check_keys, find_config, no_such_config, policy_arguments, read_entries
-from sb3_flow.zoo.registration import ALGORITHMS, acts_by_sampling
 
 REPORT_SUCCESS = "sb3_flow.common.environments.report_success"
 

@@ -507,8 +507,8 @@ def test_options_of_the_page_exist(name: str) -> None:
 
 
 def test_names_of_the_page_exist() -> None:
+    from sb3_flow.zoo.algorithms import ALGORITHMS
     from sb3_flow.zoo.configs import config_path
-    from sb3_flow.zoo.registration import ALGORITHMS
 
     for words in documented_commands():
         for option, value in pairwise(words):

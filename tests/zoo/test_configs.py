@@ -13,8 +13,8 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
 from sb3_flow.common.environments import register_environment
+from sb3_flow.zoo.algorithms import ALGORITHMS
 from sb3_flow.zoo.configs import ZOO_KEYS, arguments_of, check_keys, config_path, find_config, policy_arguments, read_entries
-from sb3_flow.zoo.registration import ALGORITHMS
 
 FOLDER = Path(__file__).parents[2] / "zoo_configs"
 FILES = {file.stem: yaml.safe_load(file.read_text("utf-8")) for file in sorted(FOLDER.glob("*.yml"))}

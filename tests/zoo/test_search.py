@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from sb3_flow.zoo.algorithms import ALGORITHMS, SEARCH_SPACES
 from sb3_flow.zoo.configs import arguments_of
-from sb3_flow.zoo.registration import ALGORITHMS, SEARCH_SPACES
 from sb3_flow.zoo.search import SearchSpace
 
 optuna = pytest.importorskip("optuna")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sb3_flow.common.optional import require
-from sb3_flow.zoo.evaluations import RunScores, matrix, read_runs
+from sb3_flow.tables.evaluations import RunScores, matrix, read_runs
 
 #: Resamples of the bootstrap, and its seed.
 RESAMPLES, SEED = 2_000, 0
@@ -67,8 +67,8 @@ def interval(scores: np.ndarray) -> tuple[float, float, float]:
     :param scores: ``(n_seeds, n_tasks)``
     :return: Interquartile mean, lower and upper bound
     """
-    library = require("rliable.library", "plots", "The report")
-    metrics = require("rliable.metrics", "plots", "The report")
+    library = require("rliable.library", "zoo", "The report")
+    metrics = require("rliable.metrics", "zoo", "The report")
     points, bounds = library.get_interval_estimates(
         {"": scores},
         lambda values: np.array([metrics.aggregate_iqm(values)]),
@@ -158,7 +158,7 @@ def plot_curves(runs: list[RunScores], path: Path) -> Path:
     :param path: The picture
     :return: The picture
     """
-    figure_module = require("matplotlib.figure", "plots", "The report")
+    figure_module = require("matplotlib.figure", "zoo", "The report")
     envs, algorithms = _names(runs)
     columns = min(len(envs), 2)
     n_rows = -(-len(envs) // columns)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rl_zoo3.utils import StoreDict
 
-from sb3_flow.zoo.grid import Run, expand, read_sweep
+from sb3_flow.tables.grid import Run, expand, read_sweep
 
 ALGORITHMS = {"fql": {"policy", "alpha", "gamma", "dataset", "policy_kwargs", "seed"}, "td3": {"policy", "gamma", "dataset"}}
 SMALL = """

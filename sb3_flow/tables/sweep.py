@@ -14,11 +14,11 @@ from typing import Any
 
 from sb3_flow.common.checkpoints import latest_checkpoint
 from sb3_flow.common.optional import require
-from sb3_flow.zoo import supervisor
+from sb3_flow.tables import supervisor
+from sb3_flow.tables.display import Display, State, last_lines
+from sb3_flow.tables.grid import Run, expand, read_sweep
 from sb3_flow.zoo.configs import ZOO_KEYS, arguments_of
-from sb3_flow.zoo.grid import Run, expand, read_sweep
 from sb3_flow.zoo.registration import register
-from sb3_flow.zoo.sweep_display import Display, State, last_lines
 
 Subparsers = Any  # argparse's own class for these is private
 

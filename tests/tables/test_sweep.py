@@ -15,10 +15,10 @@ import pytest
 
 from sb3_flow.cli import main
 from sb3_flow.common.checkpoints import latest_checkpoint
-from sb3_flow.zoo import supervisor
-from sb3_flow.zoo.grid import Run
-from sb3_flow.zoo.sweep import Sweep, check_folders, check_resources
-from sb3_flow.zoo.sweep_display import Display, State, duration, last_lines, progress_of
+from sb3_flow.tables import supervisor
+from sb3_flow.tables.display import Display, State, duration, last_lines, progress_of
+from sb3_flow.tables.grid import Run
+from sb3_flow.tables.sweep import Sweep, check_folders, check_resources
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and locks")
 
@@ -266,7 +266,7 @@ def test_progress_is_read_from_evaluations_and_the_log(tmp_path: Path) -> None:
 def test_plain_lines_say_how_far_all_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sb3_flow.zoo.sweep_display.LINE_INTERVAL", 0)
+    monkeypatch.setattr("sb3_flow.tables.display.LINE_INTERVAL", 0)
     np.savez(tmp_path / "evaluations.npz", timesteps=[50], results=[[1.0]])
     states = [State(RUN, "done"), State(replace(RUN, folder=tmp_path, seed=7), "running", attempts=2), State(RUN)]
     Display(states).update()

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from sb3_flow.zoo.grid import Run
-from sb3_flow.zoo.supervisor import LOG
+from sb3_flow.tables.grid import Run
+from sb3_flow.tables.supervisor import LOG
 
 #: How often plain lines say how far the running runs are, in seconds.
 LINE_INTERVAL = 60.0

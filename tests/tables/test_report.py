@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from sb3_flow.cli import main
-from sb3_flow.zoo.evaluations import matrix, read_runs
-from sb3_flow.zoo.report import interval, make_page
+from sb3_flow.tables.evaluations import matrix, read_runs
+from sb3_flow.tables.report import interval, make_page
 
 
 def write_run(
