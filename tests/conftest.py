@@ -1,22 +1,8 @@
-"""The algorithms that the conformance tests run over. A new one joins by one record in ``ALGORITHMS``."""
+"""What all tests share: one thread, and the algorithms that a test asks for by the name of its argument."""
 
 import pytest
 import torch as th
-from conformance.case import AlgorithmCase
-
-from sb3_flow import FQL
-
-ALGORITHMS = [
-    AlgorithmCase(
-        FQL,
-        small={"flow_steps": 3},
-        bad_arguments=(
-            ({"alpha": -1.0}, "`alpha` is -1.0"),
-            ({"q_agg": "max"}, "'max'"),
-            ({"flow_steps": 0}, "`flow_steps` is 0"),
-        ),
-    ),
-]
+from conformance.algorithms import ALGORITHMS
 
 # The networks of the tests are so small that more threads only cost time.
 th.set_num_threads(1)

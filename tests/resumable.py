@@ -16,8 +16,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch as th
+from conformance.algorithms import ALGORITHMS
 from conformance.environments import collect, pendulum
-from conftest import ALGORITHMS
 from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback, EveryNTimesteps
 from stable_baselines3.common.monitor import Monitor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from sb3_flow.tables.evaluations import RunScores, matrix, read_runs
 
 #: Resamples of the bootstrap, and its seed.
 RESAMPLES, SEED = 2_000, 0
+#: What is kept of a run.
+KEPT = ("evaluations.npz", "config.yml", "system.yml")
 
 
 def add_commands(subparsers: Any) -> None:
@@ -25,9 +28,11 @@ def add_commands(subparsers: Any) -> None:
         "report",
         help="make a page of results from runs: table, intervals, learning curves",
         description="Read every evaluations.npz below a folder, as RL Zoo and `sb3-flow sweep` write them, and make README.md "
-        "and learning_curves.png there.",
+        "and learning_curves.png there. With --output, copy what they are made of to another folder first, without models "
+        "and logs, to be kept and published.",
     )
     command.add_argument("folder", type=Path, help="a log folder of RL Zoo, or the output of a sweep")
+    command.add_argument("--output", type=Path, metavar="FOLDER", help="where to keep evaluations, settings and the page")
     command.add_argument("--title", default="Results")
     command.add_argument("--introduction", type=Path, metavar="FILE.md", help="text to put before the table")
     command.add_argument(
@@ -37,13 +42,31 @@ def add_commands(subparsers: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    runs = read_runs(options.folder, options.last)
     introduction = options.introduction.read_text("utf-8").strip() if options.introduction else ""
-    page = options.folder / "README.md"
+    folder = options.folder
+    runs = read_runs(folder, options.last)
+    if options.output is not None:
+        folder = options.output
+        copy_evidence(options.folder, folder)
+    page = folder / "README.md"
     page.write_text(make_page(runs, options.title, introduction), "utf-8")
     print(f"Wrote {page}")
-    picture = plot_curves(runs, options.folder / "learning_curves.png")
+    picture = plot_curves(runs, folder / "learning_curves.png")
     print(f"Wrote {picture}")
+
+
+def copy_evidence(source: Path, target: Path) -> None:
+    """
+    Copy what a page is made of: evaluations, settings and conditions of each run.
+
+    :param source: A log folder
+    :param target: Where to
+    """
+    for pattern in KEPT:
+        for file in source.glob(f"**/{pattern}"):
+            copy = target / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
 
 
 def make_page(runs: list[RunScores], title: str, introduction: str = "") -> str:

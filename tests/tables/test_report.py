@@ -93,6 +93,16 @@ def test_the_command_writes_page_and_picture(results: Path) -> None:
     assert (results / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_evidence_is_copied_without_models(results: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    (results / "fql" / "maze-a-v0_1" / "best_model.zip").write_bytes(b"large")
+    output = tmp_path_factory.mktemp("kept") / "table"
+    assert main(["report", str(results), "--output", str(output)]) == 0
+    expected = make_page(read_runs(results), "Results")
+    assert (output / "README.md").read_text("utf-8") == expected == make_page(read_runs(output), "Results")
+    assert not (results / "README.md").exists()
+    assert not list(output.glob("**/*.zip"))
+
+
 def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 2
     assert "no run with evaluations" in capsys.readouterr().err
