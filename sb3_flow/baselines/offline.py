@@ -17,7 +17,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_flow.common.batches import normalize
+from sb3_flow.common.batches import as_replay_samples, normalize
 from sb3_flow.common.buffers import OfflineBuffer
 from sb3_flow.common.dataset import OfflineDataset, read_dataset
 from sb3_flow.common.environments import register_environment, report_success
@@ -53,16 +53,7 @@ class DatasetBuffer(BaseBuffer):
         self.n_steps, self.gamma = n_steps, gamma
 
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> ReplayBufferSamples:
-        batch = normalize(self.offline.draw(th.as_tensor(batch_inds), self.n_steps, self.gamma), env)
-        dones = 1.0 - batch.masks
-        return ReplayBufferSamples(
-            batch.observations,  # type: ignore[arg-type]
-            batch.actions,
-            batch.next_observations,  # type: ignore[arg-type]
-            dones[:, None],
-            batch.rewards[:, None],
-            batch.discounts[:, None],
-        )
+        return as_replay_samples(normalize(self.offline.draw(th.as_tensor(batch_inds), self.n_steps, self.gamma), env))
 
 
 class OfflineTraining(OffPolicyAlgorithm):

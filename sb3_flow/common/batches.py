@@ -4,6 +4,7 @@ from typing import Any
 
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_flow.common.encoders import image_keys
@@ -110,3 +111,20 @@ def random_crop(images: th.Tensor, offsets: th.Tensor, pad: int = CROP_PAD) -> t
     columns = (offsets[:, 1:] - pad + th.arange(width, device=images.device)).clamp(0, width - 1)
     batch = th.arange(len(images), device=images.device)
     return images.permute(0, 2, 3, 1)[batch[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def as_replay_samples(batch: Batch) -> ReplayBufferSamples:
+    """
+    A batch in the form of Stable-Baselines3, for code that expects what its replay buffers give.
+
+    :param batch: A batch of single actions
+    :return: The same, with columns for rewards, dones and discounts, ``(B, 1)``
+    """
+    return ReplayBufferSamples(
+        batch.observations,  # type: ignore[arg-type]
+        batch.actions,
+        batch.next_observations,  # type: ignore[arg-type]
+        (1.0 - batch.masks)[:, None],
+        batch.rewards[:, None],
+        batch.discounts[:, None],
+    )

@@ -10,7 +10,7 @@ from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_flow.common.batches import normalize, to_device
+from sb3_flow.common.batches import as_replay_samples, normalize, to_device
 from sb3_flow.common.buffers import Transitions
 from sb3_flow.common.dataset import DatasetError, Observations, OfflineDataset
 from sb3_flow.common.encoders import image_keys
@@ -162,14 +162,8 @@ class OnlineBuffer(ReplayBuffer):
         :return: The transitions
         """
         batch = normalize(self.draw(th.randint(len(self), (batch_size,))), env)
-        dones = 1.0 - batch.masks
-        return ReplayBufferSamples(
-            batch.observations,  # type: ignore[arg-type]
-            batch.actions,
-            batch.next_observations,  # type: ignore[arg-type]
-            dones[:, None],
-            batch.rewards[:, None],
-        )
+        # Without discounts, so that whoever asked takes its own.
+        return as_replay_samples(batch)._replace(discounts=None)
 
 
 def _parts(observations: Any) -> dict[str, Any]:

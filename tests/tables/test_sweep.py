@@ -54,6 +54,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def hear_interrupts() -> None:
+    """A process that a script starts in the background ignores Ctrl-C, and so would those that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def sweeping(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """The command, running; it does not outlive the test."""
@@ -65,6 +70,7 @@ def sweeping(folder: Path) -> Iterator[subprocess.Popen[str]]:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=hear_interrupts,
             text=True,
         )
         try:
@@ -226,18 +232,21 @@ def test_a_training_ends_with_its_task(tmp_path: Path, ending: signal.Signals) -
         "    sys.stdin.read()"  # a worker lives longer than a task
     )
     command = [sys.executable, "-c", program, supervisor.__file__]
-    worker = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not pid_of(tmp_path / "run"):
-        assert worker.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    assert is_training(tmp_path / "run")
-    worker.send_signal(ending)
-    while is_training(tmp_path / "run"):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    assert ending == signal.SIGKILL or worker.poll() is None
-    worker.communicate()
+    worker = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, preexec_fn=hear_interrupts)
+    try:
+        deadline = time.monotonic() + 60
+        while not pid_of(tmp_path / "run"):
+            assert worker.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        assert is_training(tmp_path / "run")
+        worker.send_signal(ending)
+        while is_training(tmp_path / "run"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert ending == signal.SIGKILL or worker.poll() is None
+    finally:
+        worker.kill()
+        worker.communicate()
 
 
 def test_what_no_machine_has_is_refused() -> None:
