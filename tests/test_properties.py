@@ -19,6 +19,7 @@ from conformance.environments import AnySpaces
 from gymnasium import spaces
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 
 from sb3_flow.common.buffers import OfflineBuffer
 from sb3_flow.common.dataset import DatasetError, OfflineDataset
@@ -51,7 +52,17 @@ def boxes(draw: Any) -> spaces.Box:
 
 
 KEYS = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1, max_size=5)
-OBSERVATIONS = st.one_of(boxes(), st.dictionaries(KEYS, boxes(), min_size=1, max_size=3).map(spaces.Dict))
+
+
+def has_one_convention(space: spaces.Dict) -> bool:
+    """Whether the channels of all images are on the same side: Stable-Baselines3 refuses others."""
+    images = [part for part in space.spaces.values() if is_image_space(part)]
+    return len({is_image_space_channels_first(image) for image in images}) < 2
+
+
+OBSERVATIONS = st.one_of(
+    boxes(), st.dictionaries(KEYS, boxes(), min_size=1, max_size=3).map(spaces.Dict).filter(has_one_convention)
+)
 
 
 @st.composite
