@@ -100,6 +100,21 @@ def _read_run(root: Path, file: Path, last: int) -> RunScores:
     )
 
 
+def split_finished(runs: list[RunScores]) -> tuple[list[RunScores], list[RunScores]]:
+    """
+    Tell runs that have finished from those that are on their way: these end before others of the same task and algorithm.
+
+    :param runs: All runs
+    :return: Those that have finished, and the others
+    """
+    ends: dict[tuple[str, str], int] = {}
+    for run in runs:
+        key = run.env, run.algorithm
+        ends[key] = max(ends.get(key, 0), int(run.timesteps[-1]))
+    finished = [run for run in runs if run.timesteps[-1] == ends[run.env, run.algorithm]]
+    return finished, [run for run in runs if run.timesteps[-1] < ends[run.env, run.algorithm]]
+
+
 def matrix(runs: Iterable[RunScores], algorithm: str, envs: list[str]) -> np.ndarray:
     """
     The final scores of an algorithm.

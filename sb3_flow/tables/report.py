@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sb3_flow.common.optional import require
-from sb3_flow.tables.evaluations import RunScores, matrix, read_runs
+from sb3_flow.tables.evaluations import RunScores, matrix, read_runs, split_finished
 
 #: Resamples of the bootstrap, and its seed.
 RESAMPLES, SEED = 2_000, 0
@@ -44,7 +45,11 @@ def add_commands(subparsers: Any) -> None:
 def _run(options: argparse.Namespace) -> None:
     introduction = options.introduction.read_text("utf-8").strip() if options.introduction else ""
     folder = options.folder
-    runs = read_runs(folder, options.last)
+    runs, unfinished = split_finished(read_runs(folder, options.last))
+    for run in unfinished:
+        print(
+            f"Left out, because it has not finished: {run.algorithm} {run.env} {run.run_id} ({run.timesteps[-1]:,} timesteps)"
+        )
     if options.output is not None:
         folder = options.output
         copy_evidence(options.folder, folder)
@@ -92,12 +97,14 @@ def interval(scores: np.ndarray) -> tuple[float, float, float]:
     """
     library = require("rliable.library", "zoo", "The report")
     metrics = require("rliable.metrics", "zoo", "The report")
-    points, bounds = library.get_interval_estimates(
-        {"": scores},
-        lambda values: np.array([metrics.aggregate_iqm(values)]),
-        reps=RESAMPLES,
-        random_state=np.random.RandomState(SEED),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of a package that rliable uses
+        points, bounds = library.get_interval_estimates(
+            {"": scores},
+            lambda values: np.array([metrics.aggregate_iqm(values)]),
+            reps=RESAMPLES,
+            random_state=np.random.RandomState(SEED),
+        )
     return float(points[""][0]), float(bounds[""][0][0]), float(bounds[""][1][0])
 
 

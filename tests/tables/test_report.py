@@ -93,6 +93,16 @@ def test_the_command_writes_page_and_picture(results: Path) -> None:
     assert (results / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_runs_on_their_way_are_left_out(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = make_page([run for run in read_runs(results) if (run.algorithm, run.run_id) != ("td3", 2)], "Results")
+    file = results / "td3" / "maze-a-v0_2" / "evaluations.npz"
+    arrays = np.load(file)
+    np.savez(file, **{name: arrays[name][:1] for name in arrays})
+    assert main(["report", str(results)]) == 0
+    assert "Left out, because it has not finished: td3 maze-a-v0 2 (500 timesteps)" in capsys.readouterr().out
+    assert (results / "README.md").read_text("utf-8") == expected
+
+
 def test_evidence_is_copied_without_models(results: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     (results / "fql" / "maze-a-v0_1" / "best_model.zip").write_bytes(b"large")
     output = tmp_path_factory.mktemp("kept") / "table"
