@@ -15,6 +15,7 @@ from sb3_flow.tables.evaluations import RunScores, matrix, read_runs, split_fini
 
 #: Resamples of the bootstrap, and its seed.
 RESAMPLES, SEED = 2_000, 0
+CAPTION = "Lines: means over seeds; bands: from the lowest to the highest of them."
 #: What is kept of a run.
 KEPT = ("evaluations.npz", "config.yml", "system.yml")
 
@@ -83,7 +84,7 @@ def make_page(runs: list[RunScores], title: str, introduction: str = "") -> str:
     :param introduction: Text before the table
     :return: Markdown
     """
-    parts = [f"# {title}", introduction, *_table(runs), *_aggregate(runs), "![Learning curves](learning_curves.png)"]
+    parts = [f"# {title}", introduction, *_table(runs), *_aggregate(runs), "![Learning curves](learning_curves.png)", CAPTION]
     parts += [*_each_seed(runs), *_conditions(runs)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -207,6 +208,7 @@ def plot_curves(runs: list[RunScores], path: Path) -> Path:
         axes.set(title=env, xlabel="updates", ylabel=next(run.metric for run in runs if run.env == env))
         if axes.get_ylabel() == "success rate":
             axes.set_ylim(-0.03, 1.03)
+        axes.locator_params(axis="x", nbins=5)
         axes.grid(alpha=0.3)
     for axes in panels[len(envs) :]:
         axes.set_visible(False)
