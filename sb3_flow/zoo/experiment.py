@@ -9,7 +9,6 @@ import yaml
 from rl_zoo3.utils import ALGOS, get_latest_run_id
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import EvalCallback
-from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
@@ -57,17 +56,8 @@ class FlowExperimentManager(HyperparameterReader):
             self.params_path = f"{self.save_path}/{self.env_name}"
         self.finished = zipfile.is_zipfile(Path(self.save_path, f"{self.env_name}.zip"))  # and not half of one
         self.resuming = resume and self.resumable and latest_checkpoint(self.save_path) is not None
-        if self.resuming:
-            self._take_seed()
-        elif run_id is not None and not resume and Path(self.params_path).exists():
+        if run_id is not None and not resume and Path(self.params_path).exists():
             raise ValueError(f"{self.save_path} has a run already: add --resume to go on with it, or take another --run-id.")
-
-    def _take_seed(self) -> None:
-        """The seed of the run that is resumed: environments and evaluations go on as they would have."""
-        arguments = Path(self.params_path) / "args.yml"
-        if arguments.is_file():
-            self.seed = yaml.load(arguments.read_text("utf-8"), yaml.UnsafeLoader)["seed"]
-            set_random_seed(self.seed)
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
         """As RL Zoo does, but nothing for a run that has finished, and the last checkpoint for one that is resumed."""
@@ -94,6 +84,10 @@ class FlowExperimentManager(HyperparameterReader):
             self.save_path, env, device=self.device, verbose=self.verbose, tensorboard_log=self.tensorboard_log
         )
         return model
+
+    def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
+        if not self.resuming:  # The run has its own, with the seed that it began with.
+            super()._save_config(saved_hyperparams)
 
     def _refuse_other_settings(self, saved: dict[str, Any]) -> None:
         """A run is resumed with the settings that it has; other ones would be ignored."""

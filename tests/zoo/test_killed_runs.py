@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch as th
+import yaml
 
 from sb3_flow import FQL
 from sb3_flow.cli import main
 
 ENV = "Pendulum-v1"
 COMMAND = [
-    *("train", "--algo", "fql", "--env", ENV, "-n", "900", "--seed", "0", "--run-id", "1", "--device", "cpu"),
+    *("train", "--algo", "fql", "--env", ENV, "-n", "900", "--run-id", "1", "--device", "cpu"),
     *("--eval-freq", "300", "--eval-episodes", "1", "--eval-heads", "bc_flow", "--checkpoint-freq", "250"),
     *("--num-threads", "1", "-params", "learning_starts:100", "policy_kwargs:{'net_arch':[8,8]}"),
 ]
@@ -41,8 +42,8 @@ def run_folder(folder: Path) -> Path:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The tree of a run that was left in peace, and of one that was killed once and resumed."""
     whole, killed = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("killed")
-    finish(start(whole))
-    process = start(killed, "--resume")
+    finish(start(whole, "--seed", "0"))
+    process = start(killed, "--seed", "0", "--resume")
     while not (run_folder(killed) / "checkpoint_500").exists():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
@@ -66,6 +67,12 @@ def test_the_evaluations_are_the_same(folders: tuple[Path, Path], log: str) -> N
     np.testing.assert_array_equal(whole["timesteps"], [300, 600, 900])
     for name in whole:
         np.testing.assert_array_equal(killed[name], whole[name])
+
+
+def test_what_the_run_began_with_is_kept(folders: tuple[Path, Path]) -> None:
+    """It was resumed without a seed, so that RL Zoo drew one."""
+    arguments = [yaml.unsafe_load((run_folder(folder) / ENV / "args.yml").read_text("utf-8")) for folder in folders]
+    assert [given["seed"] for given in arguments] == [0, 0]
 
 
 def test_the_episodes_are_logged_once(folders: tuple[Path, Path]) -> None:
