@@ -2,6 +2,8 @@
 
 import sb3_flow.datasets  # noqa: F401 (so that `dataset=` understands every format)
 from sb3_flow.fql import FQL
+from sb3_flow.gfp import GFP
+from sb3_flow.qam import QAM
 
 __version__ = "0.1.0"
-__all__ = ["FQL"]
+__all__ = ["FQL", "GFP", "QAM"]

@@ -62,6 +62,9 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, Saving):
     :param horizon_length: Number of actions in a chunk. Above 1, the policy plans that many actions at once and executes
         them before it plans again, and the critics value chunks, with returns over as many steps (Q-chunking; Li, Zhou and
         Levine, 2025).
+    :param sparse_rewards: Whether every reward other than 0 counts as -1, in the data and online: a task whose reward is minus
+        the number of things left to do then has one that only tells whether all is done.
+    :param max_grad_norm: What the norm of the gradients of all networks together is clipped to; None: they are not clipped.
     :param dataset: Offline data: a name (``"cube-single-play-v0"``, ``"ogbench:..."``, ``"minari:..."``), the path of a
         ``.npz`` or ``.hdf5`` file, a ``minari.MinariDataset``, a dictionary of arrays or a replay buffer.
     :param offline_steps: How many timesteps train on the data set before the environment is used. None: all of them,
@@ -108,6 +111,8 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, Saving):
         action_noise: ActionNoise | None = None,
         n_steps: int = 1,
         horizon_length: int = 1,
+        sparse_rewards: bool = False,
+        max_grad_norm: float | None = None,
         dataset: Any = None,
         offline_steps: int | None = None,
         balanced_sampling: bool = False,
@@ -160,6 +165,8 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, Saving):
             if not low <= value <= high:
                 expected = f"at least {low}" if high == math.inf else f"in [{low}, {high}]"
                 raise ValueError(f"`{name}` is {value}; it must be {expected}.")
+        if max_grad_norm is not None and not max_grad_norm > 0:
+            raise ValueError(f"`max_grad_norm` is {max_grad_norm}; it must be above 0, or None for gradients as they are.")
         if n_steps > 1 and horizon_length > 1:
             raise ValueError(f"Chunks of {horizon_length} actions have returns over as many steps: leave `n_steps` at 1.")
         if offline_steps and dataset is None and _init_setup_model:
@@ -169,6 +176,8 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, Saving):
         make_execution(compile, self.device)  # raises now what it would raise later
         self.compile = compile
         self.horizon_length = horizon_length
+        self.sparse_rewards = sparse_rewards
+        self.max_grad_norm = max_grad_norm
         self.dataset = dataset
         self.offline_steps = offline_steps
         self.balanced_sampling = balanced_sampling
@@ -208,7 +217,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, Saving):
         self.generator_state = self.random_state()
         if self.replay_buffer is None:
             self.replay_buffer = OnlineBuffer(
-                self.buffer_size, self.observation_space, self.action_space, self.device, self.n_envs
+                self.buffer_size, self.observation_space, self.action_space, self.device, self.n_envs, self.sparse_rewards
             )
         arguments = self._policy_arguments()
         self.policy = self.policy_class(
@@ -240,7 +249,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, Saving):
                 f"{data.name}: it has no rewards, which {type(self).__name__} needs. For OGBench's data, make the model with "
                 "one of its single-task environments, such as 'cube-single-singletask-task2-v0'."
             )
-        self.offline_buffer = OfflineBuffer(data, self.observation_space, self.action_space, self.device)
+        self.offline_buffer = OfflineBuffer(data, self.observation_space, self.action_space, self.device, self.sparse_rewards)
         self.dataset, self.dataset_name = dataset, data.name
         if self._n_updates > 0:
             return  # The policy was trained with the statistics that it has.

@@ -43,10 +43,19 @@ class Transitions:
     :param terminations: ``(N,)``, bool: the task ended here
     :param ends: ``(N,)``, bool: the last row of a trajectory
     :param stride: How many rows lie between one step of a trajectory and the next
+    :param sparse_rewards: Whether every reward other than 0 is drawn as -1
     """
 
-    def __init__(self, rewards: th.Tensor, terminations: th.Tensor, ends: th.Tensor, stride: int = 1) -> None:
+    def __init__(
+        self,
+        rewards: th.Tensor,
+        terminations: th.Tensor,
+        ends: th.Tensor,
+        stride: int = 1,
+        sparse_rewards: bool = False,
+    ) -> None:
         self.rewards, self.terminations, self.ends, self.stride = rewards, terminations, ends, stride
+        self.sparse_rewards = sparse_rewards
 
     def steps(self, rows: th.Tensor, n_steps: int, gamma: float, stop_at_termination: bool = True) -> Steps:
         """
@@ -69,8 +78,10 @@ class Transitions:
                     alive = alive & ~self.terminations[rows]
                 rows = th.where(alive, (rows + self.stride) % len(self.rewards), rows)
                 path.append(rows)
-            taken = alive.float()
-            rewards += discounts * self.rewards[rows].float() * taken
+            reward = self.rewards[rows].float()
+            if self.sparse_rewards:
+                reward = -reward.ne(0).float()
+            rewards += discounts * reward * alive.float()
             masks = th.where(alive & self.terminations[rows], 0.0, masks)
             discounts = th.where(alive, discounts * gamma, discounts)
         return Steps(th.stack(path), rewards, masks, discounts, alive.float())
@@ -101,6 +112,7 @@ class OfflineBuffer:
     :param observation_space: The space of the algorithm (images channels first, frames stacked)
     :param action_space: The action space
     :param device: Where batches go
+    :param sparse_rewards: Whether every reward other than 0 is drawn as -1
     :raises DatasetError: If the data does not fit the spaces.
     """
 
@@ -110,6 +122,7 @@ class OfflineBuffer:
         observation_space: spaces.Space[Any],
         action_space: spaces.Box,
         device: th.device | str = "cpu",
+        sparse_rewards: bool = False,
     ) -> None:
         self.device = th.device(device)
         dataset.check_actions(action_space.low, action_space.high)
@@ -120,7 +133,9 @@ class OfflineBuffer:
         ends = dataset.ends | ~dataset.valids
         self.has_rewards = dataset.rewards is not None
         rewards = th.zeros(1).expand(len(ends)) if dataset.rewards is None else as_tensor(storable(dataset.rewards))
-        self.transitions = Transitions(rewards, as_tensor(dataset.terminations), as_tensor(ends))
+        self.transitions = Transitions(
+            rewards, as_tensor(dataset.terminations), as_tensor(ends), sparse_rewards=sparse_rewards
+        )
         self.observations = Frames(dataset.observations, "observations", dataset.name, observation_space, ends)
         self.next_observations = None
         if dataset.next_observations is not None:

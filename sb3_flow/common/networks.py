@@ -5,6 +5,7 @@ Every hidden layer is ``linear -> activation -> (layer norm)``, in that order; t
 Xavier uniform and biases zero, as in the published JAX implementations of this family.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -134,6 +135,49 @@ class MLP(nn.Module):
         for layer in self.layers[1:-1]:
             hidden = self.activation(layer(hidden))
         return self.layers[-1](hidden)  # type: ignore[no-any-return]
+
+
+def sinusoid(t: th.Tensor, dim: int) -> th.Tensor:
+    """
+    Times as sines and cosines of geometrically falling frequencies, from 1 to 1/10000.
+
+    :param t: ``(B, 1)``
+    :param dim: Size of the embedding, even and at least 4
+    :return: ``[sin(t f_0), ..., cos(t f_0), ...]``, ``(B, dim)``
+    """
+    exponents = th.arange(dim // 2, device=t.device, dtype=t.dtype) / (dim // 2 - 1)
+    angles = t * th.exp(-math.log(10_000.0) * exponents)
+    return th.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class VelocityMLP(MLP):
+    """
+    A velocity field: from features, a point and a time to a velocity.
+
+    :param n_features: Size of the features
+    :param dim: Size of the points
+    :param net_arch: Widths of the hidden layers
+    :param activation: Name of the activation
+    :param encode_time_dim: Size of the time's embedding by ``sinusoid``; 0: the network gets the time itself
+    :raises ValueError: If that size is neither 0 nor an even number from 4.
+    """
+
+    def __init__(
+        self, n_features: int, dim: int, net_arch: Sequence[int], activation: str = "gelu", encode_time_dim: int = 0
+    ) -> None:
+        if encode_time_dim != 0 and (encode_time_dim < 4 or encode_time_dim % 2):
+            raise ValueError(f"`encode_time_dim` is {encode_time_dim}; it must be 0, or an even number from 4.")
+        super().__init__(n_features, dim + (encode_time_dim or 1), dim, net_arch, activation)
+        self.encode_time_dim = encode_time_dim
+
+    def forward(self, context: th.Tensor, *rest: th.Tensor) -> th.Tensor:
+        """
+        :param context: What ``context`` returned for the features
+        :param rest: Points ``(B, dim)`` and times ``(B, 1)``
+        :return: Velocities, ``(B, dim)``
+        """
+        x, t = rest
+        return super().forward(context, x, sinusoid(t, self.encode_time_dim) if self.encode_time_dim else t)
 
 
 class EnsembleMLP(nn.Module):

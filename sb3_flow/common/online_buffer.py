@@ -32,6 +32,7 @@ class OnlineBuffer(ReplayBuffer):
     :param action_space: Action space
     :param device: Where batches go
     :param n_envs: Number of environments
+    :param sparse_rewards: Whether every reward other than 0 is drawn as -1
     """
 
     def __init__(
@@ -41,10 +42,12 @@ class OnlineBuffer(ReplayBuffer):
         action_space: spaces.Space[Any],
         device: th.device | str = "auto",
         n_envs: int = 1,
+        sparse_rewards: bool = False,
     ) -> None:
         # Not the constructor of ReplayBuffer: it allocates everything at once, also when a model is only loaded.
         BaseBuffer.__init__(self, max(buffer_size // n_envs, 1), observation_space, action_space, device, n_envs)
         self.optimize_memory_usage, self.handle_timeout_termination = False, True
+        self.sparse_rewards = sparse_rewards
         self.allocated = False
         #: Whether the newest transition of each environment ended its episode.
         self.newest_done = th.ones(n_envs, dtype=th.bool)
@@ -59,7 +62,7 @@ class OnlineBuffer(ReplayBuffer):
             self.stores[key] = ObservationStore(n_rows, shape, dtype, shape[0] if key in images else 1)
         self.action_column = th.from_numpy(zeros((n_rows, self.action_dim), np.float32))
         flag = th.zeros(n_rows, dtype=th.bool)
-        self.transitions = Transitions(th.zeros(n_rows), flag, flag.clone(), stride=self.n_envs)
+        self.transitions = Transitions(th.zeros(n_rows), flag, flag.clone(), self.n_envs, self.sparse_rewards)
         self.allocated = True
 
     def add(

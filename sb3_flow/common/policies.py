@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -17,7 +17,7 @@ from torch import nn
 
 from sb3_flow.common.chunks import ChunkState
 from sb3_flow.common.encoders import FlowExtractor, ObservationNormalizer
-from sb3_flow.common.networks import MLP, EnsembleMLP
+from sb3_flow.common.networks import MLP, EnsembleMLP, VelocityMLP
 from sb3_flow.common.types import TensorObs, Velocity
 
 
@@ -33,6 +33,11 @@ class Network(nn.Module):
         super().__init__()
         self.features_extractor = features_extractor
         self.net = net
+
+
+def aliases(policy_class: type[BasePolicy]) -> dict[str, type[BasePolicy]]:
+    """The names by which an algorithm's policy goes: ours, and those of Stable-Baselines3."""
+    return dict.fromkeys(("FlowPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy"), policy_class)
 
 
 class FlowPolicy(BasePolicy):
@@ -60,7 +65,8 @@ class FlowPolicy(BasePolicy):
     """
 
     #: Name of each head and of the method that it calls with ``(observations, noise)``; the first one is the default.
-    heads: ClassVar[dict[str, str]] = {}
+    #: ``build`` sets it.
+    heads: dict[str, str]
     critic: Network
     action_space: spaces.Box
 
@@ -108,12 +114,12 @@ class FlowPolicy(BasePolicy):
         self.best_of_n = best_of_n
         #: Size of what the networks call an action: a chunk of ``horizon_length`` actions, one after the other.
         self.action_dim = get_action_dim(action_space) * horizon_length
-        self.head = next(iter(self.heads))
         #: Where acting draws its noise from; None: PyTorch's global generator. See ``drawing_from``.
         self.generator: th.Generator | None = None
         self.method_kwargs = method_kwargs
         self.normalizer = ObservationNormalizer(observation_space)
         self.build(**method_kwargs)
+        self.head = next(iter(self.heads))
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if optimizer_class is th.optim.Adam:
             self.optimizer_kwargs.setdefault("fused", True)
@@ -135,10 +141,14 @@ class FlowPolicy(BasePolicy):
         features_extractor = self.make_features_extractor()
         return Network(features_extractor, make_net(features_extractor.features_dim))
 
-    def make_velocity(self) -> Network:
-        """A velocity field: its network takes features, ``x`` and ``t``."""
-        dim = self.action_dim
-        return self.make_network(lambda n: MLP(n, dim + 1, dim, self.net_arch, self.activation))
+    def make_velocity(self, encode_time_dim: int = 0) -> Network:
+        """
+        A velocity field: its network takes features, ``x`` and ``t``.
+
+        :param encode_time_dim: Size of the embedding of the time; 0: the time itself
+        :return: The network
+        """
+        return self.make_network(lambda n: VelocityMLP(n, self.action_dim, self.net_arch, self.activation, encode_time_dim))
 
     def make_one_step_actor(self) -> Network:
         """An actor in one pass: its network takes features and noise."""
@@ -171,15 +181,17 @@ class FlowPolicy(BasePolicy):
         preprocessed = preprocess_obs(obs, self.observation_space, normalize_images=self.normalize_images)
         return features_extractor(self.normalizer(preprocessed))  # type: ignore[no-any-return]
 
-    def velocity(self, network: Network, observations: TensorObs) -> Velocity:
+    def velocity(self, network: Network, observations: TensorObs, copies: int = 1) -> Velocity:
         """
         The velocity field given observations, which are encoded once for all the steps of an integration.
 
         :param network: As made by ``make_velocity``
         :param observations: A raw batch
-        :return: ``(x, t) -> v``
+        :param copies: How many points there are for each observation; the points of the first copy come first
+        :return: ``(x, t) -> v``, of shapes ``(copies * B, action_dim), (copies * B, 1) -> (copies * B, action_dim)``
         """
-        return partial(network.net, network.net.context(self.features(network, observations)))  # type: ignore[operator]
+        context = network.net.context(self.features(network, observations))  # type: ignore[operator]
+        return partial(network.net, context.repeat(copies, 1) if copies > 1 else context)
 
     def one_step(self, network: Network, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
         """
@@ -212,7 +224,7 @@ class FlowPolicy(BasePolicy):
         Act with the current head.
 
         :param observations: A raw batch
-        :param noise: ``(B, action_dim)``, standard normal
+        :param noise: ``(B, noise_dim)``, standard normal
         :return: Actions in [-1, 1], ``(B, action_dim)``
         """
         return getattr(self, self.heads[self.head])(observations, noise)  # type: ignore[no-any-return]
@@ -290,12 +302,17 @@ class FlowPolicy(BasePolicy):
         n = len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
         return self.act_best(observation, self._noise(n, deterministic))
 
+    @property
+    def noise_dim(self) -> int:
+        """Size of the noise that the current head acts from."""
+        return self.action_dim
+
     def _noise(self, n: int, deterministic: bool) -> th.Tensor:
-        """What to act from, ``(n, best_of_n, action_dim)``."""
+        """What to act from, ``(n, best_of_n, noise_dim)``."""
         dtype = next(self.parameters()).dtype
         if not deterministic:
-            return th.randn(n, self.best_of_n, self.action_dim, dtype=dtype, device=self.device, generator=self.generator)
-        noise = th.randn(self.best_of_n, self.action_dim, dtype=dtype, generator=th.Generator().manual_seed(0))
+            return th.randn(n, self.best_of_n, self.noise_dim, dtype=dtype, device=self.device, generator=self.generator)
+        noise = th.randn(self.best_of_n, self.noise_dim, dtype=dtype, generator=th.Generator().manual_seed(0))
         noise[0] = 0.0
         return noise.to(self.device).expand(n, -1, -1)
 
@@ -304,7 +321,7 @@ class FlowPolicy(BasePolicy):
         Act from each of several noises, and take the action that the critics value most.
 
         :param observations: A raw batch
-        :param noise: ``(B, best_of_n, action_dim)``
+        :param noise: ``(B, best_of_n, noise_dim)``
         :return: Actions in [-1, 1], ``(B, action_dim)``
         """
         n, best_of_n, _ = noise.shape

@@ -24,6 +24,9 @@ class FlowAlgorithm(OffPolicyAlgorithm):
     #: How updates are executed: False (eagerly), True (compiled) or ``"cudagraph"``; see ``execution``.
     compile: bool | str = False
 
+    #: The norm that the gradients of all parameters together are clipped to; None: they are not.
+    max_grad_norm: float | None = None
+
     #: Names of the target networks of the policy, each with the network that it follows.
     targets: ClassVar[dict[str, str]] = {"critic_target": "critic"}
 
@@ -48,9 +51,16 @@ class FlowAlgorithm(OffPolicyAlgorithm):
         """
         raise NotImplementedError
 
-    def normal(self, n: int) -> th.Tensor:
-        """Standard normal noise of the training's random stream, ``(n, action_dim)``."""
-        return th.randn((n, self.policy.action_dim), generator=self.generator, device=self.device)
+    def normal(self, *shape: int, dim: int | None = None) -> th.Tensor:
+        """
+        Standard normal noise of the training's random stream.
+
+        :param shape: All axes but the last
+        :param dim: The last axis, by default ``action_dim``
+        :return: ``(*shape, dim)``
+        """
+        dim = self.policy.action_dim if dim is None else dim
+        return th.randn((*shape, dim), generator=self.generator, device=self.device)
 
     def uniform(self, n: int) -> th.Tensor:
         """Times of the training's random stream, uniform in [0, 1], ``(n, 1)``."""
@@ -78,6 +88,8 @@ class FlowAlgorithm(OffPolicyAlgorithm):
         loss, metrics = self.execution.evaluate(self.loss, batch, noise)
         self.policy.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.max_grad_norm is not None:
+            metrics["grad_norm"] = clip_gradients(self.policy.optimizer, self.max_grad_norm)
         self.policy.optimizer.step()
         self.update_targets()
         return metrics
@@ -176,6 +188,21 @@ class FlowAlgorithm(OffPolicyAlgorithm):
 
     def _generators(self) -> list[th.Generator]:
         return [self.generator] if self.generator is self.host_generator else [self.generator, self.host_generator]
+
+
+def clip_gradients(optimizer: th.optim.Optimizer, max_norm: float) -> th.Tensor:
+    """
+    Scale the gradients of all parameters of an optimiser by one factor, so that their norm together is at most so much.
+    Unlike PyTorch's own function it adds nothing to the norm, and a gradient below the limit stays as it is.
+
+    :param optimizer: The optimiser, whose gradients are changed in place
+    :param max_norm: The limit, above 0
+    :return: The norm before
+    """
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm: th.Tensor = th.linalg.vector_norm(th.stack(th._foreach_norm(gradients)))
+    th._foreach_mul_(gradients, max_norm / norm.clamp(min=max_norm))
+    return norm
 
 
 class MetricSums:

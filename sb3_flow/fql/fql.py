@@ -1,6 +1,6 @@
 """Flow Q-learning (Park, Li and Levine, ICML 2025, arXiv 2502.02538)."""
 
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
@@ -8,7 +8,9 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch.nn import functional as F
 
 from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.common.critics import Aggregation, aggregate, check_aggregation, scale_of, td_loss
 from sb3_flow.common.flow import flow_matching_loss
+from sb3_flow.common.policies import aliases
 from sb3_flow.common.types import Batch, Metrics
 from sb3_flow.fql.policies import FQLPolicy
 
@@ -63,12 +65,7 @@ class FQL(OfflineToOnlineAlgorithm):
         ``batch_size``, ``gamma``, ``n_steps``, ``seed`` and ``policy_kwargs``.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "FlowPolicy": FQLPolicy,
-        "MlpPolicy": FQLPolicy,
-        "CnnPolicy": FQLPolicy,
-        "MultiInputPolicy": FQLPolicy,
-    }
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(FQLPolicy)
     policy: FQLPolicy
 
     def __init__(
@@ -79,12 +76,11 @@ class FQL(OfflineToOnlineAlgorithm):
         *,
         alpha: float = 10.0,
         flow_steps: int = 10,
-        q_agg: Literal["mean", "min"] = "mean",
+        q_agg: Aggregation = "mean",
         normalize_q_loss: bool = False,
         **kwargs: Any,
     ) -> None:
-        if q_agg not in ("mean", "min"):
-            raise ValueError(f"Unknown `q_agg` {q_agg!r}; choose 'mean' or 'min'.")
+        check_aggregation(q_agg)
         if alpha < 0:
             raise ValueError(f"`alpha` is {alpha}; it must not be negative.")
         self.alpha = alpha
@@ -100,17 +96,17 @@ class FQL(OfflineToOnlineAlgorithm):
         """Every random number of an update with ``n`` transitions."""
         return FQLNoise(next_noise=self.normal(n), x0=self.normal(n), t=self.uniform(n), z=self.normal(n))
 
+    def next_value(self, batch: Batch, noise: FQLNoise) -> th.Tensor:
+        """``Q'(s', clip(mu_w(s', z')))``, aggregated over the critics: ``(B,)``."""
+        next_actions = self.policy.act_one_step(batch.next_observations, noise.next_noise)
+        next_qs = self.policy.q_values(self.policy.critic_target, batch.next_observations, next_actions)
+        return aggregate(next_qs, self.q_agg)
+
     def critic_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
         """``L_Q``: the temporal difference error, a mean over critics and batch. Gradient: critics only."""
-        policy = self.policy
         with th.no_grad():
-            next_actions = policy.act_one_step(batch.next_observations, noise.next_noise)
-            next_qs = policy.q_values(policy.critic_target, batch.next_observations, next_actions)
-            next_q = next_qs.mean(dim=0) if self.q_agg == "mean" else next_qs.amin(dim=0)
-            target = batch.rewards + batch.discounts * batch.masks * next_q
-        qs = policy.q_values(policy.critic, batch.observations, batch.actions)
-        loss = (batch.valids * (qs - target).square()).mean()
-        return loss, {"critic_loss": loss, "q_mean": qs.mean(), "q_min": qs.amin(), "q_max": qs.amax()}
+            next_q = self.next_value(batch, noise)
+        return td_loss(self.policy, batch, next_q)
 
     def bc_flow_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
         """``L_BC``: flow matching towards the actions of the data. Gradient: the velocity field only."""
@@ -130,7 +126,7 @@ class FQL(OfflineToOnlineAlgorithm):
         q = qs.mean(dim=0)  # always the mean, also where the target takes the minimum
         q_loss = -q.mean()
         if self.normalize_q_loss:
-            q_loss = q_loss / q.detach().abs().mean()
+            q_loss = q_loss / scale_of(q)
         loss = self.alpha * distill_loss + q_loss
         return loss, {"actor_loss": loss, "distill_loss": distill_loss, "q_loss": q_loss}
 

@@ -1,7 +1,5 @@
 """The networks of FQL, and how it acts."""
 
-from typing import ClassVar
-
 import torch as th
 
 from sb3_flow.common.flow import euler
@@ -16,15 +14,15 @@ class FQLPolicy(FlowPolicy):
     Heads: ``"one_step"`` (what FQL acts with) and ``"bc_flow"`` (the cloned behaviour, plain imitation).
 
     :param flow_steps: Euler steps of the flow
+    :param encode_time_dim: Size of the embedding of the flow's time; 0: the time itself
     """
 
-    heads: ClassVar[dict[str, str]] = {"one_step": "act_one_step", "bc_flow": "act_bc_flow"}
-
-    def build(self, flow_steps: int = 10) -> None:
+    def build(self, flow_steps: int = 10, encode_time_dim: int = 0) -> None:
         if flow_steps < 1:
             raise ValueError(f"`flow_steps` is {flow_steps}; it must be at least 1.")
         self.flow_steps = flow_steps
-        self.bc_flow = self.make_velocity()
+        self.heads = {"one_step": "act_one_step", "bc_flow": "act_bc_flow"}
+        self.bc_flow = self.make_velocity(encode_time_dim)
         self.actor = self.make_one_step_actor()
         self.critic = self.make_critic()
         self.critic_target = self.make_target(self.critic)

@@ -24,6 +24,7 @@ class AlgorithmCase:
     An algorithm, and how it is made small.
 
     :param cls: The algorithm
+    :param variant: Which of its variants, where it has several
     :param small: Constructor arguments that make it small, beside ``SMALL``
     :param bad_arguments: Constructor arguments that must be refused, each with a pattern of the message
     :param offline: Whether it trains on data sets
@@ -31,6 +32,7 @@ class AlgorithmCase:
     """
 
     cls: type[OfflineToOnlineAlgorithm]
+    variant: str = ""
     small: dict[str, Any] = field(default_factory=dict)
     bad_arguments: tuple[tuple[dict[str, Any], str], ...] = ()
     offline: bool = True
@@ -38,7 +40,7 @@ class AlgorithmCase:
 
     @property
     def name(self) -> str:
-        return self.cls.__name__
+        return f"{self.cls.__name__}-{self.variant}" if self.variant else self.cls.__name__
 
     def make(self, env: Any, **kwargs: Any) -> OfflineToOnlineAlgorithm:
         """A small model on an environment; ``kwargs`` replace the arguments that make it small."""

@@ -37,7 +37,7 @@ def test_ogbench_environment_by_its_id_alone(online_algorithm: AlgorithmCase) ->
     """The id of an OGBench environment suffices in a fresh process, where nobody has imported ogbench."""
     script = (
         "import sys\n"
-        f"from {online_algorithm.cls.__module__} import {online_algorithm.name} as Algorithm\n"
+        f"from {online_algorithm.cls.__module__} import {online_algorithm.cls.__name__} as Algorithm\n"
         "assert 'ogbench' not in sys.modules\n"
         "model = Algorithm('FlowPolicy', 'pointmaze-medium-singletask-task1-v0', policy_kwargs={'net_arch': [16, 16]})\n"
         "print(model.learn(5).n_env_steps)\n"
@@ -78,7 +78,7 @@ def test_learns_from_a_file_by_its_path(offline_algorithm: AlgorithmCase, tmp_pa
     path = tmp_path / "log.npz"
     np.savez(path, **collect(pendulum))
     script = (
-        f"from sb3_flow import {offline_algorithm.name} as Algorithm\n"
+        f"from sb3_flow import {offline_algorithm.cls.__name__} as Algorithm\n"
         f"model = Algorithm('FlowPolicy', 'Pendulum-v1', dataset={str(path)!r}, policy_kwargs={{'net_arch': [16, 16]}})\n"
         "print(model.learn(5).n_offline_updates)\n"
     )

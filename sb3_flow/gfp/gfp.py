@@ -1,0 +1,203 @@
+"""FQL with a value-aware teacher: Guided Flow Policy (Tiofack et al., ICLR 2026, arXiv 2512.03973)."""
+
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+import torch as th
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch.nn import functional as F
+
+from sb3_flow.common.critics import Aggregation, aggregate, scale_of
+from sb3_flow.common.flow import flow_matching_loss
+from sb3_flow.common.policies import aliases
+from sb3_flow.common.types import Batch, Metrics
+from sb3_flow.fql.fql import FQL, FQLNoise
+from sb3_flow.gfp.policies import GFPPolicy
+
+GuidanceFunction = Literal["softmax", "advantage"]
+GuidanceAggregation = Literal["actor", "min"]
+TargetAggregation = Literal["actor", "mean", "min", "max", "vabc"]
+
+
+class Proposals(NamedTuple):
+    """
+    What the two policies would do in the states of a batch, from the same noise.
+
+    :param actions: ``mu_theta(s, z)`` of the one-step actor, not clipped, with its graph, ``(B, action_dim)``
+    :param teacher_actions: ``mu_omega(s, z)`` of the flow, ``(B, action_dim)`` in [-1, 1]
+    :param q: Value of the actor's actions, clipped, with its graph, ``(B,)``
+    :param scale: What values are divided by, ``1 / lambda``, a number
+    """
+
+    actions: th.Tensor
+    teacher_actions: th.Tensor
+    q: th.Tensor
+    scale: th.Tensor
+
+
+class GFP(FQL):
+    """
+    Guided flow policy: FQL, with a flow that clones an action the more, the better it is than what the actor would do.
+
+    ``L = L_Q + L_VaBC + L_A``, with::
+
+        L_VaBC = E[g(s, a) |v_omega(s, x_t, t) - (a - x_0)|^2]                                      vabc_loss
+        g      = sigmoid(lambda (Q'(s, a) - Q'(s, clip(mu_theta(s, z)))) / eta)                     guidance
+        L_A    = -lambda E[Q(s, clip(mu_theta(s, z)))] + alpha E[|mu_theta(s, z) - mu_omega(s, z)|^2]   actor_loss
+
+    ``v_omega`` is the velocity field and ``mu_omega`` its flow, the teacher; ``mu_theta`` the one-step actor, which acts;
+    ``Q'`` the target critics; ``lambda`` one over the mean of ``|Q|`` in the batch. ``g`` is a softmax over two: the action of
+    the data, and the actor's. The teacher only ever sees actions of the data, so it cannot leave them. Squared errors are
+    means over the action's dimensions, as in the published code, which ``alpha`` refers to. With chunks of actions
+    (``horizon_length > 1``), those that reach past the end of a trajectory count nothing in ``L_Q`` and ``L_VaBC``.
+
+    ``deterministic=True`` acts from ``z = 0``; the paper's scores are taken with ``deterministic=False``.
+
+    Paper: https://arxiv.org/abs/2512.03973. Deviations from the published code: see ``docs/gfp.md``.
+
+    :param policy: ``"FlowPolicy"`` (or a subclass of ``GFPPolicy``)
+    :param env: Environment, or its id
+    :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
+    :param alpha: Weight of the distillation. The first one to tune: the paper took 0.01 to 10.
+    :param eta: Temperature of the guidance. The second one to tune: the paper took 1e-6 (only actions that beat the actor
+        are cloned) to 0.1 (all, much as FQL does). 0 turns guidance off: ``g = 1``, FQL's teacher.
+    :param eta_online: ``eta`` from the first online update on; None: it stays.
+    :param guidance_fn: ``"softmax"``, or ``"advantage"``: ``g`` is the exponential of what the sigmoid is taken of, unbounded.
+    :param guidance_agg: What an action of the data is compared with: the ``"actor"``'s, or the worse (``"min"``) of the
+        actor's and the teacher's
+    :param target_agg: What the target takes the value of: the next action of the ``"actor"``, of the teacher (``"vabc"``), or
+        the ``"mean"``, ``"min"`` or ``"max"`` of both values
+    :param target_vabc_at_next: Whether the teacher acts in ``s'`` for the target. If not, it acts in ``s`` and is valued in
+        ``s'``, as in the published code; see ``docs/gfp.md``.
+    :param q_agg: How the critics are aggregated, everywhere: ``"mean"`` or ``"min"``
+    :param flow_steps: Euler steps of the flow
+    :param normalize_q_loss: Whether there is a ``lambda``; if not, it is 1.
+    :param kwargs: All other arguments are those of ``OfflineToOnlineAlgorithm``, such as ``dataset``, ``offline_steps``,
+        ``batch_size``, ``gamma``, ``n_steps``, ``seed`` and ``policy_kwargs``.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(GFPPolicy)
+    policy: GFPPolicy
+
+    def __init__(
+        self,
+        policy: str | type[GFPPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        *,
+        alpha: float = 1.0,
+        eta: float = 1e-3,
+        eta_online: float | None = None,
+        guidance_fn: GuidanceFunction = "softmax",
+        guidance_agg: GuidanceAggregation = "actor",
+        target_agg: TargetAggregation = "actor",
+        target_vabc_at_next: bool = False,
+        q_agg: Aggregation = "mean",
+        flow_steps: int = 10,
+        normalize_q_loss: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        for name, value, names in (
+            ("guidance_fn", guidance_fn, get_args(GuidanceFunction)),
+            ("guidance_agg", guidance_agg, get_args(GuidanceAggregation)),
+            ("target_agg", target_agg, get_args(TargetAggregation)),
+        ):
+            if value not in names:
+                raise ValueError(f"Unknown `{name}` {value!r}; choose one of {', '.join(map(repr, names))}.")
+        for name, temperature in (("eta", eta), ("eta_online", eta_online)):
+            if temperature is not None and temperature < 0:
+                raise ValueError(f"`{name}` is {temperature}; it must not be negative.")
+        self.eta = eta
+        self.eta_online = eta_online
+        self.guidance_fn = guidance_fn
+        self.guidance_agg = guidance_agg
+        self.target_agg = target_agg
+        self.target_vabc_at_next = target_vabc_at_next
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            alpha=alpha,
+            flow_steps=flow_steps,
+            q_agg=q_agg,
+            normalize_q_loss=normalize_q_loss,
+            **kwargs,
+        )
+
+    def train(self, gradient_steps: int, batch_size: int) -> None:
+        if self.eta_online is not None and not self._in_offline_phase():
+            self.eta = self.eta_online
+        super().train(gradient_steps, batch_size)
+
+    def value(self, batch: Batch, actions: th.Tensor) -> th.Tensor:
+        """The target critics' value of actions in the batch's states, aggregated, ``(B,)``."""
+        return aggregate(self.policy.q_values(self.policy.critic_target, batch.observations, actions), self.q_agg)
+
+    def next_value(self, batch: Batch, noise: FQLNoise) -> th.Tensor:
+        """``V'``: what the target bootstraps from, by ``target_agg``; actor and teacher share their noise. ``(B,)``"""
+        if self.target_agg == "actor":
+            return super().next_value(batch, noise)
+        policy = self.policy
+        where = batch.next_observations if self.target_vabc_at_next else batch.observations
+        teacher_actions = policy.act_bc_flow(where, noise.next_noise)
+        teacher_qs = policy.q_values(policy.critic_target, batch.next_observations, teacher_actions)
+        of_teacher = aggregate(teacher_qs, self.q_agg)
+        if self.target_agg == "vabc":
+            return of_teacher
+        of_actor = super().next_value(batch, noise)
+        if self.target_agg == "mean":
+            return (of_actor + of_teacher) / 2
+        return th.minimum(of_actor, of_teacher) if self.target_agg == "min" else th.maximum(of_actor, of_teacher)
+
+    def proposals(self, batch: Batch, noise: FQLNoise) -> Proposals:
+        """What actor and teacher would do, from the same noise, and what the critics say of the actor's."""
+        policy = self.policy
+        with th.no_grad():
+            teacher_actions = policy.act_bc_flow(batch.observations, noise.z)
+        actions = policy.one_step(policy.actor, batch.observations, noise.z)
+        qs = policy.q_values(policy.critic, batch.observations, actions.clamp(-1, 1), frozen=True)
+        q = aggregate(qs, self.q_agg)
+        return Proposals(actions, teacher_actions, q, scale_of(q) if self.normalize_q_loss else q.new_ones(()))
+
+    def guidance(self, batch: Batch, proposals: Proposals) -> th.Tensor:
+        """``g(s, a)``: how much the teacher is to imitate each action of the data, without gradient, ``(B,)``."""
+        if self.eta == 0:
+            return th.ones_like(proposals.q)
+        with th.no_grad():
+            reference = self.value(batch, proposals.actions.clamp(-1, 1))
+            if self.guidance_agg == "min":
+                reference = th.minimum(reference, self.value(batch, proposals.teacher_actions))
+            # Subtracted before it is scaled: the quotients are so large that their difference would have lost its digits.
+            advantage = (self.value(batch, batch.actions) - reference) / proposals.scale / self.eta
+            return advantage.sigmoid() if self.guidance_fn == "softmax" else advantage.exp()
+
+    def vabc_loss(self, batch: Batch, noise: FQLNoise, guidance: th.Tensor) -> tuple[th.Tensor, Metrics]:
+        """``L_VaBC``: flow matching, each action by its weight; the weights are not normalised. Gradient: the flow only."""
+        velocity = self.policy.velocity(self.policy.bc_flow, batch.observations)
+        errors = flow_matching_loss(velocity, noise.x0, batch.actions, noise.t)
+        loss = (batch.valids * guidance * errors).mean()
+        metrics = {"vabc_loss": loss, "guidance": guidance.mean()}
+        return loss, metrics | {f"guidance_above_{level}": (guidance > level).float().mean() for level in (0.01, 0.5)}
+
+    def policy_loss(self, proposals: Proposals) -> tuple[th.Tensor, Metrics]:
+        """``L_A``: stay close to the teacher, climb the critics. Gradient: the one-step actor only."""
+        distill_loss = F.mse_loss(proposals.actions, proposals.teacher_actions)
+        q_loss = -proposals.q.mean() / proposals.scale
+        loss = self.alpha * distill_loss + q_loss
+        return loss, {"actor_loss": loss, "distill_loss": distill_loss, "q_loss": q_loss}
+
+    def bc_flow_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
+        """``L_VaBC`` alone, in the place of FQL's."""
+        return self.vabc_loss(batch, noise, self.guidance(batch, self.proposals(batch, noise)))
+
+    def actor_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
+        """``L_A`` alone, in the place of FQL's."""
+        return self.policy_loss(self.proposals(batch, noise))
+
+    def loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
+        """``L``, all terms at the same parameters."""
+        proposals = self.proposals(batch, noise)
+        critic_loss, critic_metrics = self.critic_loss(batch, noise)
+        vabc_loss, vabc_metrics = self.vabc_loss(batch, noise, self.guidance(batch, proposals))
+        actor_loss, actor_metrics = self.policy_loss(proposals)
+        return critic_loss + vabc_loss + actor_loss, critic_metrics | vabc_metrics | actor_metrics

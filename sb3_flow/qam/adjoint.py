@@ -1,0 +1,92 @@
+"""
+Adjoint matching: a flow is moved towards the tilted distribution ``pi(a) exp(tau Q(a))`` of a base flow ``pi``, and no
+gradient goes through its sampling (Domingo-Enrich et al., 2025; Li and Levine, 2026).
+
+Pure functions of tensors. ``T`` steps of size ``h = 1 / T`` lead from noise at ``t_0 = 0`` to an action at ``t_T = 1``.
+"""
+
+import torch as th
+
+from sb3_flow.common.derivatives import vjp
+from sb3_flow.common.types import Velocity
+
+
+def memoryless_std(n_steps: int) -> list[float]:
+    """
+    The noise of the memoryless schedule: so strong at first that where a path ends tells nothing of where it began.
+
+    :param n_steps: ``T``
+    :return: ``sigma_i``, with ``sigma_i^2 = 2 (1 - t_i + h) / (t_i + h)``: ``T`` numbers
+    """
+    h = 1 / n_steps
+    return [(2 * (1 - i * h + h) / (i * h + h)) ** 0.5 for i in range(n_steps)]
+
+
+def memoryless_path(velocity: Velocity, base: Velocity, noise: th.Tensor) -> th.Tensor:
+    """
+    Simulate the stochastic differential equation that has the marginals of a flow and is memoryless.
+
+    ``x_{i+1} = x_i + h (2 v(x_i, t_i) - x_i / (t_i + h)) + sqrt(h) sigma_i eps_i``, and at last, where there is no noise left
+    to add, one step of Euler's method along the base.
+
+    :param velocity: The field whose paths these are
+    :param base: The field of the last step
+    :param noise: Standard normal: ``x_0``, then ``eps_0`` to ``eps_{T-2}``, ``(T, B, D)``
+    :return: ``x_0`` to ``x_T``, ``(T + 1, B, D)``
+    """
+    n_steps = len(noise)
+    h, sigma = 1 / n_steps, memoryless_std(n_steps)
+    x, path = noise[0], [noise[0]]
+    for i in range(n_steps - 1):
+        drift = 2 * velocity(x, _time(i * h, x)) - x / (i * h + h)
+        x = x + h * drift + h**0.5 * sigma[i] * noise[i + 1]
+        path.append(x)
+    path.append(x + h * base(x, _time(1 - h, x)))
+    return th.stack(path)
+
+
+def lean_adjoint(base: Velocity, path: th.Tensor, terminal: th.Tensor) -> th.Tensor:
+    """
+    Carry a gradient at the end of each path back along it, by the Jacobian of the base field and not of the field that moves.
+
+    ``g_i = g_{i+1} + h (d b_i / d x)(x_i)^T g_{i+1}`` with ``b_i(x) = 2 v(x, t_i + h) - x / (t_i + h)``.
+
+    :param base: ``v``, the base field
+    :param path: ``x_0`` to ``x_T``, ``(T + 1, B, D)``
+    :param terminal: ``g_T``, the gradient at ``x_T`` of what is to become small, ``(B, D)``
+    :return: ``g_0`` to ``g_{T-1}``, ``(T, B, D)``
+    """
+    n_steps = len(path) - 1
+    h, adjoint, adjoints = 1 / n_steps, terminal, []
+    for i in reversed(range(n_steps)):
+        x, later = path[i], i * h + h
+        pulled_back = vjp(lambda x, later=later: base(x, _time(later, x)), x, adjoint)  # type: ignore[misc]
+        adjoint = adjoint + h * (2 * pulled_back - adjoint / later)
+        adjoints.append(adjoint)
+    return th.stack(adjoints[::-1])
+
+
+def adjoint_matching_loss(velocity: Velocity, base: Velocity, path: th.Tensor, adjoints: th.Tensor) -> th.Tensor:
+    """
+    The regression of a field onto the base minus the adjoint, ``sum_i |(2 / sigma_i) (v - base)(x_i, t_i) + sigma_i g_i|^2``.
+    Its minimiser is ``base - sigma_i^2 / 2 E[g_i | x_i]``. Gradient: ``velocity`` only.
+
+    :param velocity: The field that learns, for ``T`` points a sample
+    :param base: The base field, for ``T`` points a sample
+    :param path: ``x_0`` to ``x_T``, ``(T + 1, B, D)``
+    :param adjoints: ``g_0`` to ``g_{T-1}``, ``(T, B, D)``
+    :return: One loss a sample, ``(B,)``
+    """
+    n_steps, n, _ = adjoints.shape
+    sigma = path.new_tensor(memoryless_std(n_steps)).view(-1, 1, 1)
+    t = th.arange(n_steps, device=path.device, dtype=path.dtype).div(n_steps).repeat_interleave(n)[:, None]
+    x = path[:-1].flatten(end_dim=1)
+    with th.no_grad():
+        base_velocity = base(x, t)
+    control = (velocity(x, t) - base_velocity).view_as(adjoints)
+    return (2 / sigma * control + sigma * adjoints).square().sum(dim=(0, 2))
+
+
+def _time(t: float, x: th.Tensor) -> th.Tensor:
+    """One time for all points, ``(B, 1)``."""
+    return x.new_full((len(x), 1), t)

@@ -1,0 +1,121 @@
+"""The networks of QAM, and how its variants act."""
+
+import math
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.type_aliases import Schedule
+from torch import nn
+from torch.nn import functional as F
+
+from sb3_flow.common.flow import euler
+from sb3_flow.common.networks import MLP
+from sb3_flow.common.policies import FlowPolicy, Network
+from sb3_flow.common.types import TensorObs
+
+#: Bounds of the logarithm of the edit's standard deviation.
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+
+
+class QAMPolicy(FlowPolicy):
+    """
+    A behaviour-cloned flow with its moving average (the base), a flow that adjoint matching makes better than it, critics,
+    and what a variant adds: a one-step actor distilled from that flow, or an edit of its actions.
+
+    Heads: what the variant acts with, ``"edit"``, ``"one_step"`` or ``"flow"``, first; then ``"flow"`` (the better flow) and
+    ``"bc_flow"`` (the cloned behaviour).
+
+    :param observation_space: Observation space
+    :param action_space: Any finite ``Box``
+    :param lr_schedule: Learning rate as a function of the remaining progress (from 1 to 0)
+    :param n_critics: Number of critics
+    :param flow_steps: Euler steps of the flows
+    :param one_step: Whether there is a one-step actor
+    :param edit_scale: How far an edit moves an action at most, in [0, 1]; 0: there is none.
+    :param kwargs: The other arguments of ``FlowPolicy``
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        n_critics: int = 10,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(observation_space, action_space, lr_schedule, n_critics=n_critics, **kwargs)
+
+    def build(self, flow_steps: int = 10, one_step: bool = False, edit_scale: float = 0.0) -> None:
+        if flow_steps < 1:
+            raise ValueError(f"`flow_steps` is {flow_steps}; it must be at least 1.")
+        self.flow_steps, self.edit_scale = flow_steps, edit_scale
+        self.heads = {"flow": "act_flow", "bc_flow": "act_bc_flow"}
+        self.bc_flow = self.make_velocity()
+        self.bc_flow_target = self.make_target(self.bc_flow)
+        self.flow = self.make_velocity()
+        self.critic = self.make_critic()
+        self.critic_target = self.make_target(self.critic)
+        if one_step:
+            self.actor = self.make_one_step_actor()
+            self.heads = {"one_step": "act_one_step", **self.heads}
+        if edit_scale > 0:
+            self.edit = self.make_edit()
+            self.log_ent_coef = nn.Parameter(th.zeros(()))
+            self.heads = {"edit": "act_edit", **self.heads}
+
+    def make_edit(self) -> Network:
+        """A Gaussian edit: its network takes features and an action, and gives means and logarithms of deviations."""
+        dim = self.action_dim
+
+        def make_net(n_features: int) -> nn.Module:
+            net = MLP(n_features, dim, 2 * dim, self.net_arch, self.activation)
+            for half in net.layers[-1].weight.split(dim):  # type: ignore[operator]
+                nn.init.xavier_uniform_(half)  # two heads, not one of twice the width
+            return net
+
+        return self.make_network(make_net)
+
+    @property
+    def noise_dim(self) -> int:
+        return 2 * self.action_dim if self.head == "edit" else self.action_dim
+
+    def act_flow(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
+        """The flow that adjoint matching has moved, integrated by Euler's method, then clipped to [-1, 1]."""
+        return euler(self.velocity(self.flow, observations), noise, self.flow_steps).clamp(-1, 1)
+
+    def act_bc_flow(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
+        """The cloned behaviour, integrated by Euler's method, then clipped to [-1, 1]."""
+        return euler(self.velocity(self.bc_flow, observations), noise, self.flow_steps).clamp(-1, 1)
+
+    def act_one_step(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
+        """``clip(mu(s, z))`` in one pass: ``(B, action_dim)`` in [-1, 1]."""
+        return self.one_step(self.actor, observations, noise).clamp(-1, 1)
+
+    def act_edit(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
+        """
+        An action of the flow, edited.
+
+        :param observations: A raw batch
+        :param noise: What the flow starts from, then what the edit is sampled from, ``(B, 2 action_dim)``
+        :return: ``(B, action_dim)`` in [-1, 1]
+        """
+        flow_noise, edit_noise = noise.chunk(2, dim=1)
+        return self.edited(observations, self.act_flow(observations, flow_noise), edit_noise)[0]
+
+    def edited(self, observations: TensorObs, actions: th.Tensor, noise: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """
+        Edit actions: ``clip(a + edit_scale e)`` with ``e = tanh(u)``, ``u`` Gaussian given the observation and the action.
+
+        :param observations: A raw batch
+        :param actions: ``a``, ``(B, action_dim)``
+        :param noise: What ``u`` is sampled from, ``(B, action_dim)``
+        :return: The edited actions, and the logarithm of the density of ``e``, ``(B,)``
+        """
+        mean, log_std = self.one_step(self.edit, observations, actions).chunk(2, dim=1)
+        log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        u = mean + log_std.exp() * noise
+        # log N(u) - log(1 - tanh(u)^2), the latter in a form that large u do not overflow
+        log_normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+        log_prob = (log_normal - 2 * (math.log(2.0) - u - F.softplus(-2 * u))).sum(dim=1)
+        return (actions + self.edit_scale * u.tanh()).clamp(-1, 1), log_prob
