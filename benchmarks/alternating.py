@@ -21,13 +21,21 @@ from gymnasium import spaces
 from stable_baselines3 import SAC
 from stable_baselines3.common.logger import configure
 
-import sb3_flow
+from sb3_flow import FQL, GFP, QAM
 from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 
 #: Widths of the hidden layers.
 SIZES = {"512x4": [512] * 4, "256x2": [256] * 2, "128x3": [128] * 3}
 #: How updates are executed, and the value of the argument ``compile``.
 MODES: dict[str, bool | str] = {"eager": False, "compiled": True, "cudagraph": "cudagraph"}
+#: Algorithms by name: the class, and what makes it the variant.
+ALGORITHMS: dict[str, tuple[type[OfflineToOnlineAlgorithm], dict[str, float]]] = {
+    "fql": (FQL, {}),
+    "gfp": (GFP, {}),
+    "qam": (QAM, {}),
+    "qam_fql": (QAM, {"fql_alpha": 10.0}),
+    "qam_edit": (QAM, {"edit_scale": 0.1}),
+}
 OBSERVATION_DIM, ACTION_DIM, BATCH_SIZE = 28, 5, 256
 
 #: What time is measured with.
@@ -60,20 +68,26 @@ def random_data(n: int = 100_000) -> dict[str, np.ndarray]:
 
 
 def make_model(
-    algo: str, net_arch: Sequence[int], data: dict[str, np.ndarray], device: str, mode: str = "eager"
+    algo: str,
+    net_arch: Sequence[int],
+    data: dict[str, np.ndarray],
+    device: str,
+    mode: str = "eager",
+    **policy_kwargs: Any,
 ) -> OfflineToOnlineAlgorithm:
-    """An algorithm of ours, by its name in any case."""
-    names = {name.lower(): name for name in sb3_flow.__all__}
-    if algo.lower() not in names:
-        raise SystemExit(f"There is no algorithm {algo!r}; choose one of {', '.join(names)}.")
-    model: OfflineToOnlineAlgorithm = getattr(sb3_flow, names[algo.lower()])(
+    """An algorithm of ours, by its name."""
+    if algo not in ALGORITHMS:
+        raise SystemExit(f"There is no algorithm {algo!r}; choose one of {', '.join(ALGORITHMS)}.")
+    algorithm, variant = ALGORITHMS[algo]
+    model = algorithm(
         "FlowPolicy",
         Spaces(),
         dataset=data,
-        policy_kwargs={"net_arch": list(net_arch)},
+        policy_kwargs={"net_arch": list(net_arch), **policy_kwargs},
         seed=0,
         device=device,
         compile=MODES[mode],
+        **variant,
     )
     model.set_logger(configure(None, []))
     return model

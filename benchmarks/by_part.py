@@ -21,11 +21,10 @@ from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 def parts_of(model: OfflineToOnlineAlgorithm) -> dict[str, Callable[[], Any]]:
     """What an update is made of, by name."""
     policy, batch, noise = model.policy, model.sample_batch(BATCH_SIZE), model.draw_noise(BATCH_SIZE)
-    start = model.normal(BATCH_SIZE)
 
     def act(head: str) -> None:
         with th.no_grad():
-            policy.with_head(head).act(batch.observations, start)
+            policy.with_head(head).act(batch.observations, model.normal(BATCH_SIZE, dim=policy.with_head(head).noise_dim))
 
     def value(network: Any) -> None:
         with th.no_grad():
@@ -45,11 +44,11 @@ def parts_of(model: OfflineToOnlineAlgorithm) -> dict[str, Callable[[], Any]]:
     }
     for head in policy.heads:
         parts[f"act: {head}"] = partial(act, head)
-    for target in model.targets:
+    for target in (name for name in model.targets if name.startswith("critic")):
         parts[f"values: {target}"] = partial(value, getattr(policy, target))
-    for name in sorted(name for name in dir(type(model)) if name.endswith("_loss")):
-        parts[f"{name}: forward"] = partial(getattr(model, name), batch, noise)
-        parts[f"{name}: both"] = partial(forward_backward, getattr(model, name))
+    for term in model.terms():
+        parts[f"{term.__name__}: forward"] = partial(term, batch, noise)
+        parts[f"{term.__name__}: both"] = partial(forward_backward, term)
     parts["all losses: both"] = gradients
     parts["optimiser"] = policy.optimizer.step
     parts["targets"] = model.update_targets

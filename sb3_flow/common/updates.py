@@ -9,7 +9,7 @@ import torch as th
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import configure_logger
 
-from sb3_flow.common.execution import Execution, make_execution
+from sb3_flow.common.execution import Execution, Loss, make_execution
 from sb3_flow.common.policies import FlowPolicy
 from sb3_flow.common.types import Batch, Metrics
 
@@ -66,15 +66,21 @@ class FlowAlgorithm(OffPolicyAlgorithm):
         """Times of the training's random stream, uniform in [0, 1], ``(n, 1)``."""
         return th.rand((n, 1), generator=self.generator, device=self.device)
 
+    def terms(self) -> list[Loss]:
+        """The losses that are descended together; each is a method that takes a batch and noise."""
+        raise NotImplementedError
+
     def loss(self, batch: Batch, noise: Any) -> tuple[th.Tensor, Metrics]:
         """
-        What one optimiser step descends: a pure function of the parameters, the batch and the noise.
+        What one optimiser step descends, the sum of ``terms``, all at the same parameters: a pure function of these, the
+        batch and the noise.
 
         :param batch: A batch
         :param noise: As drawn by ``draw_noise``
         :return: The loss, and what to log (tensors without axes)
         """
-        raise NotImplementedError
+        losses, metrics = zip(*(term(batch, noise) for term in self.terms()), strict=True)
+        return sum(losses[1:], losses[0]), {name: value for part in metrics for name, value in part.items()}
 
     def update(self, batch: Batch, noise: Any) -> Metrics:
         """

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.critics import Aggregation, aggregate, check_aggregation, scale_of, td_loss
+from sb3_flow.common.execution import Loss
 from sb3_flow.common.flow import flow_matching_loss
 from sb3_flow.common.policies import aliases
 from sb3_flow.common.types import Batch, Metrics
@@ -96,6 +97,9 @@ class FQL(OfflineToOnlineAlgorithm):
         """Every random number of an update with ``n`` transitions."""
         return FQLNoise(next_noise=self.normal(n), x0=self.normal(n), t=self.uniform(n), z=self.normal(n))
 
+    def terms(self) -> list[Loss]:
+        return [self.critic_loss, self.bc_flow_loss, self.actor_loss]
+
     def next_value(self, batch: Batch, noise: FQLNoise) -> th.Tensor:
         """``Q'(s', clip(mu_w(s', z')))``, aggregated over the critics: ``(B,)``."""
         next_actions = self.policy.act_one_step(batch.next_observations, noise.next_noise)
@@ -129,10 +133,3 @@ class FQL(OfflineToOnlineAlgorithm):
             q_loss = q_loss / scale_of(q)
         loss = self.alpha * distill_loss + q_loss
         return loss, {"actor_loss": loss, "distill_loss": distill_loss, "q_loss": q_loss}
-
-    def loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
-        """``L``, all terms at the same parameters."""
-        critic_loss, critic_metrics = self.critic_loss(batch, noise)
-        bc_flow_loss, bc_flow_metrics = self.bc_flow_loss(batch, noise)
-        actor_loss, actor_metrics = self.actor_loss(batch, noise)
-        return critic_loss + bc_flow_loss + actor_loss, critic_metrics | bc_flow_metrics | actor_metrics

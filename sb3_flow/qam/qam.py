@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.critics import pessimistic, td_loss
 from sb3_flow.common.derivatives import vjp
+from sb3_flow.common.execution import Loss
 from sb3_flow.common.flow import flow_matching_loss
 from sb3_flow.common.policies import aliases
 from sb3_flow.common.types import Batch, Metrics
@@ -141,6 +142,14 @@ class QAM(OfflineToOnlineAlgorithm):
             edit=self.normal(n),
         )
 
+    def terms(self) -> list[Loss]:
+        terms: list[Loss] = [self.critic_loss, self.bc_flow_loss, self.adjoint_matching_loss]
+        if self.fql_alpha > 0:
+            terms.append(self.one_step_loss)
+        if self.edit_scale > 0:
+            terms.append(self.edit_loss)
+        return terms
+
     def critic_loss(self, batch: Batch, noise: QAMNoise) -> tuple[th.Tensor, Metrics]:
         """``L_Q``, with the next action as the policy acts, and a pessimistic target. Gradient: critics only."""
         policy = self.policy
@@ -204,13 +213,3 @@ class QAM(OfflineToOnlineAlgorithm):
         ent_coef_loss = ent_coef * (entropy.detach() - target_entropy)
         loss = q_loss - ent_coef.detach() * entropy + ent_coef_loss
         return loss, {"actor_loss": loss, "q_loss": q_loss, "entropy": entropy, "ent_coef": ent_coef}
-
-    def loss(self, batch: Batch, noise: QAMNoise) -> tuple[th.Tensor, Metrics]:
-        """``L``, all terms at the same parameters."""
-        terms = [self.critic_loss, self.bc_flow_loss, self.adjoint_matching_loss]
-        if self.fql_alpha > 0:
-            terms.append(self.one_step_loss)
-        if self.edit_scale > 0:
-            terms.append(self.edit_loss)
-        losses, metrics = zip(*(term(batch, noise) for term in terms), strict=True)
-        return th.stack(losses).sum(), {name: value for part in metrics for name, value in part.items()}
