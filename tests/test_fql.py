@@ -1,20 +1,21 @@
 """
 FQL against a second implementation: the equations of the paper, written out slowly in float64, and closed forms.
 
-``Reference`` shares no code with the package: its own matrix products, GELU, layer norm, Euler loop, Adam and moving
-average, one critic after the other. Section numbers are those of the method's specification, T1 .. T9 its tests.
+``Reference`` shares no code with the package, see ``transcription.py``. Section numbers are those of the method's
+specification, T1 .. T9 its tests.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from conformance.environments import AnySpaces
 from gymnasium import spaces
+from transcription import BATCH, OBS_DIM, Draw, Transcription, box_env, shake
 
 from sb3_flow import FQL
 from sb3_flow.common import networks
@@ -22,7 +23,6 @@ from sb3_flow.common.types import Batch
 from sb3_flow.fql import FQLPolicy
 from sb3_flow.fql.fql import FQLNoise
 
-OBS_DIM, BATCH = 4, 16
 NETWORKS = ("bc_flow", "actor", "critic", "critic_target")
 
 
@@ -32,21 +32,8 @@ def size_of_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "SMALL", 0)
 
 
-class SpacesOnly(gym.Env):
-    """An environment that is there for its spaces."""
-
-    def __init__(self, observation_space: spaces.Space, action_space: spaces.Box) -> None:
-        self.observation_space, self.action_space = observation_space, action_space
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        return self.observation_space.sample(), {}
-
-    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        return self.observation_space.sample(), 0.0, False, False, {}
-
-
 def make_model(obs_dim: int = OBS_DIM, action_dim: int = 1, net_arch: tuple[int, ...] = (24, 16), **kwargs: Any) -> FQL:
-    env = SpacesOnly(spaces.Box(-np.inf, np.inf, (obs_dim,)), spaces.Box(-1.0, 1.0, (action_dim,)))
+    env = box_env(obs_dim, action_dim)
     policy_kwargs = {"net_arch": net_arch, **kwargs.pop("policy_kwargs", {})}
     return FQL("FlowPolicy", env, policy_kwargs=policy_kwargs, device="cpu", **{"seed": 0, **kwargs})
 
@@ -83,10 +70,7 @@ class Variant:
             learning_rate=self.learning_rate,
             policy_kwargs={"critic_layer_norm": self.layer_norm, "n_critics": self.n_critics},
         )
-        generator = th.Generator().manual_seed(1)
-        with th.no_grad():
-            for parameter in model.policy.parameters():
-                parameter.add_(0.4 * th.randn(parameter.shape, generator=generator))
+        shake(model)
         return model
 
 
@@ -102,58 +86,18 @@ VARIANTS = {
 }
 
 
-class Reference:
+class Reference(Transcription):
     """Sections 3 to 5, literally."""
 
-    def __init__(self, model: FQL, variant: Variant) -> None:
-        self.variant = variant
-        self.parameters = {
-            name: parameter.detach().double().clone().requires_grad_(not name.startswith("critic_target"))
-            for name, parameter in model.policy.named_parameters()
-        }
-        self.trained = {name: parameter for name, parameter in self.parameters.items() if parameter.requires_grad}
-        self.first_moment = {name: th.zeros_like(parameter) for name, parameter in self.trained.items()}
-        self.second_moment = {name: th.zeros_like(parameter) for name, parameter in self.trained.items()}
-        self.n_updates = 0
-
-    @staticmethod
-    def gelu(x: th.Tensor) -> th.Tensor:
-        return 0.5 * x * (1 + th.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-
-    def mlp(self, network: str, *inputs: th.Tensor) -> th.Tensor:
-        hidden = th.cat(inputs, dim=1)
-        for layer in range(3):
-            weight = self.parameters[f"{network}.net.layers.{layer}.weight"]
-            bias = self.parameters[f"{network}.net.layers.{layer}.bias"]
-            hidden = hidden @ weight.T + bias
-            if layer < 2:
-                hidden = self.gelu(hidden)
-        return hidden
-
-    def q(self, network: str, k: int, s: th.Tensor, a: th.Tensor) -> th.Tensor:
-        hidden = th.cat([s, a], dim=1)
-        for layer in range(3):
-            weight = self.parameters[f"{network}.net.weights.{layer}"][k]
-            bias = self.parameters[f"{network}.net.biases.{layer}"][k, 0]
-            hidden = hidden @ weight + bias
-            if layer < 2:
-                hidden = self.gelu(hidden)
-                if self.variant.layer_norm:
-                    mean = hidden.mean(dim=1, keepdim=True)
-                    variance = ((hidden - mean) ** 2).mean(dim=1, keepdim=True)
-                    hidden = (hidden - mean) / th.sqrt(variance + 1e-6)
-                    scale = self.parameters[f"{network}.net.scales.{layer}"][k, 0]
-                    hidden = hidden * scale + self.parameters[f"{network}.net.shifts.{layer}"][k, 0]
-        return hidden[:, 0]
+    owners: ClassVar[dict[str, str]] = {"critic": "critic_loss", "bc_flow": "bc_flow_loss", "actor": "actor_loss"}
+    variant: Variant
 
     def one_step(self, s: th.Tensor, z: th.Tensor) -> th.Tensor:
         return self.mlp("actor", s, z)
 
     def flow(self, s: th.Tensor, z: th.Tensor) -> th.Tensor:
-        x, n = z, self.variant.flow_steps
-        for i in range(n):
-            x = x + self.mlp("bc_flow", s, x, th.full((len(s), 1), i / n, dtype=th.float64)) / n
-        return th.clip(x, -1, 1)
+        end = self.euler(lambda x, t: self.mlp("bc_flow", s, x, t), z, self.variant.flow_steps)
+        return th.clip(end, -1, 1)
 
     def critic_loss(self, batch: Batch, noise: FQLNoise) -> th.Tensor:
         """4.1; a chunk that reaches past the end of its trajectory counts nothing (QAM 4.1)."""
@@ -202,56 +146,13 @@ class Reference:
             "loss": critic_loss + bc_flow_loss + actor_loss,
         }
 
-    def gradients(self, losses: dict[str, th.Tensor]) -> dict[str, th.Tensor]:
-        """4.5: each network descends its own loss and no other one."""
-        result = {}
-        for network, loss in (("critic", "critic_loss"), ("bc_flow", "bc_flow_loss"), ("actor", "actor_loss")):
-            own = {name: parameter for name, parameter in self.trained.items() if name.startswith(network + ".")}
-            gradients = th.autograd.grad(losses[loss], list(own.values()), retain_graph=True)
-            result.update(dict(zip(own, gradients, strict=True)))
-        assert set(result) == set(self.trained)
-        return result
-
-    def update(self, batch: Batch, noise: FQLNoise) -> None:
-        """4.6: Adam, then the targets. They follow the critic after its step (the published code: before it)."""
-        gradients = self.gradients(self.losses(batch, noise))
-        self.n_updates += 1
-        with th.no_grad():
-            for name, gradient in gradients.items():
-                first = self.first_moment[name] = 0.9 * self.first_moment[name] + 0.1 * gradient
-                second = self.second_moment[name] = 0.999 * self.second_moment[name] + 0.001 * gradient**2
-                first, second = first / (1 - 0.9**self.n_updates), second / (1 - 0.999**self.n_updates)
-                self.parameters[name] -= self.variant.learning_rate * first / (th.sqrt(second) + 1e-8)
-            for name, parameter in self.parameters.items():
-                if name.startswith("critic_target."):
-                    net = self.parameters[name.replace("critic_target", "critic")]
-                    parameter.copy_(self.variant.tau * net + (1 - self.variant.tau) * parameter)
-
 
 def random_batch(variant: Variant, seed: int, dtype: th.dtype = th.float64) -> tuple[Batch, FQLNoise]:
-    """Values of every kind; some tasks end, returns are of 1 to ``n_steps`` steps, and some chunks may be invalid."""
-    rng = np.random.default_rng(seed)
-
-    def tensor(values: Any) -> th.Tensor:
-        return th.as_tensor(values, dtype=th.float32).to(dtype)  # the same numbers in both precisions
-
-    dim = variant.action_dim
-    steps = rng.integers(1, variant.n_steps + 1, BATCH)
-    batch = Batch(
-        observations=tensor(rng.normal(size=(BATCH, OBS_DIM))),
-        actions=tensor(rng.uniform(-1, 1, (BATCH, dim))),
-        rewards=tensor(rng.normal(-0.5, 1, BATCH)),
-        masks=tensor(rng.random(BATCH) < 0.7),
-        discounts=tensor(variant.gamma**steps),
-        next_observations=tensor(rng.normal(size=(BATCH, OBS_DIM))),
-        valids=tensor(rng.random(BATCH) < variant.valid),
-    )
-    assert {0.0, 1.0} == set(batch.masks.tolist())
+    """A batch, and the noise of an update."""
+    draw, dim = Draw(seed, dtype), variant.action_dim
+    batch = draw.batch(dim, variant.gamma, variant.n_steps, variant.valid)
     noise = FQLNoise(
-        next_noise=tensor(rng.normal(size=(BATCH, dim))),
-        x0=tensor(rng.normal(size=(BATCH, dim))),
-        t=tensor(rng.random((BATCH, 1))),
-        z=tensor(rng.normal(size=(BATCH, dim))),
+        next_noise=draw.normal(BATCH, dim), x0=draw.normal(BATCH, dim), t=draw.uniform(BATCH, 1), z=draw.normal(BATCH, dim)
     )
     return batch, noise
 
@@ -352,7 +253,7 @@ def test_gradient_routing(term: str, pixels: bool) -> None:
     variant = Variant(action_dim=2)
     batch, noise = random_batch(variant, 0, th.float32)
     if pixels:
-        env = SpacesOnly(spaces.Box(0, 255, (1, 8, 8), np.uint8), spaces.Box(-1.0, 1.0, (2,)))
+        env = AnySpaces(spaces.Box(0, 255, (1, 8, 8), np.uint8), spaces.Box(-1.0, 1.0, (2,)))
         policy_kwargs = {"net_arch": [8], "features_extractor_kwargs": {"cnn_output_dim": 6}}
         model = FQL("FlowPolicy", env, policy_kwargs=policy_kwargs, device="cpu", seed=0)
         images = th.randint(0, 256, (BATCH, 1, 8, 8), generator=th.Generator().manual_seed(0), dtype=th.uint8)
@@ -610,7 +511,7 @@ def test_heads(head: str) -> None:
 def test_actions_are_unscaled() -> None:
     """``predict`` acts in the units of the environment."""
     low, high = np.array([0.0, -2.0], dtype=np.float32), np.array([512.0, 6.0], dtype=np.float32)
-    env = SpacesOnly(spaces.Box(-1.0, 1.0, (OBS_DIM,)), spaces.Box(low, high))
+    env = AnySpaces(spaces.Box(-1.0, 1.0, (OBS_DIM,)), spaces.Box(low, high))
     model = FQL("FlowPolicy", env, policy_kwargs={"net_arch": [8]}, device="cpu", seed=0)
     obs = np.linspace(-1, 1, OBS_DIM, dtype=np.float32)
     with th.no_grad():

@@ -70,7 +70,8 @@ def test_every_room_of_an_algorithm_is_open_and_configured() -> None:
     rooms = {folder.parent.name for folder in (ROOT / "sb3_flow").glob("*/__init__.py")} - OTHER_ROOMS
     assert rooms and {room.replace("_", "") for room in rooms} == {name.lower() for name in ALGORITHMS}
     names = {name for name, cls in zoo.ALGORITHMS.items() if cls.__module__.split(".")[1] in rooms}
-    assert rooms == names  # each is known to RL Zoo by the name of its room
+    # Each is known to RL Zoo by the name of its room; a variant adds to it, as in qam_fql.
+    assert rooms <= names and all(f"{name}_".startswith(zoo.ALGORITHMS[name].__module__.split(".")[1] + "_") for name in names)
     assert set(zoo.ALGORITHMS) <= set(CONFIGS)
 
 
@@ -150,4 +151,4 @@ def test_configurations_are_of_environments_that_exist(name: str, env_id: str, e
     assert env_id in gym.registry
     if entry.get("dataset", "").startswith("ogbench:"):
         dataset = entry["dataset"].removeprefix("ogbench:")
-        assert re.sub("-(navigate|play)-singletask", "-singletask", dataset) == env_id != dataset
+        assert re.sub("-(navigate|play|noisy|stitch|explore)-singletask", "-singletask", dataset) == env_id != dataset

@@ -2,19 +2,29 @@
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_flow import FQL
+from sb3_flow import FQL, GFP, QAM
 from sb3_flow.baselines import OfflineSAC, OfflineTD3
 from sb3_flow.common.updates import FlowAlgorithm
-from sb3_flow.zoo.search import FQL_SPACE, SearchSpace
+from sb3_flow.zoo.search import FQL_SPACE, GFP_SPACE, QAM_EDIT_SPACE, QAM_FQL_SPACE, QAM_SPACE, SearchSpace
 
-#: Every algorithm by the name that ``--algo`` takes.
+#: Every algorithm by the name that ``--algo`` takes. The variants of QAM are one class: each name has settings of its own.
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "fql": FQL,
+    "gfp": GFP,
+    "qam": QAM,
+    "qam_edit": QAM,
+    "qam_fql": QAM,
     "sac_offline": OfflineSAC,
     "td3_offline": OfflineTD3,
 }
 #: What ``optimize`` searches for each of them.
-SEARCH_SPACES: dict[str, SearchSpace] = {"fql": FQL_SPACE}
+SEARCH_SPACES: dict[str, SearchSpace] = {
+    "fql": FQL_SPACE,
+    "gfp": GFP_SPACE,
+    "qam": QAM_SPACE,
+    "qam_edit": QAM_EDIT_SPACE,
+    "qam_fql": QAM_FQL_SPACE,
+}
 
 
 def acts_by_sampling(algorithm: str) -> bool:

@@ -59,11 +59,16 @@ def _suggest_common(trial: Any) -> Parameters:
     }
 
 
+def _configured(trial: Any, name: str, default: str) -> str:
+    """A value of the configuration. RL Zoo keeps it in the study, as text."""
+    return str(trial.study.user_attrs.get(name, default))
+
+
 def _suggest_fql(trial: Any) -> Parameters:
     """The paper tuned alpha first of all, and took gamma and the target's aggregation by domain."""
     # The scale of alpha is that of the rewards, unless the loss is normalised: the paper's grids end at 1000, on Adroit at
-    # 30000. RL Zoo keeps the configuration there, as text.
-    normalized = trial.study.user_attrs.get("normalize_q_loss", "False") not in ("False", "0")
+    # 30000.
+    normalized = _configured(trial, "normalize_q_loss", "False") not in ("False", "0")
     low, high = (0.03, 10.0) if normalized else (3.0, 30_000.0)
     return {
         "alpha": trial.suggest_float("alpha", low, high, log=True),
@@ -73,4 +78,43 @@ def _suggest_fql(trial: Any) -> Parameters:
     }
 
 
+def _suggest_qam(trial: Any) -> Parameters:
+    """The paper tuned the inverse temperature, and took pessimism and chunks by domain. Fewer than 10 flow steps fail."""
+    arguments = {
+        "inv_temp": trial.suggest_float("inv_temp", 0.1, 30.0, log=True),
+        "rho": trial.suggest_categorical("rho", [0.0, 0.5]),
+        **_suggest_common(trial),
+    }
+    if _configured(trial, "n_steps", "1") == "1":  # returns over several steps are for one action at a time
+        arguments["horizon_length"] = trial.suggest_categorical("horizon_length", [1, 5])
+    return arguments
+
+
+def _suggest_qam_fql(trial: Any) -> Parameters:
+    """As QAM, and how close the one-step actor stays to the flow."""
+    return {"fql_alpha": trial.suggest_float("fql_alpha", 3.0, 300.0, log=True), **_suggest_qam(trial)}
+
+
+def _suggest_qam_edit(trial: Any) -> Parameters:
+    """As QAM, and how far an action is edited."""
+    return {"edit_scale": trial.suggest_float("edit_scale", 0.05, 0.9, log=True), **_suggest_qam(trial)}
+
+
+def _suggest_gfp(trial: Any) -> Parameters:
+    """The paper tuned alpha and eta, and took the aggregations by domain."""
+    return {
+        "alpha": trial.suggest_float("alpha", 0.01, 10.0, log=True),
+        "eta": trial.suggest_float("eta", 1e-6, 0.1, log=True),
+        "q_agg": trial.suggest_categorical("q_agg", ["mean", "min"]),
+        "target_agg": trial.suggest_categorical("target_agg", ["actor", "mean"]),
+        "guidance_agg": trial.suggest_categorical("guidance_agg", ["actor", "min"]),
+        "flow_steps": trial.suggest_categorical("flow_steps", [5, 10, 30]),
+        **_suggest_common(trial),
+    }
+
+
 FQL_SPACE = SearchSpace(_suggest_fql)
+GFP_SPACE = SearchSpace(_suggest_gfp)
+QAM_SPACE = SearchSpace(_suggest_qam)
+QAM_EDIT_SPACE = SearchSpace(_suggest_qam_edit)
+QAM_FQL_SPACE = SearchSpace(_suggest_qam_fql)

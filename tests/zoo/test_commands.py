@@ -5,9 +5,11 @@ import io
 import os
 import pickle
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -21,8 +23,10 @@ from conformance.environments import collect, maze
 from sb3_flow import FQL
 from sb3_flow.cli import main
 from sb3_flow.common.updates import FlowAlgorithm
+from sb3_flow.zoo.algorithms import ALGORITHMS, SEARCH_SPACES
 from sb3_flow.zoo.arguments import add_defaults, quote_values
 from sb3_flow.zoo.commands import SCRIPTS
+from sb3_flow.zoo.configs import config_path, read_entries
 from sb3_flow.zoo.search import FQL_SPACE
 
 pytest.importorskip("rl_zoo3")
@@ -271,6 +275,29 @@ def test_a_trial_is_trained_again_with_what_it_had(study: Any, room: Path, train
             assert model.policy.net_arch == [16]  # the search leaves policy_kwargs alone
 
 
+@pytest.mark.parametrize(("name", "head"), [("gfp", "vabc"), *((name, "bc_flow") for name in ("qam", "qam_edit", "qam_fql"))])
+def test_other_algorithms_are_tuned_trained_and_watched(room: Path, name: str, head: str) -> None:
+    options = ["--algo", name, "--env", MAZE, "--conf-file", "small.yml", "--device", "cpu", "--seed", 1, "-n", 30]
+    options += ["--env-kwargs", "max_episode_steps:20", "--num-threads", 1, "--verbose", 0, "--eval-episodes", 1]
+    study = ["--study-name", name, "--storage", "others.log"]
+    trials = ["--n-trials", 2, "--n-evaluations", 1, "--n-startup-trials", 0, "--no-optim-plots"]
+    both = ["-params", "offline_steps:20", "learning_starts:2"]  # on the data, then on the environment
+    succeed("optimize", *options, *study, *trials, *both, folder=room)
+    trial = load_study(room, name, "others.log").trials[1]
+    assert trial.state.name == "COMPLETE"
+    training = ["--eval-freq", 15, "--eval-heads", head, "--trial-id", 1, "--run-id", 5]
+    succeed("train", *options, *study, *training, *both, folder=room)
+    folder = room / "logs" / name / f"{MAZE}_5"
+    model = ALGORITHMS[name].load(folder / f"{MAZE}.zip", device="cpu")
+    found = SEARCH_SPACES[name].convert(trial.params)
+    del found["learning_rate"]  # a schedule by now
+    assert {key: getattr(model, key) for key in found} == found
+    assert (model.n_offline_updates, model.n_env_steps) == (20, 10)
+    assert np.load(room / "logs" / f"{name}-{head}" / folder.name / "evaluations.npz")["successes"].shape == (2, 1)
+    watching = ["--algo", name, "--env", MAZE, "--exp-id", 5, "-n", 20, "--no-render", "--device", "cpu"]
+    assert "Success rate: " in succeed("enjoy", *watching, folder=room)
+
+
 def test_a_trial_that_is_not_finite_is_pruned(study: Any, room: Path, train: Callable[..., str]) -> None:
     before = len(study.trials)
     options = ["--n-trials", 2, "--study-name", "maze", "--storage", "study.log", "--no-optim-plots"]
@@ -304,6 +331,21 @@ def test_the_second_process_finds_the_configuration(room: Path, train: Callable[
     train(MAZE, "optimize", *options, "--storage", "early.log", "--no-optim-plots", "-params", "normalize_q_loss:True")
     (trial,) = load_study(room, "early", "early.log").trials
     assert trial.distributions["alpha"].high == 10
+
+
+@pytest.mark.parametrize("file", ["paper", "offline_methods_paper"])
+def test_full_size_sweeps_train_with_published_settings(file: str, tmp_path: Path) -> None:
+    commands = succeed("sweep", ROOT / "results" / f"{file}.yml", "--dry-run", folder=tmp_path).splitlines()
+    seen, read = set(), cache(read_entries)
+    for words in (shlex.split(line) for line in commands if line.startswith("sb3-flow ")):
+        option = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
+        params = {word.split(":")[0] for word in words[words.index("-params") + 1 :]} if "-params" in words else set()
+        cell = option["--algo"], option["--env"], option.get("--conf-file", option["--algo"])
+        if cell not in seen:  # once for all seeds
+            seen.add(cell)
+            # From the method's file and not its `default`, or, all of it, from the sweep.
+            assert cell[1] in read(str(config_path(cell[2]))) or params >= {"alpha", "dataset", "normalize_q_loss"}
+    assert len(seen) >= 50
 
 
 # Pictures.
@@ -507,9 +549,6 @@ def test_options_of_the_page_exist(name: str) -> None:
 
 
 def test_names_of_the_page_exist() -> None:
-    from sb3_flow.zoo.algorithms import ALGORITHMS
-    from sb3_flow.zoo.configs import config_path
-
     for words in documented_commands():
         for option, value in pairwise(words):
             if option == "--algo":

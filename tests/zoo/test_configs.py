@@ -1,5 +1,6 @@
 """The shipped configurations: what the papers published, on environments and arguments that exist."""
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from conformance.environments import AnySpaces
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
+from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.environments import register_environment
 from sb3_flow.zoo.algorithms import ALGORITHMS
 from sb3_flow.zoo.configs import ZOO_KEYS, arguments_of, check_keys, config_path, find_config, policy_arguments, read_entries
@@ -65,7 +67,7 @@ def algorithm_of(file: str) -> str:
 
 def env_of(dataset: str, task: str = "") -> str:
     """``cube-single-play`` and ``-task2`` make ``cube-single-singletask-task2-v0``."""
-    return f"{re.sub('-(navigate|play)$', '', dataset)}-singletask{task}-v0"
+    return f"{re.sub('-(navigate|play|noisy|stitch|explore)$', '', dataset)}-singletask{task}-v0"
 
 
 @pytest.mark.parametrize("dataset", OGBENCH)
@@ -107,6 +109,221 @@ def test_published_offline_to_online_settings(dataset: str) -> None:
     assert (entry["alpha"], entry["gamma"], entry["q_agg"]) == (*ONLINE[dataset], "mean")
     assert (entry["n_timesteps"], entry["offline_steps"]) == (2_000_000, 1_000_000) and not SHARED & set(entry)
     assert entry["dataset"] == f"ogbench:{dataset}-singletask-v0"
+
+
+# QAM: 1M updates on the data, 500k steps online.
+
+#: tau of QAM, tau and edit_scale of QAM-EDIT, tau and alpha of QAM-FQL.
+QAM = {
+    "antmaze-large-navigate": (10, (1, 0.1), (3, 30)),
+    "antmaze-giant-navigate": (3, (10, 0.1), (3, 30)),
+    "humanoidmaze-medium-navigate": (3, (3, 0.1), (1, 30)),
+    "humanoidmaze-large-navigate": (3, (3, 0.1), (0.3, 30)),
+    "scene-play": (1, (1, 0), (1, 300)),
+    "puzzle-3x3-play": (3, (1, 0.1), (3, 0)),
+    "puzzle-4x4-play": (30, (0.1, 0.9), (3, 3)),
+    "cube-double-play": (1, (1, 0), (1, 0)),
+    "cube-triple-play": (3, (3, 0.1), (10, 300)),
+    "cube-quadruple-play": (1, (3, 0.1), (0.3, 30)),
+}
+
+
+@pytest.mark.parametrize("dataset", QAM)
+@pytest.mark.parametrize("task", ["", *(f"-task{number}" for number in range(1, 6))])
+def test_published_settings_of_qam(dataset: str, task: str) -> None:
+    plain, edit, fql = QAM[dataset]
+    for name, extra in (
+        ("qam", {"inv_temp": plain}),
+        ("qam_edit", {"inv_temp": edit[0], "edit_scale": edit[1]}),
+        ("qam_fql", {"inv_temp": fql[0], "fql_alpha": fql[1]}),
+    ):
+        env_id = env_of(dataset, task)
+        slow = env_id.startswith(("humanoidmaze-", "antmaze-giant-"))
+        sparse = env_id.startswith(("scene-", "puzzle-"))
+        assert FILES[name][env_id] == {
+            "policy": "FlowPolicy",
+            "dataset": f"ogbench:{dataset}-singletask{task}-v0",
+            "n_timesteps": 1_500_000,
+            "offline_steps": 1_000_000,
+            "learning_starts": 5_000,
+            "gamma": 0.995 if slow else 0.99,
+            "rho": 0 if env_id.startswith("humanoidmaze-") else 0.5,
+            "horizon_length": 1 if "maze-" in env_id else 5,
+            **({"sparse_rewards": True} if sparse else {}),
+            **extra,
+        }
+
+
+def test_what_qam_leaves_out_is_the_constructors() -> None:
+    model = ALGORITHMS["qam"]("FlowPolicy", "Pendulum-v1", device="cpu", buffer_size=1)
+    shared = {"learning_rate": 3e-4, "batch_size": 256, "tau": 0.005, "flow_steps": 10, "max_grad_norm": 1.0}
+    assert {name: getattr(model, name) for name in shared} == shared
+    assert model.policy.net_arch == [512] * 4 and model.policy.n_critics == 10
+    # Nothing that was collected online is overwritten.
+    assert inspect.signature(OfflineToOnlineAlgorithm).parameters["buffer_size"].default >= 500_000
+
+
+# GFP: batch size, gamma, flow steps, the aggregations of critics, target and guidance, alpha, eta.
+
+MAZE, SOCCER, BLOCKS, CUBES = (
+    ("min", "actor", "min"),
+    ("mean", "actor", "min"),
+    ("mean", "actor", "actor"),
+    ("mean", "mean", "actor"),
+)
+HUMANOID = ("mean", "mean", "min")
+GFP: dict[str, dict[str, tuple[Any, ...]]] = {
+    "gfp": {
+        "antmaze-giant-navigate": (1024, 0.995, 10, *MAZE, 0.1, 0.1),
+        "antmaze-large-navigate": (256, 0.995, 10, *MAZE, 0.3, 1e-4),
+        "antsoccer-arena-navigate": (256, 0.995, 10, *SOCCER, 0.1, 0.01),
+        "cube-double-play": (256, 0.99, 10, *CUBES, 1, 0.01),
+        "cube-single-play": (256, 0.99, 10, *CUBES, 10, 0.1),
+        "cube-triple-play": (1024, 0.99, 10, *CUBES, 1, 1e-5),
+        "humanoidmaze-large-navigate": (1024, 0.999, 30, *SOCCER, 0.3, 1e-4),
+        "humanoidmaze-medium-navigate": (256, 0.995, 10, *HUMANOID, 0.3, 1e-3),
+        "puzzle-3x3-play": (256, 0.99, 10, *BLOCKS, 3, 1e-3),
+        "puzzle-4x4-play": (256, 0.99, 10, *BLOCKS, 3, 1e-5),
+        "scene-play": (256, 0.99, 10, *BLOCKS, 10, 1e-3),
+    },
+    "gfp_noisy": {
+        "cube-double-noisy": (256, 0.99, 10, *CUBES, 0.1, 1e-4),
+        "cube-single-noisy": (256, 0.99, 10, *CUBES, 10, 1e-3),
+        "cube-triple-noisy": (1024, 0.99, 10, *CUBES, 0.1, 1e-5),
+        "puzzle-4x4-noisy": (256, 0.99, 10, *BLOCKS, 3, 1e-3),
+        "scene-noisy": (256, 0.99, 10, *BLOCKS, 1, 1e-4),
+    },
+    "gfp_stitch": {
+        "antmaze-large-stitch": (256, 0.995, 10, *MAZE, 0.3, 1e-6),
+        "antsoccer-arena-stitch": (256, 0.995, 10, *SOCCER, 0.1, 0.01),
+        "humanoidmaze-medium-stitch": (256, 0.999, 10, *HUMANOID, 0.3, 1e-3),
+    },
+    "gfp_explore": {"antmaze-large-explore": (1024, 0.995, 10, *MAZE, 0.01, 1e-6)},
+    "gfp_advantage": {
+        "antmaze-giant-navigate": (1024, 0.995, 10, "min", "actor", "actor", 0.1, 0.3),
+        "antmaze-large-stitch": (256, 0.995, 10, *MAZE, 0.1, 0.3),
+        "antsoccer-arena-stitch": (256, 0.995, 10, *BLOCKS, 0.1, 0.1),
+        "cube-double-play": (256, 0.99, 10, *CUBES, 1, 0.1),
+        "cube-triple-play": (1024, 0.99, 10, *CUBES, 1, 3),
+        "humanoidmaze-large-navigate": (1024, 0.999, 30, *CUBES, 0.3, 0.1),
+        "humanoidmaze-medium-navigate": (256, 0.995, 10, *CUBES, 0.3, 0.3),
+        "puzzle-3x3-play": (256, 0.99, 10, *CUBES, 3, 1),
+        "puzzle-4x4-play": (256, 0.99, 10, *CUBES, 1, 0.3),
+    },
+}
+#: Other data of the environments in gfp_advantage.yml, as its comments have it: what differs from the entry.
+GFP_ADVANTAGE_OTHERS = {
+    "cube-double-noisy": "alpha 0.1, eta 0.1",
+    "cube-triple-noisy": "alpha 0.03, eta 1",
+    "humanoidmaze-medium-stitch": "gamma 0.999, alpha 0.3, eta 0.1",
+    "puzzle-4x4-noisy": "alpha 0.3, eta 0.1",
+}
+GFP_PIXELS = {
+    "cube-single": (*CUBES, 10, 0.1),
+    "cube-double": (*CUBES, 0.3, 0.01),
+    "scene": (*BLOCKS, 10, 1e-3),
+    "puzzle-3x3": (*BLOCKS, 3, 0.01),
+    "puzzle-4x4": (*BLOCKS, 1, 1e-4),
+}
+#: alpha and eta by data, of the entries and of the comments: D4RL's AntMaze and Adroit, and Minari's.
+GFP_DATA = {
+    "minari:D4RL/antmaze/umaze-v1": (0.1, 1e-3),
+    "minari:D4RL/antmaze/umaze-diverse-v1": (0.1, 1e-3),
+    "minari:D4RL/antmaze/medium-play-v1": (0.03, 1e-3),
+    "minari:D4RL/antmaze/medium-diverse-v1": (0.03, 1e-3),
+    "minari:D4RL/antmaze/large-play-v1": (0.03, 1e-5),
+    "minari:D4RL/antmaze/large-diverse-v1": (0.03, 1e-5),
+    "door-cloned-v1.hdf5": (10, 0.01),
+    "door-expert-v1.hdf5": (10, 0.01),
+    "door-human-v1.hdf5": (10, 0.01),
+    "hammer-cloned-v1.hdf5": (10, 1e-5),
+    "hammer-expert-v1.hdf5": (10, 0.01),
+    "hammer-human-v1.hdf5": (10, 1e-5),
+    "pen-cloned-v1.hdf5": (3, 1e-5),
+    "pen-expert-v1.hdf5": (1, 1e-3),
+    "pen-human-v1.hdf5": (3, 1e-4),
+    "relocate-cloned-v1.hdf5": (10, 1e-4),
+    "relocate-expert-v1.hdf5": (10, 1e-4),
+    "relocate-human-v1.hdf5": (10, 1e-4),
+    "minari:D4RL/door/cloned-v2": (0.03, 1e-6),
+    "minari:D4RL/door/expert-v2": (3, 1e-3),
+    "minari:D4RL/door/human-v2": (0.01, 0.01),
+    "minari:D4RL/hammer/cloned-v2": (3, 1e-5),
+    "minari:D4RL/hammer/expert-v2": (1, 1e-5),
+    "minari:D4RL/hammer/human-v2": (1, 0.01),
+    "minari:D4RL/pen/cloned-v2": (1, 1e-4),
+    "minari:D4RL/pen/expert-v2": (0.3, 1e-6),
+    "minari:D4RL/pen/human-v2": (3, 1e-6),
+    "minari:D4RL/relocate/cloned-v2": (3, 1e-4),
+    "minari:D4RL/relocate/expert-v2": (3, 1e-3),
+    "minari:D4RL/relocate/human-v2": (3, 1e-5),
+    "minari:mujoco/halfcheetah/expert-v0": (3, 0.01),
+    "minari:mujoco/halfcheetah/medium-v0": (0.1, 1e-3),
+    "minari:mujoco/halfcheetah/simple-v0": (0.03, 1e-6),
+    "minari:mujoco/hopper/expert-v0": (3, 0.01),
+    "minari:mujoco/hopper/medium-v0": (3, 1e-3),
+    "minari:mujoco/hopper/simple-v0": (3, 1e-3),
+    "minari:mujoco/walker2d/expert-v0": (3, 1e-3),
+    "minari:mujoco/walker2d/medium-v0": (0.3, 0.01),
+    "minari:mujoco/walker2d/simple-v0": (3, 0.1),
+}
+
+
+def aggregations(entry: dict[str, Any]) -> tuple[Any, ...]:
+    return entry["q_agg"], entry["target_agg"], entry["guidance_agg"], entry["alpha"], entry["eta"]
+
+
+@pytest.mark.parametrize(("file", "dataset"), [(file, dataset) for file, datasets in GFP.items() for dataset in datasets])
+@pytest.mark.parametrize("task", ["", *(f"-task{number}" for number in range(1, 6))])
+def test_published_settings_of_gfp(file: str, dataset: str, task: str) -> None:
+    entry = FILES[file][env_of(dataset, task)]
+    settings = entry.get("batch_size", 256), entry["gamma"], entry.get("flow_steps", 10), *aggregations(entry)
+    assert settings == GFP[file][dataset]
+    assert entry["dataset"] == f"ogbench:{dataset}-singletask{task}-v0" and entry["n_timesteps"] == 1e6
+    assert entry.get("guidance_fn", "softmax") == ("advantage" if file == "gfp_advantage" else "softmax")
+    assert not SHARED - {"batch_size", "flow_steps"} & set(entry) and "offline_steps" not in entry
+
+
+@pytest.mark.parametrize("name", GFP_PIXELS)
+def test_published_settings_of_gfp_from_images(name: str) -> None:
+    entry = FILES["gfp"][f"visual-{name}-singletask-task1-v0"]
+    assert aggregations(entry) == GFP_PIXELS[name]
+    assert (entry["gamma"], entry["frame_stack"], entry["n_timesteps"]) == (0.99, 3, 5e5)
+    assert not {"crop_probability", *SHARED} & set(entry)
+
+
+def test_published_settings_of_gfp_on_d4rl_and_minari() -> None:
+    found: dict[str, tuple[float, float]] = {}
+    for env_id, entry in FILES["gfp"].items():
+        if not entry.get("dataset", "").startswith("minari:"):
+            continue
+        antmaze = env_id.startswith("AntMaze_")
+        assert aggregations(entry)[:3] == (("min" if antmaze else "mean"), "actor", "actor")
+        assert (entry["gamma"], entry["n_timesteps"]) == (0.99, 5e5 if antmaze else 1e6)
+        assert entry.get("batch_size", 256) == (1024 if "/mujoco/" in entry["dataset"].replace(":", "/") else 256)
+        assert not SHARED - {"batch_size"} & set(entry)
+        found[entry["dataset"]] = entry["alpha"], entry["eta"]
+    for data, alpha, eta in re.findall(
+        r"# also (\S+): alpha (\S+), eta (\S+)$", (FOLDER / "gfp.yml").read_text("utf-8"), re.M
+    ):
+        assert data not in found
+        found[data] = float(alpha), float(eta)
+    assert found == GFP_DATA
+
+
+def test_published_settings_of_gfp_by_advantage_on_other_data() -> None:
+    comments = re.findall(r"v0: &(\S+)  # .*; also (\S+), (.*)$", (FOLDER / "gfp_advantage.yml").read_text("utf-8"), re.M)
+    assert {data: settings for _, data, settings in comments} == GFP_ADVANTAGE_OTHERS
+    assert all(data.startswith(f"{env}-") for env, data, _ in comments)
+
+
+def test_what_gfp_leaves_out_is_the_constructors() -> None:
+    model = ALGORITHMS["gfp"]("FlowPolicy", "Pendulum-v1", device="cpu", buffer_size=1)
+    shared = {"learning_rate": 3e-4, "batch_size": 256, "tau": 0.005, "flow_steps": 10, "max_grad_norm": None}
+    shared |= {"normalize_q_loss": True, "guidance_fn": "softmax"}
+    assert {name: getattr(model, name) for name in shared} == shared
+    assert model.policy.net_arch == [512] * 4 and model.policy.n_critics == 2
+    assert FILES["gfp"]["default"].items() >= {"alpha": model.alpha, "eta": model.eta}.items()  # the release's
 
 
 #: Arguments that need data.

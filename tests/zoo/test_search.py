@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+import sb3_flow
 from sb3_flow.zoo.algorithms import ALGORITHMS, SEARCH_SPACES
 from sb3_flow.zoo.configs import arguments_of
 from sb3_flow.zoo.search import SearchSpace
@@ -11,6 +12,16 @@ from sb3_flow.zoo.search import SearchSpace
 optuna = pytest.importorskip("optuna")
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+#: What all variants of QAM have.
+QAM: dict[str, tuple[Any, ...]] = {
+    "inv_temp": (0.1, 0.3, 1, 3, 10, 30),
+    "rho": (0.0, 0.5),
+    "horizon_length": (1, 5),
+    "gamma": (0.99, 0.995),
+    "learning_rate": (3e-4,),
+    "batch_size": (256,),
+    "tau": (0.005,),
+}
 #: What the papers tuned or chose by task, in the form that the algorithm takes; ``normalize_q_loss`` is the configuration.
 PUBLISHED: list[tuple[str, bool, dict[str, tuple[Any, ...]]]] = [
     (
@@ -27,6 +38,25 @@ PUBLISHED: list[tuple[str, bool, dict[str, tuple[Any, ...]]]] = [
         },
     ),
     ("fql", True, {"alpha": (0.03, 0.1, 0.3, 1, 3, 10)}),
+    ("qam", False, QAM),
+    ("qam_edit", False, {**QAM, "edit_scale": (0.1, 0.9)}),
+    ("qam_fql", False, {**QAM, "fql_alpha": (3, 30, 300)}),
+    (
+        "gfp",
+        True,
+        {
+            "alpha": (0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+            "eta": (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1),
+            "gamma": (0.99, 0.995, 0.999),
+            "q_agg": ("mean", "min"),
+            "target_agg": ("actor", "mean"),
+            "guidance_agg": ("actor", "min"),
+            "flow_steps": (10, 30),
+            "learning_rate": (3e-4,),
+            "batch_size": (256, 1024),
+            "tau": (0.005,),
+        },
+    ),
 ]
 #: How a searched parameter stands for an argument.
 SEARCHED_AS = {
@@ -35,10 +65,11 @@ SEARCHED_AS = {
 }
 
 
-def sample(space: SearchSpace, normalized: bool = False) -> tuple[dict[str, Any], Any]:
+def sample(space: SearchSpace, normalized: bool = False, n_steps: int = 1) -> tuple[dict[str, Any], Any]:
     """Arguments of a trial of a new study whose configuration RL Zoo has written, and the trial."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.set_user_attr("normalize_q_loss", str(normalized))
+    study.set_user_attr("n_steps", str(n_steps))
     trial = study.ask()
     return space.sample(trial, 2, 1, {}), trial
 
@@ -80,3 +111,17 @@ def test_ranges_cover_what_papers_tuned(name: str, normalized: bool, published: 
 def test_alpha_follows_the_scale_of_the_loss() -> None:
     assert sample(SEARCH_SPACES["fql"], normalized=True)[1].distributions["alpha"].high <= 10
     assert sample(SEARCH_SPACES["fql"], normalized=False)[1].distributions["alpha"].low >= 1
+
+
+@pytest.mark.parametrize("name", [name for name, cls in ALGORITHMS.items() if cls is sb3_flow.QAM])
+def test_returns_over_several_steps_leave_chunks_alone(name: str) -> None:
+    assert "horizon_length" not in sample(SEARCH_SPACES[name], n_steps=20)[0]  # the constructor refuses both
+
+
+def test_variants_of_qam_search_what_makes_them_one() -> None:
+    values = {name: sample(SEARCH_SPACES[name])[0] for name in ("qam", "qam_edit", "qam_fql")}
+    assert {name: (found.get("edit_scale", 0) > 0, found.get("fql_alpha", 0) > 0) for name, found in values.items()} == {
+        "qam": (False, False),
+        "qam_edit": (True, False),
+        "qam_fql": (False, True),
+    }

@@ -1,0 +1,165 @@
+"""
+What the second implementations of the methods are written with: slow, literal, in float64.
+
+It shares no code with the package: its own matrix products, GELU, layer norm, Euler loop, Adam and moving average, one
+critic after the other. A method's own equations are in its test file.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import torch as th
+from conformance.environments import AnySpaces
+from gymnasium import spaces
+
+from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.common.types import Batch
+
+OBS_DIM, BATCH = 4, 16
+
+
+def box_env(obs_dim: int = OBS_DIM, action_dim: int = 1) -> AnySpaces:
+    """Observations of any size, actions in [-1, 1]."""
+    return AnySpaces(spaces.Box(-np.inf, np.inf, (obs_dim,)), spaces.Box(-1.0, 1.0, (action_dim,)))
+
+
+def shake(model: OfflineToOnlineAlgorithm, scale: float = 0.4) -> None:
+    """Make all parameters random, targets as well, so that no two networks agree and actions leave the box now and then."""
+    generator = th.Generator().manual_seed(1)
+    with th.no_grad():
+        for parameter in model.policy.parameters():
+            parameter.add_(scale * th.randn(parameter.shape, generator=generator))
+
+
+class Draw:
+    """Numbers that are the same in both precisions."""
+
+    def __init__(self, seed: int, dtype: th.dtype = th.float64) -> None:
+        self.rng, self.dtype = np.random.default_rng(seed), dtype
+
+    def tensor(self, values: Any) -> th.Tensor:
+        return th.as_tensor(values, dtype=th.float32).to(self.dtype)
+
+    def normal(self, *shape: int) -> th.Tensor:
+        return self.tensor(self.rng.normal(size=shape))
+
+    def uniform(self, *shape: int) -> th.Tensor:
+        return self.tensor(self.rng.random(shape))
+
+    def batch(self, dim: int, gamma: float = 0.99, n_steps: int = 1, valid: float = 1.0) -> Batch:
+        """Values of every kind; some tasks end, returns are of 1 to ``n_steps`` steps, and some chunks may be invalid."""
+        rng = self.rng
+        steps = rng.integers(1, n_steps + 1, BATCH)
+        batch = Batch(
+            observations=self.normal(BATCH, OBS_DIM),
+            actions=self.tensor(rng.uniform(-1, 1, (BATCH, dim))),
+            rewards=self.tensor(rng.normal(-0.5, 1, BATCH)),
+            masks=self.tensor(rng.random(BATCH) < 0.7),
+            discounts=self.tensor(gamma**steps),
+            next_observations=self.normal(BATCH, OBS_DIM),
+            valids=self.tensor(rng.random(BATCH) < valid),
+        )
+        assert {0.0, 1.0} == set(batch.masks.tolist())
+        return batch
+
+
+class Transcription:
+    """
+    Parameters in float64 by the names that the policy gives them, and what is done with them.
+
+    A subclass gives ``losses``; ``owners`` says which loss each of the networks descends.
+    """
+
+    #: The name of each network that is trained (of each parameter that is none of a network's), and of its loss
+    owners: ClassVar[dict[str, str]]
+    #: The name of each target network, and of the network that it follows
+    targets: ClassVar[dict[str, str]] = {"critic_target": "critic"}
+
+    def __init__(self, model: OfflineToOnlineAlgorithm, variant: Any) -> None:
+        """
+        :param model: Whose parameters are copied
+        :param variant: Its arguments; ``learning_rate`` and ``tau`` are used here
+        """
+        self.variant = variant
+        self.parameters = {
+            name: parameter.detach().double().clone().requires_grad_(name.split(".")[0] not in self.targets)
+            for name, parameter in model.policy.named_parameters()
+        }
+        self.trained = {name: parameter for name, parameter in self.parameters.items() if parameter.requires_grad}
+        self.first_moment = {name: th.zeros_like(parameter) for name, parameter in self.trained.items()}
+        self.second_moment = {name: th.zeros_like(parameter) for name, parameter in self.trained.items()}
+        self.n_updates = 0
+
+    @staticmethod
+    def gelu(x: th.Tensor) -> th.Tensor:
+        return 0.5 * x * (1 + th.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+    def mlp(self, network: str, *inputs: th.Tensor) -> th.Tensor:
+        hidden = th.cat(inputs, dim=1)
+        n_layers = sum(name.startswith(f"{network}.net.layers.") for name in self.parameters) // 2
+        for layer in range(n_layers):
+            weight = self.parameters[f"{network}.net.layers.{layer}.weight"]
+            bias = self.parameters[f"{network}.net.layers.{layer}.bias"]
+            hidden = hidden @ weight.T + bias
+            if layer < n_layers - 1:
+                hidden = self.gelu(hidden)
+        return hidden
+
+    def q(self, network: str, k: int, s: th.Tensor, a: th.Tensor) -> th.Tensor:
+        """The ``k``-th critic of an ensemble."""
+        hidden = th.cat([s, a], dim=1)
+        n_layers = sum(name.startswith(f"{network}.net.weights.") for name in self.parameters)
+        for layer in range(n_layers):
+            weight = self.parameters[f"{network}.net.weights.{layer}"][k]
+            bias = self.parameters[f"{network}.net.biases.{layer}"][k, 0]
+            hidden = hidden @ weight + bias
+            if layer < n_layers - 1:
+                hidden = self.gelu(hidden)
+                if f"{network}.net.scales.{layer}" in self.parameters:
+                    mean = hidden.mean(dim=1, keepdim=True)
+                    variance = ((hidden - mean) ** 2).mean(dim=1, keepdim=True)
+                    hidden = (hidden - mean) / th.sqrt(variance + 1e-6)
+                    scale = self.parameters[f"{network}.net.scales.{layer}"][k, 0]
+                    hidden = hidden * scale + self.parameters[f"{network}.net.shifts.{layer}"][k, 0]
+        return hidden[:, 0]
+
+    @staticmethod
+    def euler(velocity: Callable[[th.Tensor, th.Tensor], th.Tensor], z: th.Tensor, n_steps: int) -> th.Tensor:
+        """Not clipped."""
+        x = z
+        for i in range(n_steps):
+            x = x + velocity(x, th.full((len(x), 1), i / n_steps, dtype=th.float64)) / n_steps
+        return x
+
+    def losses(self, batch: Batch, noise: Any) -> dict[str, th.Tensor]:
+        raise NotImplementedError
+
+    def gradients(self, losses: dict[str, th.Tensor]) -> dict[str, th.Tensor]:
+        """Each network descends its own loss and no other one."""
+        result = {}
+        for network, loss in self.owners.items():
+            own = {name: parameter for name, parameter in self.trained.items() if name.split(".")[0] == network}
+            gradients = th.autograd.grad(losses[loss], list(own.values()), retain_graph=True)
+            result.update(dict(zip(own, gradients, strict=True)))
+        assert set(result) == set(self.trained)
+        return result
+
+    def update(self, batch: Batch, noise: Any) -> None:
+        """Adam, then the targets. They follow the networks after their step (the published code: before it)."""
+        self.step(self.gradients(self.losses(batch, noise)))
+
+    def step(self, gradients: dict[str, th.Tensor]) -> None:
+        self.n_updates += 1
+        with th.no_grad():
+            for name, gradient in gradients.items():
+                first = self.first_moment[name] = 0.9 * self.first_moment[name] + 0.1 * gradient
+                second = self.second_moment[name] = 0.999 * self.second_moment[name] + 0.001 * gradient**2
+                first, second = first / (1 - 0.9**self.n_updates), second / (1 - 0.999**self.n_updates)
+                self.parameters[name] -= self.variant.learning_rate * first / (th.sqrt(second) + 1e-8)
+            for name, parameter in self.parameters.items():
+                target, *rest = name.split(".")
+                if target in self.targets:
+                    net = self.parameters[".".join([self.targets[target], *rest])]
+                    parameter.copy_(self.variant.tau * net + (1 - self.variant.tau) * parameter)
