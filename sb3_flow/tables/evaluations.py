@@ -14,8 +14,9 @@ class RunScores:
     """
     The evaluations of one run.
 
-    :param algorithm: The folder's name, such as ``"fql"``; with settings, ``"setting/fql"``
+    :param algorithm: The folder's name, such as ``"fql"``
     :param env: Environment id
+    :param setting: Name of the sweep's setting, which is a folder as well; empty where there is none
     :param run_id: Number of the run
     :param timesteps: When it was evaluated, ``(n_evaluations,)``
     :param scores: A score for each episode, ``(n_evaluations, n_episodes)``
@@ -27,6 +28,7 @@ class RunScores:
 
     algorithm: str
     env: str
+    setting: str
     run_id: int
     timesteps: np.ndarray
     scores: np.ndarray
@@ -34,6 +36,11 @@ class RunScores:
     config: dict[str, Any]
     system: dict[str, Any]
     last: int = 1
+
+    @property
+    def task(self) -> str:
+        """What runs of several algorithms have in common: the environment, and the setting."""
+        return f"{self.env} ({self.setting})" if self.setting else self.env
 
     @property
     def curve(self) -> np.ndarray:
@@ -53,7 +60,7 @@ def read_runs(folder: str | Path, last: int = 1) -> list[RunScores]:
 
     :param folder: A log folder of RL Zoo, or of a sweep
     :param last: How many evaluations at the end make the final score, at least 1; the paper of FQL takes 3
-    :return: The runs, sorted by environment, algorithm and number
+    :return: The runs, sorted by task, algorithm and number
     :raises FileNotFoundError: If there is none.
     :raises ValueError: If a file is damaged; it names the file.
     """
@@ -65,7 +72,7 @@ def read_runs(folder: str | Path, last: int = 1) -> list[RunScores]:
         raise FileNotFoundError(
             f"{root} has no run with evaluations: expected {root}/ALGORITHM/ENVIRONMENT_NUMBER/evaluations.npz."
         )
-    return sorted(runs, key=lambda run: (run.env, run.algorithm, run.run_id))
+    return sorted(runs, key=lambda run: (run.task, run.algorithm, run.run_id))
 
 
 def _read_run(root: Path, file: Path, last: int) -> RunScores:
@@ -87,9 +94,11 @@ def _read_run(root: Path, file: Path, last: int) -> RunScores:
         # RL Zoo writes an OrderedDict, which only the loader for trusted files reads; these are the user's own.
         return dict(yaml.load(path.read_text("utf-8"), yaml.UnsafeLoader)) if path.is_file() else {}
 
+    *setting, algorithm = file.parent.parent.relative_to(root).parts or (root.name,)
     return RunScores(
-        algorithm=file.parent.parent.relative_to(root).as_posix(),
+        algorithm=algorithm,
         env=env,
+        setting="/".join(setting),
         run_id=int(number),
         timesteps=timesteps,
         scores=scores,
@@ -109,21 +118,21 @@ def split_finished(runs: list[RunScores]) -> tuple[list[RunScores], list[RunScor
     """
     ends: dict[tuple[str, str], int] = {}
     for run in runs:
-        key = run.env, run.algorithm
+        key = run.task, run.algorithm
         ends[key] = max(ends.get(key, 0), int(run.timesteps[-1]))
-    finished = [run for run in runs if run.timesteps[-1] == ends[run.env, run.algorithm]]
-    return finished, [run for run in runs if run.timesteps[-1] < ends[run.env, run.algorithm]]
+    finished = [run for run in runs if run.timesteps[-1] == ends[run.task, run.algorithm]]
+    return finished, [run for run in runs if run.timesteps[-1] < ends[run.task, run.algorithm]]
 
 
-def matrix(runs: Iterable[RunScores], algorithm: str, envs: list[str]) -> np.ndarray:
+def matrix(runs: Iterable[RunScores], algorithm: str, tasks: list[str]) -> np.ndarray:
     """
     The final scores of an algorithm.
 
     :param runs: All runs
     :param algorithm: Its name
-    :param envs: Environments
-    :return: Of each seed and environment, ``(n_seeds, n_envs)``, cut to the seeds that every environment has
+    :param tasks: Tasks
+    :return: Of each seed and task, ``(n_seeds, n_tasks)``, cut to the seeds that every task has
     """
-    columns = [[run.final for run in runs if run.algorithm == algorithm and run.env == env] for env in envs]
+    columns = [[run.final for run in runs if run.algorithm == algorithm and run.task == task] for task in tasks]
     n_seeds = min(len(column) for column in columns)
     return np.array([column[:n_seeds] for column in columns]).T

@@ -49,7 +49,7 @@ def _run(options: argparse.Namespace) -> None:
     runs, unfinished = split_finished(read_runs(folder, options.last))
     for run in unfinished:
         print(
-            f"Left out, because it has not finished: {run.algorithm} {run.env} {run.run_id} ({run.timesteps[-1]:,} timesteps)"
+            f"Left out, because it has not finished: {run.algorithm} {run.task} {run.run_id} ({run.timesteps[-1]:,} timesteps)"
         )
     if options.output is not None:
         folder = options.output
@@ -110,7 +110,7 @@ def interval(scores: np.ndarray) -> tuple[float, float, float]:
 
 
 def _names(runs: list[RunScores]) -> tuple[list[str], list[str]]:
-    return list(dict.fromkeys(run.env for run in runs)), sorted({run.algorithm for run in runs})
+    return list(dict.fromkeys(run.task for run in runs)), sorted({run.algorithm for run in runs})
 
 
 def _format(values: tuple[float, ...], metric: str) -> str:
@@ -124,13 +124,13 @@ def _rows(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _table(runs: list[RunScores]) -> list[str]:
-    envs, algorithms = _names(runs)
+    tasks, algorithms = _names(runs)
     rows = []
-    for env in envs:
-        metric = next(run.metric for run in runs if run.env == env)
-        row = [f"`{env}`", metric]
+    for task in tasks:
+        metric = next(run.metric for run in runs if run.task == task)
+        row = [f"`{task}`", metric]
         for algorithm in algorithms:
-            scores = matrix(runs, algorithm, [env])
+            scores = matrix(runs, algorithm, [task])
             row.append(_format(interval(scores), metric) if scores.size else "")
         rows.append(row)
     evaluations = "last evaluation" if runs[0].last == 1 else f"last {runs[0].last} evaluations"
@@ -140,14 +140,14 @@ def _table(runs: list[RunScores]) -> list[str]:
 
 def _aggregate(runs: list[RunScores]) -> list[str]:
     """Over all tasks with success rates; returns of different tasks have no common scale."""
-    envs, algorithms = _names([run for run in runs if run.metric == "success rate"])
-    if len(envs) < 2:
+    tasks, algorithms = _names([run for run in runs if run.metric == "success rate"])
+    if len(tasks) < 2:
         return []
     rows = []
     for algorithm in algorithms:
-        if all(any(run.env == env and run.algorithm == algorithm for run in runs) for env in envs):
-            scores = matrix(runs, algorithm, envs)
-            rows.append([algorithm, _format(interval(scores), "success rate"), str(len(scores)), str(len(envs))])
+        if all(any(run.task == task and run.algorithm == algorithm for run in runs) for task in tasks):
+            scores = matrix(runs, algorithm, tasks)
+            rows.append([algorithm, _format(interval(scores), "success rate"), str(len(scores)), str(len(tasks))])
     return ["Over all tasks with success rates:", _rows(["algorithm", "interquartile mean", "seeds", "tasks"], rows)]
 
 
@@ -157,7 +157,7 @@ def _each_seed(runs: list[RunScores]) -> list[str]:
         seconds = run.system.get("seconds")
         rows.append(
             [
-                f"`{run.env}`",
+                f"`{run.task}`",
                 run.algorithm,
                 str(run.run_id),
                 f"{int(run.timesteps[-1]):,}",
@@ -190,14 +190,14 @@ def plot_curves(runs: list[RunScores], path: Path) -> Path:
     :return: The picture
     """
     figure_module = require("matplotlib.figure", "zoo", "The report")
-    envs, algorithms = _names(runs)
-    columns = min(len(envs), 2)
-    n_rows = -(-len(envs) // columns)
+    tasks, algorithms = _names(runs)
+    columns = min(len(tasks), 2)
+    n_rows = -(-len(tasks) // columns)
     figure = figure_module.Figure(figsize=(4.5 * columns, 3.2 * n_rows), layout="constrained")
     panels = figure.subplots(n_rows, columns, squeeze=False).flatten()
-    for axes, env in zip(panels, envs, strict=False):
+    for axes, task in zip(panels, tasks, strict=False):
         for number, algorithm in enumerate(algorithms):
-            group = [run for run in runs if run.env == env and run.algorithm == algorithm]
+            group = [run for run in runs if run.task == task and run.algorithm == algorithm]
             if not group:
                 continue
             n = min(len(run.curve) for run in group)
@@ -205,12 +205,12 @@ def plot_curves(runs: list[RunScores], path: Path) -> Path:
             timesteps = group[0].timesteps[:n]
             axes.plot(timesteps, curves.mean(axis=0), label=algorithm, color=f"C{number}", marker="o", markersize=3)
             axes.fill_between(timesteps, curves.min(axis=0), curves.max(axis=0), color=f"C{number}", alpha=0.15, linewidth=0)
-        axes.set(title=env, xlabel="updates", ylabel=next(run.metric for run in runs if run.env == env))
+        axes.set(title=task, xlabel="updates", ylabel=next(run.metric for run in runs if run.task == task))
         if axes.get_ylabel() == "success rate":
             axes.set_ylim(-0.03, 1.03)
         axes.locator_params(axis="x", nbins=5)
         axes.grid(alpha=0.3)
-    for axes in panels[len(envs) :]:
+    for axes in panels[len(tasks) :]:
         axes.set_visible(False)
     handles = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))

@@ -58,6 +58,17 @@ def test_seeds_and_tasks_have_an_axis_each(results: Path) -> None:
     np.testing.assert_array_equal(scores, [[0.75, 0.25]] * 3)
 
 
+def test_a_setting_is_part_of_the_task(results: Path) -> None:
+    """The same environment in two settings makes two rows, never one average; an algorithm keeps its name."""
+    write_run(results / "chunks", "fql", "maze-a-v0", 1, [0, 0, 0, 1], [-5.0] * 4)
+    runs = read_runs(results)
+    assert {run.task for run in runs if run.env == "maze-a-v0"} == {"maze-a-v0", "maze-a-v0 (chunks)"}
+    page = make_page(runs, "Results")
+    assert "| `maze-a-v0 (chunks)` | success rate | 0.25 (0.25 to 0.25) |  |" in page
+    assert "| `maze-a-v0` | success rate | 0.75 (0.75 to 0.75) | 0.00 (0.00 to 0.00) |" in page
+    assert {run.task for run in read_runs(results / "fql")} == {"maze-a-v0", "maze-b-v0", "Runner-v5"}
+
+
 def test_the_interquartile_mean_drops_a_quarter_at_either_end() -> None:
     point, low, high = interval(np.array([[0.0], [1.0], [2.0], [99.0]]))
     assert point == 1.5
