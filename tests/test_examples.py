@@ -15,12 +15,14 @@ SHORT: dict[str, tuple[str, list[str]]] = {
         "--transitions 1000 --updates 20 --episodes 2 --folder run",
         ["run/results.json", "run/learning_curve.png", "run/paths.png", "run/fql_cube.zip"],
     ),
+    "gfp_value_aware_teacher.py": ("--updates 20 --file picture.png", ["picture.png"]),
     "offline_to_online_pointmaze.py": (
         "--transitions 1000 --offline-steps 20 --online-steps 120 --folder run",
         ["run/fql_pointmaze.zip"],
     ),
     "online_pendulum.py": ("--timesteps 250 --model run/model", ["run/model.zip"]),
     "own_data.py": ("--episodes 2 --updates 20", []),
+    "qam_tilted_distribution.py": ("--steps 3 5 --updates 5 --file picture.png", ["picture.png"]),
 }
 
 

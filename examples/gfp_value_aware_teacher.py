@@ -1,0 +1,102 @@
+"""
+What guidance does to a teacher: four ways to act, equally frequent in the data, and one of them is good.
+
+Trains GFP with and without guidance on one-step episodes, and draws the data, what the teacher imitates, and what the actor
+does, for each.
+
+    python examples/gfp_value_aware_teacher.py [--updates 1500] [--file value_aware_teacher.png]
+"""
+
+import argparse
+from typing import Any
+
+import gymnasium as gym
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.utils import LinearSchedule
+
+from sb3_flow import GFP
+
+#: The four ways, and the reward of each. The second best is near the best in value, and far from it in the plane.
+WAYS = np.array([[0.6, 0.6], [-0.6, 0.6], [-0.6, -0.6], [0.6, -0.6]])
+REWARDS = np.array([1.0, 0.0, 0.5, 0.0])
+SPREAD = 0.12
+
+
+class FourWays(gym.Env[np.ndarray, np.ndarray]):
+    """One step: act, and be rewarded by the way that is nearest."""
+
+    observation_space = spaces.Box(0, 1, (1,), np.float32)
+    action_space = spaces.Box(-1, 1, (2,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return np.zeros(1, np.float32), float(reward_of(action[None])[0]), True, False, {}
+
+
+def reward_of(actions: np.ndarray) -> np.ndarray:
+    """The reward of the nearest way, less the further away it is."""
+    distances = np.linalg.norm(actions[:, None] - WAYS, axis=2)
+    rewards: np.ndarray = REWARDS[distances.argmin(axis=1)] - distances.min(axis=1)
+    return rewards
+
+
+def make_data(n: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Episodes of one step, each way as often as the others."""
+    rng = np.random.default_rng(seed)
+    actions = np.clip(WAYS[rng.integers(len(WAYS), size=n)] + SPREAD * rng.normal(size=(n, 2)), -1, 1).astype(np.float32)
+    return {
+        "observations": np.zeros((n, 1), np.float32),
+        "actions": actions,
+        "rewards": reward_of(actions),
+        "terminations": np.ones(n, dtype=bool),
+        "truncations": np.zeros(n, dtype=bool),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--updates", type=int, default=1500)
+    parser.add_argument("--file", default="value_aware_teacher.png")
+    arguments = parser.parse_args()
+
+    data = make_data(4000)
+    figure, all_axes = plt.subplots(2, 3, figsize=(9, 6), layout="constrained", sharex=True, sharey=True)
+    for axes, (name, eta) in zip(all_axes, {"no guidance (eta = 0)": 0.0, "guidance (eta = 0.05)": 0.05}.items(), strict=True):
+        model = GFP(
+            "FlowPolicy",
+            FourWays(),
+            dataset=data,
+            learning_rate=LinearSchedule(2e-3, 1e-4, 1.0),
+            tau=0.02,
+            alpha=1.0,
+            eta=eta,
+            policy_kwargs={"net_arch": [64, 64]},
+            seed=0,
+            device="cpu",
+        )
+        model.learn(arguments.updates, progress_bar=False)
+        observations = np.zeros((2000, 1), np.float32)
+        drawn = {"data": data["actions"][:2000]}
+        for head, title in (("vabc", "teacher"), ("one_step", "actor")):
+            drawn[title] = model.policy.with_head(head).predict(observations)[0]
+        for panel, (title, actions) in zip(axes, drawn.items(), strict=True):
+            rewards = reward_of(actions)
+            points = panel.scatter(*actions.T, c=rewards, s=5, cmap="viridis", vmin=-0.4, vmax=1.0)
+            panel.set(title=f"{title}: mean reward {rewards.mean():.2f}", aspect="equal", xlim=(-1.1, 1.1), ylim=(-1.1, 1.1))
+            print(f"{name}, {title}: {rewards.mean():.2f}")
+        axes[0].set_ylabel(name)
+    figure.colorbar(points, ax=all_axes, label="reward")
+    figure.savefig(arguments.file, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
