@@ -21,10 +21,10 @@ from transcription import BATCH, OBS_DIM, Draw, Transcription, box_env, shake
 from sb3_flow import FQL, GFP
 from sb3_flow.common import networks
 from sb3_flow.common.networks import sinusoid
+from sb3_flow.common.one_step import Proposals, one_step_loss
 from sb3_flow.common.types import Batch
 from sb3_flow.fql.fql import FQLNoise
 from sb3_flow.gfp import GFPPolicy
-from sb3_flow.gfp.gfp import Proposals
 
 NETWORKS = ("bc_flow", "actor", "critic", "critic_target")
 
@@ -397,7 +397,7 @@ def test_03_guidance_does_not_see_the_scale_of_values(factor: float) -> None:
     model = double(variant.model())
     batch, noise = random_batch(variant, 0)
     proposals = model.proposals(batch, noise)
-    guidance, loss = model.guidance(batch, proposals), model.policy_loss(proposals)[0]
+    guidance, loss = model.guidance(batch, proposals), one_step_loss(proposals, model.alpha)[0]
     assert 0.1 < guidance.std().item() and 0.1 < abs(loss.item())
     with th.no_grad():
         for network in (model.policy.critic, model.policy.critic_target):
@@ -406,7 +406,7 @@ def test_03_guidance_does_not_see_the_scale_of_values(factor: float) -> None:
     scaled = model.proposals(batch, noise)
     th.testing.assert_close(scaled.q, factor * proposals.q, rtol=1e-10, atol=0)
     th.testing.assert_close(model.guidance(batch, scaled), guidance, rtol=0, atol=1e-10)
-    assert model.policy_loss(scaled)[0].item() == pytest.approx(loss.item(), rel=1e-10)
+    assert one_step_loss(scaled, model.alpha)[0].item() == pytest.approx(loss.item(), rel=1e-10)
 
 
 def test_04_sharp_guidance_is_finite_and_exact(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,7 +515,7 @@ def test_08_the_scale_of_values_is_a_constant() -> None:
     proposals = model.proposals(batch, noise)
     assert proposals.q.min().item() > 0
     actor = list(model.policy.actor.parameters())
-    found = th.autograd.grad(model.policy_loss(proposals)[1]["q_loss"], actor, retain_graph=True)
+    found = th.autograd.grad(one_step_loss(proposals, model.alpha)[1]["q_loss"], actor, retain_graph=True)
     plain = th.autograd.grad(proposals.q.mean(), actor)
     scale = sum(proposals.q.abs().tolist()) / BATCH
     for gradient, of_q in zip(found, plain, strict=True):

@@ -5,12 +5,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
-from torch.nn import functional as F
 
 from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
-from sb3_flow.common.critics import Aggregation, aggregate, check_aggregation, scale_of, td_loss
+from sb3_flow.common.critics import Aggregation, aggregate, check_aggregation, td_loss
 from sb3_flow.common.execution import Loss
 from sb3_flow.common.flow import flow_matching_loss
+from sb3_flow.common.one_step import Proposals, one_step_loss, propose
 from sb3_flow.common.policies import aliases
 from sb3_flow.common.types import Batch, Metrics
 from sb3_flow.fql.policies import FQLPolicy
@@ -118,18 +118,13 @@ class FQL(OfflineToOnlineAlgorithm):
         loss = (batch.valids * flow_matching_loss(velocity, noise.x0, batch.actions, noise.t)).mean()
         return loss, {"bc_flow_loss": loss}
 
-    def actor_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
-        """``alpha L_D + L_q``: stay close to the flow, climb the critics. Gradient: the one-step actor only."""
+    def proposals(self, batch: Batch, noise: FQLNoise) -> Proposals:
+        """``mu_w(s, z)`` and ``mu_theta(s, z)``, and the critics' mean for the first, also where targets take the minimum."""
         policy = self.policy
         with th.no_grad():
             flow_actions = policy.act_bc_flow(batch.observations, noise.z)
-        # Not clipped for the distillation: outside the box the critic pushes no more, and this brings the actor back.
-        actions = policy.one_step(policy.actor, batch.observations, noise.z)
-        distill_loss = F.mse_loss(actions, flow_actions)
-        qs = policy.q_values(policy.critic, batch.observations, actions.clamp(-1, 1), frozen=True)
-        q = qs.mean(dim=0)  # always the mean, also where the target takes the minimum
-        q_loss = -q.mean()
-        if self.normalize_q_loss:
-            q_loss = q_loss / scale_of(q)
-        loss = self.alpha * distill_loss + q_loss
-        return loss, {"actor_loss": loss, "distill_loss": distill_loss, "q_loss": q_loss}
+        return propose(policy, policy.actor, batch.observations, noise.z, flow_actions, "mean", self.normalize_q_loss)
+
+    def actor_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
+        """``alpha L_D + L_q``: stay close to the flow, climb the critics. Gradient: the one-step actor only."""
+        return one_step_loss(self.proposals(batch, noise), self.alpha)

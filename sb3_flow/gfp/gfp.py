@@ -1,14 +1,14 @@
 """FQL with a value-aware teacher: Guided Flow Policy (Tiofack et al., ICLR 2026, arXiv 2512.03973)."""
 
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
-from torch.nn import functional as F
 
-from sb3_flow.common.critics import Aggregation, aggregate, scale_of
+from sb3_flow.common.critics import Aggregation, aggregate
 from sb3_flow.common.flow import flow_matching_loss
+from sb3_flow.common.one_step import Proposals, one_step_loss, propose
 from sb3_flow.common.policies import aliases
 from sb3_flow.common.types import Batch, Metrics
 from sb3_flow.fql.fql import FQL, FQLNoise
@@ -17,22 +17,6 @@ from sb3_flow.gfp.policies import GFPPolicy
 GuidanceFunction = Literal["softmax", "advantage"]
 GuidanceAggregation = Literal["actor", "min"]
 TargetAggregation = Literal["actor", "mean", "min", "max", "vabc"]
-
-
-class Proposals(NamedTuple):
-    """
-    What the two policies would do in the states of a batch, from the same noise.
-
-    :param actions: ``mu_theta(s, z)`` of the one-step actor, not clipped, with its graph, ``(B, action_dim)``
-    :param teacher_actions: ``mu_omega(s, z)`` of the flow, ``(B, action_dim)`` in [-1, 1]
-    :param q: Value of the actor's actions, clipped, with its graph, ``(B,)``
-    :param scale: What values are divided by, ``1 / lambda``, a number
-    """
-
-    actions: th.Tensor
-    teacher_actions: th.Tensor
-    q: th.Tensor
-    scale: th.Tensor
 
 
 class GFP(FQL):
@@ -150,14 +134,11 @@ class GFP(FQL):
         return th.minimum(of_actor, of_teacher) if self.target_agg == "min" else th.maximum(of_actor, of_teacher)
 
     def proposals(self, batch: Batch, noise: FQLNoise) -> Proposals:
-        """What actor and teacher would do, from the same noise, and what the critics say of the actor's."""
+        """What actor and teacher would do, from the same noise, and what the critics say of the actor's, by ``q_agg``."""
         policy = self.policy
         with th.no_grad():
             teacher_actions = policy.act_bc_flow(batch.observations, noise.z)
-        actions = policy.one_step(policy.actor, batch.observations, noise.z)
-        qs = policy.q_values(policy.critic, batch.observations, actions.clamp(-1, 1), frozen=True)
-        q = aggregate(qs, self.q_agg)
-        return Proposals(actions, teacher_actions, q, scale_of(q) if self.normalize_q_loss else q.new_ones(()))
+        return propose(policy, policy.actor, batch.observations, noise.z, teacher_actions, self.q_agg, self.normalize_q_loss)
 
     def guidance(self, batch: Batch, proposals: Proposals) -> th.Tensor:
         """``g(s, a)``: how much the teacher is to imitate each action of the data, without gradient, ``(B,)``."""
@@ -179,25 +160,14 @@ class GFP(FQL):
         metrics = {"vabc_loss": loss, "guidance": guidance.mean()}
         return loss, metrics | {f"guidance_above_{level}": (guidance > level).float().mean() for level in (0.01, 0.5)}
 
-    def policy_loss(self, proposals: Proposals) -> tuple[th.Tensor, Metrics]:
-        """``L_A``: stay close to the teacher, climb the critics. Gradient: the one-step actor only."""
-        distill_loss = F.mse_loss(proposals.actions, proposals.teacher_actions)
-        q_loss = -proposals.q.mean() / proposals.scale
-        loss = self.alpha * distill_loss + q_loss
-        return loss, {"actor_loss": loss, "distill_loss": distill_loss, "q_loss": q_loss}
-
     def bc_flow_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
         """``L_VaBC`` alone, in the place of FQL's."""
         return self.vabc_loss(batch, noise, self.guidance(batch, self.proposals(batch, noise)))
-
-    def actor_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
-        """``L_A`` alone, in the place of FQL's."""
-        return self.policy_loss(self.proposals(batch, noise))
 
     def loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
         """``L``, all terms at the same parameters."""
         proposals = self.proposals(batch, noise)
         critic_loss, critic_metrics = self.critic_loss(batch, noise)
         vabc_loss, vabc_metrics = self.vabc_loss(batch, noise, self.guidance(batch, proposals))
-        actor_loss, actor_metrics = self.policy_loss(proposals)
+        actor_loss, actor_metrics = one_step_loss(proposals, self.alpha)
         return critic_loss + vabc_loss + actor_loss, critic_metrics | vabc_metrics | actor_metrics

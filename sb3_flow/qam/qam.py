@@ -5,13 +5,13 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
-from torch.nn import functional as F
 
 from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.critics import pessimistic, td_loss
 from sb3_flow.common.derivatives import vjp
 from sb3_flow.common.execution import Loss
 from sb3_flow.common.flow import flow_matching_loss
+from sb3_flow.common.one_step import one_step_loss, propose
 from sb3_flow.common.policies import aliases
 from sb3_flow.common.types import Batch, Metrics
 from sb3_flow.qam.adjoint import adjoint_matching_loss, lean_adjoint, memoryless_path
@@ -194,11 +194,7 @@ class QAM(OfflineToOnlineAlgorithm):
         policy = self.policy
         with th.no_grad():
             flow_actions = policy.act_flow(batch.observations, noise.z)
-        actions = policy.one_step(policy.actor, batch.observations, noise.z)
-        distill_loss = F.mse_loss(actions, flow_actions)
-        q_loss = -policy.q_values(policy.critic, batch.observations, actions.clamp(-1, 1), frozen=True).mean()
-        loss = self.fql_alpha * distill_loss + q_loss
-        return loss, {"actor_loss": loss, "distill_loss": distill_loss, "q_loss": q_loss}
+        return one_step_loss(propose(policy, policy.actor, batch.observations, noise.z, flow_actions), self.fql_alpha)
 
     def edit_loss(self, batch: Batch, noise: QAMNoise) -> tuple[th.Tensor, Metrics]:
         """``L_EDIT``: edits that climb the critics and keep their entropy. Gradient: the edit and its temperature only."""
