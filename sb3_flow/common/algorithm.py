@@ -412,6 +412,10 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, Saving):
                     self.train(gradient_steps, self.batch_size)
             checkpoints.write_due(self, callback)
 
+    def explorer(self) -> FlowPolicy:
+        """The policy as it acts in training."""
+        return self.policy
+
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -421,9 +425,11 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, Saving):
             actions = np.array([self.action_space.sample() for _ in range(n_envs)])
         else:
             assert self._last_obs is not None
+            self.check_finite()
+            policy = self.explorer()
             # From the stream of training: how often one evaluates, or predicts, makes no difference.
-            with self.policy.drawing_from(self.generator):
-                actions, self._policy_state = self.predict(self._last_obs, self._policy_state, self._last_episode_starts)
+            with policy.drawing_from(self.generator):
+                actions, self._policy_state = policy.predict(self._last_obs, self._policy_state, self._last_episode_starts)
         # Here and not in _on_step, which runs after the callbacks: what they save and log is to agree with the clock.
         self.n_env_steps += n_envs
         buffer_actions = self.policy.scale_action(actions)

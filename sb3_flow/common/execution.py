@@ -17,15 +17,15 @@ from sb3_flow.common.types import Batch, Metrics
 if TYPE_CHECKING:
     from sb3_flow.common.updates import FlowAlgorithm
 
-#: A pure function of the parameters, a batch and noise: what to descend, and what to log.
-Loss = Callable[[Batch, Any], tuple[th.Tensor, Metrics]]
+#: A pure function of the parameters, a batch and noise (or what was made of it): what to descend, and what to log.
+Loss = Callable[..., tuple[th.Tensor, Metrics]]
 #: The metrics of one update: their names, and their values in one tensor.
 PackedMetrics = tuple[tuple[str, ...], th.Tensor]
 
 
-def evaluate(loss: Loss, batch: Batch, noise: Any) -> tuple[th.Tensor, Metrics]:
+def evaluate(loss: Loss, *inputs: Any) -> tuple[th.Tensor, Metrics]:
     """A loss, and its metrics without their graph: nobody differentiates what is logged."""
-    value, metrics = loss(batch, noise)
+    value, metrics = loss(*inputs)
     return value, {name: metric.detach() for name, metric in metrics.items()}
 
 
@@ -43,16 +43,15 @@ class Execution:
         # Copies and pickles of a model start without what was compiled or captured for the original.
         return type(self), ()
 
-    def evaluate(self, loss: Loss, batch: Batch, noise: Any) -> tuple[th.Tensor, Metrics]:
+    def evaluate(self, loss: Loss, *inputs: Any) -> tuple[th.Tensor, Metrics]:
         """
         Evaluate a loss of an algorithm.
 
         :param loss: A method of the algorithm
-        :param batch: A batch
-        :param noise: The noise that it takes
+        :param inputs: What it takes: a batch, noise, and what was made of them
         :return: The loss, and its metrics detached
         """
-        return evaluate(loss, batch, noise)
+        return evaluate(loss, *inputs)
 
     def step(self, algorithm: "FlowAlgorithm", batch: Batch) -> PackedMetrics:
         """
@@ -71,15 +70,19 @@ class Compiled(Execution):
     mode = True
 
     def __init__(self) -> None:
-        self.function: Callable[..., tuple[th.Tensor, Metrics]] | None = None
+        #: What each loss, by its name, was compiled to.
+        self.functions: dict[str, Callable[..., tuple[th.Tensor, Metrics]]] = {}
+        self.failed = False
 
-    def evaluate(self, loss: Loss, batch: Batch, noise: Any) -> tuple[th.Tensor, Metrics]:
-        if self.function is None:
-            # PyTorch counts recompilations by code object and stops at eight: each model compiles a copy of its own.
+    def evaluate(self, loss: Loss, *inputs: Any) -> tuple[th.Tensor, Metrics]:
+        if self.failed:
+            return evaluate(loss, *inputs)
+        if loss.__name__ not in self.functions:
+            # PyTorch counts recompilations by code object and stops at eight: each loss of each model has one of its own.
             own = types.FunctionType(evaluate.__code__.replace(), evaluate.__globals__, "evaluate")
-            self.function = th.compile(own, fullgraph=True)
+            self.functions[loss.__name__] = th.compile(own, fullgraph=True)
         try:
-            return self.function(loss, batch, noise)
+            return self.functions[loss.__name__](loss, *inputs)
         except (th._dynamo.exc.TorchDynamoException, th._dynamo.exc.FailOnRecompileLimitHit) as error:
             # No C++ compiler, for instance, or a features extractor that cannot be traced.
             warnings.warn(
@@ -87,8 +90,8 @@ class Compiled(Execution):
                 f"it needs a C++ compiler, such as g++. PyTorch says: {str(error).strip().splitlines()[0]}",
                 stacklevel=2,
             )
-            self.function = evaluate
-            return evaluate(loss, batch, noise)
+            self.failed = True
+            return evaluate(loss, *inputs)
 
 
 class Captured(Execution):

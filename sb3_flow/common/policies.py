@@ -312,9 +312,13 @@ class FlowPolicy(BasePolicy):
         dtype = next(self.parameters()).dtype
         if not deterministic:
             return th.randn(n, self.best_of_n, self.noise_dim, dtype=dtype, device=self.device, generator=self.generator)
-        noise = th.randn(self.best_of_n, self.noise_dim, dtype=dtype, generator=th.Generator().manual_seed(0))
+        return self._fixed_noise().to(self.device, dtype).expand(n, -1, -1)
+
+    def _fixed_noise(self) -> th.Tensor:
+        """The noise of ``deterministic=True``, ``(best_of_n, noise_dim)``."""
+        noise = th.randn(self.best_of_n, self.noise_dim, generator=th.Generator().manual_seed(0))
         noise[0] = 0.0
-        return noise.to(self.device).expand(n, -1, -1)
+        return noise
 
     def act_best(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
         """

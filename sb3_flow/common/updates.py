@@ -92,12 +92,26 @@ class FlowAlgorithm(OffPolicyAlgorithm):
         :return: What to log
         """
         loss, metrics = self.execution.evaluate(self.loss, batch, noise)
-        self.policy.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self.max_grad_norm is not None:
-            metrics["grad_norm"] = clip_gradients(self.policy.optimizer, self.max_grad_norm)
-        self.policy.optimizer.step()
+        metrics |= self.descend(loss, self.policy.optimizer)
         self.update_targets()
+        return metrics
+
+    def descend(self, loss: th.Tensor, optimizer: th.optim.Optimizer, steps: int = 1) -> Metrics:
+        """
+        Gradients, clipped where ``max_grad_norm`` says so, and a step of the optimiser.
+
+        :param loss: What to descend
+        :param optimizer: By whose parameters
+        :param steps: How many steps to make with the same gradient
+        :return: What to log
+        """
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        metrics = {}
+        if self.max_grad_norm is not None:
+            metrics["grad_norm"] = clip_gradients(optimizer, self.max_grad_norm)
+        for _ in range(steps):
+            optimizer.step()
         return metrics
 
     def update_targets(self) -> None:

@@ -2,13 +2,23 @@
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_flow import FQL, GFP, QAM
+from sb3_flow import FPMD, FQL, GFP, QAM
 from sb3_flow.baselines import OfflineSAC, OfflineTD3
 from sb3_flow.common.updates import FlowAlgorithm
-from sb3_flow.zoo.search import FQL_SPACE, GFP_SPACE, QAM_EDIT_SPACE, QAM_FQL_SPACE, QAM_SPACE, SearchSpace
+from sb3_flow.zoo.search import (
+    FPMD_SPACE,
+    FQL_SPACE,
+    GFP_SPACE,
+    QAM_EDIT_SPACE,
+    QAM_FQL_SPACE,
+    QAM_SPACE,
+    SearchSpace,
+)
 
-#: Every algorithm by the name that ``--algo`` takes. The variants of QAM are one class: each name has settings of its own.
+#: Every algorithm by the name that ``--algo`` takes. Variants are one class, each with settings of its own.
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
+    "fpmd": FPMD,
+    "fpmd_m": FPMD,
     "fql": FQL,
     "gfp": GFP,
     "qam": QAM,
@@ -19,6 +29,8 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
 }
 #: What ``optimize`` searches for each of them.
 SEARCH_SPACES: dict[str, SearchSpace] = {
+    "fpmd": FPMD_SPACE,
+    "fpmd_m": FPMD_SPACE,
     "fql": FQL_SPACE,
     "gfp": GFP_SPACE,
     "qam": QAM_SPACE,

@@ -1,9 +1,10 @@
 """The algorithms that the conformance tests run over. A new one joins by one record."""
 
 from conformance.case import AlgorithmCase
-from sb3_flow import FQL, GFP, QAM
+from sb3_flow import FPMD, FQL, GFP, QAM
 
 NO_FLOW_STEPS = ({"flow_steps": 0}, "`flow_steps` is 0")
+SMALL_FPMD = {"flow_steps": 3, "particles": 4, "learning_starts": 10}
 
 ALGORITHMS = [
     AlgorithmCase(
@@ -35,5 +36,20 @@ ALGORITHMS = [
             NO_FLOW_STEPS,
         ),
     ),
+    AlgorithmCase(
+        FPMD,
+        small=SMALL_FPMD,
+        bad_arguments=(
+            ({"flow": "linear"}, "'linear'.*'rectified'.*'mean'"),
+            ({"weight_mode": "exp"}, "'exp'.*'advantage'"),
+            ({"alpha": 0.0}, "`alpha` is 0.0"),
+            ({"policy_delay": 0}, "`policy_delay` is 0"),
+            ({"particles": 0}, "`particles` is 0"),
+            ({"decay_from": 0.5, "decay_until": 0.2}, "`decay_from` is 0.5"),
+            ({"equal_time_probability": 2.0}, "`equal_time_probability` is 2.0"),
+            NO_FLOW_STEPS,
+        ),
+    ),
+    AlgorithmCase(FPMD, variant="M", small={**SMALL_FPMD, "flow": "mean", "equal_time_probability": 0.25}),
     AlgorithmCase(QAM, variant="EDIT", small={"flow_steps": 3, "edit_scale": 0.3}),
 ]

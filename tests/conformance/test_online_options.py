@@ -40,8 +40,8 @@ def test_number_of_updates(
 
 def _count_predictions(model: OfflineToOnlineAlgorithm, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
-    predict = model.predict
-    monkeypatch.setattr(model, "predict", lambda *args, **kwargs: calls.append(1) or predict(*args, **kwargs))
+    predict = type(model.policy).predict
+    monkeypatch.setattr(type(model.policy), "predict", lambda *args, **kwargs: calls.append(1) or predict(*args, **kwargs))
     return calls
 
 

@@ -1,0 +1,288 @@
+"""One-step flow policy mirror descent (Chen et al., 2025, arXiv 2507.23675)."""
+
+import math
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+import torch as th
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+
+from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.common.critics import td_loss
+from sb3_flow.common.execution import Loss
+from sb3_flow.common.flow import flow_matching_loss
+from sb3_flow.common.policies import aliases
+from sb3_flow.common.types import Batch, Metrics
+from sb3_flow.fpmd.mean_flow import mean_flow_loss
+from sb3_flow.fpmd.policies import FPMDPolicy
+from sb3_flow.fpmd.weights import WEIGHT_MODES, WeightMode, follow, weights
+
+Flow = Literal["rectified", "mean"]
+
+
+class FPMDNoise(NamedTuple):
+    """
+    Every random number of one update.
+
+    :param particles: What actions in the next states are sampled from, standard normal, ``(B, particles * action_dim)``
+    :param added: The noise added to the best of them, standard normal, ``(B, action_dim)``
+    :param x: Noise at the end of the path in the regression, standard normal, ``(B, action_dim)``
+    :param t: Times on that path, uniform in [0, 1], ``(B, 1)``
+    :param r: Second times, for the mean flow, uniform in [0, 1], ``(B, 1)``
+    :param same: Where this is below ``equal_time_probability`` both times are one, uniform in [0, 1], ``(B, 1)``
+    """
+
+    particles: th.Tensor
+    added: th.Tensor
+    x: th.Tensor
+    t: th.Tensor
+    r: th.Tensor
+    same: th.Tensor
+
+
+class Improved(NamedTuple):
+    """
+    The actions that the flow is drawn to.
+
+    :param observations: In which states: the next ones of the batch
+    :param actions: The best of many samples, with noise, ``(B, action_dim)`` in [-1, 1]
+    :param baseline: Mean value of all samples in these states, ``(B,)``
+    """
+
+    actions: th.Tensor
+    baseline: th.Tensor
+
+
+class FPMD(OfflineToOnlineAlgorithm):
+    """
+    Flow policy mirror descent: a flow learns, online, to sample the better of its own actions, and acts in one step.
+
+    Mirror descent wants ``pi_new(a|s) = pi_old(a|s) exp(Q(s, a) / lambda) / Z(s)``. Regressing the flow on that target is
+    regressing it on samples of the old policy, each with the weight ``exp(Q / lambda)``::
+
+        L_Q    = sum_j E[(Q_j(s, a) - k r - gamma m min_i Q'_i(s', a'))^2]                         critic_loss
+        L_FPMD = E[w(s', a') |v_theta(s', x_t, t) - (a' - eps)|^2],   x_t = t a' + (1 - t) eps          flow_loss
+
+    ``a'`` is the best of ``particles`` samples of the current flow by the lower critic, with noise; it serves the target of
+    the critics and the regression. ``w`` is one of several forms of ``exp(Q / lambda)``, see ``weights.py``.
+
+    With ``flow="rectified"`` (FPMD-R), ``v_theta`` is the velocity of straight paths. As the policy becomes nearly
+    deterministic, one Euler step of it comes to be exact: the flow learns with 20 steps and acts with one. With
+    ``flow="mean"`` (FPMD-M), it is a network of average velocities, for which one step is exact from the start.
+
+    ``predict`` acts in one step, from noise, or from zero with ``deterministic=True``. ``model.policy.with_head("particles")``
+    acts by the best of many samples, ``"flow"`` by all steps.
+
+    Paper: https://arxiv.org/abs/2507.23675. Deviations from the published code: see ``docs/fpmd.md``.
+
+    :param policy: ``"FlowPolicy"`` (or a subclass of ``FPMDPolicy``)
+    :param env: Environment, or its id
+    :param learning_rate: Learning rate of the critics, or a function of the remaining progress (from 1 to 0)
+    :param learning_starts: Environment steps, with random actions, before the first update
+    :param flow: ``"rectified"`` (FPMD-R) or ``"mean"`` (FPMD-M)
+    :param flow_steps: Euler steps of the rectified flow while learning
+    :param particles: Number of samples that the best is taken of
+    :param init_noise_scale: Standard deviation of what actions are sampled from, in [0, 1]
+    :param weight_mode: ``"release"``, ``"temp"`` or ``"advantage"``; see ``weights.py``
+    :param temperature: ``lambda`` of ``"temp"``; the others take alpha
+    :param reward_scale: ``k``, what rewards are multiplied by
+    :param policy_learning_rate: Learning rate of the flow, until ``decay_from``
+    :param final_policy_learning_rate: Learning rate of the flow from ``decay_until`` on; between them it falls linearly
+    :param decay_from: Share of the training after which it starts to fall
+    :param decay_until: Share of the training after which it falls no more
+    :param policy_delay: Updates of the critics to one of the flow and of all targets
+    :param alpha: Scale of the noise at the start: a tenth of it is added to actions in [-1, 1]
+    :param alpha_lr: Learning rate of the logarithm of alpha
+    :param alpha_interval: Updates of the critics to one of alpha
+    :param target_entropy_scale: Where alpha settles: the entropy of the noise is led to minus so much for each dimension
+    :param equal_time_probability: Share of the mean flow's samples whose interval is a point
+    :param critic_double_step: Whether the critics' step is made twice with the same gradient, as in the published code
+    :param kwargs: All other arguments are those of ``OfflineToOnlineAlgorithm``, such as ``buffer_size``, ``batch_size``,
+        ``gamma``, ``train_freq``, ``seed`` and ``policy_kwargs``.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(FPMDPolicy)
+    policy: FPMDPolicy
+    targets: ClassVar[dict[str, str]] = {"critic_target": "critic", "flow_target": "flow"}
+
+    def __init__(
+        self,
+        policy: str | type[FPMDPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        *,
+        learning_starts: int = 30_000,
+        flow: Flow = "rectified",
+        flow_steps: int = 20,
+        particles: int = 32,
+        init_noise_scale: float = 0.5,
+        weight_mode: WeightMode = "release",
+        temperature: float = 1.0,
+        reward_scale: float = 0.2,
+        policy_learning_rate: float = 3e-4,
+        final_policy_learning_rate: float = 3e-5,
+        decay_from: float = 0.25,
+        decay_until: float = 0.75,
+        policy_delay: int = 2,
+        alpha: float = 5.0,
+        alpha_lr: float = 7e-3,
+        alpha_interval: int = 250,
+        target_entropy_scale: float = 1.5,
+        equal_time_probability: float = 0.0,
+        critic_double_step: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if flow not in get_args(Flow):
+            raise ValueError(f"Unknown `flow` {flow!r}; choose 'rectified' (FPMD-R) or 'mean' (FPMD-M).")
+        if weight_mode not in WEIGHT_MODES:
+            raise ValueError(f"Unknown `weight_mode` {weight_mode!r}; choose one of {', '.join(map(repr, WEIGHT_MODES))}.")
+        for name, value in (("temperature", temperature), ("alpha", alpha)):
+            if not value > 0:
+                raise ValueError(f"`{name}` is {value}; it must be above 0.")
+        for name, count in (("policy_delay", policy_delay), ("alpha_interval", alpha_interval)):
+            if count < 1:
+                raise ValueError(f"`{name}` is {count}; it must be at least 1.")
+        if not 0 <= equal_time_probability <= 1:
+            raise ValueError(f"`equal_time_probability` is {equal_time_probability}; it must be in [0, 1].")
+        if not 0 <= decay_from < decay_until:
+            raise ValueError(f"`decay_from` is {decay_from} and `decay_until` {decay_until}; they must rise, from 0.")
+        self.flow = flow
+        self.flow_steps = flow_steps
+        self.particles = particles
+        self.init_noise_scale = init_noise_scale
+        self.weight_mode: WeightMode = weight_mode
+        self.temperature = temperature
+        self.reward_scale = reward_scale
+        self.policy_learning_rate = policy_learning_rate
+        self.final_policy_learning_rate = final_policy_learning_rate
+        self.decay_from = decay_from
+        self.decay_until = decay_until
+        self.policy_delay = policy_delay
+        self.alpha = alpha
+        self.alpha_lr = alpha_lr
+        self.alpha_interval = alpha_interval
+        self.target_entropy_scale = target_entropy_scale
+        self.equal_time_probability = equal_time_probability
+        self.critic_double_step = critic_double_step
+        #: Number of updates of the critics, by which the others are timed.
+        self.n_critic_updates = 0
+        super().__init__(policy, env, learning_rate, learning_starts=learning_starts, **kwargs)
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        return {
+            "flow": self.flow,
+            "flow_steps": self.flow_steps,
+            "particles": self.particles,
+            "init_noise_scale": self.init_noise_scale,
+            "alpha": self.alpha,
+            **super()._policy_arguments(),
+        }
+
+    def explorer(self) -> FPMDPolicy:
+        return self.policy.with_head("explore")  # type: ignore[return-value]
+
+    def draw_noise(self, n: int) -> FPMDNoise:
+        """Every random number of an update with ``n`` transitions."""
+        return FPMDNoise(
+            particles=self.normal(n, dim=self.particles * self.policy.action_dim),
+            added=self.normal(n),
+            x=self.normal(n),
+            t=self.uniform(n),
+            r=self.uniform(n),
+            same=self.uniform(n),
+        )
+
+    def improve(self, batch: Batch, noise: FPMDNoise) -> Improved:
+        """The improved actions in the next states of a batch: the best of many, with noise. No gradient."""
+        policy = self.policy
+        with th.no_grad():
+            best, baseline = policy.best(policy.flow, batch.next_observations, noise.particles)
+            return Improved((best + policy.noise_std * noise.added).clamp(-1, 1), baseline)
+
+    def critic_loss(self, batch: Batch, improved: Improved) -> tuple[th.Tensor, Metrics]:
+        """``L_Q``, the sum over the critics. Gradient: critics only."""
+        policy = self.policy
+        with th.no_grad():
+            next_q = policy.q_values(policy.critic_target, batch.next_observations, improved.actions).amin(dim=0)
+        loss, metrics = td_loss(policy, batch._replace(rewards=self.reward_scale * batch.rewards), next_q)
+        return policy.n_critics * loss, metrics
+
+    def flow_loss(self, batch: Batch, noise: FPMDNoise, improved: Improved, weight: th.Tensor) -> tuple[th.Tensor, Metrics]:
+        """``L_FPMD``: regression on the improved actions, each by its weight. Gradient: the flow only."""
+        field: Any = self.policy.velocity(self.policy.flow, batch.next_observations)
+        if self.flow == "mean":
+            low, high = th.minimum(noise.r, noise.t), th.maximum(noise.r, noise.t)
+            low = th.where(noise.same < self.equal_time_probability, high, low)
+            errors = mean_flow_loss(field, improved.actions, noise.x, low, high)
+        else:
+            errors = flow_matching_loss(field, noise.x, improved.actions, noise.t)
+        loss = (weight * errors).mean()
+        return loss, {"flow_loss": loss}
+
+    def weigh(self, batch: Batch, improved: Improved) -> tuple[th.Tensor, th.Tensor]:
+        """The weight of each improved action, and its value by the critics as they are now: ``(B,)`` each, no gradient."""
+        policy = self.policy
+        with th.no_grad():
+            q = policy.score(batch.next_observations, improved.actions)
+            temperature = self.temperature if self.weight_mode == "temp" else policy.log_alpha.exp()
+            return weights(self.weight_mode, q, policy.value_statistics, temperature, improved.baseline), q
+
+    def loss(self, batch: Batch, noise: FPMDNoise) -> tuple[th.Tensor, Metrics]:
+        """Both losses at the same parameters. ``update`` takes the weights after the critics' step instead."""
+        improved = self.improve(batch, noise)
+        critic_loss, critic_metrics = self.critic_loss(batch, improved)
+        flow_loss, flow_metrics = self.flow_loss(batch, noise, improved, self.weigh(batch, improved)[0])
+        return critic_loss + flow_loss, critic_metrics | flow_metrics
+
+    def terms(self) -> list[Loss]:
+        return [self.loss]  # one term: both losses need the improved actions
+
+    def update(self, batch: Batch, noise: FPMDNoise) -> Metrics:
+        """
+        One update, in the published order: the critics, then the weights by what they have become, then every
+        ``policy_delay`` times the flow and the targets, and every ``alpha_interval`` times the noise.
+
+        :param batch: A batch
+        :param noise: As drawn by ``draw_noise``
+        :return: What to log
+        """
+        policy, evaluate = self.policy, self.execution.evaluate
+        improved = self.improve(batch, noise)
+        critic_loss, metrics = evaluate(self.critic_loss, batch, improved)
+        metrics |= self.descend(critic_loss, policy.optimizer, steps=2 if self.critic_double_step else 1)
+        weight, q = self.weigh(batch, improved)
+        metrics |= {"weight_max": weight.amax(), "weight_std": weight.std(), "noise_std": policy.noise_std.detach().clone()}
+        if self.n_critic_updates % self.policy_delay == 0:
+            flow_loss, flow_metrics = evaluate(self.flow_loss, batch, noise, improved, weight)
+            metrics |= flow_metrics
+            self._set_policy_learning_rate()
+            self.descend(flow_loss, policy.flow_optimizer)
+        if self.n_critic_updates % self.alpha_interval == 0:
+            self.cool()
+        if self.n_critic_updates % self.policy_delay == 0:
+            self.update_targets()
+        follow(policy.value_statistics, q)
+        self.n_critic_updates += 1
+        return metrics
+
+    def cool(self) -> None:
+        """
+        Move alpha one step towards where the entropy of the noise alone is what it is to be. It depends on no data: alpha
+        follows a schedule, from ``alpha`` to ``10 exp(-target_entropy_scale) / sqrt(2 pi e)``.
+        """
+        policy = self.policy
+        entropy = 0.5 * math.log(2 * math.pi * math.e) + math.log(0.1) + policy.log_alpha  # of one dimension
+        policy.log_alpha.grad = policy.action_dim * (entropy + self.target_entropy_scale)
+        policy.alpha_optimizer.param_groups[0]["lr"] = self.alpha_lr
+        policy.alpha_optimizer.step()
+
+    def _set_policy_learning_rate(self) -> None:
+        done = 1.0 - self._current_progress_remaining
+        fallen = min(max((done - self.decay_from) / (self.decay_until - self.decay_from), 0.0), 1.0)
+        rate = self.policy_learning_rate + fallen * (self.final_policy_learning_rate - self.policy_learning_rate)
+        for group in self.policy.flow_optimizer.param_groups:
+            group["lr"] = rate
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        states, tensors = super()._get_torch_save_params()
+        return [*states, "policy.flow_optimizer", "policy.alpha_optimizer"], tensors
