@@ -177,7 +177,7 @@ class FPMDPolicy(FlowPolicy):
         :param network: The flow, or its moving average
         :param observations: A raw batch
         :param noise: Standard normal, ``(B, particles * action_dim)``
-        :return: The actions in [-1, 1], ``(B, action_dim)``, and the mean value of all particles, clipped, ``(B,)``
+        :return: The actions in [-1, 1], ``(B, action_dim)``, and the mean value of all particles, not clipped, ``(B,)``
         """
         n = len(noise)
         start = noise.view(n, self.particles, -1).transpose(0, 1).flatten(end_dim=1)
