@@ -676,7 +676,7 @@ def test_17_outside_of_the_box(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_18_time_embedding() -> None:
     t = th.linspace(0, 1, 11, dtype=th.float64)[:, None]
-    found = sinusoid(t, 64)
+    found = sinusoid(t, 64, intervals=31)
     assert found.shape == (11, 64)
     assert found[0].tolist() == [0.0] * 32 + [1.0] * 32
     assert found[:, 0].tolist() == t[:, 0].sin().tolist()

@@ -151,15 +151,16 @@ class MLP(nn.Module):
         return self.layers[-1](hidden)  # type: ignore[no-any-return]
 
 
-def sinusoid(t: th.Tensor, dim: int) -> th.Tensor:
+def sinusoid(t: th.Tensor, dim: int, intervals: int) -> th.Tensor:
     """
-    Times as sines and cosines of geometrically falling frequencies, from 1 to 1/10000.
+    Times as sines and cosines of geometrically falling frequencies, which begin at 1.
 
     :param t: ``(B, 1)``
-    :param dim: Size of the embedding, even and at least 4
+    :param dim: Size of the embedding, even
+    :param intervals: After how many frequencies they would have fallen to 1/10000
     :return: ``[sin(t f_0), ..., cos(t f_0), ...]``, ``(B, dim)``
     """
-    exponents = th.arange(dim // 2, device=t.device, dtype=t.dtype) / (dim // 2 - 1)
+    exponents = th.arange(dim // 2, device=t.device, dtype=t.dtype) / intervals
     angles = t * th.exp(-math.log(10_000.0) * exponents)
     return th.cat([angles.sin(), angles.cos()], dim=1)
 
@@ -191,7 +192,9 @@ class VelocityMLP(MLP):
         :return: Velocities, ``(B, dim)``
         """
         x, t = rest
-        return super().forward(context, x, sinusoid(t, self.encode_time_dim) if self.encode_time_dim else t)
+        if self.encode_time_dim:
+            t = sinusoid(t, self.encode_time_dim, intervals=self.encode_time_dim // 2 - 1)
+        return super().forward(context, x, t)
 
 
 class EnsembleMLP(nn.Module):

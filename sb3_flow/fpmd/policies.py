@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
 from sb3_flow.common.flow import euler
-from sb3_flow.common.networks import MLP, linear, mish
+from sb3_flow.common.networks import MLP, linear, mish, sinusoid
 from sb3_flow.common.policies import FlowPolicy, Network
 from sb3_flow.common.types import TensorObs
 from sb3_flow.fpmd.mean_flow import mean_flow_step
@@ -28,9 +28,7 @@ class TimeEmbedding(nn.Module):
         self.first, self.second = linear(TIME_DIM, TIME_HIDDEN), linear(TIME_HIDDEN, TIME_DIM)
 
     def forward(self, t: th.Tensor) -> th.Tensor:
-        half = TIME_DIM // 2
-        angles = t * th.exp(-math.log(10_000.0) / half * th.arange(half, device=t.device, dtype=t.dtype))
-        waves = th.cat([angles.sin(), angles.cos()], dim=1) / math.sqrt(TIME_DIM)
+        waves = sinusoid(t, TIME_DIM, intervals=TIME_DIM // 2) / math.sqrt(TIME_DIM)
         return self.second(mish(self.first(waves)))  # type: ignore[no-any-return]
 
 
