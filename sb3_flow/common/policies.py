@@ -129,6 +129,11 @@ class FlowPolicy(BasePolicy):
         """Create the networks. Arguments of the policy that only one method has arrive here."""
         raise NotImplementedError
 
+    @property
+    def optimizers(self) -> list[th.optim.Optimizer]:
+        """The optimisers whose learning rate is that of the algorithm."""
+        return [self.optimizer]
+
     # Networks.
 
     def make_network(self, make_net: Callable[[int], nn.Module]) -> Network:

@@ -96,29 +96,35 @@ class FlowAlgorithm(OffPolicyAlgorithm):
         self.update_targets()
         return metrics
 
-    def descend(self, loss: th.Tensor, optimizer: th.optim.Optimizer, steps: int = 1) -> Metrics:
+    def descend(self, loss: th.Tensor, optimizer: th.optim.Optimizer, steps: int = 1, clip: bool = True) -> Metrics:
         """
         Gradients, clipped where ``max_grad_norm`` says so, and a step of the optimiser.
 
         :param loss: What to descend
         :param optimizer: By whose parameters
         :param steps: How many steps to make with the same gradient
+        :param clip: Whether ``max_grad_norm`` is meant for these parameters
         :return: What to log
         """
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         metrics = {}
-        if self.max_grad_norm is not None:
+        if clip and self.max_grad_norm is not None:
             metrics["grad_norm"] = clip_gradients(optimizer, self.max_grad_norm)
         for _ in range(steps):
             optimizer.step()
         return metrics
 
-    def update_targets(self) -> None:
-        """Move each target network towards the network that it follows: ``target <- tau net + (1 - tau) target``."""
+    def update_targets(self, *names: str) -> None:
+        """
+        Move target networks towards the networks that they follow: ``target <- tau net + (1 - tau) target``.
+
+        :param names: Which of ``targets``; by default all
+        """
         with th.no_grad():
-            for target, net in self.targets.items():
-                followers, leaders = getattr(self.policy, target).parameters(), getattr(self.policy, net).parameters()
+            for target in names or self.targets:
+                followers = getattr(self.policy, target).parameters()
+                leaders = getattr(self.policy, self.targets[target]).parameters()
                 th._foreach_lerp_(list(followers), list(leaders), self.tau)
 
     def sample_batch(self, batch_size: int) -> Batch:
@@ -141,7 +147,7 @@ class FlowAlgorithm(OffPolicyAlgorithm):
         self.policy.set_training_mode(True)
         if not hasattr(self, "_logger"):  # called by hand, before `learn`
             self._logger = configure_logger(self.verbose)
-        self._update_learning_rate(self.policy.optimizer)
+        self._update_learning_rate(self.policy.optimizers)
         for _ in range(gradient_steps):
             self._metrics.add(*self.execution.step(self, self.sample_batch(batch_size)))
         self._n_updates += gradient_steps

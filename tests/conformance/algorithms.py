@@ -1,7 +1,7 @@
 """The algorithms that the conformance tests run over. A new one joins by one record."""
 
 from conformance.case import AlgorithmCase
-from sb3_flow import FPMD, FQL, GFP, QAM
+from sb3_flow import FPMD, FQL, GFP, QAM, SWFP
 
 NO_FLOW_STEPS = ({"flow_steps": 0}, "`flow_steps` is 0")
 SMALL_FPMD = {"flow_steps": 3, "particles": 4, "learning_starts": 10}
@@ -47,6 +47,28 @@ ALGORITHMS = [
             ({"particles": 0}, "`particles` is 0"),
             ({"decay_from": 0.5, "decay_until": 0.2}, "`decay_from` is 0.5"),
             ({"equal_time_probability": 2.0}, "`equal_time_probability` is 2.0"),
+            NO_FLOW_STEPS,
+        ),
+    ),
+    AlgorithmCase(
+        SWFP,
+        small={
+            "flow_steps": 3,
+            "n_blocks": 2,
+            "bc_steps": 5,
+            "critic_steps": 5,
+            "absorb_interval": 8,
+            "absorb_steps": 4,
+            "policy_kwargs": {"net_arch": [16, 16], "block_arch": [8]},
+        },
+        bad_arguments=(
+            ({"radius": 0.0}, "`radius` is 0.0"),
+            ({"entropy_coef": -1.0}, "`entropy_coef` is -1.0"),
+            ({"n_blocks": 0}, "`n_blocks` is 0"),
+            ({"bc_steps": -1}, "`bc_steps` is -1"),
+            ({"absorb_interval": 10, "absorb_steps": 20}, "`absorb_steps` is 20"),
+            ({"q_agg": "max"}, "'max'"),
+            ({"policy_kwargs": {"block_arch": []}}, "`block_arch` is empty"),
             NO_FLOW_STEPS,
         ),
     ),

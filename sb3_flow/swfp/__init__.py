@@ -1,0 +1,6 @@
+"""Stepwise flow policy."""
+
+from sb3_flow.swfp.policies import SWFPPolicy
+from sb3_flow.swfp.swfp import SWFP
+
+__all__ = ["SWFP", "SWFPPolicy"]

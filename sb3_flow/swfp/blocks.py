@@ -1,0 +1,145 @@
+"""
+The cascade: small residual blocks ``T_n(a; s) = a + f_n(s, a)``, each one step of a Wasserstein gradient flow.
+
+A cloud of actions that moves by ``T`` changes its entropy by ``E[ln |det(I + df/da)|]``. ``log_det`` is that logarithm: exact
+for few dimensions, estimated with one probe for many.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch as th
+from torch import nn
+from torch.nn import functional as F
+
+#: Up to that many dimensions the Jacobian is computed whole.
+EXACT_DIM = 12
+
+
+class Chain(NamedTuple):
+    """
+    Actions on their way through the blocks.
+
+    :param starts: ``a_0, ..., a_{N-1}``, what comes into each block, ``(N, B, D)``
+    :param moved: How far each block moves it, ``(N, B, D)``
+    :param actions: ``a_N``, behind all blocks, not clipped, ``(B, D)``
+    """
+
+    starts: th.Tensor
+    moved: th.Tensor
+    actions: th.Tensor
+
+
+class Blocks(nn.Module):
+    """
+    ``N`` small networks ``f_n(s, a)`` with Mish, computed as one batched network. The last layer of each starts from zero, so
+    that it moves nothing.
+
+    :param n_blocks: ``N``
+    :param n_features: Size of the features of ``s``
+    :param dim: Size of the actions
+    :param net_arch: Widths of the hidden layers, at least one
+    """
+
+    def __init__(self, n_blocks: int, n_features: int, dim: int, net_arch: Sequence[int]) -> None:
+        super().__init__()
+        if not net_arch:
+            raise ValueError("`block_arch` is empty; give the width of at least one hidden layer, such as [256, 256].")
+        self.n_features = n_features
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for n_from, n_to in pairwise([n_features + dim, *net_arch, dim]):
+            weight = th.empty(n_blocks, n_from, n_to)
+            for own in weight:
+                nn.init.xavier_uniform_(own)
+            self.weights.append(nn.Parameter(weight))
+            self.biases.append(nn.Parameter(th.zeros(n_blocks, 1, n_to)))
+        self.make_identity()
+
+    def make_identity(self) -> None:
+        """Set the last layers to zero: no block moves anything."""
+        for last in (self.weights[-1], self.biases[-1]):
+            nn.init.zeros_(last)
+
+    def context(self, features: th.Tensor) -> th.Tensor:
+        """The first layers' answer to the features alone: ``(B, n_features) -> (N, B, width)``."""
+        return th.matmul(features, self.weights[0][:, : self.n_features]) + self.biases[0]  # type: ignore[no-any-return]
+
+    def forward(self, context: th.Tensor, actions: th.Tensor, which: slice = slice(None)) -> th.Tensor:
+        """
+        How far each block moves its actions.
+
+        :param context: What ``context`` returned for the features, ``(N, B, width)``
+        :param actions: What comes into each block, ``(N, B, dim)``
+        :param which: Of which blocks; ``context`` and ``actions`` are those of them
+        :return: ``f_n(s, a)``, ``(N, B, dim)``
+        """
+        hidden = F.mish(context + th.bmm(actions, self.weights[0][which, self.n_features :]))
+        last = len(self.weights) - 1
+        for i in range(1, last + 1):
+            hidden = th.baddbmm(self.biases[i][which], hidden, self.weights[i][which])
+            if i < last:
+                hidden = F.mish(hidden)
+        return hidden
+
+    def derivative(self, context: th.Tensor, actions: th.Tensor, directions: th.Tensor) -> th.Tensor:
+        """
+        How ``f_n`` changes with its action: the chain rule, layer by layer, which can be compiled and derived again.
+
+        :param context: What ``context`` returned for the features, ``(N, B, width)``
+        :param actions: Where, ``(N, B, dim)``
+        :param directions: Along which directions, ``(N, B, K, dim)``
+        :return: ``J d`` for each direction ``d``, ``(N, B, K, dim)``
+        """
+        first = self.weights[0][:, self.n_features :]
+        inputs, tangents = context + th.bmm(actions, first), th.matmul(directions, first.unsqueeze(1))
+        for i in range(1, len(self.weights)):
+            tangents = th.matmul(mish_slope(inputs).unsqueeze(2) * tangents, self.weights[i].unsqueeze(1))
+            inputs = th.baddbmm(self.biases[i], F.mish(inputs), self.weights[i])
+        return tangents
+
+    def cascade(self, features: th.Tensor, actions: th.Tensor, added: Sequence[th.Tensor | float]) -> Chain:
+        """
+        Carry actions through all blocks, one after the other.
+
+        :param features: ``(B, n_features)``
+        :param actions: ``a_0``, ``(B, dim)``
+        :param added: What is added to the actions behind each block, ``(B, dim)`` or 0
+        :return: What came into each block, how far it moved, and where all ended
+        """
+        context = self.context(features)
+        starts, moved = [], []
+        for n, noise in enumerate(added):
+            which = slice(n, n + 1)
+            starts.append(actions)
+            moved.append(self(context[which], actions.unsqueeze(0), which)[0])
+            actions = actions + moved[-1] + noise
+        return Chain(th.stack(starts), th.stack(moved), actions)
+
+
+def mish_slope(x: th.Tensor) -> th.Tensor:
+    """The derivative of Mish."""
+    gate = F.softplus(x).tanh()
+    return gate + x * x.sigmoid() * (1 - gate.square())
+
+
+def log_det(blocks: Blocks, context: th.Tensor, actions: th.Tensor, probe: th.Tensor) -> th.Tensor:
+    """
+    ``ln |det(I + df/da)|`` of every action: exact up to 12 dimensions; above, Hutchinson's estimate to second order,
+    ``e J e - e J J e / 2``. (To first order, ``e J e`` alone, blocks would contract too much.)
+
+    :param blocks: The blocks
+    :param context: What ``blocks.context`` returned for the features, ``(N, B, width)``
+    :param actions: Where, ``(N, B, D)``
+    :param probe: ``e``, signs at random, ``(B, D)``
+    :return: ``(N, B)``
+    """
+    dim = actions.shape[-1]
+    if dim <= EXACT_DIM:
+        identity = th.eye(dim, dtype=actions.dtype, device=actions.device)
+        columns = blocks.derivative(context, actions, identity.expand(*actions.shape, dim))
+        return th.linalg.slogdet(identity + columns).logabsdet  # of the transpose, which is the same
+    probe = probe.expand_as(actions).unsqueeze(2)
+    once = blocks.derivative(context, actions, probe)
+    twice = blocks.derivative(context, actions, once)
+    return (probe * (once - 0.5 * twice)).sum(dim=(2, 3))

@@ -1,0 +1,145 @@
+"""The networks of SWFP, and how it acts."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.type_aliases import Schedule
+from torch import nn
+
+from sb3_flow.common.flow import euler
+from sb3_flow.common.policies import FlowPolicy
+from sb3_flow.common.types import TensorObs
+from sb3_flow.swfp.blocks import Blocks, Chain
+
+#: Where ``eta`` starts: high, so that the blocks come to their radius from below. And its upper bound.
+ETA_START, ETA_MAX = 100.0, 1e4
+
+
+class SWFPPolicy(FlowPolicy):
+    """
+    A cloned flow (the base), a cascade of small blocks behind it, and critics with their targets.
+
+    Heads: ``"cascade"`` (base and blocks: how SWFP acts) and ``"base"`` (the base alone: before any improvement, the
+    cloned behaviour).
+
+    :param observation_space: Observation space
+    :param action_space: Any finite ``Box``
+    :param lr_schedule: Learning rate as a function of the remaining progress (from 1 to 0)
+    :param flow_steps: Euler steps of the base
+    :param encode_time_dim: Size of the embedding of the flow's time; 0: the time itself
+    :param n_blocks: Number of blocks
+    :param block_arch: Widths of the hidden layers of a block
+    :param heat: Whether noise is added behind each block, ``entropy_coef / eta`` its variance
+    :param entropy_coef: Weight of the entropy, used here by ``heat`` only
+    :param kwargs: The other arguments of ``FlowPolicy``
+    """
+
+    #: Logarithm of the weight of each block's squared displacement, ``(N,)``.
+    log_eta: th.Tensor
+    #: Running sum of the scale of the energy, and of its weights, ``(2,)``.
+    energy_statistics: th.Tensor
+
+    def __init__(
+        self, observation_space: spaces.Space[Any], action_space: spaces.Box, lr_schedule: Schedule, **kwargs: Any
+    ) -> None:
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+        make: Any = partial(self.optimizer_class, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+        self.optimizer = make(list(self.critic.parameters()))
+        self.flow_optimizer = make(list(self.bc_flow.parameters()))
+        self.block_optimizer = make(list(self.blocks.parameters()))
+
+    def build(
+        self,
+        flow_steps: int = 10,
+        encode_time_dim: int = 0,
+        n_blocks: int = 4,
+        block_arch: Sequence[int] = (256, 256),
+        heat: bool = False,
+        entropy_coef: float = 0.0,
+    ) -> None:
+        for name, value in (("flow_steps", flow_steps), ("n_blocks", n_blocks)):
+            if value < 1:
+                raise ValueError(f"`{name}` is {value}; it must be at least 1.")
+        self.flow_steps, self.n_blocks, self.heat, self.entropy_coef = flow_steps, n_blocks, heat, entropy_coef
+        self.heads = {"cascade": "act_cascade", "base": "act_base"}
+        self.bc_flow = self.make_velocity(encode_time_dim)
+        self.base = self.make_target(self.bc_flow)
+        # Behind the features of the base, which no loss of a block reaches.
+        self.blocks = Blocks(n_blocks, self.base.features_extractor.features_dim, self.action_dim, block_arch)
+        self.critic = self.make_critic()
+        self.critic_target = self.make_target(self.critic)
+        self.register_buffer("log_eta", th.full((n_blocks,), math.log(ETA_START)))
+        self.register_buffer("energy_statistics", th.zeros(2))
+
+    @property
+    def optimizers(self) -> list[th.optim.Optimizer]:
+        return [self.optimizer, self.flow_optimizer, self.block_optimizer]
+
+    @property
+    def noise_dim(self) -> int:
+        return self.chain_dim if self.head == "cascade" else self.action_dim
+
+    @property
+    def chain_dim(self) -> int:
+        """Size of the noise that the cascade acts from."""
+        return (1 + self.n_blocks if self.heat else 1) * self.action_dim
+
+    def act_base(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
+        """The base integrated from noise by Euler's method, then clipped to [-1, 1]."""
+        return euler(self.velocity(self.base, observations), noise, self.flow_steps).clamp(-1, 1)
+
+    def act_cascade(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
+        """An action of the base carried through all blocks, then clipped to [-1, 1]."""
+        return self.chain(observations, noise).actions.clamp(-1, 1)
+
+    def chain(self, observations: TensorObs, noise: th.Tensor) -> Chain:
+        """
+        Actions of the base, clipped to [-1, 1], on their way through the blocks.
+
+        :param observations: A raw batch
+        :param noise: Standard normal, ``(B, chain_dim)``
+        :return: The actions before and behind each block
+        """
+        start, *warmth = noise.split(self.action_dim, dim=1)  # type: ignore[no-untyped-call]
+        added: list[th.Tensor | float] = [0.0] * self.n_blocks
+        if warmth:
+            spread = (self.entropy_coef / self.log_eta.exp()).sqrt()  # sqrt(2 beta h) with h = 1 / (2 eta)
+            added = [spread[n] * one for n, one in enumerate(warmth)]
+        actions = self.act_base(observations, start)
+        return self.blocks.cascade(self.features(self.base, observations), actions, added)
+
+    def energies(self, observations: TensorObs, actions: th.Tensor) -> th.Tensor:
+        """
+        The critics' mean of clipped actions. Gradients reach the actions only.
+
+        :param observations: A raw batch of ``B``
+        :param actions: ``(..., B, action_dim)``, any number of them for each observation
+        :return: ``(..., B)``
+        """
+        with th.no_grad():
+            features = self.features(self.critic, observations)
+        features = features.expand(*actions.shape[:-1], -1)
+        inputs = th.cat([features, actions.clamp(-1, 1)], dim=-1).flatten(end_dim=-2)
+        qs: th.Tensor = self.critic.net(inputs, frozen=True)
+        return qs.mean(dim=0).view(actions.shape[:-1])
+
+    @property
+    def energy_scale(self) -> th.Tensor:
+        """``c_Q``: how much the critics vary within 0.2 of the policy's actions; what energies are measured in."""
+        total, weight = self.energy_statistics
+        return (total / weight.clamp(min=1e-8)).clamp(min=1e-3)  # type: ignore[no-any-return]
+
+    def absorb(self) -> None:
+        """Start anew from a base that does what base and blocks did: the flow that has learned it."""
+        with th.no_grad():
+            for own, learned in zip(self.base.parameters(), self.bc_flow.parameters(), strict=True):
+                own.copy_(learned)
+        self.blocks.make_identity()
+        for parameter in self.blocks.parameters():
+            for moment in self.block_optimizer.state.get(parameter, {}).values():
+                nn.init.zeros_(moment)
+        self.log_eta.fill_(math.log(ETA_START))

@@ -1,0 +1,78 @@
+"""Where a flow comes from that another algorithm has cloned."""
+
+import pathlib
+from typing import Any
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.save_util import load_from_zip_file
+
+from sb3_flow.common.files import file_to_read, name_of, read_settings
+from sb3_flow.common.networks import VelocityMLP
+from sb3_flow.common.policies import FlowPolicy, Network
+
+
+def pretrained_policy(model: BaseAlgorithm | str | pathlib.Path) -> tuple[FlowPolicy, int]:
+    """
+    A policy with a cloned flow (``bc_flow``), out of a model or of the file of one.
+
+    :param model: An FQL, GFP, QAM or SWFP, or the path that it was saved to
+    :return: The policy, on the CPU if it comes from a file, and how many updates it has had
+    :raises FileNotFoundError: If there is no such file.
+    :raises ValueError: If it holds something else, or the policy has no cloned flow.
+    """
+    if isinstance(model, BaseAlgorithm):
+        policy, n_updates, name = model.policy, getattr(model, "_n_updates", 0), f"This {type(model).__name__}"
+    else:
+        policy, n_updates = _read(model)
+        name = name_of(model)
+    flow = getattr(policy, "bc_flow", None)
+    if not isinstance(policy, FlowPolicy) or not isinstance(getattr(flow, "net", None), VelocityMLP):
+        raise ValueError(
+            f"{name} has no cloned flow: its policy is a {type(policy).__name__}. Give an FQL, GFP, QAM or SWFP, or let SWFP "
+            "clone a data set itself, by `dataset=...`."
+        )
+    return policy, n_updates
+
+
+def deployed_flow(policy: FlowPolicy) -> Network:
+    """The flow that acts as the clone: of an SWFP, its base."""
+    flow: Network = policy.base if hasattr(policy, "base") else policy.bc_flow  # type: ignore[assignment]
+    return flow
+
+
+def network_arguments(policy: FlowPolicy) -> dict[str, Any]:
+    """
+    Arguments of a policy with a flow of the same shapes.
+
+    :param policy: As returned by ``pretrained_policy``
+    :return: ``policy_kwargs``
+    """
+    return {
+        "net_arch": policy.net_arch,
+        "activation": policy.activation,
+        "encode_time_dim": deployed_flow(policy).net.encode_time_dim,
+        "features_extractor_class": policy.features_extractor_class,
+        "features_extractor_kwargs": policy.features_extractor_kwargs,
+        "normalize_images": policy.normalize_images,
+        "n_critics": policy.n_critics,
+        "critic_layer_norm": policy.critic_layer_norm,
+    }
+
+
+def _read(path: str | pathlib.Path) -> tuple[Any, int]:
+    path = file_to_read(path, "zip", "saved model")
+    if "n_offline_updates" not in read_settings(path):
+        raise ValueError(f"{name_of(path)} was saved by an algorithm outside of sb3_flow, which has no cloned flow.")
+    settings, parameters, _ = load_from_zip_file(path, device="cpu")
+    assert settings is not None
+    policy = settings["policy_class"](
+        settings["observation_space"],
+        settings["action_space"],
+        lambda _: 0.0,
+        horizon_length=settings["horizon_length"],
+        flow_steps=settings.get("flow_steps", 10),
+        **settings["policy_kwargs"],
+    )
+    # What a variant of the algorithm adds to the policy is left behind.
+    policy.load_state_dict(parameters["policy"], strict=False)
+    return policy, settings["_n_updates"]
