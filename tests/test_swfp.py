@@ -23,6 +23,7 @@ from sb3_flow.common.types import Batch, TensorObs
 from sb3_flow.swfp import SWFPPolicy, blocks, swfp
 from sb3_flow.swfp.blocks import Blocks, log_det
 from sb3_flow.swfp.swfp import SWFPNoise
+from sb3_flow.swfp.whole_flow import WholeFlow, WholeFlowPolicy
 
 SCALE = 0.25
 
@@ -462,9 +463,9 @@ def test_08_trust_region(slope: float) -> None:
         noise = model.draw_noise(256)
         with th.no_grad():
             chain = policy.blocks.cascade(th.zeros(256, 1), start, [0.0] * 4)
-            model.measure_energy(batch, noise, chain)
+            model.measure_energy(batch, noise, chain.actions)
         model.descend(model.block_loss(batch, noise, chain)[0], policy.block_optimizer)
-        model.lead_eta(chain)
+        model.lead_eta(chain.moved.square().mean(dim=(1, 2)))
     with th.no_grad():
         moved = policy.blocks.cascade(th.zeros(256, 1), start, [0.0] * 4).moved
     assert moved.square().mean(dim=(1, 2)).sqrt().tolist() == pytest.approx([0.05] * 4, rel=0.06)
@@ -661,3 +662,52 @@ def test_stages_of_learning() -> None:
     model = small(SWFP, **common)
     model.learn(30)
     assert (model.n_clone_updates, model.n_critic_updates, model.n_block_updates) == (10, 20, 15)
+
+
+# What SWFP is compared with.
+
+
+class KnownEnergyOfWholeFlow(WholeFlowPolicy):
+    energy: Any = None
+    energies = KnownEnergy.energies
+
+
+def test_whole_flow_moves_within_its_trust_region() -> None:
+    """As far as all blocks together from the base, which follows every ``absorb_interval`` updates."""
+    env = box_env(1, 2)
+    model = WholeFlow(
+        KnownEnergyOfWholeFlow,
+        env,
+        learning_rate=1e-3,
+        flow_steps=3,
+        radius=0.02,
+        critic_steps=0,
+        absorb_interval=500,
+        absorb_steps=1,
+        policy_kwargs={"net_arch": [32]},
+        device="cpu",
+        seed=0,
+    )
+    policy = model.policy
+    policy.energy = lambda a: 3 * a.sum(dim=-1)
+    with th.no_grad():  # a flow that goes nowhere
+        for network in (policy.bc_flow, policy.base):
+            network.net.layers[-1].weight.zero_()
+    z = 0.1 * th.randn(500, 2, generator=th.Generator().manual_seed(0))
+    observations = th.zeros(500, 1)
+
+    moved = [model.update(nothing_to_see(64, 2), model.draw_noise(64))["displacement"].item() for _ in range(499)]
+    assert np.mean(moved[-100:]) == pytest.approx(4 * 0.02, rel=0.05)
+    assert not th.equal(policy.act_cascade(observations, z), policy.act_base(observations, z))
+    model.update(nothing_to_see(64, 2), model.draw_noise(64))
+    assert th.equal(policy.act_cascade(observations, z), policy.act_base(observations, z))
+
+
+def test_whole_flow_starts_as_the_clone_and_learns_online() -> None:
+    source = small(FQL, flow_steps=3)
+    model = WholeFlow.from_pretrained(source, learning_starts=5, critic_steps=5, device="cpu")
+    observations, z = th.randn(8, 3), th.randn(8, 1)
+    assert th.equal(model.policy.act(observations, z), source.policy.act_bc_flow(observations, z))
+    model.learn(30)
+    assert not th.equal(model.policy.act(observations, z), source.policy.act_bc_flow(observations, z))
+    assert th.equal(model.policy.act_base(observations, z), source.policy.act_bc_flow(observations, z))

@@ -138,8 +138,9 @@ def log_det(blocks: Blocks, context: th.Tensor, actions: th.Tensor, probe: th.Te
     if dim <= EXACT_DIM:
         identity = th.eye(dim, dtype=actions.dtype, device=actions.device)
         columns = blocks.derivative(context, actions, identity.expand(*actions.shape, dim))
-        return th.linalg.slogdet(identity + columns).logabsdet  # of the transpose, which is the same
+        return th.linalg.slogdet(identity + columns).logabsdet  # type: ignore[no-any-return] # of the transpose: the same
     probe = probe.expand_as(actions).unsqueeze(2)
     once = blocks.derivative(context, actions, probe)
     twice = blocks.derivative(context, actions, once)
-    return (probe * (once - 0.5 * twice)).sum(dim=(2, 3))
+    estimate: th.Tensor = (probe * (once - 0.5 * twice)).sum(dim=(2, 3))
+    return estimate

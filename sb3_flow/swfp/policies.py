@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
 from sb3_flow.common.flow import euler
-from sb3_flow.common.policies import FlowPolicy
+from sb3_flow.common.policies import FlowPolicy, Network
 from sb3_flow.common.types import TensorObs
 from sb3_flow.swfp.blocks import Blocks, Chain
 
@@ -88,9 +88,18 @@ class SWFPPolicy(FlowPolicy):
         """Size of the noise that the cascade acts from."""
         return (1 + self.n_blocks if self.heat else 1) * self.action_dim
 
+    def flow_to(self, flow: Network, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
+        """
+        :param flow: The base, or the flow that learns
+        :param observations: A raw batch
+        :param noise: Standard normal, ``(B, action_dim)``
+        :return: Where the flow carries the noise by Euler's method, not clipped, ``(B, action_dim)``
+        """
+        return euler(self.velocity(flow, observations), noise, self.flow_steps)
+
     def act_base(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
         """The base integrated from noise by Euler's method, then clipped to [-1, 1]."""
-        return euler(self.velocity(self.base, observations), noise, self.flow_steps).clamp(-1, 1)
+        return self.flow_to(self.base, observations, noise).clamp(-1, 1)
 
     def act_cascade(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
         """An action of the base carried through all blocks, then clipped to [-1, 1]."""

@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.critics import Aggregation, aggregate, check_aggregation, td_loss
 from sb3_flow.common.execution import Loss
-from sb3_flow.common.flow import euler, flow_matching_loss
+from sb3_flow.common.flow import flow_matching_loss
 from sb3_flow.common.policies import aliases
 from sb3_flow.common.types import Batch, Metrics
 from sb3_flow.swfp.blocks import Chain, log_det
@@ -328,10 +328,10 @@ class SWFP(OfflineToOnlineAlgorithm):
         policy, evaluate = self.policy, self.execution.evaluate
         with th.no_grad():
             chain = policy.chain(batch.observations, noise.z)
-            self.measure_energy(batch, noise, chain)
+            self.measure_energy(batch, noise, chain.actions)
         loss, metrics = evaluate(self.block_loss, batch, noise, chain)
         metrics |= self.descend(loss, policy.block_optimizer)
-        self.lead_eta(chain)
+        self.lead_eta(chain.moved.square().mean(dim=(1, 2)))
         self.n_block_updates += 1
         if self.absorb_interval > 0 and self.n_block_updates > self.absorb_interval - self.absorb_steps:
             loss, absorption_metrics = evaluate(self.absorption_loss, batch, noise, chain)
@@ -344,24 +344,28 @@ class SWFP(OfflineToOnlineAlgorithm):
         eta, scale = policy.log_eta.exp().mean(), policy.energy_scale
         return metrics | {"eta": eta, "energy_scale": scale}
 
-    def measure_energy(self, batch: Batch, noise: SWFPNoise, chain: Chain) -> None:
+    def measure_energy(self, batch: Batch, noise: SWFPNoise, actions: th.Tensor) -> None:
         """Follow ``c``, the standard deviation of the critics' values around the policy's actions."""
         policy = self.policy
-        around = chain.actions.clamp(-1, 1) + AROUND * noise.around
+        around = actions.clamp(-1, 1) + AROUND * noise.around
         spread = policy.energies(batch.observations, around).std(dim=0).mean()
         policy.energy_statistics.lerp_(th.stack([spread, th.ones_like(spread)]), ENERGY_RATE)
 
-    def lead_eta(self, chain: Chain) -> None:
-        """Raise ``eta`` of each block that moves further than ``radius``, and lower it otherwise, to ``1 / (2 h_max)``."""
-        error = (chain.moved.square().mean(dim=(1, 2)) + 1e-12).log() - 2 * math.log(self.radius)
-        self.policy.log_eta.add_(ETA_RATE * error).clamp_(-math.log(2 * self.h_max), math.log(ETA_MAX))
+    def lead_eta(self, square: th.Tensor, reach: int = 1) -> None:
+        """
+        Raise ``eta`` of each block that moves further than ``radius``, and lower it otherwise, to ``1 / (2 h_max)``.
+
+        :param square: Mean square of a coordinate of what each block has moved, ``(N,)``
+        :param reach: As how many blocks each of them counts
+        """
+        error = (square + 1e-12).log() - 2 * math.log(reach * self.radius)
+        self.policy.log_eta.add_(ETA_RATE * error).clamp_(-math.log(2 * reach * self.h_max), math.log(ETA_MAX))
 
     def has_absorbed(self, batch: Batch, noise: SWFPNoise, chain: Chain) -> bool:
         """Whether the learning flow is worth as much as base and blocks, to a tenth of the energy's scale."""
         policy = self.policy
         with th.no_grad():
-            velocity = policy.velocity(policy.bc_flow, batch.observations)
-            learned = euler(velocity, noise.z[:, : policy.action_dim], self.flow_steps)
+            learned = policy.flow_to(policy.bc_flow, batch.observations, noise.z[:, : policy.action_dim])
             before, after = policy.energies(batch.observations, th.stack([chain.actions, learned])).mean(dim=1)
             return bool((after - before).abs() <= ABSORB_TOLERANCE * policy.energy_scale)
 

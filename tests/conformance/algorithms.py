@@ -59,7 +59,6 @@ ALGORITHMS = [
             "critic_steps": 5,
             "absorb_interval": 8,
             "absorb_steps": 4,
-            "policy_kwargs": {"net_arch": [16, 16], "block_arch": [8]},
         },
         bad_arguments=(
             ({"radius": 0.0}, "`radius` is 0.0"),

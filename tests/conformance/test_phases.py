@@ -87,7 +87,8 @@ def test_balanced_sampling(two_phase_algorithm: AlgorithmCase) -> None:
 
 def test_sampling_in_proportion(two_phase_algorithm: AlgorithmCase) -> None:
     """Without it all transitions are equally likely: 100 of the data set beside 25 collected ones."""
-    model = two_phase_algorithm.make(pendulum(), dataset=_data_with_reward(5.0), offline_steps=10).learn(35)
+    options = {"dataset": _data_with_reward(5.0), "offline_steps": 10, "balanced_sampling": False}
+    model = two_phase_algorithm.make(pendulum(), **options).learn(35)
     shares = [(model.sample_batch(50).rewards == 5.0).float().mean().item() for _ in range(200)]
     assert abs(np.mean(shares) - 0.8) < 0.02, "a standard error is 0.004"
     assert len(set(shares)) > 1

@@ -40,7 +40,8 @@ def test_deterministic(algorithm: AlgorithmCase) -> None:
     np.testing.assert_array_equal(first, second)
     one = np.repeat(BATCH[:1], 50, axis=0)
     assert len(np.unique(model.predict(one, deterministic=True)[0])) == 1
-    assert len(np.unique(model.predict(one)[0])) > 40
+    # A flow that has not learned reaches out of the box, where a third of its actions are clipped to two values.
+    assert len(np.unique(model.predict(one)[0])) > 25
 
 
 def test_every_head(algorithm: AlgorithmCase) -> None:

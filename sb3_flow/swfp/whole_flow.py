@@ -1,0 +1,85 @@
+"""What SWFP is compared with: the cloned flow is improved as a whole, the critics differentiated through all of its steps."""
+
+from typing import Any, ClassVar
+
+import torch as th
+from stable_baselines3.common.policies import BasePolicy
+
+from sb3_flow.common.policies import aliases
+from sb3_flow.common.types import Batch, Metrics, TensorObs
+from sb3_flow.swfp.policies import SWFPPolicy
+from sb3_flow.swfp.swfp import SWFP, SWFPNoise
+
+
+class WholeFlowPolicy(SWFPPolicy):
+    """
+    A cloned flow that improves, the one that it came from, and critics. Heads: ``"flow"`` and ``"base"``.
+
+    :param kwargs: As for ``SWFPPolicy``; it has one block, which never moves.
+    """
+
+    def build(self, flow_steps: int = 10, encode_time_dim: int = 0, **kwargs: Any) -> None:  # type: ignore[override]
+        super().build(flow_steps, encode_time_dim, n_blocks=1, block_arch=[1])
+        self.heads = {"flow": "act_cascade", "base": "act_base"}
+
+    def act_cascade(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
+        """The flow integrated from noise by Euler's method, then clipped to [-1, 1]."""
+        return self.flow_to(self.bc_flow, observations, noise).clamp(-1, 1)
+
+
+class WholeFlow(SWFP):
+    """
+    The cloned flow is improved at once, by gradients through all of its Euler steps, within a trust region as wide as all
+    blocks of an SWFP together::
+
+        L = E[-Q(s, clip(b)) / c + eta |b - a|^2 + lambda |b - clip(b)|^2]
+
+    ``a`` is where the base carries some noise, ``b`` where the flow carries it. There is no entropy: its determinant would be that of the whole flow. Every ``absorb_interval`` updates the base becomes
+    the flow. All else is as in SWFP, so that the two can be compared.
+
+    :param args: As for ``SWFP``
+    :param kwargs: As for ``SWFP``
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(WholeFlowPolicy)
+    policy: WholeFlowPolicy
+
+    def whole_loss(self, batch: Batch, noise: SWFPNoise, start: th.Tensor) -> tuple[th.Tensor, Metrics]:
+        """
+        ``L``, see above. Gradient: the flow only.
+
+        :param batch: A batch
+        :param noise: As drawn by ``draw_noise``
+        :param start: ``a``, ``(B, action_dim)``, without gradient
+        :return: The loss, and what to log
+        """
+        policy = self.policy
+        end = policy.flow_to(policy.bc_flow, batch.observations, noise.z)
+        square = (end - start).square().sum(dim=-1)
+        outside = (end - end.clamp(-1, 1)).square().sum(dim=-1)
+        energy = -policy.energies(batch.observations, end) / policy.energy_scale
+        loss = (energy + policy.log_eta.exp() * square + self.box_coef * outside).mean()
+        displacement = (square.detach().mean() / policy.action_dim).sqrt()
+        return loss, {"whole_loss": loss, "energy": energy.mean(), "displacement": displacement}
+
+    def loss(self, batch: Batch, noise: SWFPNoise) -> tuple[th.Tensor, Metrics]:
+        """All losses at the same parameters. ``update`` descends those of its stage, one after the other."""
+        with th.no_grad():
+            start = self.policy.flow_to(self.policy.base, batch.observations, noise.z)
+        terms = [self.bc_flow_loss(batch, noise), self.critic_loss(batch, noise), self.whole_loss(batch, noise, start)]
+        losses, metrics = zip(*terms, strict=True)
+        return sum(losses[1:], losses[0]), {name: value for part in metrics for name, value in part.items()}
+
+    def _improve(self, batch: Batch, noise: SWFPNoise) -> Metrics:
+        policy = self.policy
+        with th.no_grad():
+            start = policy.flow_to(policy.base, batch.observations, noise.z)
+            self.measure_energy(batch, noise, start)
+        loss, metrics = self.execution.evaluate(self.whole_loss, batch, noise, start)
+        metrics |= self.descend(loss, policy.flow_optimizer)
+        self.lead_eta(metrics["displacement"].square().unsqueeze(0), reach=self.n_blocks)
+        self.n_block_updates += 1
+        if self.n_block_updates == self.absorb_interval:
+            policy.absorb()
+            self.n_block_updates = 0
+        return metrics | {"eta": policy.log_eta.exp().mean(), "energy_scale": policy.energy_scale}
