@@ -26,8 +26,6 @@ SelfSWFP = TypeVar("SelfSWFP", bound="SWFP")
 N_AROUND, AROUND, ENERGY_RATE = 8, 0.2, 0.01
 #: Share of the error of the trust region, in logarithms, that ``eta`` answers at each update.
 ETA_RATE = 0.02
-#: How much worse or better the absorbed base may be than what it absorbs, in units of the energy's scale.
-ABSORB_TOLERANCE = 0.1
 
 
 class SWFPNoise(NamedTuple):
@@ -94,6 +92,8 @@ class SWFP(OfflineToOnlineAlgorithm):
     :param critic_steps: Updates of the critics, at least, before the blocks move
     :param absorb_interval: Updates of the blocks from one absorption to the next; 0: the base stays the clone.
     :param absorb_steps: In how many of them, the last ones, the base learns what the blocks do
+    :param absorb_tolerance: By how much, in units of ``c``, the values of what the base has learned may differ from those of
+        what the blocks do; where they differ more, it learns for ``absorb_steps`` more updates.
     :param max_grad_norm: What the norm of the gradients of all blocks together is clipped to; None: they are not clipped.
     :param balanced_sampling: As for ``OfflineToOnlineAlgorithm``
     :param kwargs: All other arguments are those of ``OfflineToOnlineAlgorithm``, such as ``dataset``, ``offline_steps``,
@@ -122,6 +122,7 @@ class SWFP(OfflineToOnlineAlgorithm):
         critic_steps: int = 10_000,
         absorb_interval: int = 25_000,
         absorb_steps: int = 5_000,
+        absorb_tolerance: float = 0.1,
         max_grad_norm: float | None = 1.0,
         balanced_sampling: bool = True,
         **kwargs: Any,
@@ -130,7 +131,7 @@ class SWFP(OfflineToOnlineAlgorithm):
         for name, value in (("radius", radius), ("h_max", h_max)):
             if not value > 0:
                 raise ValueError(f"`{name}` is {value}; it must be above 0.")
-        for name, weight in (("entropy_coef", entropy_coef), ("box_coef", box_coef)):
+        for name, weight in (("entropy_coef", entropy_coef), ("box_coef", box_coef), ("absorb_tolerance", absorb_tolerance)):
             if weight < 0:
                 raise ValueError(f"`{name}` is {weight}; it must not be negative.")
         for name, count in (("bc_steps", bc_steps), ("critic_steps", critic_steps), ("absorb_interval", absorb_interval)):
@@ -150,6 +151,7 @@ class SWFP(OfflineToOnlineAlgorithm):
         self.critic_steps = critic_steps
         self.absorb_interval = absorb_interval
         self.absorb_steps = absorb_steps
+        self.absorb_tolerance = absorb_tolerance
         #: Number of updates of the flow by the data, of the critics, and of the blocks since the last absorption.
         self.n_clone_updates = 0
         self.n_critic_updates = 0
@@ -362,12 +364,12 @@ class SWFP(OfflineToOnlineAlgorithm):
         self.policy.log_eta.add_(ETA_RATE * error).clamp_(-math.log(2 * reach * self.h_max), math.log(ETA_MAX))
 
     def has_absorbed(self, batch: Batch, noise: SWFPNoise, chain: Chain) -> bool:
-        """Whether the learning flow is worth as much as base and blocks, to a tenth of the energy's scale."""
+        """Whether the learning flow is worth as much as base and blocks are, to ``absorb_tolerance``."""
         policy = self.policy
         with th.no_grad():
             learned = policy.flow_to(policy.bc_flow, batch.observations, noise.z[:, : policy.action_dim])
             before, after = policy.energies(batch.observations, th.stack([chain.actions, learned])).mean(dim=1)
-            return bool((after - before).abs() <= ABSORB_TOLERANCE * policy.energy_scale)
+            return bool((after - before).abs() <= self.absorb_tolerance * policy.energy_scale)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         states, tensors = super()._get_torch_save_params()

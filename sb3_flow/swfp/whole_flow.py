@@ -34,8 +34,8 @@ class WholeFlow(SWFP):
 
         L = E[-Q(s, clip(b)) / c + eta |b - a|^2 + lambda |b - clip(b)|^2]
 
-    ``a`` is where the base carries some noise, ``b`` where the flow carries it. There is no entropy: its determinant would be that of the whole flow. Every ``absorb_interval`` updates the base becomes
-    the flow. All else is as in SWFP, so that the two can be compared.
+    ``a`` is where the base carries some noise, ``b`` where the flow carries it. There is no entropy: its determinant would be
+    that of the whole flow. Every ``absorb_interval`` updates the base becomes the flow. All else is as in SWFP.
 
     :param args: As for ``SWFP``
     :param kwargs: As for ``SWFP``

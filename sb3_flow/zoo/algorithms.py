@@ -2,9 +2,10 @@
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_flow import FPMD, FQL, GFP, QAM
+from sb3_flow import FPMD, FQL, GFP, QAM, SWFP
 from sb3_flow.baselines import OfflineSAC, OfflineTD3
 from sb3_flow.common.updates import FlowAlgorithm
+from sb3_flow.swfp import WholeFlow
 from sb3_flow.zoo.search import (
     FPMD_SPACE,
     FQL_SPACE,
@@ -12,6 +13,7 @@ from sb3_flow.zoo.search import (
     QAM_EDIT_SPACE,
     QAM_FQL_SPACE,
     QAM_SPACE,
+    SWFP_SPACE,
     SearchSpace,
 )
 
@@ -25,6 +27,8 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "qam_edit": QAM,
     "qam_fql": QAM,
     "sac_offline": OfflineSAC,
+    "swfp": SWFP,
+    "swfp_whole": WholeFlow,
     "td3_offline": OfflineTD3,
 }
 #: What ``optimize`` searches for each of them.
@@ -36,6 +40,7 @@ SEARCH_SPACES: dict[str, SearchSpace] = {
     "qam": QAM_SPACE,
     "qam_edit": QAM_EDIT_SPACE,
     "qam_fql": QAM_FQL_SPACE,
+    "swfp": SWFP_SPACE,
 }
 
 

@@ -103,8 +103,12 @@ def policy_arguments(cls: type, policy: Any) -> set[str] | None:
     :param policy: Its policy, as a configuration names it
     :return: The names; None for a policy that is not one of the algorithm's own
     """
-    aliases: dict[str, type] = getattr(cls, "policy_aliases", {})
-    return arguments_of(aliases[policy]) if policy in aliases else None
+    policy_class = getattr(cls, "policy_aliases", {}).get(policy)
+    if policy_class is None:
+        return None
+    # Ours hand on to `build` what only one method has. What the algorithm takes itself, it gives them.
+    own = set(inspect.signature(policy_class.build).parameters) if hasattr(policy_class, "build") else set()
+    return arguments_of(policy_class) | own - arguments_of(cls) - {"self", "kwargs"}
 
 
 def check_keys(given: Iterable[str], known: set[str], owner: str, place: str, prefix: str = "") -> None:

@@ -1,0 +1,114 @@
+"""
+How SWFP walks: a cloned cloud of actions is carried uphill by four blocks, each within its radius, again and again.
+
+Clones data of one-step episodes, improves the clone online, and draws where the actions are before and behind each block: when
+improvement begins, before the first absorption, and at the end.
+
+    python examples/swfp_cascade.py [--online-steps 3000] [--file cascade.png]
+"""
+
+import argparse
+from typing import Any
+
+import gymnasium as gym
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch as th
+from gymnasium import spaces
+
+from sb3_flow import SWFP
+
+#: Where the data is, how wide, and the best action.
+START, SPREAD, GOAL = np.array([-0.4, -0.3]), 0.2, np.array([0.5, 0.4])
+
+
+class Hill(gym.Env[np.ndarray, np.ndarray]):
+    """One step: act, and be rewarded the more the nearer the action is to the goal."""
+
+    observation_space = spaces.Box(0, 1, (1,), np.float32)
+    action_space = spaces.Box(-1, 1, (2,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return np.zeros(1, np.float32), float(reward_of(action)), True, False, {}
+
+
+def reward_of(actions: np.ndarray) -> np.ndarray:
+    """Minus the squared distance to the goal."""
+    rewards: np.ndarray = -np.square(actions - GOAL).sum(axis=-1)
+    return rewards
+
+
+def make_data(n: int) -> dict[str, np.ndarray]:
+    """Episodes of one step, all of them some way from the goal."""
+    actions = np.clip(START + SPREAD * np.random.default_rng(0).normal(size=(n, 2)), -1, 1).astype(np.float32)
+    return {
+        "observations": np.zeros((n, 1), np.float32),
+        "actions": actions,
+        "rewards": reward_of(actions),
+        "terminations": np.ones(n, dtype=bool),
+        "truncations": np.zeros(n, dtype=bool),
+    }
+
+
+def draw(axes: Any, model: SWFP, title: str) -> None:
+    """The cloud before the first block and behind each, on the reward's contours."""
+    grid = np.linspace(-1, 1, 101)
+    axes.contour(grid, grid, reward_of(np.stack(np.meshgrid(grid, grid), axis=-1)), levels=12, cmap="Greys_r", linewidths=0.6)
+    with th.no_grad():
+        noise = th.randn(400, model.policy.chain_dim, generator=th.Generator().manual_seed(0))
+        chain = model.policy.chain(th.zeros(400, 1), noise)
+    clouds = [*chain.starts.numpy(), chain.actions.numpy()]
+    for n, (cloud, colour) in enumerate(zip(clouds, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(clouds))), strict=True)):
+        axes.scatter(*cloud.T, s=4, color=colour, label="base" if n == 0 else f"behind block {n}")
+    axes.plot(*GOAL, "r*", markersize=12, label="best action")
+    reward = reward_of(chain.actions.numpy()).mean()
+    axes.set(title=f"{title}\nmean reward {reward:.2f}", aspect="equal", xlim=(-1.05, 1.05), ylim=(-1.05, 1.05))
+    print(f"{title}: mean reward {reward:.3f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--offline-steps", type=int, default=2000)
+    parser.add_argument("--online-steps", type=int, default=3000)
+    parser.add_argument("--file", default="cascade.png")
+    arguments = parser.parse_args()
+
+    period = max(arguments.online_steps // 6, 2)
+    model = SWFP(
+        "FlowPolicy",
+        Hill(),
+        learning_rate=1e-3,
+        dataset=make_data(4000),
+        offline_steps=arguments.offline_steps,
+        bc_steps=arguments.offline_steps // 2,
+        critic_steps=arguments.offline_steps // 2,
+        learning_starts=0,
+        tau=0.02,
+        radius=0.06,
+        absorb_interval=period,
+        absorb_steps=period // 2,
+        policy_kwargs={"net_arch": [64, 64], "block_arch": [32, 32]},
+        seed=0,
+        device="cpu",
+    )
+    figure, (first, second, third) = plt.subplots(1, 3, figsize=(11, 4.2), layout="constrained")
+    model.learn(arguments.offline_steps)
+    draw(first, model, "the clone")
+    model.learn(period - 1, reset_num_timesteps=False)
+    draw(second, model, "before the first absorption")
+    model.learn(arguments.online_steps - period + 1, reset_num_timesteps=False)
+    draw(third, model, f"after {arguments.online_steps:,} steps online")
+    figure.legend(*second.get_legend_handles_labels(), loc="outside lower center", ncols=6, markerscale=2)
+    figure.savefig(arguments.file, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
