@@ -147,6 +147,9 @@ def test_configurations_are_understood(name: str, env_id: str, entry: dict[str, 
 def test_configurations_are_of_environments_that_exist(name: str, env_id: str, entry: dict[str, Any]) -> None:
     if env_id.startswith(("AntMaze_", "AdroitHand")):
         pytest.importorskip("gymnasium_robotics")  # no extra of ours brings it
+    if env_id.startswith("dm_control/"):
+        pytest.importorskip("dm_control")
+        pytest.importorskip("shimmy")
     register_environment(env_id)
     assert env_id in gym.registry
     if entry.get("dataset", "").startswith("ogbench:"):

@@ -30,7 +30,7 @@ from sb3_flow.common.batches import CROP_PAD, augment, concatenate, normalize, o
 from sb3_flow.common.buffers import OfflineBuffer
 from sb3_flow.common.dataset import OfflineDataset, read_dataset
 from sb3_flow.common.encoders import image_keys
-from sb3_flow.common.environments import register_environment, report_success
+from sb3_flow.common.environments import check_actions, register_environment, report_success
 from sb3_flow.common.execution import make_execution
 from sb3_flow.common.online_buffer import OnlineBuffer
 from sb3_flow.common.policies import FlowPolicy
@@ -95,6 +95,9 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, Saving):
     default_timesteps: ClassVar[int] = 1_000_000
     #: Whether the losses use rewards. Imitation does not.
     needs_rewards: ClassVar[bool] = True
+    #: How far random crops shift an image, in pixels; whether what follows an action is shifted apart from what precedes it.
+    crop_pad: ClassVar[int] = CROP_PAD
+    crops_differ: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -206,6 +209,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, Saving):
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        check_actions(env.action_space)
         if not isinstance(env, VecEnv):
             env = report_success(env)
         return OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
@@ -304,8 +308,11 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, Saving):
         batch = normalize(batch, self._vec_normalize_env)
         if not image_keys(self.observation_space) or th.rand((), generator=self.host_generator) >= self.crop_probability:
             return batch
-        offsets = th.randint(2 * CROP_PAD + 1, (batch_size, 2), generator=self.generator, device=self.device)
-        return augment(batch, self.observation_space, offsets)
+        offsets = [
+            th.randint(2 * self.crop_pad + 1, (batch_size, 2), generator=self.generator, device=self.device)
+            for _ in range(2 if self.crops_differ else 1)
+        ]
+        return augment(batch, self.observation_space, offsets[0], offsets[-1], self.crop_pad)
 
     # The two phases.
 

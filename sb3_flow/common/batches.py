@@ -77,23 +77,34 @@ def to_device(batch: Batch, device: th.device) -> Batch:
     return Batch(*map(move, batch))
 
 
-def augment(batch: Batch, space: spaces.Space[Any], offsets: th.Tensor) -> Batch:
+def augment(
+    batch: Batch,
+    space: spaces.Space[Any],
+    offsets: th.Tensor,
+    next_offsets: th.Tensor,
+    pad: int = CROP_PAD,
+) -> Batch:
     """
-    Shift the images of a batch by random crops, what precedes an action and what follows it by the same.
+    Shift the images of a batch by random crops, all frames of a stack alike.
 
     :param batch: A batch
     :param space: Observation space
-    :param offsets: As ``random_crop`` takes them
+    :param offsets: As ``random_crop`` takes them, for what precedes an action
+    :param next_offsets: For what follows it
+    :param pad: How far the edge is repeated
     :return: The batch with its images shifted
     """
     images = image_keys(space)
 
-    def crop(observations: TensorObs) -> TensorObs:
+    def crop(observations: TensorObs, offsets: th.Tensor) -> TensorObs:
         if isinstance(observations, th.Tensor):
-            return random_crop(observations, offsets)
-        return {key: random_crop(part, offsets) if key in images else part for key, part in observations.items()}
+            return random_crop(observations, offsets, pad)
+        return {key: random_crop(part, offsets, pad) if key in images else part for key, part in observations.items()}
 
-    return batch._replace(observations=crop(batch.observations), next_observations=crop(batch.next_observations))
+    return batch._replace(
+        observations=crop(batch.observations, offsets),
+        next_observations=crop(batch.next_observations, next_offsets),
+    )
 
 
 def random_crop(images: th.Tensor, offsets: th.Tensor, pad: int = CROP_PAD) -> th.Tensor:

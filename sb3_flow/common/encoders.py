@@ -120,6 +120,13 @@ class ImpalaEncoder(nn.Module):
         return gelu_tanh(self.linear(x.permute(0, 2, 3, 1).flatten(start_dim=1)))  # channels last, as published
 
 
+class Flatten(nn.Module):
+    """One axis for each sample: ``(B, *shape) -> (B, n)``, also of spaces whose shape is ``()``."""
+
+    def forward(self, part: th.Tensor) -> th.Tensor:
+        return part.reshape(len(part), math.prod(part.shape[1:]))
+
+
 class FlowExtractor(BaseFeaturesExtractor):
     """
     Picks by the space: vectors are flattened, images encoded, and a dictionary's parts concatenated in its order.
@@ -135,7 +142,7 @@ class FlowExtractor(BaseFeaturesExtractor):
         super().__init__(observation_space, features_dim=sum(sizes))
         self.keys = list(parts)
         self.encoders = nn.ModuleList(
-            ImpalaEncoder(part.shape, cnn_output_dim) if key in images else nn.Flatten()  # type: ignore[arg-type]
+            ImpalaEncoder(part.shape, cnn_output_dim) if key in images else Flatten()  # type: ignore[arg-type]
             for key, part in parts.items()
         )
 

@@ -3,6 +3,8 @@
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
 
 from sb3_flow.common.optional import require
 
@@ -19,21 +21,30 @@ ENVIRONMENT_PACKAGES: dict[str, tuple[str, ...]] = {
         "scene-",
         "visual-",
     ),
+    "shimmy": ("dm_control/",),
 }
+#: What those packages need beside, and the extra of ours that installs both.
+NEEDS: dict[str, tuple[str, str]] = {"ogbench": ("mujoco", "mujoco"), "shimmy": ("dm_control", "dm-control")}
+#: The bound that MuJoCo writes where an action has none.
+UNBOUNDED = 1e10
 
 
 def register_environment(env_id: str) -> None:
     """
     Import the package that registers an environment, so that ``gymnasium.make(env_id)`` knows it.
 
-    :param env_id: For instance ``"cube-single-singletask-task2-v0"``. Other ids are left to Gymnasium.
+    :param env_id: For instance ``"cube-single-singletask-task2-v0"`` or ``"dm_control/walker-walk-v0"``. Other ids are left to
+        Gymnasium.
     :raises ImportError: If the package that owns such ids is not installed.
     """
     if env_id in gym.registry:
         return
     for package, prefixes in ENVIRONMENT_PACKAGES.items():
         if env_id.startswith(prefixes):
-            require(package, "mujoco", f"The environment {env_id!r}")
+            needed, extra = NEEDS[package]
+            # First what it needs: without it, shimmy registers nothing and says nothing.
+            require(needed, extra, f"The environment {env_id!r}")
+            require(package, extra, f"The environment {env_id!r}")
 
 
 def needs_success_report(env_id: str) -> bool:
@@ -56,6 +67,23 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
     """
     register_environment(env_id)
     return report_success(gym.make(env_id, **kwargs))
+
+
+def check_actions(action_space: spaces.Space[Any]) -> None:
+    """
+    :param action_space: Of an environment to be learned in
+    :raises ValueError: If it is a ``Box`` without bounds, as that of a few tasks of dm_control is: what has no size cannot be
+        scaled to [-1, 1].
+    """
+    if not isinstance(action_space, spaces.Box):
+        return
+    bounds = np.abs([action_space.low, action_space.high])
+    if (np.isinf(bounds) | (bounds == UNBOUNDED)).any():
+        raise ValueError(
+            f"The action space is {action_space}, and must be finite. Give the environment the bounds that you want: "
+            f"gymnasium.wrappers.TransformAction(env, lambda action: action, "
+            f"gymnasium.spaces.Box(-1, 1, {action_space.shape}, numpy.{action_space.dtype}))."
+        )
 
 
 def report_success(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:

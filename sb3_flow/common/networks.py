@@ -230,7 +230,7 @@ class EnsembleMLP(nn.Module):
 
     def forward(self, inputs: th.Tensor, frozen: bool = False) -> th.Tensor:
         """
-        :param inputs: ``(B, n_in)``, the same for every member
+        :param inputs: ``(B, n_in)``, the same for every member, or ``(K, B, n_in)``, of each its own
         :param frozen: Whether gradients may reach the inputs only. It saves the gradients of the weights, which a
             policy that climbs a critic would compute and throw away.
         :return: ``(K, B)``
@@ -239,7 +239,7 @@ class EnsembleMLP(nn.Module):
         def constant(parameter: th.Tensor) -> th.Tensor:
             return parameter.detach() if frozen else parameter
 
-        hidden = inputs.unsqueeze(0).expand(self.n_members, -1, -1)
+        hidden = inputs.expand(self.n_members, -1, -1)
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             hidden = th.baddbmm(constant(bias), hidden, constant(weight))

@@ -18,7 +18,7 @@ from torch import nn
 from sb3_flow.common.chunks import ChunkState
 from sb3_flow.common.encoders import FlowExtractor, ObservationNormalizer
 from sb3_flow.common.networks import MLP, EnsembleMLP, VelocityMLP
-from sb3_flow.common.types import TensorObs, Velocity
+from sb3_flow.common.types import Encoded, TensorObs, Velocity
 
 
 class Network(nn.Module):
@@ -118,6 +118,9 @@ class FlowPolicy(BasePolicy):
         self.generator: th.Generator | None = None
         self.method_kwargs = method_kwargs
         self.normalizer = ObservationNormalizer(observation_space)
+        #: What all networks see observations through, each with a features extractor of its own behind it; None: nothing.
+        #: ``build`` may set it. It is in no network, so that it has no target and is trained by whose optimiser has it.
+        self.encoder: BaseFeaturesExtractor | None = None
         self.build(**method_kwargs)
         self.head = next(iter(self.heads))
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -136,14 +139,18 @@ class FlowPolicy(BasePolicy):
 
     # Networks.
 
-    def make_network(self, make_net: Callable[[int], nn.Module]) -> Network:
+    def make_network(
+        self, make_net: Callable[[int], nn.Module], features_extractor: BaseFeaturesExtractor | None = None
+    ) -> Network:
         """
         A network with a features extractor of its own.
 
         :param make_net: From the number of features to the network
+        :param features_extractor: From what ``encode`` returns to features; None: from observations, by the policy's class
         :return: Both together
         """
-        features_extractor = self.make_features_extractor()
+        if features_extractor is None:
+            features_extractor = self.make_features_extractor()
         return Network(features_extractor, make_net(features_extractor.features_dim))
 
     def make_velocity(self, encode_time_dim: int = 0) -> Network:
@@ -160,10 +167,11 @@ class FlowPolicy(BasePolicy):
         dim = self.action_dim
         return self.make_network(lambda n: MLP(n, dim, dim, self.net_arch, self.activation))
 
-    def make_critic(self) -> Network:
-        """An ensemble of critics: its network takes features and actions."""
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Network:
+        """An ensemble of critics: its network takes features and actions. See ``make_network``."""
         return self.make_network(
-            lambda n: EnsembleMLP(self.n_critics, n + self.action_dim, self.net_arch, self.activation, self.critic_layer_norm)
+            lambda n: EnsembleMLP(self.n_critics, n + self.action_dim, self.net_arch, self.activation, self.critic_layer_norm),
+            features_extractor,
         )
 
     @staticmethod
@@ -173,25 +181,39 @@ class FlowPolicy(BasePolicy):
 
     # Networks applied to observations.
 
-    def features(self, network: Network, observations: TensorObs) -> th.Tensor:
+    def encode(self, observations: TensorObs | Encoded) -> TensorObs | Encoded:
+        """
+        Observations behind the encoder that the networks share, so that several of them need it once.
+
+        :param observations: A raw batch
+        :return: The latents; the observations themselves where there is no such encoder, or where they are latents already
+        """
+        if self.encoder is None or isinstance(observations, Encoded):
+            return observations
+        return Encoded(self.extract_features(observations, self.encoder))
+
+    def features(self, network: Network, observations: TensorObs | Encoded) -> th.Tensor:
         """
         :param network: Whose features
-        :param observations: A raw batch
-        :return: ``(B, features_dim)``
+        :param observations: A raw batch, or what ``encode`` made of it
+        :return: ``(B, features_dim)``, or ``(n_critics, B, features_dim)`` of critics with features of their own
         """
-        return self.extract_features(observations, network.features_extractor)
+        encoded = self.encode(observations)
+        if isinstance(encoded, Encoded):
+            return network.features_extractor(encoded.latents)  # type: ignore[no-any-return]
+        return self.extract_features(encoded, network.features_extractor)
 
     def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor) -> th.Tensor:
         # As the base class does, with the statistics of the data set in between.
         preprocessed = preprocess_obs(obs, self.observation_space, normalize_images=self.normalize_images)
         return features_extractor(self.normalizer(preprocessed))  # type: ignore[no-any-return]
 
-    def velocity(self, network: Network, observations: TensorObs, copies: int = 1) -> Velocity:
+    def velocity(self, network: Network, observations: TensorObs | Encoded, copies: int = 1) -> Velocity:
         """
         The velocity field given observations, which are encoded once for all the steps of an integration.
 
         :param network: As made by ``make_velocity``
-        :param observations: A raw batch
+        :param observations: A raw batch, or what ``encode`` made of it
         :param copies: How many points there are for each observation; the points of the first copy come first
         :return: ``(x, t) -> v``, of shapes ``(copies * B, action_dim), (copies * B, 1) -> (copies * B, action_dim)``
         """
@@ -207,20 +229,26 @@ class FlowPolicy(BasePolicy):
         """
         return network.net(network.net.context(self.features(network, observations)), noise)  # type: ignore[no-any-return,operator]
 
-    def q_values(self, network: Network, observations: TensorObs, actions: th.Tensor, frozen: bool = False) -> th.Tensor:
+    def q_values(
+        self, network: Network, observations: TensorObs | Encoded, actions: th.Tensor, frozen: bool = False, copies: int = 1
+    ) -> th.Tensor:
         """
         :param network: As made by ``make_critic``
-        :param observations: A raw batch
-        :param actions: ``(B, action_dim)``
+        :param observations: A raw batch, or what ``encode`` made of it
+        :param actions: ``(copies * B, action_dim)``; those of the first copy come first
         :param frozen: Whether gradients may reach the actions only, not the critics
-        :return: One value a critic and sample, ``(n_critics, B)``
+        :param copies: How many actions there are for each observation, which is encoded once
+        :return: One value a critic and sample, ``(n_critics, copies * B)``
         """
         if frozen:
             with th.no_grad():
                 features = self.features(network, observations)
         else:
             features = self.features(network, observations)
-        return network.net(th.cat([features, actions], dim=1), frozen=frozen)  # type: ignore[no-any-return]
+        if copies > 1:
+            features = features.repeat(*[1] * (features.ndim - 2), copies, 1)
+        inputs = th.cat([features, actions.expand(*features.shape[:-1], -1)], dim=-1)
+        return network.net(inputs, frozen=frozen)  # type: ignore[no-any-return]
 
     # Acting.
 

@@ -6,6 +6,18 @@ from typing import NamedTuple
 import torch as th
 
 TensorObs = th.Tensor | dict[str, th.Tensor]
+
+
+class Encoded(NamedTuple):
+    """
+    Observations behind the encoder that the networks of a policy share; each makes features of its own of them.
+
+    :param latents: ``(B, latent_dim)``
+    """
+
+    latents: th.Tensor
+
+
 Metrics = dict[str, th.Tensor]
 #: A velocity field with its observation already given: ``(x, t) -> v``, of shapes ``(B, D), (B, 1) -> (B, D)``.
 Velocity = Callable[[th.Tensor, th.Tensor], th.Tensor]

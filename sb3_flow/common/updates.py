@@ -96,13 +96,12 @@ class FlowAlgorithm(OffPolicyAlgorithm):
         self.update_targets()
         return metrics
 
-    def descend(self, loss: th.Tensor, optimizer: th.optim.Optimizer, steps: int = 1, clip: bool = True) -> Metrics:
+    def descend(self, loss: th.Tensor, optimizer: th.optim.Optimizer, clip: bool = True) -> Metrics:
         """
         Gradients, clipped where ``max_grad_norm`` says so, and a step of the optimiser.
 
         :param loss: What to descend
         :param optimizer: By whose parameters
-        :param steps: How many steps to make with the same gradient
         :param clip: Whether ``max_grad_norm`` is meant for these parameters
         :return: What to log
         """
@@ -111,8 +110,7 @@ class FlowAlgorithm(OffPolicyAlgorithm):
         metrics = {}
         if clip and self.max_grad_norm is not None:
             metrics["grad_norm"] = clip_gradients(optimizer, self.max_grad_norm)
-        for _ in range(steps):
-            optimizer.step()
+        optimizer.step()
         return metrics
 
     def update_targets(self, *names: str) -> None:

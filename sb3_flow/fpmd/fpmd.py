@@ -9,6 +9,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.critics import td_loss
+from sb3_flow.common.encoders import image_keys
 from sb3_flow.common.execution import Loss
 from sb3_flow.common.flow import flow_matching_loss
 from sb3_flow.common.policies import aliases
@@ -25,7 +26,8 @@ class FPMDNoise(NamedTuple):
     Every random number of one update.
 
     :param particles: What actions in the next states are sampled from, standard normal, ``(B, particles * action_dim)``
-    :param added: The noise added to the best of them, standard normal, ``(B, action_dim)``
+    :param added: The noise added to the best of them, standard normal, ``(B, action_dim)``; with ``noisy_particles`` that of
+        all of them, ``(B, particles * action_dim)``
     :param x: Noise at the end of the path in the regression, standard normal, ``(B, action_dim)``
     :param t: Times on that path, uniform in [0, 1], ``(B, 1)``
     :param r: Second times, for the mean flow, uniform in [0, 1], ``(B, 1)``
@@ -42,9 +44,8 @@ class FPMDNoise(NamedTuple):
 
 class Improved(NamedTuple):
     """
-    The actions that the flow is drawn to.
+    The actions that the flow is drawn to, in the next states of a batch.
 
-    :param observations: In which states: the next ones of the batch
     :param actions: The best of many samples, with noise, ``(B, action_dim)`` in [-1, 1]
     :param baseline: Mean value of all samples in these states, ``(B,)``
     """
@@ -73,6 +74,10 @@ class FPMD(OfflineToOnlineAlgorithm):
     ``predict`` acts in one step, from noise, or from zero with ``deterministic=True``. ``model.policy.with_head("particles")``
     acts by the best of many samples, ``"flow"`` by all steps.
 
+    With images (alone or in a dictionary) it is the published variant for pixels: one convolutional encoder for all networks,
+    which follows the gradient of ``L_Q`` through ``s`` alone, a trunk of its own for each network, random shifts of ``s`` and
+    ``s'`` that are drawn apart, and other defaults of those arguments that are None.
+
     Paper: https://arxiv.org/abs/2507.23675. Deviations from the published code: see ``docs/fpmd.md``.
 
     :param policy: ``"FlowPolicy"`` (or a subclass of ``FPMDPolicy``)
@@ -83,9 +88,12 @@ class FPMD(OfflineToOnlineAlgorithm):
     :param flow_steps: Euler steps of the rectified flow while learning
     :param particles: Number of samples that the best is taken of
     :param init_noise_scale: Standard deviation of what actions are sampled from, in [0, 1]
-    :param weight_mode: ``"release"``, ``"temp"`` or ``"advantage"``; see ``weights.py``
+    :param noisy_particles: Whether updates add noise to every sample, before the best is chosen, and not to the best one only;
+        None: with images
+    :param weight_mode: ``"release"``, ``"temp"`` or ``"advantage"``, see ``weights.py``; None: ``"temp"`` with images, else
+        ``"release"``
     :param temperature: ``lambda`` of ``"temp"``; the others take alpha
-    :param reward_scale: ``k``, what rewards are multiplied by
+    :param reward_scale: ``k``, what rewards are multiplied by; None: 1 with images, else 0.2
     :param policy_learning_rate: Learning rate of the flow, until ``decay_from``
     :param final_policy_learning_rate: Learning rate of the flow from ``decay_until`` on; between them it falls linearly
     :param decay_from: Share of the training after which it starts to fall
@@ -96,7 +104,9 @@ class FPMD(OfflineToOnlineAlgorithm):
     :param alpha_interval: Updates of the critics to one of alpha
     :param target_entropy_scale: Where alpha settles: the entropy of the noise is led to minus so much for each dimension
     :param equal_time_probability: Share of the mean flow's samples whose interval is a point
-    :param critic_double_step: Whether the critics' step is made twice with the same gradient, as in the published code
+    :param critic_double_step: Whether the critics' step (not the encoder's) is made twice with the same gradient, as in the
+        published code
+    :param crop_probability: Probability that a batch of images is shifted at random, by up to 4 pixels
     :param kwargs: All other arguments are those of ``OfflineToOnlineAlgorithm``, such as ``buffer_size``, ``batch_size``,
         ``gamma``, ``train_freq``, ``seed`` and ``policy_kwargs``.
     """
@@ -104,6 +114,8 @@ class FPMD(OfflineToOnlineAlgorithm):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(FPMDPolicy)
     policy: FPMDPolicy
     targets: ClassVar[dict[str, str]] = {"critic_target": "critic", "flow_target": "flow"}
+    crop_pad: ClassVar[int] = 4
+    crops_differ: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -116,9 +128,10 @@ class FPMD(OfflineToOnlineAlgorithm):
         flow_steps: int = 20,
         particles: int = 32,
         init_noise_scale: float = 0.5,
-        weight_mode: WeightMode = "release",
+        noisy_particles: bool | None = None,
+        weight_mode: WeightMode | None = None,
         temperature: float = 1.0,
-        reward_scale: float = 0.2,
+        reward_scale: float | None = None,
         policy_learning_rate: float = 3e-4,
         final_policy_learning_rate: float = 3e-5,
         decay_from: float = 0.25,
@@ -130,11 +143,12 @@ class FPMD(OfflineToOnlineAlgorithm):
         target_entropy_scale: float = 1.5,
         equal_time_probability: float = 0.0,
         critic_double_step: bool = False,
+        crop_probability: float = 1.0,
         **kwargs: Any,
     ) -> None:
         if flow not in get_args(Flow):
             raise ValueError(f"Unknown `flow` {flow!r}; choose 'rectified' (FPMD-R) or 'mean' (FPMD-M).")
-        if weight_mode not in WEIGHT_MODES:
+        if weight_mode not in (None, *WEIGHT_MODES):
             raise ValueError(f"Unknown `weight_mode` {weight_mode!r}; choose one of {', '.join(map(repr, WEIGHT_MODES))}.")
         for name, value in (("temperature", temperature), ("alpha", alpha)):
             if not value > 0:
@@ -150,7 +164,8 @@ class FPMD(OfflineToOnlineAlgorithm):
         self.flow_steps = flow_steps
         self.particles = particles
         self.init_noise_scale = init_noise_scale
-        self.weight_mode: WeightMode = weight_mode
+        self.noisy_particles = noisy_particles
+        self.weight_mode = weight_mode
         self.temperature = temperature
         self.reward_scale = reward_scale
         self.policy_learning_rate = policy_learning_rate
@@ -166,7 +181,18 @@ class FPMD(OfflineToOnlineAlgorithm):
         self.critic_double_step = critic_double_step
         #: Number of updates of the critics, by which the others are timed.
         self.n_critic_updates = 0
-        super().__init__(policy, env, learning_rate, learning_starts=learning_starts, **kwargs)
+        super().__init__(
+            policy, env, learning_rate, learning_starts=learning_starts, crop_probability=crop_probability, **kwargs
+        )
+
+    def _setup_model(self) -> None:
+        # What is published for pixels and for vectors, where nothing else was asked for.
+        pixels = bool(image_keys(self.observation_space))
+        self.noisy_particles = pixels if self.noisy_particles is None else self.noisy_particles
+        self.weight_mode = self.weight_mode or ("temp" if pixels else "release")
+        if self.reward_scale is None:
+            self.reward_scale = 1.0 if pixels else 0.2
+        super()._setup_model()
 
     def _policy_arguments(self) -> dict[str, Any]:
         return {
@@ -183,25 +209,35 @@ class FPMD(OfflineToOnlineAlgorithm):
 
     def draw_noise(self, n: int) -> FPMDNoise:
         """Every random number of an update with ``n`` transitions."""
+        particles = self.particles * self.policy.action_dim
         return FPMDNoise(
-            particles=self.normal(n, dim=self.particles * self.policy.action_dim),
-            added=self.normal(n),
+            particles=self.normal(n, dim=particles),
+            added=self.normal(n, dim=particles if self.noisy_particles else None),
             x=self.normal(n),
             t=self.uniform(n),
             r=self.uniform(n),
             same=self.uniform(n),
         )
 
+    def encoded(self, batch: Batch) -> Batch:
+        """The batch with its next states behind the encoder that all networks share, where there is one. No gradient."""
+        with th.no_grad():
+            return batch._replace(next_observations=self.policy.encode(batch.next_observations))  # type: ignore[arg-type]
+
     def improve(self, batch: Batch, noise: FPMDNoise) -> Improved:
         """The improved actions in the next states of a batch: the best of many, with noise. No gradient."""
         policy = self.policy
         with th.no_grad():
+            added = policy.noise_std * noise.added
+            if self.noisy_particles:
+                return Improved(*policy.best(policy.flow, batch.next_observations, noise.particles, added))
             best, baseline = policy.best(policy.flow, batch.next_observations, noise.particles)
-            return Improved((best + policy.noise_std * noise.added).clamp(-1, 1), baseline)
+            return Improved((best + added).clamp(-1, 1), baseline)
 
     def critic_loss(self, batch: Batch, improved: Improved) -> tuple[th.Tensor, Metrics]:
-        """``L_Q``, the sum over the critics. Gradient: critics only."""
+        """``L_Q``, the sum over the critics. Gradient: critics and encoder only."""
         policy = self.policy
+        assert self.reward_scale is not None
         with th.no_grad():
             next_q = policy.q_values(policy.critic_target, batch.next_observations, improved.actions).amin(dim=0)
         loss, metrics = td_loss(policy, batch._replace(rewards=self.reward_scale * batch.rewards), next_q)
@@ -209,7 +245,7 @@ class FPMD(OfflineToOnlineAlgorithm):
 
     def flow_loss(self, batch: Batch, noise: FPMDNoise, improved: Improved, weight: th.Tensor) -> tuple[th.Tensor, Metrics]:
         """``L_FPMD``: regression on the improved actions, each by its weight. Gradient: the flow only."""
-        field: Any = self.policy.velocity(self.policy.flow, batch.next_observations)
+        field: Any = self.policy.velocity(self.policy.flow, self.encoded(batch).next_observations)
         if self.flow == "mean":
             low, high = th.minimum(noise.r, noise.t), th.maximum(noise.r, noise.t)
             low = th.where(noise.same < self.equal_time_probability, high, low)
@@ -222,6 +258,7 @@ class FPMD(OfflineToOnlineAlgorithm):
     def weigh(self, batch: Batch, improved: Improved) -> tuple[th.Tensor, th.Tensor]:
         """The weight of each improved action, and its value by the critics as they are now: ``(B,)`` each, no gradient."""
         policy = self.policy
+        assert self.weight_mode is not None
         with th.no_grad():
             q = policy.score(batch.next_observations, improved.actions)
             temperature = self.temperature if self.weight_mode == "temp" else policy.log_alpha.exp()
@@ -229,6 +266,7 @@ class FPMD(OfflineToOnlineAlgorithm):
 
     def loss(self, batch: Batch, noise: FPMDNoise) -> tuple[th.Tensor, Metrics]:
         """Both losses at the same parameters. ``update`` takes the weights after the critics' step instead."""
+        batch = self.encoded(batch)
         improved = self.improve(batch, noise)
         critic_loss, critic_metrics = self.critic_loss(batch, improved)
         flow_loss, flow_metrics = self.flow_loss(batch, noise, improved, self.weigh(batch, improved)[0])
@@ -247,9 +285,14 @@ class FPMD(OfflineToOnlineAlgorithm):
         :return: What to log
         """
         policy, evaluate = self.policy, self.execution.evaluate
+        batch = self.encoded(batch)  # once, with the encoder as it was before the critics' step
         improved = self.improve(batch, noise)
         critic_loss, metrics = evaluate(self.critic_loss, batch, improved)
-        metrics |= self.descend(critic_loss, policy.optimizer, steps=2 if self.critic_double_step else 1)
+        metrics |= self.descend(critic_loss, policy.optimizer)
+        if self.critic_double_step:
+            if policy.encoder is not None:
+                policy.encoder.zero_grad()  # it makes one step; without gradients the optimiser leaves it as it is
+            policy.optimizer.step()
         weight, q = self.weigh(batch, improved)
         metrics |= {"weight_max": weight.amax(), "weight_std": weight.std(), "noise_std": policy.noise_std.detach().clone()}
         if self.n_critic_updates % self.policy_delay == 0:

@@ -7,14 +7,17 @@ from typing import Any, Literal
 
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
+from sb3_flow.common.encoders import FlowExtractor, image_keys
 from sb3_flow.common.flow import euler
 from sb3_flow.common.networks import MLP, linear, mish, sinusoid
 from sb3_flow.common.policies import FlowPolicy, Network
-from sb3_flow.common.types import TensorObs
+from sb3_flow.common.types import Encoded, TensorObs
 from sb3_flow.fpmd.mean_flow import mean_flow_step
+from sb3_flow.fpmd.pixels import PixelEncoder, Trunk, Trunks
 
 #: Sizes of the embedding of a time, and of the hidden layer that makes it.
 TIME_DIM, TIME_HIDDEN = 16, 32
@@ -61,6 +64,9 @@ class FPMDPolicy(FlowPolicy):
     """
     A flow with its moving average, critics with their targets, and the scale of the exploration's noise.
 
+    With images, all of them share one encoder, which has no target and is trained by the critics alone, and each has a trunk
+    of its own behind it, see ``pixels.py``.
+
     Heads: ``"one_step"`` (one step of the average flow), ``"flow"`` (all its steps; FPMD-R only), ``"particles"`` (the best
     of many, by the critics), ``"explore"`` (the best of many, with noise: how FPMD acts in training).
 
@@ -70,6 +76,8 @@ class FPMDPolicy(FlowPolicy):
     :param net_arch: Widths of the hidden layers of every network
     :param activation: Name of the activation
     :param critic_layer_norm: Whether layer norm follows each activation of the critics
+    :param features_extractor_class: With images, by default, ``PixelEncoder``, which is shared; any other class gives each
+        network an encoder of its own. Without images ``FlowExtractor``.
     :param flow: ``"rectified"`` (FPMD-R) or ``"mean"`` (FPMD-M)
     :param flow_steps: Steps of the flow while learning; of a mean flow it is one.
     :param particles: How many actions are sampled to find the best
@@ -89,8 +97,11 @@ class FPMDPolicy(FlowPolicy):
         net_arch: Sequence[int] = (256, 256, 256),
         activation: str = "mish",
         critic_layer_norm: bool = False,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         **kwargs: Any,
     ) -> None:
+        if features_extractor_class is None:
+            features_extractor_class = PixelEncoder if image_keys(observation_space) else FlowExtractor
         super().__init__(
             observation_space,
             action_space,
@@ -98,9 +109,10 @@ class FPMDPolicy(FlowPolicy):
             net_arch=net_arch,
             activation=activation,
             critic_layer_norm=critic_layer_norm,
+            features_extractor_class=features_extractor_class,
             **kwargs,
         )
-        # One optimiser for the critics, and one for the flow, which learns more slowly and more rarely.
+        # One optimiser for the critics and the encoder, and one for the flow, which learns more slowly and more rarely.
         actor = {id(parameter) for parameter in self.flow.parameters()}
         critics = [p for p in self.parameters() if p.requires_grad and id(p) not in actor]
         make: Any = partial(self.optimizer_class, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
@@ -125,9 +137,13 @@ class FPMDPolicy(FlowPolicy):
             names.remove("flow")  # which is one step
         self.heads = {name: f"act_{name}" for name in names}
         n_times = 2 if self.is_mean_flow else 1
-        self.flow = self.make_network(lambda n: TimedMLP(n, self.action_dim, n_times, self.net_arch, self.activation))
+        trunk = trunks = None
+        if issubclass(self.features_extractor_class, PixelEncoder):
+            self.encoder = encoder = PixelEncoder(self.observation_space, **self.features_extractor_kwargs)
+            trunk, trunks = Trunk(encoder), Trunks(encoder, self.n_critics)
+        self.flow = self.make_network(lambda n: TimedMLP(n, self.action_dim, n_times, self.net_arch, self.activation), trunk)
         self.flow_target = self.make_target(self.flow)
-        self.critic = self.make_critic()
+        self.critic = self.make_critic(trunks)
         self.critic_target = self.make_target(self.critic)
         #: Logarithm of alpha. The noise of exploration is a tenth of alpha; see ``FPMD.cool``.
         self.log_alpha = nn.Parameter(th.tensor(math.log(alpha)), requires_grad=False)
@@ -153,12 +169,14 @@ class FPMDPolicy(FlowPolicy):
             noise[:, -self.action_dim :] = 0.0
         return noise
 
-    def sample(self, network: Network, observations: TensorObs, noise: th.Tensor, n_steps: int, copies: int = 1) -> th.Tensor:
+    def sample(
+        self, network: Network, observations: TensorObs | Encoded, noise: th.Tensor, n_steps: int, copies: int = 1
+    ) -> th.Tensor:
         """
         Actions of a flow, not clipped.
 
         :param network: The flow, or its moving average
-        :param observations: A raw batch
+        :param observations: A raw batch, or what ``encode`` made of it
         :param noise: Standard normal, ``(copies * B, action_dim)``, that of the first copy first
         :param n_steps: Euler steps; a mean flow makes one whatever this is
         :param copies: Number of actions for each observation
@@ -168,29 +186,32 @@ class FPMDPolicy(FlowPolicy):
         start = self.init_noise_scale * noise
         return mean_flow_step(field, start) if self.is_mean_flow else euler(field, start, n_steps)
 
-    def best(self, network: Network, observations: TensorObs, noise: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    def best(
+        self, network: Network, observations: TensorObs | Encoded, noise: th.Tensor, added: th.Tensor | None = None
+    ) -> tuple[th.Tensor, th.Tensor]:
         """
         The best of many actions, by the lower of the critics.
 
         :param network: The flow, or its moving average
-        :param observations: A raw batch
+        :param observations: A raw batch, or what ``encode`` made of it
         :param noise: Standard normal, ``(B, particles * action_dim)``
+        :param added: What is added to each of them before they are valued, of the same shape, or nothing
         :return: The actions in [-1, 1], ``(B, action_dim)``, and the mean value of all particles, not clipped, ``(B,)``
         """
         n = len(noise)
-        start = noise.view(n, self.particles, -1).transpose(0, 1).flatten(end_dim=1)
-        actions = self.sample(network, observations, start, self.flow_steps, self.particles)
-        q = self.score(self.repeated(observations), actions).view(self.particles, n)
+        observations = self.encode(observations)
+        actions = self.sample(network, observations, self.copy_by_copy(noise), self.flow_steps, self.particles)
+        if added is not None:
+            actions = actions + self.copy_by_copy(added)
+        q = self.q_values(self.critic, observations, actions, copies=self.particles).amin(dim=0).view(self.particles, n)
         best = actions.view(self.particles, n, -1)[q.argmax(dim=0), th.arange(n, device=noise.device)]
         return best.clamp(-1, 1), q.mean(dim=0)
 
-    def repeated(self, observations: TensorObs) -> TensorObs:
-        """Each observation once for each particle, copy by copy."""
-        if isinstance(observations, dict):
-            return {key: part.repeat(self.particles, *[1] * (part.ndim - 1)) for key, part in observations.items()}
-        return observations.repeat(self.particles, *[1] * (observations.ndim - 1))
+    def copy_by_copy(self, noise: th.Tensor) -> th.Tensor:
+        """``(B, particles * action_dim) -> (particles * B, action_dim)``, all of the first particle first."""
+        return noise.view(len(noise), self.particles, -1).transpose(0, 1).flatten(end_dim=1)
 
-    def score(self, observations: TensorObs, actions: th.Tensor) -> th.Tensor:
+    def score(self, observations: TensorObs | Encoded, actions: th.Tensor) -> th.Tensor:
         """What the best action is chosen by: the lowest of the critics, ``(B,)``."""
         return self.q_values(self.critic, observations, actions).amin(dim=0)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import torch as th
 
 #: Packages whose versions matter to a result; those that are not installed are left out.
-PACKAGES = ("sb3_flow", "stable-baselines3", "torch", "numpy", "gymnasium", "mujoco", "ogbench", "rl_zoo3")
+PACKAGES = (
+    *("sb3_flow", "stable-baselines3", "torch", "numpy", "gymnasium", "mujoco", "ogbench", "dm-control", "shimmy", "rl_zoo3"),
+)
 
 
 def describe_system() -> dict[str, str]:

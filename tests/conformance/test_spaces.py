@@ -129,8 +129,8 @@ def test_discrete_actions_are_refused(algorithm: AlgorithmCase) -> None:
 
 
 def test_unbounded_actions_are_refused(algorithm: AlgorithmCase) -> None:
-    """An infinite space cannot be scaled."""
-    with pytest.raises(AssertionError, match="finite"):
+    """An infinite space cannot be scaled; the message says how to give it bounds."""
+    with pytest.raises(ValueError, match=r"finite.*TransformAction.*Box\(-1, 1, \(2,\), numpy.float32\)"):
         algorithm.make(AnySpaces(VECTOR, spaces.Box(-np.inf, np.inf, (2,))))
 
 

@@ -20,8 +20,13 @@ from sb3_flow.zoo.configs import ZOO_KEYS, arguments_of, check_keys, config_path
 
 FOLDER = Path(__file__).parents[2] / "zoo_configs"
 FILES = {file.stem: yaml.safe_load(file.read_text("utf-8")) for file in sorted(FOLDER.glob("*.yml"))}
-#: Packages whose environments we configure, but that no extra brings; how their ids begin.
-ELSEWHERE = {"gymnasium_robotics": ("AntMaze_", "AdroitHand"), "Box2D": ("LunarLander", "BipedalWalker")}
+#: Packages whose environments we configure, but that need not be there; how their ids begin.
+ELSEWHERE = {
+    "gymnasium_robotics": ("AntMaze_", "AdroitHand"),
+    "Box2D": ("LunarLander", "BipedalWalker"),
+    "dm_control": ("dm_control/",),
+    "shimmy": ("dm_control/",),
+}
 
 #: Offline, from the paper's tables: alpha, gamma, aggregation, number of updates. All five tasks share them.
 OGBENCH = {
@@ -326,6 +331,31 @@ def test_what_gfp_leaves_out_is_the_constructors() -> None:
     assert FILES["gfp"]["default"].items() >= {"alpha": model.alpha, "eta": model.eta}.items()  # the release's
 
 
+#: dm_control's tasks from images, that the published code of FPMD has.
+DM_CONTROL = {
+    **{"acrobot": "swingup", "ball_in_cup": "catch", "cartpole": "balance swingup swingup_sparse", "cheetah": "run"},
+    **{"dog": "stand walk trot run fetch", "finger": "spin turn_hard", "hopper": "stand hop", "humanoid": "stand walk"},
+    **{"manipulator": "bring_ball", "pendulum": "swingup", "quadruped": "walk run escape fetch", "reacher": "hard"},
+    **{"stacker": "stack_2", "walker": "stand walk run"},
+}
+
+
+@pytest.mark.parametrize("file", ["fpmd_pixels", "fpmd_m_pixels"])
+def test_published_settings_of_fpmd_from_images(file: str) -> None:
+    """Half a million steps beside the random ones, of two steps of the simulation each; three frames of 84 pixels."""
+    entries = {name: dict(entry) for name, entry in FILES[file].items() if name != "default"}
+    assert set(entries) == {f"dm_control/{robot}-{task}-v0" for robot, tasks in DM_CONTROL.items() for task in tasks.split()}
+    expected = {"policy": "FlowPolicy", "n_envs": 5, "n_timesteps": 530_000, "buffer_size": 1_000_000}
+    expected |= {"learning_starts": 30_000, "gradient_steps": 1, "train_freq": 1}
+    expected |= {"flow": "mean"} if "_m_" in file else {}
+    for name, entry in entries.items():
+        (wrapper,) = entry.pop("env_wrapper")
+        options = dict(*wrapper.values())
+        assert entry == expected and list(wrapper) == ["sb3_flow.envs.pixels.PixelObservation"]
+        assert options.pop("camera", 0) == (2 if "quadruped" in name else 0)
+        assert options == {"size": 84, "frame_stack": 3, "action_repeat": 2}
+
+
 #: Arguments that need data.
 OF_THE_DATA = {"dataset", "normalize_observations", "offline_steps"}
 #: One task of each environment: the others share its entry, as the tests above have it.
@@ -334,13 +364,14 @@ ENTRIES = [
     for file, entries in FILES.items()
     for env_id in entries
     if env_id != "default" and (env_id.startswith("visual-") or not re.search("-task[1-5]-", env_id))
+    if not env_id.startswith("dm_control/") or "p-swingup-" in env_id or "walker-walk" in env_id
 ]
 
 
-def make(env_id: str) -> gym.Env:
+def make(env_id: str, from_images: bool) -> gym.Env:
     """The environment; images need a renderer, so that those are made up."""
     assert env_id in gym.registry
-    if env_id.startswith("visual-"):
+    if from_images:
         return AnySpaces(spaces.Box(0, 255, (64, 64, 3), np.uint8), spaces.Box(-1, 1, (5,), np.float32))
     return gym.make(env_id)
 
@@ -356,7 +387,7 @@ def test_an_entry_makes_a_model(file: str, env_id: str) -> None:
     known = policy_arguments(ALGORITHMS[algorithm_of(file)], entry["policy"])
     assert known is not None
     check_keys(entry.get("policy_kwargs", {}), known, file, env_id)
-    env = DummyVecEnv([lambda: make(env_id)])
+    env = DummyVecEnv([lambda: make(env_id, from_images=env_id.startswith("visual-") or "env_wrapper" in entry)])
     arguments = {key: value for key, value in entry.items() if key not in ZOO_KEYS | OF_THE_DATA}
     arguments |= {"policy_kwargs": {"net_arch": [8]}, "buffer_size": 1, "device": "cpu"}
     if isinstance(entry.get("learning_rate"), str):  # of RL Zoo: lin_VALUE

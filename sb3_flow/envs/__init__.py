@@ -1,0 +1,1 @@
+"""Gymnasium environments and wrappers of our own."""

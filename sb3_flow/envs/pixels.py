@@ -1,0 +1,73 @@
+"""Learning from images: what an environment looks like in the place of its observations."""
+
+from collections import deque
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from torch.nn import functional as F
+
+
+class PixelObservation(gym.Wrapper[np.ndarray, Any, Any, Any]):
+    """
+    Observes a stack of rendered frames, and repeats each action, as is usual for dm_control.
+
+    Environments of dm_control are rendered by their physics, in whatever render mode; others need ``render_mode="rgb_array"``.
+    MuJoCo without a display needs ``MUJOCO_GL=egl``.
+
+    :param env: The environment; its own observations are not used
+    :param size: Height and width of a frame, in pixels
+    :param frame_stack: How many frames make an observation, channels first and the oldest first: uint8 of shape
+        ``(3 * frame_stack, size, size)``. An episode begins with as many copies of its first frame.
+    :param action_repeat: For how many steps each action is executed; their rewards are summed.
+    :param camera: Which camera of a dm_control environment
+    :raises ValueError: If a size or number is below 1, or the environment cannot be rendered as it is.
+    """
+
+    def __init__(
+        self, env: gym.Env[Any, Any], size: int = 84, frame_stack: int = 3, action_repeat: int = 2, camera: int | str = 0
+    ) -> None:
+        super().__init__(env)
+        for name, value in (("size", size), ("frame_stack", frame_stack), ("action_repeat", action_repeat)):
+            if value < 1:
+                raise ValueError(f"`{name}` is {value}; it must be at least 1.")
+        #: The simulation behind an environment of dm_control; None for others.
+        self.physics: Any = getattr(env.unwrapped, "physics", None)
+        if self.physics is None and env.render_mode != "rgb_array":
+            raise ValueError(
+                f"{env.unwrapped} has the render mode {env.render_mode!r}, and its pictures are needed: make it with "
+                "render_mode='rgb_array' (in a configuration: `env_kwargs: {render_mode: rgb_array}`)."
+            )
+        self.size, self.action_repeat, self.camera = size, action_repeat, camera
+        self.frames: deque[np.ndarray] = deque(maxlen=frame_stack)
+        self.observation_space = spaces.Box(0, 255, (3 * frame_stack, size, size), dtype=np.uint8)
+
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        info = self.env.reset(**kwargs)[1]
+        assert self.frames.maxlen is not None
+        self.frames.extend([self.frame()] * self.frames.maxlen)
+        return np.concatenate(self.frames), info
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        total = 0.0
+        for _ in range(self.action_repeat):
+            _, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            if terminated or truncated:
+                break
+        self.frames.append(self.frame())
+        return np.concatenate(self.frames), total, terminated, truncated, info
+
+    def frame(self) -> np.ndarray:
+        """What the environment looks like now: uint8, ``(3, size, size)``."""
+        if self.physics is not None:
+            picture = self.physics.render(height=self.size, width=self.size, camera_id=self.camera)
+        else:
+            picture = self.env.render()
+        frame = np.ascontiguousarray(np.moveaxis(picture, -1, 0))
+        if frame.shape[1:] == (self.size, self.size):
+            return frame
+        smaller = F.interpolate(th.from_numpy(frame)[None].float(), (self.size, self.size), mode="area")
+        return smaller[0].round().byte().numpy()
