@@ -19,8 +19,9 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.save_util import load_from_zip_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sb3_flow import FPMD, FQL, SWFP
 from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
-from sb3_flow.common.execution import Compiled, Execution
+from sb3_flow.common.execution import Compiled, Execution, make_execution
 from sb3_flow.common.updates import MetricSums
 
 BATCH_SIZE = 16
@@ -141,6 +142,15 @@ def test_modes_that_are_refused(algorithm: AlgorithmCase, mode: str, message: st
     """When the model is made, and with what to use instead."""
     with pytest.raises(ValueError, match=message):
         algorithm.make(pendulum(), compile=mode)
+
+
+def test_updates_that_differ_are_no_graph() -> None:
+    """Nor are they captured wrongly: the error says what to use. It needs no GPU to be seen."""
+    with pytest.raises(ValueError, match=r"differ from one another.*`compile=True`"):
+        make_execution("cudagraph", th.device("cuda"), one_graph=False)
+    assert not FPMD.one_graph
+    assert not SWFP.one_graph
+    assert FQL.one_graph
 
 
 def test_a_model_from_a_gpu_acts_anywhere(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, Saving):
             raise ValueError(f"`offline_steps={offline_steps}` needs data to train on: pass `dataset` as well.")
         if normalize_observations and dataset is None and _init_setup_model:
             raise ValueError("`normalize_observations` takes its statistics from a `dataset`; online, use VecNormalize.")
-        make_execution(compile, self.device)  # raises now what it would raise later
+        make_execution(compile, self.device, self.one_graph)  # raises now what it would raise later
         self.compile = compile
         self.horizon_length = horizon_length
         self.sparse_rewards = sparse_rewards

@@ -177,14 +177,15 @@ class Captured(Execution):
 EXECUTIONS: tuple[type[Execution], ...] = (Execution, Compiled, Captured)
 
 
-def make_execution(mode: bool | str, device: th.device) -> Execution:
+def make_execution(mode: bool | str, device: th.device, one_graph: bool = True) -> Execution:
     """
     How to execute updates.
 
     :param mode: False, True or ``"cudagraph"``
     :param device: Where the algorithm is
+    :param one_graph: Whether all updates of the algorithm are alike
     :return: The execution
-    :raises ValueError: If there is no such mode, or not on this device.
+    :raises ValueError: If there is no such mode, or not on this device, or not for this algorithm.
     """
     for execution in EXECUTIONS:
         if execution.mode == mode:
@@ -195,6 +196,11 @@ def make_execution(mode: bool | str, device: th.device) -> Execution:
         raise ValueError(
             f"`compile='cudagraph'` needs a CUDA device, and this model is on {device.type!r}. Use `compile=True`, which "
             "compiles the losses on any device, or `compile=False`."
+        )
+    if execution is Captured and not one_graph:
+        raise ValueError(
+            "`compile='cudagraph'` replays one update, and the updates of this algorithm differ from one another. Use "
+            "`compile=True`, which compiles its losses."
         )
     return execution()
 

@@ -27,6 +27,9 @@ class FlowAlgorithm(OffPolicyAlgorithm):
     #: The norm that the gradients of all parameters together are clipped to; None: they are not.
     max_grad_norm: float | None = None
 
+    #: Whether every update does the same, so that one CUDA graph can replay it.
+    one_graph: ClassVar[bool] = True
+
     #: Names of the target networks of the policy, each with the network that it follows.
     targets: ClassVar[dict[str, str]] = {"critic_target": "critic"}
 
@@ -39,7 +42,7 @@ class FlowAlgorithm(OffPolicyAlgorithm):
     def execution(self) -> Execution:
         """What executes updates. It is made when it is needed, so that a model that only acts is loaded anywhere."""
         if self._execution is None or self._execution.mode != self.compile:
-            self._execution = make_execution(self.compile, self.device)
+            self._execution = make_execution(self.compile, self.device, self.one_graph)
         return self._execution
 
     def draw_noise(self, n: int) -> NamedTuple:

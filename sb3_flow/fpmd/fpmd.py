@@ -113,6 +113,7 @@ class FPMD(OfflineToOnlineAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(FPMDPolicy)
     policy: FPMDPolicy
+    one_graph: ClassVar[bool] = False  # the flow learns every second time only
     targets: ClassVar[dict[str, str]] = {"critic_target": "critic", "flow_target": "flow"}
     crop_pad: ClassVar[int] = 4
     crops_differ: ClassVar[bool] = True

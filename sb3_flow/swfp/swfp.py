@@ -102,6 +102,7 @@ class SWFP(OfflineToOnlineAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(SWFPPolicy)
     policy: SWFPPolicy
+    one_graph: ClassVar[bool] = False  # the stages differ
     targets: ClassVar[dict[str, str]] = {"critic_target": "critic", "base": "bc_flow"}
 
     def __init__(
