@@ -72,6 +72,7 @@ class Variant:
     target_entropy_scale: float = 1.5
     equal_time_probability: float = 0.0
     critic_double_step: bool = False
+    clip_final: bool = True
     horizon_length: int = 1
     n_steps: int = 1
     gamma: float = 0.99
@@ -112,6 +113,8 @@ VARIANTS = {
     "R temp": Variant(weight_mode="temp", temperature=0.4, policy_delay=1, alpha_interval=2),
     "R advantage": Variant(weight_mode="advantage", alpha_interval=3, n_steps=3, done=0.4, reward_scale=1.0),
     "R double step": Variant(critic_double_step=True, policy_delay=3, n_critics=3, alpha_interval=1),
+    "R as released": Variant(critic_double_step=True, clip_final=False),
+    "M as released": Variant(flow="mean", critic_double_step=True, clip_final=False),
     "R fast": Variant(learning_rate=0.02, policy_learning_rate=0.05, tau=0.3, alpha_lr=0.1, alpha_interval=2, done=0.5),
     "M": Variant(flow="mean"),
     "M equal times": Variant(flow="mean", equal_time_probability=0.25, target_entropy_scale=0.9, alpha_interval=1),
@@ -182,7 +185,8 @@ class Reference(Transcription):
         samples, values = self.candidates(network, s, particles)
         for b, row in enumerate(values.tolist()):
             best = th.clip(samples[b, row.index(max(row))], -1, 1)
-            actions.append(th.clip(best + 0.1 * math.exp(self.log_alpha) * added[b], -1, 1))
+            noisy = best + 0.1 * math.exp(self.log_alpha) * added[b]
+            actions.append(th.clip(noisy, -1, 1) if self.variant.clip_final else noisy)
             baselines.append(sum(row) / len(row))
         return th.stack(actions), baselines
 
@@ -935,3 +939,23 @@ def test_published_defaults() -> None:
             (2, 256, 1),
         ]
         assert not policy.critic.net.layer_norm and policy.activation == "mish"
+
+
+@pytest.mark.parametrize("clip_final", [True, False])
+def test_actions_as_they_are_stored(clip_final: bool) -> None:
+    """As released, what noise has pushed out of the box is stored so, and the environment has to clip it."""
+    model = FPMD(
+        "FlowPolicy",
+        "Pendulum-v1",
+        learning_starts=5,
+        particles=2,
+        flow_steps=2,
+        alpha=20.0,
+        clip_final=clip_final,
+        policy_kwargs={"net_arch": [8]},
+        seed=0,
+        device="cpu",
+    )
+    model.learn(60)
+    stored = model.sample_batch(500).actions.abs()
+    assert (stored.max() > 1) == (not clip_final)

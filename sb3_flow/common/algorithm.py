@@ -95,6 +95,8 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, Saving):
     default_timesteps: ClassVar[int] = 1_000_000
     #: Whether the losses use rewards. Imitation does not.
     needs_rewards: ClassVar[bool] = True
+    #: Whether actions that explore are stored as they are made, clipped to the action space.
+    clip_final: bool = True
     #: How far random crops shift an image, in pixels; whether what follows an action is shifted apart from what precedes it.
     crop_pad: ClassVar[int] = CROP_PAD
     crops_differ: ClassVar[bool] = False
@@ -442,8 +444,8 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, Saving):
         buffer_actions = self.policy.scale_action(actions)
         if action_noise is not None:
             buffer_actions = buffer_actions + action_noise()
-        buffer_actions = np.clip(buffer_actions, -1.0, 1.0)
-        return self.policy.unscale_action(buffer_actions), buffer_actions
+        clipped = np.clip(buffer_actions, -1.0, 1.0)
+        return self.policy.unscale_action(clipped), clipped if self.clip_final else buffer_actions
 
     def _store_transition(
         self, replay_buffer: Any, buffer_action: Any, new_obs: Any, reward: Any, dones: np.ndarray, infos: Any

@@ -393,8 +393,8 @@ class FlowPolicy(BasePolicy):
         actions: np.ndarray = low + 0.5 * (scaled_action + 1.0) * (high - low)
         if self.action_space.dtype.kind in "iu":
             actions = np.rint(actions)
-        # At the bounds rounding can end one step outside the space, as 1 does in [-0.7, 0.4].
-        actions = np.clip(actions, low, high)
+        # At the bounds rounding can end one step outside the space, as 1 does in [-0.7, 0.4]. What was outside stays there.
+        actions = np.where(np.abs(scaled_action) <= 1.0, np.clip(actions, low, high), actions)
         return actions.astype(self.action_space.dtype)
 
     def set_training_mode(self, mode: bool) -> None:

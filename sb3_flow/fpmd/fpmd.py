@@ -106,6 +106,8 @@ class FPMD(OfflineToOnlineAlgorithm):
     :param equal_time_probability: Share of the mean flow's samples whose interval is a point
     :param critic_double_step: Whether the critics' step (not the encoder's) is made twice with the same gradient, as in the
         published code
+    :param clip_final: Whether the best of the samples is clipped to [-1, 1] again when noise has been added to it. The
+        published code for MuJoCo does not: it stores, values and imitates what reaches out, and the simulator clips it.
     :param crop_probability: Probability that a batch of images is shifted at random, by up to 4 pixels
     :param kwargs: All other arguments are those of ``OfflineToOnlineAlgorithm``, such as ``buffer_size``, ``batch_size``,
         ``gamma``, ``train_freq``, ``seed`` and ``policy_kwargs``.
@@ -144,6 +146,7 @@ class FPMD(OfflineToOnlineAlgorithm):
         target_entropy_scale: float = 1.5,
         equal_time_probability: float = 0.0,
         critic_double_step: bool = False,
+        clip_final: bool = True,
         crop_probability: float = 1.0,
         **kwargs: Any,
     ) -> None:
@@ -180,6 +183,7 @@ class FPMD(OfflineToOnlineAlgorithm):
         self.target_entropy_scale = target_entropy_scale
         self.equal_time_probability = equal_time_probability
         self.critic_double_step = critic_double_step
+        self.clip_final = clip_final
         #: Number of updates of the critics, by which the others are timed.
         self.n_critic_updates = 0
         super().__init__(
@@ -202,6 +206,7 @@ class FPMD(OfflineToOnlineAlgorithm):
             "particles": self.particles,
             "init_noise_scale": self.init_noise_scale,
             "alpha": self.alpha,
+            "clip_final": self.clip_final,
             **super()._policy_arguments(),
         }
 
@@ -233,7 +238,7 @@ class FPMD(OfflineToOnlineAlgorithm):
             if self.noisy_particles:
                 return Improved(*policy.best(policy.flow, batch.next_observations, noise.particles, added))
             best, baseline = policy.best(policy.flow, batch.next_observations, noise.particles)
-            return Improved((best + added).clamp(-1, 1), baseline)
+            return Improved((best + added).clamp(-1, 1) if self.clip_final else best + added, baseline)
 
     def critic_loss(self, batch: Batch, improved: Improved) -> tuple[th.Tensor, Metrics]:
         """``L_Q``, the sum over the critics. Gradient: critics and encoder only."""

@@ -83,6 +83,7 @@ class FPMDPolicy(FlowPolicy):
     :param particles: How many actions are sampled to find the best
     :param init_noise_scale: Standard deviation of the noise that actions are sampled from; the flow learns with 1
     :param alpha: Scale of the exploration's noise at the start
+    :param clip_final: Whether actions that explore are clipped once more behind their noise
     :param kwargs: The other arguments of ``FlowPolicy``
     """
 
@@ -126,12 +127,14 @@ class FPMDPolicy(FlowPolicy):
         particles: int = 32,
         init_noise_scale: float = 0.5,
         alpha: float = 5.0,
+        clip_final: bool = True,
     ) -> None:
         for name, value in (("flow_steps", flow_steps), ("particles", particles)):
             if value < 1:
                 raise ValueError(f"`{name}` is {value}; it must be at least 1.")
         self.is_mean_flow = flow == "mean"
         self.flow_steps, self.particles, self.init_noise_scale = flow_steps, particles, init_noise_scale
+        self.clip_final = clip_final
         names = ["one_step", "flow", "particles", "explore"]
         if self.is_mean_flow:
             names.remove("flow")  # which is one step
@@ -228,6 +231,7 @@ class FPMDPolicy(FlowPolicy):
         return self.best(self.flow_target, observations, noise)[0]
 
     def act_explore(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
-        """The same with noise added, ``(B, (particles + 1) * action_dim)``, and clipped again."""
+        """The same with noise added, ``(B, (particles + 1) * action_dim)``, and clipped again where ``clip_final`` says so."""
         particles, added = noise[:, : -self.action_dim], noise[:, -self.action_dim :]
-        return (self.act_particles(observations, particles) + self.noise_std * added).clamp(-1, 1)
+        actions = self.act_particles(observations, particles) + self.noise_std * added
+        return actions.clamp(-1, 1) if self.clip_final else actions
