@@ -475,6 +475,14 @@ def test_08_trust_region(slope: float) -> None:
     assert policy.log_eta.exp().mean().item() == pytest.approx(1 / (2 * 0.05 * 0.2 * math.sqrt(2)), rel=0.15)
 
 
+def test_flat_energy_makes_plain_steps() -> None:
+    """4.5: where nothing pushes, ``eta`` comes down to ``1 / (2 h_max)`` and stays; where all does, it ends at 10,000."""
+    model = make_model(h_max=0.2, n_blocks=2)
+    for _ in range(2_000):
+        model.lead_eta(th.tensor([0.0, 1e6]))
+    assert model.policy.log_eta.exp().tolist() == pytest.approx([2.5, 1e4], rel=1e-4)
+
+
 def test_09_no_gradient_leaks() -> None:
     """10.2.9: the loss of the blocks reaches no other network, and that of each block no other block."""
     variant = Variant()
@@ -618,12 +626,13 @@ def test_from_pretrained(make: Any, from_file: bool, tmp_path: Path) -> None:
     assert model.stage == "evaluate"
 
 
-def test_from_pretrained_improves_online() -> None:
+def test_from_pretrained_improves_online(monkeypatch: pytest.MonkeyPatch) -> None:
     """It acts by the clone from its first step on, then improves it; the clone itself stays as long as nothing is absorbed."""
     source = small(FQL, flow_steps=3, learning_starts=10)
     source.learn(20)
     model = SWFP.from_pretrained(source, learning_starts=20, critic_steps=10, policy_kwargs={"block_arch": [8]}, device="cpu")
     before = [parameter.clone() for parameter in model.policy.base.parameters()]
+    monkeypatch.setattr(model.action_space, "sample", lambda: pytest.fail("a random action, in place of the clone's"))
     model.learn(60)
     assert model.n_critic_updates == 40
     assert model.n_block_updates == 30
@@ -660,6 +669,7 @@ def test_stages_of_learning() -> None:
     model = small(SWFP, **common, offline_steps=30)
     model.learn(60)
     assert (model.n_clone_updates, model.n_critic_updates, model.n_block_updates) == (10, 20 + 25, 25)
+    assert small(SWFP).stage == "evaluate", "online there is nothing to clone"
     model = small(SWFP, **common)
     model.learn(30)
     assert (model.n_clone_updates, model.n_critic_updates, model.n_block_updates) == (10, 20, 15)
