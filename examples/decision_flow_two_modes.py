@@ -20,7 +20,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_flow import DecisionFlow
 from sb3_flow.common.policies import Network
@@ -76,7 +75,7 @@ def make_model(data: dict[str, np.ndarray], updates: int, seed: int, **kwargs: A
         "FlowPolicy",
         TwoWays(),
         dataset=data,
-        learning_rate=LinearSchedule(3e-3, 3e-4, 1.0),
+        learning_rate=3e-3,
         tau=0.02,
         flow_steps=FLOW_STEPS,
         policy_kwargs={"net_arch": [64, 64], "encode_time_dim": 0},
@@ -121,7 +120,7 @@ def main() -> None:
     first = make_model(data, updates, arguments.seed, fm_coef=100.0)
     first.learn(updates - updates // 3)
     drawn = {"DF-dir": [paths(first, first.policy.flow, 1000)]}
-    first.fm_coef = 0.3
+    first.fm_coef = 0.2
     first.learn(updates // 3, reset_num_timesteps=False)
     drawn["DF-dir"].append(paths(first, first.policy.flow, 1000))
     second = make_model(data, updates, arguments.seed, variant="div", beta=0.5)
