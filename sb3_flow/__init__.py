@@ -1,6 +1,7 @@
 """Flow-policy reinforcement learning for Stable-Baselines3."""
 
 import sb3_flow.datasets  # noqa: F401 (so that `dataset=` understands every format)
+from sb3_flow.decision_flow import DecisionFlow
 from sb3_flow.fpmd import FPMD
 from sb3_flow.fql import FQL
 from sb3_flow.gfp import GFP
@@ -8,4 +9,4 @@ from sb3_flow.qam import QAM
 from sb3_flow.swfp import SWFP
 
 __version__ = "0.1.0"
-__all__ = ["FPMD", "FQL", "GFP", "QAM", "SWFP"]
+__all__ = ["FPMD", "FQL", "GFP", "QAM", "SWFP", "DecisionFlow"]

@@ -11,6 +11,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 #: What makes each example short, with the files that it is to write.
 SHORT: dict[str, tuple[str, list[str]]] = {
+    "decision_flow_two_modes.py": ("--updates 20 --file picture.png", ["picture.png"]),
     "fql_cube_demo.py": (
         "--transitions 1000 --updates 20 --episodes 2 --folder run",
         ["run/results.json", "run/learning_curve.png", "run/paths.png", "run/fql_cube.zip"],

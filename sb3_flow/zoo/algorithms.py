@@ -2,11 +2,13 @@
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_flow import FPMD, FQL, GFP, QAM, SWFP
+from sb3_flow import FPMD, FQL, GFP, QAM, SWFP, DecisionFlow
 from sb3_flow.baselines import OfflineSAC, OfflineTD3
 from sb3_flow.common.updates import FlowAlgorithm
 from sb3_flow.swfp import WholeFlow
 from sb3_flow.zoo.search import (
+    DECISION_FLOW_DIV_SPACE,
+    DECISION_FLOW_SPACE,
     FPMD_SPACE,
     FQL_SPACE,
     GFP_SPACE,
@@ -19,6 +21,8 @@ from sb3_flow.zoo.search import (
 
 #: Every algorithm by the name that ``--algo`` takes. Variants are one class, each with settings of its own.
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
+    "decision_flow": DecisionFlow,
+    "decision_flow_div": DecisionFlow,
     "fpmd": FPMD,
     "fpmd_m": FPMD,
     "fql": FQL,
@@ -33,6 +37,8 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
 }
 #: What ``optimize`` searches for each of them.
 SEARCH_SPACES: dict[str, SearchSpace] = {
+    "decision_flow": DECISION_FLOW_SPACE,
+    "decision_flow_div": DECISION_FLOW_DIV_SPACE,
     "fpmd": FPMD_SPACE,
     "fpmd_m": FPMD_SPACE,
     "fql": FQL_SPACE,

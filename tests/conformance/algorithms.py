@@ -1,7 +1,7 @@
 """The algorithms that the conformance tests run over. A new one joins by one record."""
 
 from conformance.case import AlgorithmCase
-from sb3_flow import FPMD, FQL, GFP, QAM, SWFP
+from sb3_flow import FPMD, FQL, GFP, QAM, SWFP, DecisionFlow
 
 NO_FLOW_STEPS = ({"flow_steps": 0}, "`flow_steps` is 0")
 SMALL_FPMD = {"flow_steps": 3, "particles": 4, "learning_starts": 10}
@@ -72,5 +72,21 @@ ALGORITHMS = [
         ),
     ),
     AlgorithmCase(FPMD, variant="M", small={**SMALL_FPMD, "flow": "mean", "equal_time_probability": 0.25}),
+    AlgorithmCase(
+        DecisionFlow,
+        small={"flow_steps": 3},
+        bad_arguments=(
+            ({"variant": "both"}, "'both'.*'dir'.*'div'"),
+            ({"fm_coef": -1.0}, "`fm_coef` is -1.0"),
+            ({"beta": 1.0}, "`beta=1.0` weighs the clone"),
+            ({"variant": "div", "direction_coef": 1.0}, "is for DF-dir"),
+            ({"on_policy_share": 2.0}, "`on_policy_share` is 2.0"),
+            ({"flow_target": "n_step"}, "'n_step'.*'mc' or 'td'"),
+            ({"expectile": 1.0}, "`expectile` is 1.0"),
+            ({"policy_kwargs": {"encode_time_dim": 7}}, "`encode_time_dim` is 7"),
+            NO_FLOW_STEPS,
+        ),
+    ),
+    AlgorithmCase(DecisionFlow, variant="DIV", small={"flow_steps": 3, "variant": "div", "flow_target": "td"}),
     AlgorithmCase(QAM, variant="EDIT", small={"flow_steps": 3, "edit_scale": 0.3}),
 ]

@@ -40,8 +40,9 @@ def test_deterministic(algorithm: AlgorithmCase) -> None:
     np.testing.assert_array_equal(first, second)
     one = np.repeat(BATCH[:1], 50, axis=0)
     assert len(np.unique(model.predict(one, deterministic=True)[0])) == 1
-    # A flow that has not learned reaches out of the box, where a third of its actions are clipped to two values.
-    assert len(np.unique(model.predict(one)[0])) > 25
+    samples = model.predict(one)[0]
+    inside = samples[np.abs(samples) < 2]  # a flow that knows nothing passes its noise on, and a third of that is clipped
+    assert len(inside) > 20 and len(np.unique(inside)) == len(inside)
 
 
 def test_every_head(algorithm: AlgorithmCase) -> None:

@@ -356,6 +356,48 @@ def test_published_settings_of_fpmd_from_images(file: str) -> None:
         assert options == {"size": 84, "frame_stack": 3, "action_repeat": 2}
 
 
+# Decision Flow: nothing is published. Its outer loop is GFP's, its weights are derived from GFP's alpha.
+
+#: Dimensions of an action, by how ids begin.
+ACTION_DIM = {
+    "visual-": 5,
+    **dict.fromkeys(("cube-", "scene-", "puzzle-"), 5),
+    **dict.fromkeys(("antmaze-", "AntMaze_", "antsoccer-"), 8),
+    "humanoidmaze-": 21,
+    **{"AdroitHandPen": 24, "AdroitHandDoor": 28, "AdroitHandHammer": 26, "AdroitHandRelocate": 30},
+    **{"HalfCheetah": 6, "Hopper": 3, "Walker2d": 6},
+}
+
+
+@pytest.mark.parametrize("env_id", [env_id for env_id in FILES["gfp"] if env_id not in ("default", "Pendulum-v1")])
+def test_settings_of_decision_flow_are_derived_from_those_of_gfp(env_id: str) -> None:
+    """A velocity shifted by an action's shift costs what the shift costs in GFP: w = alpha / d, beta = 2 alpha / d."""
+    entry = dict(FILES["gfp"][env_id])
+    (dim,) = {dim for prefix, dim in ACTION_DIM.items() if env_id.startswith(prefix)}
+    alpha = entry.pop("alpha")
+    for name in ("eta", "target_agg", "guidance_agg"):
+        del entry[name]
+    for file, weight, factor in (("decision_flow", "fm_coef", 1), ("decision_flow_div", "beta", 2)):
+        found = dict(FILES[file][env_id])
+        assert found.pop(weight) == pytest.approx(factor * alpha / dim, rel=0.01)
+        assert found == {**entry, **({"variant": "div"} if file == "decision_flow_div" else {})}
+
+
+@pytest.mark.parametrize("env_id", ["cube-single-singletask-v0", "antmaze-large-singletask-v0", "HalfCheetah-v5", "Hopper-v5"])
+def test_sizes_of_actions(env_id: str) -> None:
+    register_environment(env_id)
+    (dim,) = {dim for prefix, dim in ACTION_DIM.items() if env_id.startswith(prefix)}
+    assert gym.make(env_id).action_space.shape == (dim,)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("decision_flow")])
+def test_variants_of_decision_flow(file: str) -> None:
+    """Every entry is of the variant that its file is named after, so that no weight is refused."""
+    for entry in FILES[file].values():
+        assert entry.get("variant", "dir") == ("div" if "_div" in file else "dir")
+        assert ("beta" in entry, "fm_coef" in entry) == (("_div" in file), ("_div" not in file))
+
+
 #: Arguments that need data.
 OF_THE_DATA = {"dataset", "normalize_observations", "offline_steps"}
 #: One task of each environment: the others share its entry, as the tests above have it.

@@ -41,6 +41,9 @@ PUBLISHED: list[tuple[str, bool, dict[str, tuple[Any, ...]]]] = [
     ("qam", False, QAM),
     ("qam_edit", False, {**QAM, "edit_scale": (0.1, 0.9)}),
     ("qam_fql", False, {**QAM, "fql_alpha": (3, 30, 300)}),
+    # Nothing is published of Decision Flow: GFP's alpha over the size of an action, of 1 to 30 dimensions; twice that.
+    ("decision_flow", False, {"fm_coef": (0.01 / 30, 10), "flow_steps": (10, 30), "q_agg": ("mean", "min")}),
+    ("decision_flow_div", False, {"beta": (0.02 / 30, 20), "on_policy_share": (0.0, 0.5), "tau": (0.005,)}),
     (
         "gfp",
         True,

@@ -1,0 +1,358 @@
+"""Decision Flow policy optimisation (Hu et al., 2025, arXiv 2505.20350), as we reconstruct it."""
+
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+import torch as th
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+
+from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.common.critics import Aggregation, aggregate, check_aggregation, scale_of, td_loss
+from sb3_flow.common.execution import Loss
+from sb3_flow.common.flow import flow_matching_loss, interpolate
+from sb3_flow.common.policies import aliases
+from sb3_flow.common.types import Batch, Metrics, Velocity
+from sb3_flow.decision_flow.inner import Cost, divergence, inner_rollout, misdirection
+from sb3_flow.decision_flow.policies import DecisionFlowPolicy
+
+FlowVariant = Literal["dir", "div"]
+FlowTarget = Literal["mc", "td"]
+#: How fast the running ``lambda`` follows that of the batches.
+SCALE_RATE = 0.01
+
+
+class DecisionFlowNoise(NamedTuple):
+    """
+    Every random number of one update.
+
+    :param next_noise: What the next action of the target is acted from, standard normal, ``(B, action_dim)``
+    :param start: What the inner process starts from, standard normal, ``(B, action_dim)``
+    :param k: Which of its steps is looked at, uniform in ``0 .. flow_steps - 1``, ``(B, 1)`` of int64
+    :param on_policy: Uniform in [0, 1]; where it is below ``on_policy_share`` the state is one of the policy's own, ``(B, 1)``
+    :param x0: Start of the straight path in the flow matching losses, standard normal, ``(B, action_dim)``
+    :param t: Time on that path, uniform in [0, 1], ``(B, 1)``
+    """
+
+    next_noise: th.Tensor
+    start: th.Tensor
+    k: th.Tensor
+    on_policy: th.Tensor
+    x0: th.Tensor
+    t: th.Tensor
+
+
+class InnerStates(NamedTuple):
+    """
+    The states of the inner process that an update looks at, without gradient.
+
+    :param x: ``x_k``, the unfinished actions, ``(B, action_dim)``
+    :param k: Number of steps behind them, ``(B, 1)`` of int64
+    :param on_policy: Whether they are the policy's own; if not, they lie on a path to an action of the data, ``(B, 1)``
+    :param returns: ``G_k``, what the inner process pays from there on, ``(B,)``
+    :param inverse_scale: ``lambda``, one over the mean of ``|Q|`` at the actions that they lead to, a number
+    :param running_inverse_scale: ``lambda_hat``, its running mean, a number
+    """
+
+    x: th.Tensor
+    k: th.Tensor
+    on_policy: th.Tensor
+    returns: th.Tensor
+    inverse_scale: th.Tensor
+    running_inverse_scale: th.Tensor
+
+
+class DecisionFlow(OfflineToOnlineAlgorithm):
+    """
+    Decision Flow: to integrate a flow is a decision process inside each action, whose decisions are velocities.
+
+    After ``k`` of ``T`` Euler steps there is an unfinished action ``x_k``; the velocity ``u_theta(s, x_k, t_k)`` leads to
+    ``x_{k+1} = x_k + u / T``, and the finished action is paid ``Q(s, clip(x_T))``. A flow critic ``V`` learns what unfinished
+    actions are worth, and each velocity climbs it by itself::
+
+        L_Q  = E[(Q(s, a) - r - gamma m Q'(s', clip(Psi(s', z'))))^2]                              critic_loss
+        L_V  = E[(V(s, x_k, t_k) - G_k)^2],   G_k = sum_{j >= k} r_j + Q'(s, clip(x_T))              flow_critic_loss
+        L_FM = E[|u_theta(s, x_t, t) - (a - x_0)|^2]                                               flow_matching_loss
+
+        DF-dir:  L_pi = w_FM L_FM - lambda T E[W(s, x_{k+1})]                                      policy_loss
+        DF-div:  L_pi = beta / 2 E[|u_theta - v_beta|^2] - lambda T E[W(s, x_{k+1})] (+ w_FM L_FM)     policy_loss
+                 r_k  = -(beta / lambda_hat) / (2 T) |u_theta - v_beta|^2
+
+    ``Psi`` is the flow that acts, ``W`` the flow critic, or after the last step the critics. ``v_beta`` is a clone of the
+    behaviour (DF-div), which flow matching trains and values never reach (``bc_flow_loss``); DF-dir has no inner rewards.
+    ``lambda`` is one over the mean of ``|Q|``, ``lambda_hat`` its running mean. Half of the inner states ``x_k`` are the
+    policy's own, the others lie on straight paths to actions of the data. One pass of the flow is differentiated, never the
+    chain of them. Losses on velocities are sums over the action's dimensions.
+
+    This is **our reconstruction**: the inner process and the flow critic are the paper's; losses, networks and constants are
+    ours. ``docs/decision_flow.md`` lists all that the paper, as far as it could be read, leaves open.
+
+    ``deterministic=True`` acts from zero noise.
+
+    Paper: https://arxiv.org/abs/2505.20350.
+
+    :param policy: ``"FlowPolicy"`` (or a subclass of ``DecisionFlowPolicy``)
+    :param env: Environment, or its id
+    :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
+    :param variant: ``"dir"`` (DF-dir) or ``"div"`` (DF-div)
+    :param fm_coef: ``w_FM``, weight of flow matching, at least 0. The one to tune in DF-dir: start at GFP's alpha over the
+        size of an action (a chunk). None: 1 in DF-dir, 0 in DF-div
+    :param beta: Weight of the divergence from the clone, at least 0, in DF-div only. The one to tune there: start at twice
+        GFP's alpha over the size of an action (a chunk). None: 1
+    :param flow_steps: ``T``, Euler steps of the flow
+    :param q_agg: How the critics are aggregated, in the target and at the end of the inner process: ``"mean"`` or ``"min"``
+    :param on_policy_share: ``rho``, share of inner states that are the policy's own, in [0, 1]
+    :param flow_target: What the flow critic regresses on: ``"mc"``, the whole inner return, or ``"td"``, one inner reward and
+        the moving average of the flow critic
+    :param direction_coef: ``kappa``, at least 0, in DF-dir only: on the way to an action of the data, inner steps pay
+        ``kappa / T`` times one minus the cosine of the angle between velocity and direct way, in units of ``Q``. 0: nothing
+    :param expectile: A number in (0, 1): critics bootstrap from a value of states, the expectile of the critics over the
+        data's actions (implicit Q-learning). None: from the flow's own actions
+    :param kwargs: All other arguments are those of ``OfflineToOnlineAlgorithm``, such as ``dataset``, ``offline_steps``,
+        ``batch_size``, ``gamma``, ``horizon_length``, ``seed`` and ``policy_kwargs``.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(DecisionFlowPolicy)
+    policy: DecisionFlowPolicy
+
+    def __init__(
+        self,
+        policy: str | type[DecisionFlowPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        *,
+        variant: FlowVariant = "dir",
+        fm_coef: float | None = None,
+        beta: float | None = None,
+        flow_steps: int = 10,
+        q_agg: Aggregation = "mean",
+        on_policy_share: float = 0.5,
+        flow_target: FlowTarget = "mc",
+        direction_coef: float = 0.0,
+        expectile: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_aggregation(q_agg)
+        if variant not in get_args(FlowVariant):
+            raise ValueError(f"Unknown `variant` {variant!r}; choose 'dir' (DF-dir) or 'div' (DF-div).")
+        if flow_target not in get_args(FlowTarget):
+            raise ValueError(f"Unknown `flow_target` {flow_target!r}; choose 'mc' or 'td'.")
+        for name, value in (("fm_coef", fm_coef), ("beta", beta), ("direction_coef", direction_coef)):
+            if value is not None and value < 0:
+                raise ValueError(f"`{name}` is {value}; it must not be negative.")
+        if variant == "dir" and beta is not None:
+            raise ValueError(f"`beta={beta}` weighs the clone of DF-div: pass `variant='div'`, or tune `fm_coef`.")
+        if variant == "div" and direction_coef > 0:
+            raise ValueError(f"`direction_coef={direction_coef}` is for DF-dir: pass `variant='dir'`, or leave it at 0.")
+        if not 0 <= on_policy_share <= 1:
+            raise ValueError(f"`on_policy_share` is {on_policy_share}; it must be in [0, 1].")
+        if expectile is not None and not 0 < expectile < 1:
+            raise ValueError(f"`expectile` is {expectile}; it must be in (0, 1), or None.")
+        self.variant = variant
+        self.fm_coef = (1.0 if variant == "dir" else 0.0) if fm_coef is None else fm_coef
+        self.beta = 1.0 if beta is None else beta
+        self.flow_steps = flow_steps
+        self.q_agg = q_agg
+        self.on_policy_share = on_policy_share
+        self.flow_target = flow_target
+        self.direction_coef = direction_coef
+        self.expectile = expectile
+        if flow_target == "td":
+            self.targets = {**self.targets, "flow_critic_target": "flow_critic"}  # type: ignore[misc]
+        super().__init__(policy, env, learning_rate, **kwargs)
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        return {
+            "flow_steps": self.flow_steps,
+            "clone": self.variant == "div",
+            "flow_critic_target": self.flow_target == "td",
+            "state_value": self.expectile is not None,
+            **super()._policy_arguments(),
+        }
+
+    def draw_noise(self, n: int) -> DecisionFlowNoise:
+        """Every random number of an update with ``n`` transitions."""
+        return DecisionFlowNoise(
+            next_noise=self.normal(n),
+            start=self.normal(n),
+            k=th.randint(self.flow_steps, (n, 1), generator=self.generator, device=self.device),
+            on_policy=self.uniform(n),
+            x0=self.normal(n),
+            t=self.uniform(n),
+        )
+
+    def terms(self) -> list[Loss]:
+        return [self.loss]  # one term: two of the losses need the inner states
+
+    def loss(self, batch: Batch, noise: DecisionFlowNoise) -> tuple[th.Tensor, Metrics]:
+        """All losses, at the same parameters; each reaches networks of its own."""
+        inner = self.inner_states(batch, noise)
+        parts = [
+            self.critic_loss(batch, noise),
+            self.flow_critic_loss(batch, inner),
+            self.policy_loss(batch, noise, inner),
+        ]
+        if self.variant == "div":
+            parts.append(self.bc_flow_loss(batch, noise))
+        if self.expectile is not None:
+            parts.append(self.value_loss(batch))
+        losses, metrics = zip(*parts, strict=True)
+        return sum(losses[1:], losses[0]), {name: value for part in metrics for name, value in part.items()}
+
+    def update(self, batch: Batch, noise: DecisionFlowNoise) -> Metrics:
+        """As everywhere; ``lambda_hat``, which the loss has moved on, is kept for the next update."""
+        metrics = super().update(batch, noise)
+        self.policy.inverse_scale.copy_(metrics["inverse_scale"])
+        return metrics
+
+    # The critics.
+
+    def end_value(self, batch: Batch, actions: th.Tensor, online: bool = False) -> th.Tensor:
+        """
+        What the inner process pays at its end, ``Q(s, clip(x_T))``, aggregated.
+
+        :param batch: Whose states
+        :param actions: ``x_T``, ``(B, action_dim)``
+        :param online: Whether by the critics (frozen: gradients reach the actions only); if not, by their targets
+        :return: ``(B,)``
+        """
+        policy = self.policy
+        critic = policy.critic if online else policy.critic_target
+        return aggregate(policy.q_values(critic, batch.observations, actions.clamp(-1, 1), frozen=True), self.q_agg)
+
+    def critic_loss(self, batch: Batch, noise: DecisionFlowNoise) -> tuple[th.Tensor, Metrics]:
+        """``L_Q``, with the flow's next action, or (``expectile``) the value of the next state. Gradient: critics only."""
+        policy = self.policy
+        with th.no_grad():
+            if self.expectile is not None:
+                next_q = policy.state_values(batch.next_observations)
+            else:
+                next_actions = policy.act_flow(batch.next_observations, noise.next_noise)
+                next_qs = policy.q_values(policy.critic_target, batch.next_observations, next_actions)
+                next_q = aggregate(next_qs, self.q_agg)
+        return td_loss(policy, batch, next_q)
+
+    def value_loss(self, batch: Batch) -> tuple[th.Tensor, Metrics]:
+        """
+        Expectile regression of ``V(s)`` on ``Q'(s, a)``: ``E[|expectile - 1(Q' < V)| (Q' - V)^2]``. Gradient: ``V(s)`` only.
+        """
+        assert self.expectile is not None
+        with th.no_grad():
+            q = self.end_value(batch, batch.actions)
+        error = q - self.policy.state_values(batch.observations)
+        weight = (self.expectile - (error < 0).to(error.dtype)).abs()
+        loss = (batch.valids * weight * error.square()).mean()
+        return loss, {"value_loss": loss}
+
+    # The inner process.
+
+    def inner_states(self, batch: Batch, noise: DecisionFlowNoise) -> InnerStates:
+        """
+        Unfinished actions, and what follows them by the current flow.
+
+        A state is one of the policy's own, or it lies on the straight path from the same noise to the action of the data. A
+        chunk that is not valid is no action of the data, so that its state is the policy's own.
+        """
+        policy = self.policy
+        with th.no_grad():
+            on_policy = (noise.on_policy < self.on_policy_share) | (batch.valids[:, None] == 0)
+            t = noise.k.to(noise.start.dtype) / self.flow_steps
+            x = th.where(on_policy, noise.start, interpolate(noise.start, batch.actions, t))
+            start = noise.k.masked_fill(on_policy, 0)
+            velocity = policy.velocity(policy.flow, batch.observations)
+            path = inner_rollout(velocity, x, start, noise.k, self.flow_steps, self.inner_cost(batch, on_policy))
+
+            end_value = self.end_value(batch, path.end)
+            inverse_scale = 1 / scale_of(end_value)
+            running = policy.inverse_scale
+            running = th.where(running > 0, th.lerp(running, inverse_scale, SCALE_RATE), inverse_scale)
+            price = self.beta / running if self.variant == "div" else self.direction_coef
+            if self.flow_target == "mc":
+                returns = end_value - price * path.total_cost
+            else:
+                targets, next_t = policy.flow_critic_target, self.next_time(noise.k)
+                values = policy.flow_values(targets, batch.observations, path.next_x, next_t).mean(dim=0)
+                returns = th.where(noise.k[:, 0] + 1 < self.flow_steps, values, end_value) - price * path.cost
+        return InnerStates(path.x, noise.k, on_policy, returns, inverse_scale, running)
+
+    def inner_cost(self, batch: Batch, on_policy: th.Tensor) -> Cost | None:
+        """
+        What velocities cost, before it is multiplied by its price: in DF-div their divergence from the clone's, in DF-dir
+        with ``direction_coef`` their misdirection, which a state of the policy's own does not have.
+        """
+        if self.variant == "div":
+            with th.no_grad():
+                clone = self.policy.velocity(self.policy.bc_flow, batch.observations)
+
+            def leaving_the_clone(x: th.Tensor, t: th.Tensor, u: th.Tensor) -> th.Tensor:
+                with th.no_grad():
+                    v = clone(x, t)
+                return divergence(u, v)
+
+            return leaving_the_clone
+        if self.direction_coef > 0:
+            return lambda x, t, u: th.where(on_policy[:, 0], 0.0, misdirection(u, x, batch.actions))
+        return None
+
+    def next_time(self, k: th.Tensor) -> th.Tensor:
+        """``t_{k+1}``, ``(B, 1)``."""
+        return (k + 1).to(self.policy.inverse_scale.dtype) / self.flow_steps
+
+    def inner_value(self, batch: Batch, x: th.Tensor, k: th.Tensor) -> th.Tensor:
+        """
+        ``W(s, x_{k+1})``: the mean of the flow critics, or after the last step the critics. Gradients reach ``x`` only.
+
+        :param batch: Whose states
+        :param x: ``x_{k+1}``, ``(B, action_dim)``
+        :param k: Number of steps behind ``x_k``, ``(B, 1)`` of int64
+        :return: ``(B,)``
+        """
+        policy = self.policy
+        values = policy.flow_values(policy.flow_critic, batch.observations, x, self.next_time(k), frozen=True)
+        return th.where(k[:, 0] + 1 < self.flow_steps, values.mean(dim=0), self.end_value(batch, x, online=True))
+
+    def flow_critic_loss(self, batch: Batch, inner: InnerStates) -> tuple[th.Tensor, Metrics]:
+        """``L_V``, a mean over flow critics and batch. Gradient: flow critics only."""
+        t = inner.k.to(inner.x.dtype) / self.flow_steps
+        values = self.policy.flow_values(self.policy.flow_critic, batch.observations, inner.x, t)
+        loss = (values - inner.returns).square().mean()
+        return loss, {"flow_critic_loss": loss}
+
+    # The flows.
+
+    def flow_matching_loss(self, batch: Batch, noise: DecisionFlowNoise, velocity: Velocity) -> th.Tensor:
+        """``L_FM``: towards the actions of the data, a sum over dimensions and a mean over the batch."""
+        errors = flow_matching_loss(velocity, noise.x0, batch.actions, noise.t)
+        return self.policy.action_dim * (batch.valids * errors).mean()
+
+    def bc_flow_loss(self, batch: Batch, noise: DecisionFlowNoise) -> tuple[th.Tensor, Metrics]:
+        """``L_FM`` of the clone. Gradient: the clone only."""
+        loss = self.flow_matching_loss(batch, noise, self.policy.velocity(self.policy.bc_flow, batch.observations))
+        return loss, {"bc_flow_loss": loss}
+
+    def policy_loss(self, batch: Batch, noise: DecisionFlowNoise, inner: InnerStates) -> tuple[th.Tensor, Metrics]:
+        """
+        ``L_pi``: better next states of the inner process, near the data. Gradient: the flow only, through one pass each for
+        the inner states and for flow matching.
+        """
+        policy, n_steps = self.policy, self.flow_steps
+        velocity = policy.velocity(policy.flow, batch.observations)
+        t = inner.k.to(inner.x.dtype) / n_steps
+        u = velocity(inner.x, t)
+        value = self.inner_value(batch, th.add(inner.x, u, alpha=1 / n_steps), inner.k).mean()
+        # A velocity moves the next state by 1 / T only: times T, weights mean the same for every T.
+        loss = -inner.inverse_scale * n_steps * value
+        metrics = {"inner_value": value, "inverse_scale": inner.running_inverse_scale}
+        cost = self.inner_cost(batch, inner.on_policy)
+        if cost is not None:
+            paid = cost(inner.x, t, u)
+            if self.variant == "div":
+                loss = loss + self.beta * paid.mean()
+                own = inner.on_policy[:, 0].to(paid.dtype)
+                metrics["divergence"] = 2 * (own * paid).sum() / own.sum().clamp(min=1)
+            else:
+                loss = loss + inner.inverse_scale * self.direction_coef * paid.mean()
+        if self.fm_coef > 0:
+            fm_loss = self.flow_matching_loss(batch, noise, velocity)
+            loss = loss + self.fm_coef * fm_loss
+            metrics["flow_matching_loss"] = fm_loss
+        return loss, {"policy_loss": loss, **metrics}

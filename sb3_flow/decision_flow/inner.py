@@ -1,0 +1,92 @@
+"""
+The decision process inside an action: ``T`` Euler steps, each of which is a decision. Pure functions of tensors.
+
+The state before step ``k`` is the unfinished action ``x_k``, at time ``t_k = k / T``; the decision is a velocity, and
+``x_{k+1} = x_k + u / T``. Nothing is clipped on the way.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch as th
+from torch.nn import functional as F
+
+from sb3_flow.common.types import Velocity
+
+#: What a velocity costs where it is chosen: ``(x, t, u) -> (B,)``, per unit of time.
+Cost = Callable[[th.Tensor, th.Tensor, th.Tensor], th.Tensor]
+
+
+class InnerRollout(NamedTuple):
+    """
+    Paths to the end of the inner process, one from each state that is looked at.
+
+    :param x: ``x_k``, that state, ``(B, D)``
+    :param next_x: ``x_{k+1}``, ``(B, D)``
+    :param end: ``x_T``, not clipped, ``(B, D)``
+    :param cost: Cost of step ``k``, ``(B,)``
+    :param total_cost: Cost of the steps from ``k`` on, ``(B,)``
+    """
+
+    x: th.Tensor
+    next_x: th.Tensor
+    end: th.Tensor
+    cost: th.Tensor
+    total_cost: th.Tensor
+
+
+def inner_rollout(
+    velocity: Velocity, x: th.Tensor, start: th.Tensor, k: th.Tensor, n_steps: int, cost: Cost | None = None
+) -> InnerRollout:
+    """
+    Follow a field from steps that differ from sample to sample, in one loop of static shapes.
+
+    A sample rests until the loop comes to its ``start``. Where ``start`` is ``k``, ``x`` is the state that is looked at; where
+    it is less, that state is what the path has come to by step ``k``.
+
+    :param velocity: The field
+    :param x: Where the samples start, ``(B, D)``
+    :param start: From which step on they move, in ``0 .. k``, ``(B, 1)`` of int64
+    :param k: At which step they are looked at, in ``0 .. n_steps - 1``, ``(B, 1)`` of int64
+    :param n_steps: ``T``
+    :param cost: What velocities cost; None: nothing
+    :return: The paths
+    """
+    step = 1 / n_steps
+    at, following = x, x
+    first = total = x.new_zeros(len(x))
+    for j in range(n_steps):
+        t = x.new_full((len(x), 1), j / n_steps)
+        u = velocity(x, t)
+        here = k == j
+        at = th.where(here, x, at)
+        if cost is not None:
+            paid = step * cost(x, t, u)
+            first = th.where(here[:, 0], paid, first)
+            total = th.where(k[:, 0] <= j, total + paid, total)
+        x = th.where(start <= j, th.add(x, u, alpha=step), x)
+        following = th.where(here, x, following)
+    return InnerRollout(at, following, x, first, total)
+
+
+def divergence(u: th.Tensor, v: th.Tensor) -> th.Tensor:
+    """
+    How far a velocity is from another, as the divergence of two Gaussian steps of unit noise that they lead to.
+
+    :param u: ``(B, D)``
+    :param v: ``(B, D)``
+    :return: ``|u - v|^2 / 2``, a sum over dimensions, ``(B,)``
+    """
+    return 0.5 * (u - v).square().sum(dim=1)
+
+
+def misdirection(u: th.Tensor, x: th.Tensor, action: th.Tensor) -> th.Tensor:
+    """
+    How far a velocity points away from an action.
+
+    :param u: ``(B, D)``
+    :param x: Where it is chosen, ``(B, D)``
+    :param action: ``(B, D)``
+    :return: One minus the cosine of the angle, in [0, 2], ``(B,)``
+    """
+    return 1 - F.cosine_similarity(u, action - x, dim=1)
