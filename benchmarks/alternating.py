@@ -21,7 +21,7 @@ from gymnasium import spaces
 from stable_baselines3 import SAC
 from stable_baselines3.common.logger import configure
 
-from sb3_flow import FQL, GFP, QAM
+from sb3_flow import FPMD, FQL, GFP, QAM
 from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 
 #: Widths of the hidden layers.
@@ -29,7 +29,9 @@ SIZES = {"512x4": [512] * 4, "256x2": [256] * 2, "128x3": [128] * 3}
 #: How updates are executed, and the value of the argument ``compile``.
 MODES: dict[str, bool | str] = {"eager": False, "compiled": True, "cudagraph": "cudagraph"}
 #: Algorithms by name: the class, and what makes it the variant.
-ALGORITHMS: dict[str, tuple[type[OfflineToOnlineAlgorithm], dict[str, float]]] = {
+ALGORITHMS: dict[str, tuple[type[OfflineToOnlineAlgorithm], dict[str, Any]]] = {
+    "fpmd": (FPMD, {}),
+    "fpmd_m": (FPMD, {"flow": "mean"}),
     "fql": (FQL, {}),
     "gfp": (GFP, {}),
     "qam": (QAM, {}),
