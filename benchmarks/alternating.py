@@ -21,17 +21,24 @@ from gymnasium import spaces
 from stable_baselines3 import SAC
 from stable_baselines3.common.logger import configure
 
-from sb3_flow import FQL, GFP, QAM
+from sb3_flow import FPMD, FQL, GFP, QAM, SWFP, DecisionFlow
 from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.swfp import WholeFlow
 
 #: Widths of the hidden layers.
 SIZES = {"512x4": [512] * 4, "256x2": [256] * 2, "128x3": [128] * 3}
 #: How updates are executed, and the value of the argument ``compile``.
 MODES: dict[str, bool | str] = {"eager": False, "compiled": True, "cudagraph": "cudagraph"}
 #: Algorithms by name: the class, and what makes it the variant.
-ALGORITHMS: dict[str, tuple[type[OfflineToOnlineAlgorithm], dict[str, float]]] = {
+ALGORITHMS: dict[str, tuple[type[OfflineToOnlineAlgorithm], dict[str, Any]]] = {
+    "decision_flow": (DecisionFlow, {}),
+    "decision_flow_div": (DecisionFlow, {"variant": "div"}),
+    "fpmd": (FPMD, {}),
+    "fpmd_m": (FPMD, {"flow": "mean"}),
     "fql": (FQL, {}),
     "gfp": (GFP, {}),
+    "swfp": (SWFP, {"bc_steps": 0, "critic_steps": 0, "absorb_interval": 0}),
+    "swfp_whole": (WholeFlow, {"bc_steps": 0, "critic_steps": 0, "absorb_interval": 0}),
     "qam": (QAM, {}),
     "qam_fql": (QAM, {"fql_alpha": 10.0}),
     "qam_edit": (QAM, {"edit_scale": 0.1}),

@@ -1,39 +1,83 @@
 """
-Latency of `predict`, for one observation and for eight: each head of our policy beside SB3's SAC with networks of that size.
+Latency of `predict`, for one observation and for eight: every way to act of our policies beside SB3's SAC, with networks of
+the same sizes. Median and 95 % quantile, in microseconds and as multiples of SAC's.
 
-    python benchmarks/latency.py [--algo fql] [--threads 1] [--device cuda]
+    python benchmarks/latency.py --threads 1 [--algos fpmd fpmd_m fql] [--flow-steps 10] [--cpu-time]
+
+The contestants take turns, a few calls each, so that all of them meet the same machine. Each is measured after calls of its
+own that are not counted, as in a loop that does nothing else. `--cpu-time` leaves out the time in which others compute, which
+on a busy machine is most of the 95 % quantile.
 """
+
+import argparse
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from alternating import (
+    ALGORITHMS,
     OBSERVATION_DIM,
     SIZES,
-    Variant,
-    alternate,
     load,
     make_model,
     make_sac,
+    now,
     parse,
     random_data,
-    repeated,
-    report,
+    synchronize,
 )
+
+#: Calls of a contestant in its turn: before anything is measured, and measured.
+WARM_UP, CALLS = 5, 25
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--algos", nargs="+", default=["fpmd", "fpmd_m", "fql"], choices=list(ALGORITHMS))
+    parser.add_argument("--flow-steps", type=int, default=10, help="steps of those that integrate a flow")
+    parser.add_argument("--turns", type=int, default=40, help=f"turns of each, of {CALLS} calls")
+
+
+def make_policies(arguments: argparse.Namespace, size: str) -> dict[str, Any]:
+    """Every way to act, by the algorithm's name and the head's; SAC last."""
+    device, data = arguments.device, random_data(10_000)
+    policies: dict[str, Any] = {}
+    for algo in arguments.algos:
+        policy = make_model(algo, SIZES[size], data, device).policy
+        policy.flow_steps = arguments.flow_steps
+        policies |= {f"{algo}, {head}": policy.with_head(head) for head in policy.heads}
+    return policies | {"SAC": make_sac(SIZES[size], data, device).policy}
+
+
+def time_calls(call: Callable[[], Any], device: str) -> list[float]:
+    """One turn: the seconds of each call."""
+    for _ in range(WARM_UP):
+        call()
+    seconds = []
+    for _ in range(CALLS):
+        synchronize(device)
+        start = now()
+        call()
+        synchronize(device)
+        seconds.append(now() - start)
+    return seconds
 
 
 def main() -> None:
-    arguments = parse(__doc__)
-    device, data = arguments.device, random_data()
+    arguments = parse(__doc__, add)
     for size in arguments.sizes:
-        model, sac = make_model(arguments.algo, SIZES[size], data, device), make_sac(SIZES[size], data, device)
+        policies = make_policies(arguments, size)
         for n in (1, 8):
             observation = np.zeros((n, OBSERVATION_DIM), dtype=np.float32)
-            policies = {head: model.policy.with_head(head) for head in model.policy.heads} | {"SAC": sac.policy}
-            variants: dict[str, Variant] = {
-                name: repeated(lambda p=policy, o=observation: p.predict(o), device) for name, policy in policies.items()
-            }
-            rates = alternate(variants, arguments.rounds, arguments.seconds / 4)
-            report(f"{arguments.algo}, {size}, batch {n}, load {load()}: predictions", rates, "calls/s")
-            print("latency, microseconds: " + ", ".join(f"{name} {1e6 / np.median(r):.0f}" for name, r in rates.items()))
+            seconds: dict[str, list[float]] = {name: [] for name in policies}
+            for _ in range(arguments.turns):
+                for name, policy in policies.items():
+                    seconds[name] += time_calls(lambda p=policy, o=observation: p.predict(o), arguments.device)
+            quantiles = {name: 1e6 * np.quantile(times, [0.5, 0.95]) for name, times in seconds.items()}
+            print(f"\n{size}, {n} observations, {arguments.flow_steps} flow steps, load {load()}")
+            print(f"{'':<24}{'median':>10}{'95 %':>10}{'/ SAC':>10}{'95 % / SAC':>12}")
+            for name, found in quantiles.items():
+                ratios = found / quantiles["SAC"]
+                print(f"{name:<24}{found[0]:>10.0f}{found[1]:>10.0f}{ratios[0]:>10.2f}{ratios[1]:>12.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Flow-policy reinforcement learning for Stable-Baselines3."""
 
-import sb3_flow.datasets  # noqa: F401 (so that `dataset=` understands every format)
+import sb3_flow.datasets
+import sb3_flow.envs  # noqa: F401 (so that Gymnasium knows their ids)
 from sb3_flow.decision_flow import DecisionFlow
 from sb3_flow.fpmd import FPMD
 from sb3_flow.fql import FQL

@@ -16,6 +16,7 @@ SHORT: dict[str, tuple[str, list[str]]] = {
         "--transitions 1000 --updates 20 --episodes 2 --folder run",
         ["run/results.json", "run/learning_curve.png", "run/paths.png", "run/fql_cube.zip"],
     ),
+    "fpmd_two_goals.py": ("--timesteps 1040 --file picture.png", ["picture.png"]),
     "gfp_value_aware_teacher.py": ("--updates 20 --file picture.png", ["picture.png"]),
     "offline_to_online_pointmaze.py": (
         "--transitions 1000 --offline-steps 20 --online-steps 120 --folder run",

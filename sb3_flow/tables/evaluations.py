@@ -24,6 +24,7 @@ class RunScores:
     :param config: The hyperparameters, if they were kept
     :param system: Versions, hardware and seconds, if they were kept
     :param last: How many evaluations at the end make the final score
+    :param seconds: Seconds of training before each evaluation, ``(n_evaluations,)``; None where no clock ran
     """
 
     algorithm: str
@@ -36,6 +37,7 @@ class RunScores:
     config: dict[str, Any]
     system: dict[str, Any]
     last: int = 1
+    seconds: np.ndarray | None = None
 
     @property
     def task(self) -> str:
@@ -86,6 +88,7 @@ def _read_run(root: Path, file: Path, last: int) -> RunScores:
             metric = "success rate" if "successes" in arrays else "return"
             scores = arrays["successes" if "successes" in arrays else "results"].astype(float)
             timesteps = arrays["timesteps"]
+            seconds = arrays["seconds"] if "seconds" in arrays else None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file} is damaged, or was not written by an evaluation: {error}") from error
 
@@ -106,6 +109,7 @@ def _read_run(root: Path, file: Path, last: int) -> RunScores:
         config=read("config.yml"),
         system=read("system.yml"),
         last=last,
+        seconds=seconds if seconds is not None and np.isfinite(seconds).all() else None,  # nan: a part without a clock
     )
 
 
@@ -122,6 +126,18 @@ def split_finished(runs: list[RunScores]) -> tuple[list[RunScores], list[RunScor
         ends[key] = max(ends.get(key, 0), int(run.timesteps[-1]))
     finished = [run for run in runs if run.timesteps[-1] == ends[run.task, run.algorithm]]
     return finished, [run for run in runs if run.timesteps[-1] < ends[run.task, run.algorithm]]
+
+
+def by_time(runs: list[RunScores]) -> list[RunScores]:
+    """
+    Those of the runs whose tasks can be compared in time: where a clock ran in every run of every algorithm.
+
+    :param runs: All runs
+    :return: Some of them; none where there is one algorithm, and so nothing to compare
+    """
+    without = {run.task for run in runs if run.seconds is None}
+    timed = [run for run in runs if run.task not in without]
+    return timed if len({run.algorithm for run in timed}) > 1 else []
 
 
 def matrix(runs: Iterable[RunScores], algorithm: str, tasks: list[str]) -> np.ndarray:

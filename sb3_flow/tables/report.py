@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 
 from sb3_flow.common.optional import require
-from sb3_flow.tables.evaluations import RunScores, matrix, read_runs, split_finished
+from sb3_flow.tables.evaluations import RunScores, by_time, matrix, read_runs, split_finished
 
 #: Resamples of the bootstrap, and its seed.
 RESAMPLES, SEED = 2_000, 0
 CAPTION = "Lines: means over seeds; bands: from the lowest to the highest of them."
+TIME_CAPTION = (
+    "The same over seconds of training, evaluations not counted: each evaluation at the mean time of its seeds. Fair only if "
+    "all runs were made side by side on one machine."
+)
+CURVES, TIME_CURVES = "learning_curves.png", "learning_curves_time.png"
 #: What is kept of a run.
 KEPT = ("evaluations.npz", "config.yml", "system.yml")
 
@@ -30,8 +35,8 @@ def add_commands(subparsers: Any) -> None:
         "report",
         help="make a page of results from runs: table, intervals, learning curves",
         description="Read every evaluations.npz below a folder, as RL Zoo and `sb3-flow sweep` write them, and make README.md "
-        "and learning_curves.png there. With --output, copy what they are made of to another folder first, without models "
-        "and logs, to be kept and published.",
+        "and learning_curves.png there, and learning_curves_time.png where the evaluations know their time. With --output, "
+        "copy what they are made of to another folder first, without models and logs, to be kept and published.",
     )
     command.add_argument("folder", type=Path, help="a log folder of RL Zoo, or the output of a sweep")
     command.add_argument("--output", type=Path, metavar="FOLDER", help="where to keep evaluations, settings and the page")
@@ -57,8 +62,11 @@ def _run(options: argparse.Namespace) -> None:
     page = folder / "README.md"
     page.write_text(make_page(runs, options.title, introduction), "utf-8")
     print(f"Wrote {page}")
-    picture = plot_curves(runs, folder / "learning_curves.png")
-    print(f"Wrote {picture}")
+    pictures = [plot_curves(runs, folder / CURVES)]
+    if timed := by_time(runs):
+        pictures.append(plot_curves(timed, folder / TIME_CURVES, over_time=True))
+    for picture in pictures:
+        print(f"Wrote {picture}")
 
 
 def copy_evidence(source: Path, target: Path) -> None:
@@ -84,8 +92,8 @@ def make_page(runs: list[RunScores], title: str, introduction: str = "") -> str:
     :param introduction: Text before the table
     :return: Markdown
     """
-    parts = [f"# {title}", introduction, *_table(runs), *_aggregate(runs), "![Learning curves](learning_curves.png)", CAPTION]
-    parts += [*_each_seed(runs), *_conditions(runs)]
+    parts = [f"# {title}", introduction, *_table(runs), *_aggregate(runs), f"![Learning curves]({CURVES})", CAPTION]
+    parts += [*_equal_time(by_time(runs)), *_each_seed(runs), *_conditions(runs)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -151,6 +159,42 @@ def _aggregate(runs: list[RunScores]) -> list[str]:
     return ["Over all tasks with success rates:", _rows(["algorithm", "interquartile mean", "seeds", "tasks"], rows)]
 
 
+def _equal_time(runs: list[RunScores]) -> list[str]:
+    """The picture over time, and what all algorithms had reached when the fastest of them was done."""
+    if not runs:
+        return []
+    tasks, algorithms = _names(runs)
+    rows = []
+    for task in tasks:
+        group = [run for run in runs if run.task == task]
+        ends = {run.algorithm: _mean_seconds(group, run.algorithm)[-1] for run in group}
+        row = [f"`{task}`", f"{min(ends.values()):,.0f}"]
+        for algorithm in algorithms:
+            text = ""
+            if algorithm in ends:
+                evaluation = np.searchsorted(_mean_seconds(group, algorithm), min(ends.values()), side="right") - 1
+                text = "none yet"
+                if evaluation >= 0:
+                    scores = [run.curve[evaluation] for run in group if run.algorithm == algorithm]
+                    text = f"{_format((float(np.mean(scores)),), group[0].metric)} of {ends[algorithm]:,.0f} s"
+            row.append(text)
+        rows.append(row)
+    note = (
+        "When the fastest algorithm of a row was done: the mean over seeds of each algorithm's last evaluation until then, "
+        "and how long all of its training took."
+    )
+    picture = f"![Learning curves over time]({TIME_CURVES})"
+    return ["## In equal time", picture, TIME_CAPTION, note, _rows(["task", "seconds", *algorithms], rows)]
+
+
+def _mean_seconds(runs: list[RunScores], algorithm: str) -> np.ndarray:
+    """The time of each evaluation of an algorithm, a mean over seeds, ``(n_evaluations,)``."""
+    found = [run.seconds for run in runs if run.algorithm == algorithm and run.seconds is not None]
+    n = min(map(len, found))
+    means: np.ndarray = np.mean([seconds[:n] for seconds in found], axis=0)
+    return means
+
+
 def _each_seed(runs: list[RunScores]) -> list[str]:
     rows = []
     for run in runs:
@@ -181,12 +225,13 @@ def _conditions(runs: list[RunScores]) -> list[str]:
     return ["## Made with", _rows(["", ""], [[key, "; ".join(known)] for key, known in values.items()])]
 
 
-def plot_curves(runs: list[RunScores], path: Path) -> Path:
+def plot_curves(runs: list[RunScores], path: Path, over_time: bool = False) -> Path:
     """
     Draw the learning curves: the mean over seeds, and a band from the lowest to the highest.
 
     :param runs: All runs
     :param path: The picture
+    :param over_time: Over seconds of training, instead of timesteps
     :return: The picture
     """
     figure_module = require("matplotlib.figure", "zoo", "The report")
@@ -202,10 +247,11 @@ def plot_curves(runs: list[RunScores], path: Path) -> Path:
                 continue
             n = min(len(run.curve) for run in group)
             curves = np.array([run.curve[:n] for run in group])
-            timesteps = group[0].timesteps[:n]
-            axes.plot(timesteps, curves.mean(axis=0), label=algorithm, color=f"C{number}", marker="o", markersize=3)
-            axes.fill_between(timesteps, curves.min(axis=0), curves.max(axis=0), color=f"C{number}", alpha=0.15, linewidth=0)
-        axes.set(title=task, xlabel="updates", ylabel=next(run.metric for run in runs if run.task == task))
+            places = _mean_seconds(group, algorithm)[:n] if over_time else group[0].timesteps[:n]
+            axes.plot(places, curves.mean(axis=0), label=algorithm, color=f"C{number}", marker="o", markersize=3)
+            axes.fill_between(places, curves.min(axis=0), curves.max(axis=0), color=f"C{number}", alpha=0.15, linewidth=0)
+        label = "seconds of training" if over_time else "updates or steps"
+        axes.set(title=task, xlabel=label, ylabel=next(run.metric for run in runs if run.task == task))
         if axes.get_ylabel() == "success rate":
             axes.set_ylim(-0.03, 1.03)
         axes.locator_params(axis="x", nbins=5)

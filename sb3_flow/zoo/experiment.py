@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.checkpoints import TrainingCheckpoint, latest_checkpoint
-from sb3_flow.zoo.callbacks import HeadEvalCallback
+from sb3_flow.zoo.callbacks import HeadEvalCallback, TrainingClock
 from sb3_flow.zoo.hyperparameters import HyperparameterReader
 from sb3_flow.zoo.system import describe_system
 
@@ -111,12 +111,13 @@ class FlowExperimentManager(HyperparameterReader):
         (Path(self.params_path) / "system.yml").write_text(yaml.safe_dump(system, sort_keys=False), "utf-8")
 
     def create_callbacks(self) -> None:
-        """As RL Zoo does, with one more evaluation for each of ``eval_heads``, and checkpoints to resume from."""
+        """As RL Zoo does, with one more evaluation for each of ``eval_heads``, a clock, and checkpoints to resume from."""
         super().create_callbacks()  # type: ignore[no-untyped-call]
-        evaluates = any(isinstance(callback, EvalCallback) for callback in self.callbacks)
-        for head in self.eval_heads if evaluates else ():
+        evaluations = [callback for callback in self.callbacks if isinstance(callback, EvalCallback)]
+        self.callbacks = [callback for callback in self.callbacks if callback not in evaluations]
+        for head in self.eval_heads if evaluations else ():
             folder = Path(self.log_folder) / f"{self.algo}-{head}" / Path(self.save_path).name
-            self.callbacks.append(
+            evaluations.append(
                 HeadEvalCallback(
                     head,
                     self.create_envs(self.n_eval_envs, eval_env=True),
@@ -126,6 +127,8 @@ class FlowExperimentManager(HyperparameterReader):
                     deterministic=self.deterministic_eval,
                 )
             )
+        if evaluations:
+            self.callbacks.append(TrainingClock(evaluations))
         if self.resumable and self.checkpoint_freq > 0:
             # The last one, so that a checkpoint has the evaluations of its timestep.
             self.callbacks.append(TrainingCheckpoint(self.save_path, save_freq=max(self.checkpoint_freq // self.n_envs, 1)))

@@ -2,24 +2,36 @@
 
 from pathlib import Path
 
+import matplotlib.axes
 import numpy as np
 import pytest
 import yaml
 
 from sb3_flow.cli import main
-from sb3_flow.tables.evaluations import matrix, read_runs
-from sb3_flow.tables.report import interval, make_page
+from sb3_flow.tables.evaluations import by_time, matrix, read_runs
+from sb3_flow.tables.report import interval, make_page, plot_curves
 
 
 def write_run(
-    folder: Path, algorithm: str, env: str, run_id: int, successes: list[float] | None, returns: list[float]
+    folder: Path,
+    algorithm: str,
+    env: str,
+    run_id: int,
+    successes: list[float] | None,
+    returns: list[float],
+    seconds: list[float] | None = None,
 ) -> None:
-    """A run with two evaluations of four episodes: nothing at first, then the given share of successes, or returns."""
+    """
+    A run with two evaluations of four episodes: nothing at first, then the given share of successes, or returns; perhaps
+    with the time of both.
+    """
     run = folder / algorithm / f"{env}_{run_id}"
     (run / env).mkdir(parents=True)
     arrays = {"timesteps": np.array([500, 1000]), "results": np.array([[0.0] * 4, returns]), "ep_lengths": np.ones((2, 4))}
     if successes is not None:
         arrays["successes"] = np.array([[0.0] * 4, successes])
+    if seconds is not None:
+        arrays["seconds"] = np.array(seconds)
     np.savez(run / "evaluations.npz", **arrays)
     (run / env / "system.yml").write_text(yaml.safe_dump({"torch": "1.2.3", "seconds": 60 * run_id}), "utf-8")
 
@@ -102,6 +114,46 @@ def test_the_command_writes_page_and_picture(results: Path) -> None:
     assert main(["report", str(results), "--title", "Small", "--introduction", str(introduction)]) == 0
     assert (results / "README.md").read_text("utf-8").startswith("# Small\n\nWhat was run.\n")
     assert (results / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_page_without_times_is_as_it_was(results: Path) -> None:
+    assert main(["report", str(results)]) == 0
+    assert "equal time" not in (results / "README.md").read_text("utf-8")
+    assert not (results / "learning_curves_time.png").exists()
+
+
+def test_scores_in_equal_time(tmp_path: Path) -> None:
+    """
+    The fast algorithm is done after 20 seconds, a mean of its seeds; until then the slow one has made its first evaluation,
+    the slowest none. A task with a run that no clock measured, or half of it, is left out.
+    """
+    for run_id in (1, 2):
+        write_run(tmp_path, "fast", "Runner-v5", run_id, None, [100.0 * run_id] * 4, [8.0, 10.0 + 20.0 * (run_id - 1)])
+        write_run(tmp_path, "slow", "Runner-v5", run_id, None, [900.0] * 4, [19.0, 60.0])
+        write_run(tmp_path, "slowest", "Runner-v5", run_id, None, [900.0] * 4, [21.0, 61.0])
+        for env, unknown in (("Old-v5", None), ("Half-v5", [float("nan"), 9.0])):
+            write_run(tmp_path, "fast", env, run_id, None, [1.0] * 4, [8.0, 9.0])
+            write_run(tmp_path, "slow", env, run_id, None, [1.0] * 4, unknown)
+    assert {run.task for run in by_time(read_runs(tmp_path))} == {"Runner-v5"}
+    assert main(["report", str(tmp_path)]) == 0
+    section = (tmp_path / "README.md").read_text("utf-8").split("## In equal time")[1].split("## Each run")[0]
+    assert "| task | seconds | fast | slow | slowest |" in section
+    assert "| `Runner-v5` | 20 | 150 of 20 s | 0 of 60 s | none yet |" in section
+    assert "Old-v5" not in section and "learning_curves_time.png" in section
+
+
+def test_the_picture_over_time_has_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for run_id in (1, 2):
+        write_run(tmp_path, "fast", "Runner-v5", run_id, None, [100.0 * run_id] * 4, [8.0 * run_id, 30.0])
+    drawn = []
+    original = matplotlib.axes.Axes.plot
+    monkeypatch.setattr(
+        matplotlib.axes.Axes, "plot", lambda axes, *args, **kwargs: drawn.append(args) or original(axes, *args, **kwargs)
+    )
+    runs = read_runs(tmp_path)
+    plot_curves(runs, tmp_path / "steps.png")
+    plot_curves(runs, tmp_path / "seconds.png", over_time=True)
+    np.testing.assert_array_equal(drawn, [([500, 1000], [0, 150]), ([12, 30], [0, 150])])
 
 
 def test_runs_on_their_way_are_left_out(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
