@@ -37,11 +37,11 @@ ALGORITHMS: dict[str, tuple[type[OfflineToOnlineAlgorithm], dict[str, Any]]] = {
     "fpmd_m": (FPMD, {"flow": "mean"}),
     "fql": (FQL, {}),
     "gfp": (GFP, {}),
-    "swfp": (SWFP, {"bc_steps": 0, "critic_steps": 0, "absorb_interval": 0}),
-    "swfp_whole": (WholeFlow, {"bc_steps": 0, "critic_steps": 0, "absorb_interval": 0}),
     "qam": (QAM, {}),
     "qam_fql": (QAM, {"fql_alpha": 10.0}),
     "qam_edit": (QAM, {"edit_scale": 0.1}),
+    "swfp": (SWFP, {"bc_steps": 0, "critic_steps": 0, "absorb_interval": 0}),
+    "swfp_whole": (WholeFlow, {"bc_steps": 0, "critic_steps": 0, "absorb_interval": 0}),
 }
 OBSERVATION_DIM, ACTION_DIM, BATCH_SIZE = 28, 5, 256
 

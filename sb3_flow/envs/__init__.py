@@ -1,4 +1,4 @@
-"""Environments and wrappers of our own; environments by the ids that ``gymnasium.make`` takes once ``sb3_flow`` is imported."""
+"""Environments and wrappers of our own. Gymnasium knows the environments by their ids once ``sb3_flow`` is imported."""
 
 import gymnasium as gym
 
