@@ -69,7 +69,7 @@ class StreamingFlow(OfflineToOnlineAlgorithm):
         an environment.
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
     :param horizon_length: ``H``, number of actions that one unit of flow time stands for
-    :param n_action_steps: How many of them are executed before the next plan begins
+    :param n_action_steps: How many of them are executed before the next plan begins; None: half of them
     :param n_obs_steps: How many observations the history has
     :param stochastic: Whether a latent chooses between demonstrations
     :param k: How strongly the field pulls back to the demonstration, per unit of flow time; below ``horizon_length``, or a
@@ -96,7 +96,7 @@ class StreamingFlow(OfflineToOnlineAlgorithm):
         learning_rate: float | Schedule = 1e-4,
         *,
         horizon_length: int = 16,
-        n_action_steps: int = 8,
+        n_action_steps: int | None = None,
         n_obs_steps: int = 2,
         stochastic: bool = False,
         k: float = 2.5,
@@ -118,7 +118,7 @@ class StreamingFlow(OfflineToOnlineAlgorithm):
         if stochastic:
             latent_std(sigma_0, sigma_1, k)  # raises
         WarmUpCosine(float, warm_up)  # raises
-        self.n_action_steps = n_action_steps
+        self.n_action_steps = (horizon_length + 1) // 2 if n_action_steps is None else n_action_steps
         self.n_obs_steps = n_obs_steps
         self.stochastic = stochastic
         self.k = k
@@ -229,7 +229,7 @@ class StreamingFlow(OfflineToOnlineAlgorithm):
         a = xi + tube_std(t, self.sigma_0, self.k) * noise.eta
         v = policy.field(policy.flow, policy.context(policy.flow, batch.observations))(a, t)
         loss = F.mse_loss(v, velocity(a, xi, slope, self.k))
-        return loss, {"loss": loss, "velocity_rms": v.detach().square().mean().sqrt()}
+        return loss, {"tube_loss": loss, "velocity_rms": v.square().mean().sqrt()}
 
     def latent_tube_loss(self, batch: Batch, noise: StreamingFlowNoise) -> tuple[th.Tensor, Metrics]:
         """``L`` of the stochastic variant, in the space of actions and latents."""
@@ -241,9 +241,10 @@ class StreamingFlow(OfflineToOnlineAlgorithm):
         v = policy.field(policy.flow, policy.context(policy.flow, batch.observations))(th.cat([a, z], dim=1), t)
         va, vz = v.chunk(2, dim=1)
         target_a, target_z = latent_velocity(a, z, xi, slope, t, *sigmas)
-        loss_a, loss_z = F.mse_loss(va, target_a), F.mse_loss(vz, target_z)
-        loss = (loss_a + loss_z) / 2
-        return loss, {"loss": loss, "loss_a": loss_a, "loss_z": loss_z, "velocity_rms": va.detach().square().mean().sqrt()}
+        action_loss, latent_loss = F.mse_loss(va, target_a), F.mse_loss(vz, target_z)
+        loss = (action_loss + latent_loss) / 2
+        metrics = {"tube_loss": loss, "action_loss": action_loss, "latent_loss": latent_loss}
+        return loss, {**metrics, "velocity_rms": va.square().mean().sqrt()}
 
     def update_targets(self, *names: str) -> None:
         """Average the weights: ``average <- average + n^-0.75 (flow - average)`` at the ``n``-th update."""

@@ -5,7 +5,7 @@ from sb3_flow import FPMD, FQL, GFP, QAM, SWFP, StreamingFlow
 
 NO_FLOW_STEPS = ({"flow_steps": 0}, "`flow_steps` is 0")
 #: The learning rate stays as it is given, as that of the others does.
-SMALL_STREAMING = {"horizon_length": 4, "n_action_steps": 3, "cosine": False}
+SMALL_STREAMING = {"horizon_length": 4, "k": 0.5, "cosine": False}
 SMALL_FPMD = {"flow_steps": 3, "particles": 4, "learning_starts": 10}
 
 ALGORITHMS = [
