@@ -231,7 +231,7 @@ class StreamingFlowPolicy(FlowPolicy):
         stream = stream._replace(actions=actions, latents=latents, cursor=stream.cursor + 1)
         assert self.action_space.shape is not None
         unscaled = self.unscale_action(actions.reshape(n_envs, *self.action_space.shape))
-        return (unscaled if vectorized else unscaled[0]), stream
+        return (unscaled if vectorized else unscaled[0]), stream  # type: ignore[return-value]
 
     def _plan(self, stream: StreamState, rows: np.ndarray, deterministic: bool) -> StreamState:
         """Begin new plans where they are due: encode the history, draw the noise."""
@@ -256,7 +256,7 @@ class StreamingFlowPolicy(FlowPolicy):
 def _as_arrays(observations: PyTorchObs) -> Arrays:
     if isinstance(observations, dict):
         return {key: part.cpu().numpy() for key, part in observations.items()}
-    return observations.cpu().numpy()  # type: ignore[no-any-return]
+    return observations.cpu().numpy()
 
 
 def _rows(observations: PyTorchObs, rows: np.ndarray) -> Any:
