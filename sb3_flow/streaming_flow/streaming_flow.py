@@ -87,7 +87,6 @@ class StreamingFlow(OfflineToOnlineAlgorithm):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(StreamingFlowPolicy)
     policy: StreamingFlowPolicy
     needs_rewards: ClassVar[bool] = False
-    targets: ClassVar[dict[str, str]] = {"average": "flow"}
 
     def __init__(
         self,
