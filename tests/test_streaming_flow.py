@@ -31,6 +31,7 @@ from sb3_flow.common.schedules import WarmUpCosine
 from sb3_flow.common.types import Batch
 from sb3_flow.streaming_flow import tubes
 from sb3_flow.streaming_flow.streaming_flow import StreamingFlowNoise
+from sb3_flow.zoo.algorithms import acts_by_sampling
 
 F64 = th.float64
 
@@ -620,6 +621,11 @@ def test_what_deterministic_means() -> None:
             assert spread.actions.std(axis=0).max() < 0.1
         else:
             np.testing.assert_allclose(spread.actions.std(axis=0), 0.2, rtol=0.15)
+
+
+def test_the_zoo_evaluates_as_the_paper() -> None:
+    """From the exact start, and with random latents."""
+    assert not acts_by_sampling("streaming_flow") and acts_by_sampling("streaming_flow_stochastic")
 
 
 # Learning.
