@@ -30,6 +30,7 @@ from sb3_flow.common.no_environment import NoEnvironment
 from sb3_flow.common.schedules import WarmUpCosine
 from sb3_flow.common.types import Batch
 from sb3_flow.streaming_flow import tubes
+from sb3_flow.streaming_flow.networks import Block, ModulatedMLP, ResidualBlock
 from sb3_flow.streaming_flow.streaming_flow import StreamingFlowNoise
 from sb3_flow.zoo.algorithms import acts_by_sampling
 
@@ -347,6 +348,80 @@ def test_the_average_forgets_by_a_power(updates: int, decay: float) -> None:
             latest.fill_(0.0)
     model.update_targets()
     assert next(iter(policy.average.parameters())).mean().item() == pytest.approx(decay, abs=5e-5)
+
+
+# The published network.
+
+
+def test_the_published_network_has_its_size() -> None:
+    """Of Push-T with states: parameters that see data, and with those of the kernels beside their centres."""
+    net = ModulatedMLP(n_features=2 * 5, dim=2, widths=(256, 512, 1024), encode_time_dim=256)
+    live = sum(parameter.numel() for parameter in net.parameters())
+    kernels = sum(block.linear.weight.numel() for block in net.modules() if isinstance(block, Block))
+    assert (live, live + 4 * kernels) == (18_361_858, 63_714_818)
+
+
+def test_a_kernel_over_one_action_is_its_centre() -> None:
+    """A residual block with convolutions of length 5, as published, has the outputs of ours with their centres as weights."""
+    th.manual_seed(0)
+    ours, x, condition = ResidualBlock(16, 32, 7), th.randn(5, 16), th.randn(5, 7)
+    for parameter in ours.parameters():
+        th.nn.init.normal_(parameter)
+
+    def convolved(block: Block, inputs: th.Tensor) -> th.Tensor:
+        n_out, n_in = block.linear.weight.shape
+        kernel = th.nn.Conv1d(n_in, n_out, 5, padding=2)
+        with th.no_grad():
+            kernel.weight[:, :, 2], kernel.bias[:] = block.linear.weight, block.linear.bias
+        normed = th.nn.functional.group_norm(kernel(inputs), 8, block.norm.weight, block.norm.bias)
+        return normed * th.tanh(th.nn.functional.softplus(normed))
+
+    scale, shift = (condition @ ours.modulation.weight.T + ours.modulation.bias)[:, :, None].chunk(2, dim=1)
+    expected = convolved(ours.second, scale * convolved(ours.first, x[:, :, None]) + shift)[:, :, 0]
+    expected = expected + x @ ours.skip.weight.T + ours.skip.bias
+    th.testing.assert_close(ours(x, condition), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_published_network_starts_as_convolutions_do() -> None:
+    bound = 1 / math.sqrt(5 * 64)
+    block = Block(64, 512)
+    for parameter in (block.linear.weight, block.linear.bias):
+        assert bound * 0.98 < parameter.abs().max() <= bound
+        assert parameter.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_the_published_network_streams(stochastic: bool, tmp_path: Path) -> None:
+    """It depends on history, action, latent and time, learns, and is saved."""
+    kwargs = {"net_arch": [8, 16, 24], "encode_time_dim": 8, "modulated": True}
+    data = collect(pendulum)
+    model = StreamingFlow(
+        "FlowPolicy", pendulum(), 1e-3, dataset=data, stochastic=stochastic, cosine=False, policy_kwargs=kwargs, seed=0
+    )
+    net = model.policy.flow.net
+    inputs = [th.randn(1, n) for n in (6, 2 if stochastic else 1, 1)]
+    before = net(*inputs)
+    for i, part in enumerate(inputs):
+        for j in range(part.shape[1]):
+            moved = [other.clone() for other in inputs]
+            moved[i][0, j] += 0.5
+            assert not th.allclose(net(*moved), before), (i, j)
+    batch, noise = model.sample_batch(16), model.draw_noise(16)
+    losses = [model.update(batch, noise)["tube_loss"].item() for _ in range(100)]
+    assert losses[-1] < 0.9 * losses[0]
+    assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in net.parameters())
+    model.save(tmp_path / "model")
+    loaded, states = StreamingFlow.load(tmp_path / "model"), [None, None]
+    for observation in data["observations"][:12]:
+        one, states[0] = model.predict(observation, states[0], deterministic=True)
+        two, states[1] = loaded.predict(observation, states[1], deterministic=True)
+        np.testing.assert_array_equal(one, two)
+
+
+def test_widths_that_make_no_sense() -> None:
+    for kwargs, message in (({"net_arch": []}, "`net_arch` is empty"), ({"encode_time_dim": 0}, "`encode_time_dim` is 0")):
+        with pytest.raises(ValueError, match=message):
+            StreamingFlow("FlowPolicy", pendulum(), policy_kwargs={"modulated": True, **kwargs})
 
 
 # What is drawn from the data.

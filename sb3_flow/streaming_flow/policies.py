@@ -8,11 +8,13 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_action_dim, is_image_space
 from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
 
 from sb3_flow.common.encoders import subspaces
 from sb3_flow.common.networks import VelocityMLP
 from sb3_flow.common.policies import FlowPolicy, Network
 from sb3_flow.common.types import TensorObs, Velocity
+from sb3_flow.streaming_flow.networks import ModulatedMLP
 from sb3_flow.streaming_flow.stream import Arrays, StreamState, remember
 
 #: What flow time is multiplied by before it is embedded, so that the sines and cosines of times in [0, 1] differ.
@@ -36,6 +38,8 @@ class StreamingFlowPolicy(FlowPolicy):
         units of actions, one for each action coordinate: ``[0, 1]``, of a dictionary ``{"agent_pos": [0, 1]}``. None: an
         episode starts from the mean of the first actions in the data.
     :param encode_time_dim: Size of the embedding of the flow time; 0: the time itself (times 100)
+    :param modulated: Whether the network is the published one, see ``networks``; ``net_arch`` are its widths on the way down,
+        and ``activation`` is not used. If not, it is a plain perceptron.
     """
 
     #: The mean of the first actions in the data, in [-1, 1], ``(action_dim,)``
@@ -52,6 +56,7 @@ class StreamingFlowPolicy(FlowPolicy):
         sigma_0: float = 0.2,
         start_from: StartFrom | None = None,
         encode_time_dim: int = 64,
+        modulated: bool = False,
     ) -> None:
         for name, value in (("horizon_length", prediction_horizon), ("n_obs_steps", n_obs_steps)):
             if value < 1:
@@ -71,9 +76,16 @@ class StreamingFlowPolicy(FlowPolicy):
         self.start_key, self.start_indices = self._check_start(start_from)
         self.heads = {"average": "average", "latest": "flow"}
         point_dim = self.action_dim + self.latent_dim
-        self.flow = self.make_network(
-            lambda n: VelocityMLP(n * n_obs_steps, point_dim, self.net_arch, self.activation, encode_time_dim)
-        )
+
+        def make_net(n_features: int) -> nn.Module:
+            n_features *= n_obs_steps
+            if modulated:
+                return ModulatedMLP(n_features, point_dim, self.net_arch, encode_time_dim)
+            return VelocityMLP(n_features, point_dim, self.net_arch, self.activation, encode_time_dim)
+
+        self.flow = self.make_network(make_net)
+        #: Size of what the network makes of a history.
+        self.context_dim = n_obs_steps * self.flow.features_extractor.features_dim if modulated else self.net_arch[0]
         self.average = self.make_target(self.flow)
         self.register_buffer("start_action", th.zeros(self.action_dim))
         self.register_buffer("n_averaged", th.zeros(()))
@@ -216,7 +228,7 @@ class StreamingFlowPolicy(FlowPolicy):
             if state is None:
                 new[:] = True
                 frames = remember(None, arrays, new, self.n_obs_steps)
-                stream = StreamState.blank(n_envs, self.action_dim, self.latent_dim, self.net_arch[0], frames)
+                stream = StreamState.blank(n_envs, self.action_dim, self.latent_dim, self.context_dim, frames)
             else:
                 stream = StreamState(*state)
                 stream = stream._replace(frames=remember(stream.frames, arrays, new, self.n_obs_steps))
