@@ -7,7 +7,8 @@ from sb3_flow.fpmd import FPMD
 from sb3_flow.fql import FQL
 from sb3_flow.gfp import GFP
 from sb3_flow.qam import QAM
+from sb3_flow.streaming_flow import StreamingFlow
 from sb3_flow.swfp import SWFP
 
 __version__ = "0.1.0"
-__all__ = ["FPMD", "FQL", "GFP", "QAM", "SWFP", "DecisionFlow"]
+__all__ = ["FPMD", "FQL", "GFP", "QAM", "SWFP", "DecisionFlow", "StreamingFlow"]

@@ -303,7 +303,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, Saving):
         for buffer, n in ((self.offline_buffer, count), (self.replay_buffer, batch_size - count)):
             if buffer is not None and n > 0:
                 indices = th.randint(len(buffer), (n,), generator=self.host_generator)
-                parts.append(buffer.draw(indices, self.n_steps, self.gamma, self.horizon_length))
+                parts.append(self.draw_from(buffer, indices))
         if not parts:
             raise ValueError("There is nothing to train on: no data set, and no transition collected yet.")
         batch = parts[0] if len(parts) == 1 else concatenate(*parts)

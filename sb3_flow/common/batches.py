@@ -1,6 +1,6 @@
 """Batches on their way from a buffer to an update: moved, joined, normalised, augmented."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch as th
 from gymnasium import spaces
@@ -12,6 +12,8 @@ from sb3_flow.common.types import Batch, TensorObs
 
 #: How far random crops shift an image, in pixels.
 CROP_PAD = 3
+
+Parts = TypeVar("Parts", bound=tuple[Any, ...])
 
 
 def offline_count(batch_size: int, n_offline: int, n_online: int, balanced: bool, generator: th.Generator) -> int:
@@ -67,14 +69,14 @@ def concatenate(first: Batch, second: Batch) -> Batch:
     return Batch(*(join(a, b) for a, b in zip(first, second, strict=True)))
 
 
-def to_device(batch: Batch, device: th.device) -> Batch:
-    """The batch on a device."""
+def to_device(batch: Parts, device: th.device) -> Parts:
+    """A batch, or another named tuple of tensors and dictionaries of these, on a device."""
 
     def move(part: Any) -> Any:
         # Without waiting for the device: CUDA has read ordinary memory before the call returns.
         return {key: move(v) for key, v in part.items()} if isinstance(part, dict) else part.to(device, non_blocking=True)
 
-    return Batch(*map(move, batch))
+    return type(batch)(*map(move, batch))
 
 
 def augment(
@@ -111,12 +113,14 @@ def random_crop(images: th.Tensor, offsets: th.Tensor, pad: int = CROP_PAD) -> t
     """
     Shift images by cropping them out of a copy whose edge is repeated (random-crop augmentation).
 
-    :param images: ``(B, channels, height, width)``
-    :param offsets: Top left corner of each crop, ``(B, 2)`` of int64 in [0, 2 pad]; ``pad`` leaves an image unmoved
+    :param images: ``(B, channels, height, width)``; with histories of ``h`` observations, ``(B * h, ...)``
+    :param offsets: Top left corner of each crop, ``(B, 2)`` of int64 in [0, 2 pad]; ``pad`` leaves an image unmoved. All
+        images of a history are shifted alike.
     :param pad: How far the edge is repeated
     :return: As ``images``
     """
     height, width = images.shape[-2:]
+    offsets = offsets.repeat_interleave(len(images) // len(offsets), dim=0)
     # The source row of each output row; clamping to the image is the same as repeating its edge.
     rows = (offsets[:, :1] - pad + th.arange(height, device=images.device)).clamp(0, height - 1)
     columns = (offsets[:, 1:] - pad + th.arange(width, device=images.device)).clamp(0, width - 1)

@@ -13,8 +13,8 @@ from gymnasium import spaces
 
 from sb3_flow.common.batches import to_device
 from sb3_flow.common.dataset import DatasetError, OfflineDataset
-from sb3_flow.common.frames import Frames, as_tensor, readable, storable
-from sb3_flow.common.types import Batch
+from sb3_flow.common.frames import Frames, as_tensor, readable, storable, trajectory_starts
+from sb3_flow.common.types import Batch, TensorObs
 
 
 class Steps(NamedTuple):
@@ -33,6 +33,24 @@ class Steps(NamedTuple):
     masks: th.Tensor
     discounts: th.Tensor
     valids: th.Tensor
+
+
+class Window(NamedTuple):
+    """
+    What lies around ``B`` moments of a data set, without crossing the ends of their trajectories.
+
+    :param observations: The newest ``h`` observations of each moment, the oldest first, ``(B * h, *shape)`` or a dictionary of
+        these; before the start of a trajectory its first one is repeated.
+    :param actions: Those that follow, ``(B, n, action_dim)`` in [-1, 1]; past the end of a trajectory its last one is
+        repeated.
+    :param previous_actions: The one before, ``(B, action_dim)`` in [-1, 1]; of no meaning where there is none
+    :param has_previous: Whether there is one, ``(B, 1)`` of bool
+    """
+
+    observations: TensorObs
+    actions: th.Tensor
+    previous_actions: th.Tensor
+    has_previous: th.Tensor
 
 
 class Transitions:
@@ -131,6 +149,9 @@ class OfflineBuffer:
         )
         self.actions = as_tensor(readable(dataset.actions.reshape(len(dataset.actions), -1)))
         ends = dataset.ends | ~dataset.valids
+        #: The first row of each trajectory, in order; a row that is no transition is one of its own.
+        self.starts = trajectory_starts(ends)
+        self._first_rows = self.starts[as_tensor(dataset.valids)[self.starts]]
         self.has_rewards = dataset.rewards is not None
         rewards = th.zeros(1).expand(len(ends)) if dataset.rewards is None else as_tensor(storable(dataset.rewards))
         self.transitions = Transitions(
@@ -160,6 +181,37 @@ class OfflineBuffer:
         """Actions in [-1, 1]; in double precision, which can tell the bounds of the narrowest space apart."""
         return (2.0 * (actions.double() - self.low) / (self.high - self.low) - 1.0).clamp(-1.0, 1.0).float()
 
+    def _rows(self, indices: th.Tensor) -> th.Tensor:
+        """The rows of transitions that are counted without the rows that are none."""
+        return indices + th.searchsorted(self.gaps, indices, right=True)
+
+    def first_actions(self) -> th.Tensor:
+        """The first action of each trajectory, ``(n_trajectories, action_dim)`` in [-1, 1]."""
+        return self._scaled(self.actions[self._first_rows])
+
+    def window(self, indices: th.Tensor, n_observations: int, n_actions: int) -> Window:
+        """
+        What lies around given transitions.
+
+        :param indices: Which transitions, ``(B,)`` in [0, len(self))
+        :param n_observations: How many observations, the newest that of the transition
+        :param n_actions: How many actions, the first that of the transition
+        :return: The window, on ``device``
+        """
+        rows = self._rows(indices)[:, None]
+        trajectory = th.searchsorted(self.starts, rows, right=True)
+        start = self.starts[trajectory - 1]
+        last = th.cat([self.starts, th.tensor([len(self.actions)])])[trajectory] - 1
+        past = th.maximum(rows - th.arange(n_observations - 1, -1, -1), start)
+        coming = th.minimum(rows + th.arange(n_actions), last)
+        window = Window(
+            self.observations.at(past.flatten()),
+            self._scaled(self.actions[coming]),
+            self._scaled(self.actions[th.maximum(rows - 1, start)[:, 0]]),
+            rows > start,
+        )
+        return to_device(window, self.device)
+
     def draw(self, indices: th.Tensor, n_steps: int = 1, gamma: float = 0.99, chunk_length: int = 1) -> Batch:
         """
         The batch that starts at given transitions.
@@ -170,7 +222,7 @@ class OfflineBuffer:
         :param chunk_length: Number of actions in a chunk; above 1 it is also the number of steps of the return.
         :return: The batch, on ``device``
         """
-        rows = indices + th.searchsorted(self.gaps, indices, right=True)
+        rows = self._rows(indices)
         steps = self.transitions.draw(rows, n_steps, gamma, chunk_length)
         last = steps.rows[-1]
         batch = Batch(

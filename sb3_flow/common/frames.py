@@ -65,8 +65,7 @@ class Frames:
                     f"but the observation space has {target}."
                 )
         if self.stacks:
-            #: Where trajectories start, in order.
-            self.starts = as_tensor(np.concatenate([[0], np.flatnonzero(ends[:-1]) + 1]))
+            self.starts = trajectory_starts(ends)
 
     def _frame(self, key: str, rows: th.Tensor) -> th.Tensor:
         frames = self.columns[key].index_select(0, rows)
@@ -94,6 +93,11 @@ class Frames:
                 frames = [self._frame(key, th.maximum(newest - age, start)) for age in reversed(range(n_frames))]
                 parts[key] = th.cat(frames, dim=1)
         return join(parts)
+
+
+def trajectory_starts(ends: np.ndarray) -> th.Tensor:
+    """The first row of each trajectory, in order, given which rows are the last ones, ``(N,)``."""
+    return as_tensor(np.concatenate([[0], np.flatnonzero(ends[:-1]) + 1]))
 
 
 def join(parts: dict[str, th.Tensor]) -> TensorObs:

@@ -400,7 +400,7 @@ class FlowPolicy(BasePolicy):
     def set_training_mode(self, mode: bool) -> None:
         # Walking through all modules takes longer than acting does. Policies with other heads share the networks, so that
         # the flag of a network counts, not the policy's own.
-        if self.critic.training != mode or self.training != mode:
+        if self.normalizer.training != mode or self.training != mode:
             super().set_training_mode(mode)
 
     # Saving.

@@ -24,6 +24,8 @@ class FlowAlgorithm(OffPolicyAlgorithm):
     #: How updates are executed: False (eagerly), True (compiled) or ``"cudagraph"``; see ``execution``.
     compile: bool | str = False
 
+    #: Number of actions in a chunk
+    horizon_length: int
     #: The norm that the gradients of all parameters together are clipped to; None: they are not.
     max_grad_norm: float | None = None
 
@@ -136,6 +138,16 @@ class FlowAlgorithm(OffPolicyAlgorithm):
         :return: The batch
         """
         raise NotImplementedError
+
+    def draw_from(self, buffer: Any, indices: th.Tensor) -> Batch:
+        """
+        What updates are made of, for transitions that were drawn; neither normalised nor augmented yet.
+
+        :param buffer: The offline or the online buffer
+        :param indices: Which of its transitions, ``(B,)``
+        :return: The batch
+        """
+        return buffer.draw(indices, self.n_steps, self.gamma, self.horizon_length)  # type: ignore[no-any-return]
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
         """

@@ -2,7 +2,7 @@
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_flow import FPMD, FQL, GFP, QAM, SWFP, DecisionFlow
+from sb3_flow import FPMD, FQL, GFP, QAM, SWFP, DecisionFlow, StreamingFlow
 from sb3_flow.baselines import OfflineSAC, OfflineTD3
 from sb3_flow.common.updates import FlowAlgorithm
 from sb3_flow.swfp import WholeFlow
@@ -15,6 +15,8 @@ from sb3_flow.zoo.search import (
     QAM_EDIT_SPACE,
     QAM_FQL_SPACE,
     QAM_SPACE,
+    STREAMING_FLOW_SPACE,
+    STREAMING_FLOW_STOCHASTIC_SPACE,
     SWFP_SPACE,
     SearchSpace,
 )
@@ -31,6 +33,8 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "qam_edit": QAM,
     "qam_fql": QAM,
     "sac_offline": OfflineSAC,
+    "streaming_flow": StreamingFlow,
+    "streaming_flow_stochastic": StreamingFlow,
     "swfp": SWFP,
     "swfp_whole": WholeFlow,
     "td3_offline": OfflineTD3,
@@ -46,8 +50,12 @@ SEARCH_SPACES: dict[str, SearchSpace] = {
     "qam": QAM_SPACE,
     "qam_edit": QAM_EDIT_SPACE,
     "qam_fql": QAM_FQL_SPACE,
+    "streaming_flow": STREAMING_FLOW_SPACE,
+    "streaming_flow_stochastic": STREAMING_FLOW_STOCHASTIC_SPACE,
     "swfp": SWFP_SPACE,
 }
+#: Those with a flow policy whose paper acts without noise all the same.
+NOISELESS = {"streaming_flow"}
 
 
 def acts_by_sampling(algorithm: str) -> bool:
@@ -55,6 +63,6 @@ def acts_by_sampling(algorithm: str) -> bool:
     Whether an algorithm is evaluated by sampled actions, as papers about flow policies do it.
 
     :param algorithm: Its name
-    :return: True for those with a flow policy
+    :return: True for those with a flow policy, but for ``NOISELESS``
     """
-    return issubclass(ALGORITHMS.get(algorithm, object), FlowAlgorithm)
+    return algorithm not in NOISELESS and issubclass(ALGORITHMS.get(algorithm, object), FlowAlgorithm)

@@ -1,9 +1,11 @@
 """The algorithms that the conformance tests run over. A new one joins by one record."""
 
 from conformance.case import AlgorithmCase
-from sb3_flow import FPMD, FQL, GFP, QAM, SWFP, DecisionFlow
+from sb3_flow import FPMD, FQL, GFP, QAM, SWFP, DecisionFlow, StreamingFlow
 
 NO_FLOW_STEPS = ({"flow_steps": 0}, "`flow_steps` is 0")
+#: The learning rate stays as it is given, as that of the others does.
+SMALL_STREAMING = {"horizon_length": 4, "k": 0.5, "cosine": False}
 SMALL_FPMD = {"flow_steps": 3, "particles": 4, "learning_starts": 10}
 
 ALGORITHMS = [
@@ -71,6 +73,25 @@ ALGORITHMS = [
             NO_FLOW_STEPS,
         ),
     ),
+    AlgorithmCase(
+        StreamingFlow,
+        small=SMALL_STREAMING,
+        bad_arguments=(
+            ({"k": -1.0}, "`k` is -1.0"),
+            ({"k": 4.0}, "`k` is 4.0.*`horizon_length`, 4"),
+            ({"sigma_0": 0.0}, "`sigma_0` is 0.0"),
+            ({"stochastic": True, "sigma_0": 0.5, "sigma_1": 0.1, "k": 0.0}, "`sigma_1` is 0.1.*0.5"),
+            ({"warm_up": 1.0}, "`warm_up` is 1.0"),
+            ({"n_obs_steps": 0}, "`n_obs_steps` is 0"),
+            ({"n_action_steps": 0}, "`n_action_steps` is 0"),
+            ({"n_action_steps": 5}, "`n_action_steps` is 5.*`horizon_length`, 4"),
+            ({"start_from": [0, 1]}, r"`start_from` is \[0, 1\].*1 number"),
+            ({"start_from": {"arm": [0]}}, "`start_from` is {'arm': .*no vector"),
+            ({"policy_kwargs": {"horizon_length": 2}}, "`horizon_length` among `policy_kwargs` is 2"),
+            ({"policy_kwargs": {"best_of_n": 2}}, "`best_of_n` among `policy_kwargs` is 2"),
+        ),
+        online=False,
+    ),
     AlgorithmCase(FPMD, variant="M", small={**SMALL_FPMD, "flow": "mean", "equal_time_probability": 0.25}),
     AlgorithmCase(
         DecisionFlow,
@@ -88,5 +109,6 @@ ALGORITHMS = [
         ),
     ),
     AlgorithmCase(DecisionFlow, variant="DIV", small={"flow_steps": 3, "variant": "div", "flow_target": "td"}),
+    AlgorithmCase(StreamingFlow, variant="STOCHASTIC", small={**SMALL_STREAMING, "stochastic": True}, online=False),
     AlgorithmCase(QAM, variant="EDIT", small={"flow_steps": 3, "edit_scale": 0.3}),
 ]

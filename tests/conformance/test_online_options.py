@@ -99,6 +99,8 @@ def test_truncation_is_no_termination(online_algorithm: AlgorithmCase) -> None:
 
 def test_n_steps_offline(offline_algorithm: AlgorithmCase) -> None:
     """Batches carry n-step returns: three rewards of one and their discount."""
+    if not offline_algorithm.cls.needs_rewards:
+        pytest.skip("rewards are not used")
     data = collect(lambda: pendulum(episode_length=1_000), rows=200)
     data["rewards"] = np.ones(200)
     model = offline_algorithm.make(pendulum(), dataset=data, n_steps=3, gamma=0.5).learn(5)

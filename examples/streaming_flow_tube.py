@@ -1,0 +1,120 @@
+"""
+Tubes and fields of a streaming flow policy: two ways round an obstacle, of which data knows both.
+
+Trains both variants by hand, on nothing but the knots of two demonstrations, and draws the tubes with the exact field, the
+learned field with what `predict` streams, and what it streams with latents from one and the same start.
+
+    python examples/streaming_flow_tube.py [--updates 4000] [--file tube.png]
+"""
+
+import argparse
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch as th
+from gymnasium import spaces
+
+from sb3_flow import StreamingFlow
+from sb3_flow.common.no_environment import NoEnvironment
+from sb3_flow.common.types import Batch
+from sb3_flow.streaming_flow.tubes import latent_covariance, mixture_velocity, segment, tube_std
+
+HORIZON = 16
+#: The tube of either variant. From one start, latents are heard the better the wider the tube is there.
+TUBE = {"k": 2.5, "sigma_0": 0.1}
+LATENT_TUBE = {"k": 5.0, "sigma_0": 0.3, "sigma_1": 0.4}
+TIMES = np.arange(HORIZON + 1) / HORIZON
+#: The two ways round: from zero, and back to zero.
+WAYS = np.stack([0.7 * np.sin(np.pi * TIMES), -0.7 * np.sin(np.pi * TIMES)])
+
+
+def train(updates: int, stochastic: bool) -> StreamingFlow:
+    """A small network, one update after the other, by hand: half of each batch goes one way, half the other."""
+    model = StreamingFlow(
+        "FlowPolicy",
+        NoEnvironment(spaces.Box(0, 1, (1,)), spaces.Box(-1, 1, (1,))),
+        learning_rate=5e-3,
+        horizon_length=HORIZON,
+        n_action_steps=HORIZON,  # a whole episode is one plan
+        n_obs_steps=1,
+        stochastic=stochastic,
+        **(LATENT_TUBE if stochastic else TUBE),
+        policy_kwargs={"net_arch": [64, 64], "encode_time_dim": 8},
+        seed=0,
+        device="cpu",
+    )
+    knots = th.as_tensor(WAYS, dtype=th.float32).repeat(128, 1)
+    unused, observations = th.ones(256), th.zeros(256, 1)  # the same history, whichever way
+    batch = Batch(observations, knots, unused, unused, unused, observations, unused)
+    for _ in range(updates):
+        model.update(batch, model.draw_noise(256))
+    return model
+
+
+def stream(model: StreamingFlow, n: int) -> np.ndarray:
+    """What ``n`` environments are sent, action by action, ``(n, HORIZON + 1)``; the first column is where they start."""
+    th.manual_seed(0)
+    state, sent = None, []
+    for j in range(HORIZON):
+        actions, state = model.predict(np.zeros((n, 1), np.float32), state, np.full(n, j == 0))
+        sent.append(actions[:, 0])
+    return np.stack([np.zeros(n), *sent], axis=1)
+
+
+def draw_field(axes: Any, field: Any) -> None:
+    """Arrows along the slopes of a field ``(a, t) -> v``."""
+    t, a = np.meshgrid(np.linspace(0, 0.97, 22), np.linspace(-0.95, 0.95, 21))
+    points, times = (th.as_tensor(part.reshape(-1, 1), dtype=th.float32) for part in (a, t))
+    with th.no_grad():
+        v = field(points, times).numpy().reshape(a.shape)
+    length = np.hypot(1, v)
+    axes.quiver(t, a, 1 / length, v / length, v, cmap="coolwarm", clim=(-3, 3), angles="xy", scale=32, width=0.0035)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--updates", type=int, default=4_000)
+    parser.add_argument("--file", default="tube.png")
+    arguments = parser.parse_args()
+
+    figure, (tubes, learned, latent) = plt.subplots(1, 3, figsize=(12, 4), layout="constrained", sharey=True)
+    knots = th.as_tensor(WAYS[:, :, None], dtype=th.float32)
+
+    t = th.linspace(0, 1, 200).unsqueeze(1)
+    stds = tube_std(t, **TUBE), latent_covariance(t, **LATENT_TUBE)[0].sqrt()
+    for axes, std in ((tubes, stds[0]), (latent, stds[1])):
+        for way in knots:
+            xi = segment(way.expand(len(t), -1, -1), t)[0]
+            low, high = (part[:, 0].numpy() for part in (xi - 2 * std, xi + 2 * std))
+            axes.fill_between(t[:, 0].numpy(), low, high, color="0.8", alpha=0.6, zorder=0)
+    draw_field(tubes, lambda a, t: mixture_velocity(a, t, knots, (0.5, 0.5), **TUBE))
+    tubes.set_title("two demonstrations, their tubes (95%),\nand the exact field of both")
+
+    model = train(arguments.updates, stochastic=False)
+    context = model.policy.context(model.policy.average, th.zeros(1, 1))
+    draw_field(learned, lambda a, t: model.policy.field(model.policy.average, context.expand(len(a), -1))(a, t))
+    for axes, variant, title in (
+        (learned, model, "the learned field, and 40 streams\nthat start beside the last action"),
+        (latent, train(arguments.updates, stochastic=True), "40 streams from one start,\neach with a latent of its own"),
+    ):
+        paths = stream(variant, 1000)
+        starts = 1 if variant is model else 0
+        axes.plot(TIMES[starts:], paths[:40, starts:].T, color="tab:green", linewidth=0.7, alpha=0.8)
+        up = paths[:, HORIZON // 2] > 0
+        distance = np.abs(np.abs(paths[:, HORIZON // 2]) - 0.7).mean()
+        axes.set_title(title)
+        print(f"{title!r}: {up.mean():.1%} of 1000 go up; half-way they are {distance:.3f} from the demonstration")
+    for axes in (tubes, learned, latent):
+        axes.plot(TIMES, WAYS.T, "k--", linewidth=0.8)
+        axes.set(xlabel="flow time, which is time", xlim=(-0.02, 1.02), ylim=(-1, 1))
+    tubes.set_ylabel("action")
+    figure.savefig(arguments.file, dpi=110)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""The network of a streaming flow policy, and how it streams."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import get_action_dim, is_image_space
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
+
+from sb3_flow.common.encoders import subspaces
+from sb3_flow.common.networks import VelocityMLP
+from sb3_flow.common.policies import FlowPolicy, Network
+from sb3_flow.common.types import TensorObs, Velocity
+from sb3_flow.streaming_flow.networks import ModulatedMLP
+from sb3_flow.streaming_flow.stream import Arrays, StreamState, remember
+
+#: What flow time is multiplied by before it is embedded, so that the sines and cosines of times in [0, 1] differ.
+TIME_SCALE = 100.0
+#: Where a plan starts from in an observation: numbers of its coordinates, under the key of a dictionary's part.
+StartFrom = list[int] | dict[str, list[int]]
+
+
+class StreamingFlowPolicy(FlowPolicy):
+    """
+    One velocity field in the space of actions, whose integral is the sequence of actions.
+
+    Heads: ``"average"`` (the moving average of the field's weights: what acts) and ``"latest"`` (the weights themselves).
+
+    :param prediction_horizon: ``H``, number of actions that one unit of flow time stands for
+    :param n_action_steps: How many of them are executed before the next plan, at most ``prediction_horizon``
+    :param n_obs_steps: How many observations the history has
+    :param stochastic: Whether a latent chooses between demonstrations
+    :param sigma_0: Standard deviation of the noise that a sampled plan of the deterministic variant starts with
+    :param start_from: Coordinates of the observation that hold the position which the first action moves away from, in the
+        units of actions, one for each action coordinate: ``[0, 1]``, of a dictionary ``{"agent_pos": [0, 1]}``. None: an
+        episode starts from the mean of the first actions in the data.
+    :param encode_time_dim: Size of the embedding of the flow time; 0: the time itself (times 100)
+    :param modulated: Whether the network is the published one, see ``networks``; ``net_arch`` are its widths on the way down,
+        and ``activation`` is not used. If not, it is a plain perceptron.
+    """
+
+    #: The mean of the first actions in the data, in [-1, 1], ``(action_dim,)``
+    start_action: th.Tensor
+    #: Over how many updates the weights are averaged so far, without axes
+    n_averaged: th.Tensor
+
+    def build(
+        self,
+        prediction_horizon: int = 16,
+        n_action_steps: int = 8,
+        n_obs_steps: int = 2,
+        stochastic: bool = False,
+        sigma_0: float = 0.2,
+        start_from: StartFrom | None = None,
+        encode_time_dim: int = 64,
+        modulated: bool = False,
+    ) -> None:
+        for name, value in (("horizon_length", prediction_horizon), ("n_obs_steps", n_obs_steps)):
+            if value < 1:
+                raise ValueError(f"`{name}` is {value}; it must be at least 1.")
+        if not 1 <= n_action_steps <= prediction_horizon:
+            raise ValueError(
+                f"`n_action_steps` is {n_action_steps}; it must be from 1 to `horizon_length`, {prediction_horizon}: no more "
+                "actions can be executed than are predicted."
+            )
+        for name, value in (("horizon_length", self.horizon_length), ("best_of_n", self.best_of_n)):
+            if value != 1:
+                raise ValueError(f"`{name}` among `policy_kwargs` is {value}; a policy that streams single actions has none.")
+        self.prediction_horizon, self.n_action_steps, self.n_obs_steps = prediction_horizon, n_action_steps, n_obs_steps
+        self.sigma_0 = sigma_0
+        #: Size of the latent; 0 in the deterministic variant.
+        self.latent_dim = self.action_dim if stochastic else 0
+        self.start_key, self.start_indices = self._check_start(start_from)
+        self.heads = {"average": "average", "latest": "flow"}
+        point_dim = self.action_dim + self.latent_dim
+
+        def make_net(n_features: int) -> nn.Module:
+            n_features *= n_obs_steps
+            if modulated:
+                return ModulatedMLP(n_features, point_dim, self.net_arch, encode_time_dim)
+            return VelocityMLP(n_features, point_dim, self.net_arch, self.activation, encode_time_dim)
+
+        self.flow = self.make_network(make_net)
+        #: Size of what the network makes of a history.
+        self.context_dim = n_obs_steps * self.flow.features_extractor.features_dim if modulated else self.net_arch[0]
+        self.average = self.make_target(self.flow)
+        self.register_buffer("start_action", th.zeros(self.action_dim))
+        self.register_buffer("n_averaged", th.zeros(()))
+
+    def _check_start(self, start_from: StartFrom | None) -> tuple[str, list[int] | None]:
+        """The key of the part of an observation, which is empty where there are no parts, and the coordinates."""
+        if start_from is None:
+            return "", None
+        key, indices = next(iter(start_from.items())) if isinstance(start_from, dict) else ("", start_from)
+        part = subspaces(self.observation_space).get(key)
+        if not isinstance(part, spaces.Box) or is_image_space(part):
+            raise ValueError(
+                f"`start_from` is {start_from}, which names no vector of the observations {self.observation_space}. Give the "
+                "numbers of its coordinates, in a dictionary under the key of the part."
+            )
+        size = int(np.prod(part.shape))
+        if len(indices) != get_action_dim(self.action_space) or not all(0 <= i < size for i in indices):
+            raise ValueError(
+                f"`start_from` is {start_from}; expected {get_action_dim(self.action_space)} numbers from 0 to {size - 1}, "
+                "one for each coordinate of an action."
+            )
+        return key, list(indices)
+
+    # The field.
+
+    @property
+    def acting(self) -> Network:
+        """The network of the current head."""
+        return getattr(self, self.heads[self.head])  # type: ignore[no-any-return]
+
+    def context(self, network: Network, frames: TensorObs) -> th.Tensor:
+        """
+        What a network makes of histories: all that it has to know of them, for as many steps as there are.
+
+        :param network: ``flow`` or ``average``
+        :param frames: Observations, ``(B * n_obs_steps, *shape)``, each history in one piece, the oldest first
+        :return: ``(B, width)``
+        """
+        features = self.features(network, frames)
+        return network.net.context(features.reshape(len(features) // self.n_obs_steps, -1))  # type: ignore[operator,no-any-return]
+
+    def field(self, network: Network, context: th.Tensor) -> Velocity:
+        """
+        The velocity field given histories.
+
+        :param network: ``flow`` or ``average``
+        :param context: As made by ``context``
+        :return: ``(points, t) -> velocities``, of shapes ``(B, D), (B, 1) -> (B, D)``; a point is an action, with a latent
+            behind it in the stochastic variant.
+        """
+        return lambda points, t: network.net(context, points, TIME_SCALE * t)
+
+    def start(self, observations: TensorObs) -> th.Tensor:
+        """
+        Where an episode starts from: what counts as the action before the first one.
+
+        :param observations: Its first observations, a raw batch
+        :return: In [-1, 1], ``(B, action_dim)``
+        """
+        if self.start_indices is None:
+            n = len(next(iter(observations.values())) if isinstance(observations, dict) else observations)
+            return self.start_action.expand(n, -1)
+        part = observations[self.start_key] if isinstance(observations, dict) else observations
+        values = part.flatten(start_dim=1)[:, self.start_indices].double()
+        low, high = (
+            th.as_tensor(bound.astype(np.float64).reshape(-1), device=values.device)
+            for bound in (self.action_space.low, self.action_space.high)
+        )
+        return (2.0 * (values - low) / (high - low) - 1.0).clamp(-1.0, 1.0).to(self.start_action.dtype)
+
+    # Streaming.
+
+    def begin(self, starts: th.Tensor, noise: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """
+        Where plans begin: exactly at the last action with the noise as latent, or, without latents, beside it.
+
+        :param starts: The last actions, ``(B, action_dim)``
+        :param noise: Standard normal, or zero, ``(B, action_dim)``
+        :return: Actions and latents
+        """
+        if self.latent_dim:
+            return starts, noise
+        return starts + self.sigma_0 * noise, noise[:, :0]
+
+    def step(self, context: th.Tensor, points: th.Tensor, cursor: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """
+        The next actions, by one step of Euler's method, which is one evaluation of the network.
+
+        :param context: As made by ``context``
+        :param points: Last actions, with latents behind them, ``(B, D)``
+        :param cursor: How many actions of its plan each has executed, ``(B, 1)``
+        :return: Actions, clipped to [-1, 1], and latents
+        """
+        t = cursor.to(points.dtype) / self.prediction_horizon
+        points = points + self.field(self.acting, context)(points, t) / self.prediction_horizon
+        return points[:, : self.action_dim].clamp(-1.0, 1.0), points[:, self.action_dim :]
+
+    def act(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
+        """
+        The first action of an episode.
+
+        :param observations: A raw batch
+        :param noise: Of the start or the latent, ``(B, action_dim)``
+        :return: Actions in [-1, 1], ``(B, action_dim)``
+        """
+        repeat = partial(th.repeat_interleave, repeats=self.n_obs_steps, dim=0)
+        frames: TensorObs
+        if isinstance(observations, dict):
+            frames = {key: repeat(part) for key, part in observations.items()}
+        else:
+            frames = repeat(observations)
+        points = th.cat(self.begin(self.start(observations), noise), dim=1)
+        return self.step(self.context(self.acting, frames), points, th.zeros_like(points[:, :1]))[0]
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        The next action, after one integration step. The state holds where each environment is in its plan: pass it back, with
+        ``episode_start``. Every ``n_action_steps`` calls a new plan begins, at the last action and with the history as it is
+        then. Without the state each call begins an episode.
+
+        :param observation: One observation, or one for each environment
+        :param state: As returned by the call before, or None
+        :param episode_start: Where an episode begins, ``(n_envs,)``
+        :param deterministic: Whether plans begin exactly at the last action, and with the latent ``z = 0``. If not, they begin
+            beside it, or with a random latent.
+        :return: Actions, in the units of the environment, and the new state
+        """
+        self.set_training_mode(False)
+        observations, vectorized = self.obs_to_tensor(observation)
+        arrays = _as_arrays(observations)
+        n_envs = len(next(iter(arrays.values())) if isinstance(arrays, dict) else arrays)
+        new = np.zeros(n_envs, bool) if episode_start is None else np.array(episode_start, bool)
+        with th.no_grad():
+            if state is None:
+                new[:] = True
+                frames = remember(None, arrays, new, self.n_obs_steps)
+                stream = StreamState.blank(n_envs, self.action_dim, self.latent_dim, self.context_dim, frames)
+            else:
+                stream = StreamState(*state)
+                stream = stream._replace(frames=remember(stream.frames, arrays, new, self.n_obs_steps))
+            if new.any():
+                stream = stream.replaced(new, actions=self.start(_rows(observations, new)).cpu().numpy())
+            stream = self._plan(stream, new | (stream.cursor >= self.n_action_steps), deterministic)
+            points, context, cursor = (
+                th.as_tensor(part, device=self.device)
+                for part in (np.hstack([stream.actions, stream.latents]), stream.context, stream.cursor[:, None])
+            )
+            actions, latents = (part.cpu().numpy() for part in self.step(context, points, cursor))
+        stream = stream._replace(actions=actions, latents=latents, cursor=stream.cursor + 1)
+        assert self.action_space.shape is not None
+        unscaled = self.unscale_action(actions.reshape(n_envs, *self.action_space.shape))
+        return (unscaled if vectorized else unscaled[0]), stream  # type: ignore[return-value]
+
+    def _plan(self, stream: StreamState, rows: np.ndarray, deterministic: bool) -> StreamState:
+        """Begin new plans where they are due: encode the history, draw the noise."""
+        if not rows.any():
+            return stream
+        histories = stream.frames
+        if isinstance(histories, dict):
+            frames: TensorObs = {key: self._frames(part[rows]) for key, part in histories.items()}
+        else:
+            frames = self._frames(histories[rows])
+        context = self.context(self.acting, frames)
+        starts = th.as_tensor(stream.actions[rows], device=self.device)
+        actions, latents = self.begin(starts, self._noise(len(starts), deterministic)[:, 0])
+        return stream.replaced(
+            rows, actions=actions.cpu().numpy(), latents=latents.cpu().numpy(), cursor=0, context=context.cpu().numpy()
+        )
+
+    def _frames(self, histories: np.ndarray) -> th.Tensor:
+        return th.as_tensor(histories, device=self.device).flatten(end_dim=1)
+
+
+def _as_arrays(observations: PyTorchObs) -> Arrays:
+    if isinstance(observations, dict):
+        return {key: part.cpu().numpy() for key, part in observations.items()}
+    return observations.cpu().numpy()
+
+
+def _rows(observations: PyTorchObs, rows: np.ndarray) -> Any:
+    chosen = th.as_tensor(rows)
+    if isinstance(observations, dict):
+        return {key: part[chosen.to(part.device)] for key, part in observations.items()}
+    return observations[chosen.to(observations.device)]

@@ -1,0 +1,72 @@
+"""What a streaming policy carries from one call of ``predict`` to the next."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+#: Observations as arrays, ``(n_envs, *shape)``, or a dictionary of these.
+Arrays = np.ndarray | dict[str, np.ndarray]
+
+
+class StreamState(NamedTuple):
+    """
+    Where each environment is in its plan. It is never changed in place; the first axis of every array is the environment.
+
+    :param actions: The last action, in [-1, 1], ``(n_envs, action_dim)``; at the start of an episode, where to start from
+    :param latents: The latent ``z``, ``(n_envs, action_dim)``; ``(n_envs, 0)`` in the deterministic variant
+    :param cursor: How many actions of the plan were executed, ``(n_envs,)``; flow time is this by the prediction horizon.
+    :param context: What the network made of the history when the plan was begun, ``(n_envs, width)``
+    :param frames: The newest observations, the oldest first, ``(n_envs, n_obs_steps, *shape)`` or a dictionary of these
+    """
+
+    actions: np.ndarray
+    latents: np.ndarray
+    cursor: np.ndarray
+    context: np.ndarray
+    frames: Arrays
+
+    @classmethod
+    def blank(cls, n_envs: int, action_dim: int, latent_dim: int, width: int, frames: Arrays) -> StreamState:
+        """A state in which nothing is planned."""
+        actions, latents, context = (np.zeros((n_envs, dim), np.float32) for dim in (action_dim, latent_dim, width))
+        return cls(actions, latents, np.zeros(n_envs, np.int64), context, frames)
+
+    def replaced(self, rows: np.ndarray, **values: Any) -> StreamState:
+        """
+        :param rows: Which environments, ``(n_envs,)`` of bool
+        :param values: What these have now, by the names of the fields
+        :return: The state with it
+        """
+        fields = {}
+        for name, value in values.items():
+            fields[name] = getattr(self, name).copy()
+            fields[name][rows] = value
+        return self._replace(**fields)
+
+
+def remember(frames: Arrays | None, observations: Arrays, new: np.ndarray, length: int) -> Arrays:
+    """
+    Histories with another observation.
+
+    :param frames: The histories so far, ``(n_envs, length, *shape)`` or a dictionary of these; None: there are none.
+    :param observations: One observation for each environment
+    :param new: Where an episode begins, ``(n_envs,)`` of bool: there the history is as many copies of the observation.
+    :param length: How many observations a history has
+    :return: As ``frames``
+    """
+    if isinstance(observations, dict):
+        before = frames if isinstance(frames, dict) else dict.fromkeys(observations)
+        return {key: _remember(before[key], part, new, length) for key, part in observations.items()}
+    assert not isinstance(frames, dict)
+    return _remember(frames, observations, new, length)
+
+
+def _remember(frames: np.ndarray | None, observations: np.ndarray, new: np.ndarray, length: int) -> np.ndarray:
+    copies = np.repeat(observations[:, None], length, axis=1)
+    if frames is None:
+        return copies
+    pushed = np.concatenate([frames[:, 1:], observations[:, None]], axis=1)
+    pushed[new] = copies[new]
+    return pushed

@@ -1,0 +1,256 @@
+"""Streaming flow policy (Jiang et al., CoRL 2025, arXiv 2505.21851)."""
+
+from typing import Any, ClassVar, NamedTuple
+
+import torch as th
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch.nn import functional as F
+
+from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.common.buffers import OfflineBuffer
+from sb3_flow.common.execution import Loss
+from sb3_flow.common.no_environment import NoEnvironment
+from sb3_flow.common.policies import aliases
+from sb3_flow.common.schedules import WarmUpCosine
+from sb3_flow.common.types import Batch, Metrics
+from sb3_flow.streaming_flow.policies import StartFrom, StreamingFlowPolicy
+from sb3_flow.streaming_flow.tubes import latent_share, latent_std, latent_velocity, segment, tube_std, velocity
+
+#: The moving average of the weights: its ``n``-th update has the weight ``n^-power``, and at least ``1 - cap``.
+EMA_POWER, EMA_CAP = 0.75, 0.9999
+
+
+class StreamingFlowNoise(NamedTuple):
+    """
+    Every random number of one update.
+
+    :param t: Flow time, uniform in [0, 1], ``(B, 1)``
+    :param eta: Where in the tube, standard normal, ``(B, action_dim)``
+    :param z_0: The latent at ``t = 0``, standard normal, ``(B, action_dim)``; ``(B, 0)`` in the deterministic variant
+    """
+
+    t: th.Tensor
+    eta: th.Tensor
+    z_0: th.Tensor
+
+
+class StreamingFlow(OfflineToOnlineAlgorithm):
+    """
+    Streaming flow policy: imitation by one flow in the space of actions, whose integral is the sequence of actions.
+
+    A demonstrated chunk is a curve ``xi(t)`` through the last action and the ``H`` that follow, see ``tubes``. The field
+    learns to follow it, and to come back to it, within a thin tube::
+
+        a = xi + sigma_0 exp(-k t) eta
+        L = E[|v(a, t | h) - (xi' - k (a - xi))|^2]                                                        tube_loss
+
+    The stochastic variant carries a latent ``z`` beside the action, which chooses between demonstrations::
+
+        a = xi + sigma_0 exp(-k t) eta + sigma_r t z_0,  z = (1 - (1 - sigma_1) t) z_0 + t xi
+        L = E[|v_a - (xi' - k (a - xi) + sigma_r (1 + k t) z_0)|^2] / 2
+          + E[|v_z - (xi + t xi' - (1 - sigma_1) z_0)|^2] / 2                                              latent_tube_loss
+
+    ``h`` is the history of observations, squared errors are means over dimensions. To act, the field is integrated by Euler's
+    method, ``a <- a + v(a, j / H | h) / H``, and each value on the way is sent to the environment as soon as it is there: one
+    evaluation of the network for each action. After ``n_action_steps`` of them the next plan begins, where the last one was
+    left. Actions should be positions to go to, not displacements; see ``envs.AbsoluteActionWrapper``.
+
+    Each call of ``predict`` makes one such step and carries the plan in its state. ``deterministic=True`` begins plans exactly
+    at the last action, and with ``z = 0``. With ``deterministic=False`` they begin beside it, by ``sigma_0``; those of the
+    stochastic variant begin exactly there, with a random latent. The paper takes the former without latents, the latter with.
+
+    Training is imitation: it needs a data set, without rewards, and no environment.
+
+    Paper: https://arxiv.org/abs/2505.21851. Deviations from the published code: see ``docs/streaming_flow.md``.
+
+    :param policy: ``"FlowPolicy"`` (or a subclass of ``StreamingFlowPolicy``)
+    :param env: Environment, or its id. None: the spaces are those of the data, and the model cannot be evaluated until it gets
+        an environment.
+    :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
+    :param horizon_length: ``H``, number of actions that one unit of flow time stands for
+    :param n_action_steps: How many of them are executed before the next plan begins; None: half of them
+    :param n_obs_steps: How many observations the history has
+    :param stochastic: Whether a latent chooses between demonstrations
+    :param k: How strongly the field pulls back to the demonstration, per unit of flow time; below ``horizon_length``, or a
+        step of Euler's method overshoots
+    :param sigma_0: Standard deviation of the tube at ``t = 0``, in units of actions in [-1, 1]
+    :param sigma_1: At ``t = 1``, in the stochastic variant; at least ``sigma_0 exp(-k)``
+    :param start_from: Coordinates of the observation that hold the position which the first action of an episode moves away
+        from, see ``StreamingFlowPolicy``. None: an episode starts from the mean of the first actions in the data.
+    :param cosine: Whether the learning rate rises over ``warm_up`` and falls to zero as a cosine. If not, it stays.
+    :param warm_up: Share of training in which it rises
+    :param kwargs: All other arguments are those of ``OfflineToOnlineAlgorithm``, such as ``dataset``, ``batch_size``,
+        ``normalize_observations``, ``seed`` and ``policy_kwargs``. Those of critics and of the online phase are of no use.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(StreamingFlowPolicy)
+    policy: StreamingFlowPolicy
+    needs_rewards: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        policy: str | type[StreamingFlowPolicy],
+        env: GymEnv | str | None = None,
+        learning_rate: float | Schedule = 1e-4,
+        *,
+        horizon_length: int = 16,
+        n_action_steps: int | None = None,
+        n_obs_steps: int = 2,
+        stochastic: bool = False,
+        k: float = 2.5,
+        sigma_0: float = 0.2,
+        sigma_1: float = 0.4,
+        start_from: StartFrom | None = None,
+        cosine: bool = True,
+        warm_up: float = 0.02,
+        dataset: Any = None,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        if not 0 <= k < horizon_length:
+            raise ValueError(
+                f"`k` is {k}; it must be at least 0 and below `horizon_length`, {horizon_length}, or a step overshoots."
+            )
+        if not sigma_0 > 0:
+            raise ValueError(f"`sigma_0` is {sigma_0}; it must be above 0.")
+        if stochastic:
+            latent_std(sigma_0, sigma_1, k)  # raises
+        WarmUpCosine(float, warm_up)  # raises
+        self.n_action_steps = (horizon_length + 1) // 2 if n_action_steps is None else n_action_steps
+        self.n_obs_steps = n_obs_steps
+        self.stochastic = stochastic
+        self.k = k
+        self.sigma_0 = sigma_0
+        self.sigma_1 = sigma_1
+        self.start_from = start_from
+        self.cosine = cosine
+        self.warm_up = warm_up
+        if env is None and _init_setup_model:
+            if dataset is None:
+                raise ValueError("There is neither an environment nor data: pass `env`, `dataset`, or both.")
+            env = NoEnvironment.of(dataset)
+        super().__init__(
+            policy,
+            env,  # type: ignore[arg-type]  # `load` makes the model without one
+            learning_rate,
+            horizon_length=horizon_length,
+            dataset=dataset,
+            _init_setup_model=_init_setup_model,
+            **kwargs,
+        )
+        self._refuse_the_online_phase()
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        if self.cosine:
+            self.lr_schedule = WarmUpCosine(self.lr_schedule, self.warm_up)
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        return {
+            "prediction_horizon": self.horizon_length,
+            "n_action_steps": self.n_action_steps,
+            "n_obs_steps": self.n_obs_steps,
+            "stochastic": self.stochastic,
+            "sigma_0": self.sigma_0,
+            "start_from": self.start_from,
+        }
+
+    # The data set.
+
+    def set_dataset(self, dataset: Any) -> None:
+        super().set_dataset(dataset)
+        assert self.offline_buffer is not None
+        if self.n_obs_steps > 1 and self.offline_buffer.observations.stacks:
+            raise ValueError(
+                f"The environment stacks frames, and `n_obs_steps={self.n_obs_steps}` would do so once more. Set "
+                "`n_obs_steps=1`, or take the stacking away."
+            )
+        if self.start_from is not None and self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs:
+            raise ValueError(
+                "`start_from` reads positions in the units of actions, which VecNormalize changes. Use "
+                "`normalize_observations` in its place."
+            )
+        if self._n_updates == 0:
+            self.policy.start_action.copy_(self.offline_buffer.first_actions().mean(dim=0))
+
+    def _refuse_the_online_phase(self) -> None:
+        if self.offline_steps is not None:
+            raise ValueError(
+                f"`offline_steps` is {self.offline_steps}, but {type(self).__name__} only imitates: it trains on the data for "
+                "all of `learn`. Leave `offline_steps` out; to improve on the data by reward, take another algorithm."
+            )
+
+    def _require_dataset(self) -> None:
+        self._refuse_the_online_phase()
+        if self.dataset is None and self.dataset_name is None:
+            raise ValueError(
+                f"{type(self).__name__} imitates, and there is nothing to imitate: pass `dataset`, or call "
+                "`model.set_dataset(...)`, before `learn`."
+            )
+        if self.env is None:  # after `load`
+            self.set_env(NoEnvironment(self.observation_space, self.action_space))
+        super()._require_dataset()
+
+    def draw_from(self, buffer: OfflineBuffer, indices: th.Tensor) -> Batch:
+        """
+        Chunks with the histories before them.
+
+        :param buffer: The data
+        :param indices: Which transitions the chunks begin with, ``(B,)``
+        :return: A batch whose ``observations`` are histories, ``(B * n_obs_steps, *shape)``, the oldest first, and whose
+            ``actions`` are knots, ``(B, (H + 1) * action_dim)``: the action before, which at the start of an episode is where
+            ``predict`` would start from, and those that follow.
+        """
+        batch = buffer.draw(indices)
+        window = buffer.window(indices, self.n_obs_steps, self.horizon_length)
+        before = th.where(window.has_previous, window.previous_actions, self.policy.start(batch.observations))
+        knots = th.cat([before.unsqueeze(1), window.actions], dim=1)
+        return batch._replace(observations=window.observations, actions=knots.flatten(start_dim=1))
+
+    # The losses.
+
+    def draw_noise(self, n: int) -> StreamingFlowNoise:
+        """Every random number of an update with ``n`` chunks."""
+        return StreamingFlowNoise(self.uniform(n), self.normal(n), self.normal(n, dim=self.policy.latent_dim))
+
+    def terms(self) -> list[Loss]:
+        return [self.latent_tube_loss if self.stochastic else self.tube_loss]
+
+    def curve(self, batch: Batch, t: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """``xi(t)`` and ``xi'(t)`` of the batch's chunks, ``(B, action_dim)`` each."""
+        return segment(batch.actions.view(len(t), self.horizon_length + 1, -1), t)
+
+    def tube_loss(self, batch: Batch, noise: StreamingFlowNoise) -> tuple[th.Tensor, Metrics]:
+        """``L`` of the deterministic variant: flow matching in the tube around each chunk."""
+        t, policy = noise.t, self.policy
+        xi, slope = self.curve(batch, t)
+        a = xi + tube_std(t, self.sigma_0, self.k) * noise.eta
+        v = policy.field(policy.flow, policy.context(policy.flow, batch.observations))(a, t)
+        loss = F.mse_loss(v, velocity(a, xi, slope, self.k))
+        return loss, {"tube_loss": loss, "velocity_rms": v.square().mean().sqrt()}
+
+    def latent_tube_loss(self, batch: Batch, noise: StreamingFlowNoise) -> tuple[th.Tensor, Metrics]:
+        """``L`` of the stochastic variant, in the space of actions and latents."""
+        (t, eta, z_0), policy = noise, self.policy
+        sigmas = self.sigma_0, self.sigma_1, self.k
+        xi, slope = self.curve(batch, t)
+        a = xi + tube_std(t, self.sigma_0, self.k) * eta + latent_std(*sigmas) * t * z_0
+        z = latent_share(t, self.sigma_1) * z_0 + t * xi
+        v = policy.field(policy.flow, policy.context(policy.flow, batch.observations))(th.cat([a, z], dim=1), t)
+        va, vz = v.chunk(2, dim=1)
+        target_a, target_z = latent_velocity(a, z, xi, slope, t, *sigmas)
+        action_loss, latent_loss = F.mse_loss(va, target_a), F.mse_loss(vz, target_z)
+        loss = (action_loss + latent_loss) / 2
+        metrics = {"tube_loss": loss, "action_loss": action_loss, "latent_loss": latent_loss}
+        return loss, {**metrics, "velocity_rms": va.square().mean().sqrt()}
+
+    def update_targets(self, *names: str) -> None:
+        """Average the weights: ``average <- average + n^-0.75 (flow - average)`` at the ``n``-th update."""
+        policy = self.policy
+        with th.no_grad():
+            policy.n_averaged.add_(1)
+            share = policy.n_averaged.pow(-EMA_POWER).clamp(min=1.0 - EMA_CAP)
+            averages: list[th.Tensor] = list(policy.average.parameters())
+            moves = th._foreach_sub(list[th.Tensor](policy.flow.parameters()), averages)
+            th._foreach_add_(averages, th._foreach_mul(moves, share))
