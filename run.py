@@ -34,7 +34,7 @@ COMMANDS = {
             ["-m", "ruff", "check", "."],
             ["-m", "ruff", "format", "--check", "."],
             ["-m", "mypy"],
-            ["-m", "pytest", "--cov", "--numprocesses", "auto"],
+            ["-m", "pytest", "--cov", "--numprocesses", "auto", "--dist", "worksteal", "--durations=25"],
         ],
     ),
 }

@@ -92,9 +92,9 @@ class Blocks(nn.Module):
         :return: ``J d`` for each direction ``d``, ``(N, B, K, dim)``
         """
         first = self.weights[0][:, self.n_features :]
-        inputs, tangents = context + th.bmm(actions, first), th.matmul(directions, first.unsqueeze(1))
+        inputs, tangents = context + th.bmm(actions, first), along(directions, first)
         for i in range(1, len(self.weights)):
-            tangents = th.matmul(mish_slope(inputs).unsqueeze(2) * tangents, self.weights[i].unsqueeze(1))
+            tangents = along(mish_slope(inputs).unsqueeze(2) * tangents, self.weights[i])
             inputs = th.baddbmm(self.biases[i], F.mish(inputs), self.weights[i])
         return tangents
 
@@ -115,6 +115,12 @@ class Blocks(nn.Module):
             moved.append(self(context[which], actions.unsqueeze(0), which)[0])
             actions = actions + moved[-1] + noise
         return Chain(th.stack(starts), th.stack(moved), actions)
+
+
+def along(tangents: th.Tensor, weight: th.Tensor) -> th.Tensor:
+    """``(N, B, K, n) x (N, n, m) -> (N, B, K, m)`` as ``N`` large products: PyTorch would make ``N B`` of it."""
+    product: th.Tensor = th.bmm(tangents.flatten(1, 2), weight).view(*tangents.shape[:-1], -1)
+    return product
 
 
 def mish_slope(x: th.Tensor) -> th.Tensor:
