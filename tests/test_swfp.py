@@ -720,5 +720,7 @@ def test_whole_flow_starts_as_the_clone_and_learns_online() -> None:
     observations, z = th.randn(8, 3), th.randn(8, 1)
     assert th.equal(model.policy.act(observations, z), source.policy.act_bc_flow(observations, z))
     model.learn(30)
+    loss, metrics = model.loss(model.sample_batch(8), model.draw_noise(8))
+    assert loss.item() == pytest.approx(sum(metrics[name].item() for name in ("bc_flow_loss", "critic_loss", "whole_loss")))
     assert not th.equal(model.policy.act(observations, z), source.policy.act_bc_flow(observations, z))
     assert th.equal(model.policy.act_base(observations, z), source.policy.act_bc_flow(observations, z))
