@@ -942,7 +942,7 @@ def check_two_ways(fitted: np.ndarray, improved: np.ndarray) -> None:
     error = math.sqrt(0.25 / 4000)
     assert fitted.sum() > 0.75 + 4 * error and improved.sum() > 0.85 + 4 * error
     assert abs(fitted[1] / fitted.sum() - 0.3) < 0.08 + 4 * error
-    assert improved[1] / improved.sum() > 0.75 + 4 * error
+    assert improved[1] / improved.sum() > 0.8 + 4 * error
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -951,7 +951,7 @@ def test_the_better_of_two_ways_dir(seed: int) -> None:
     model = TWO_WAYS.model(seed, fm_coef=100.0, **SMALL_AND_FAST)
     model.learn(600)
     fitted = TWO_WAYS.shares_of(model, "flow")
-    model.fm_coef = 0.2
+    model.fm_coef = 0.1
     model.learn(500, reset_num_timesteps=False)
     check_two_ways(fitted, TWO_WAYS.shares_of(model, "flow"))
 

@@ -78,7 +78,7 @@ def test_updates_in_compiled_cpp_are_eager_ones(offline_algorithm: AlgorithmCase
 def test_compiled_once(offline_algorithm: AlgorithmCase, quick_compiler: None, tmp_path: Path) -> None:
     """Acting, saving, logging and another learning rate do not compile the losses again."""
     model = make(offline_algorithm, compile=True, learning_rate=lambda left: 1e-3 * left, offline_log_interval=7)
-    model.train(20, BATCH_SIZE)  # through all stages of training, of which each has losses of its own
+    model.train(offline_algorithm.stages, BATCH_SIZE)
     with th.compiler.set_stance("fail_on_recompile"):
         model.learn(20, callback=[EvalCallback(pendulum(), eval_freq=5, verbose=0), CheckpointCallback(5, str(tmp_path))])
         model.set_parameters(model.get_parameters())

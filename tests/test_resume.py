@@ -198,8 +198,9 @@ def test_no_checkpoint_after_a_loss_that_is_not_finite(offline_algorithm: Algori
     data = collect(pendulum)
     data["rewards"] = data["rewards"].copy()
     data["rewards"][::2] = 1e30
-    # SWFP's first updates see no reward; there the checkpoint itself looks at all losses.
-    message = r"Update 1 is not finite.*last checkpoint|loss after update 1 is inf, so no checkpoint is written"
+    message = r"Update 1 is not finite.*last checkpoint"
+    if offline_algorithm.stages > 1:  # that update sees no reward, and the checkpoint itself looks at all losses
+        message = r"loss after update 1 is inf, so no checkpoint is written"
     with pytest.raises(ValueError, match=message):
         offline_algorithm.make(pendulum(), dataset=data).learn(20, callback=TrainingCheckpoint(tmp_path / "run", 1))
     assert latest_checkpoint(tmp_path / "run") is None

@@ -84,8 +84,7 @@ class FlowAlgorithm(OffPolicyAlgorithm):
         :param noise: As drawn by ``draw_noise``
         :return: The loss, and what to log (tensors without axes)
         """
-        losses, metrics = zip(*(term(batch, noise) for term in self.terms()), strict=True)
-        return sum(losses[1:], losses[0]), {name: value for part in metrics for name, value in part.items()}
+        return total([term(batch, noise) for term in self.terms()])
 
     def update(self, batch: Batch, noise: Any) -> Metrics:
         """
@@ -227,6 +226,17 @@ class FlowAlgorithm(OffPolicyAlgorithm):
 
     def _generators(self) -> list[th.Generator]:
         return [self.generator] if self.generator is self.host_generator else [self.generator, self.host_generator]
+
+
+def total(parts: list[tuple[th.Tensor, Metrics]]) -> tuple[th.Tensor, Metrics]:
+    """
+    Several losses as one.
+
+    :param parts: Each loss, and what it logs
+    :return: Their sum, and all that they log
+    """
+    losses, metrics = zip(*parts, strict=True)
+    return sum(losses[1:], losses[0]), {name: value for part in metrics for name, value in part.items()}
 
 
 def clip_gradients(optimizer: th.optim.Optimizer, max_norm: float) -> th.Tensor:

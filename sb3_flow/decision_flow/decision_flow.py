@@ -12,6 +12,7 @@ from sb3_flow.common.execution import Loss
 from sb3_flow.common.flow import flow_matching_loss, interpolate
 from sb3_flow.common.policies import aliases
 from sb3_flow.common.types import Batch, Metrics, Velocity
+from sb3_flow.common.updates import total
 from sb3_flow.decision_flow.inner import Cost, divergence, inner_rollout, misdirection
 from sb3_flow.decision_flow.policies import DecisionFlowPolicy
 
@@ -195,8 +196,7 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
             parts.append(self.bc_flow_loss(batch, noise))
         if self.expectile is not None:
             parts.append(self.value_loss(batch))
-        losses, metrics = zip(*parts, strict=True)
-        return sum(losses[1:], losses[0]), {name: value for part in metrics for name, value in part.items()}
+        return total(parts)
 
     def update(self, batch: Batch, noise: DecisionFlowNoise) -> Metrics:
         """As everywhere; ``lambda_hat``, which the loss has moved on, is kept for the next update."""

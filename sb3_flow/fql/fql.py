@@ -7,9 +7,9 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.common.cloning import cloning_loss
 from sb3_flow.common.critics import Aggregation, aggregate, check_aggregation, td_loss
 from sb3_flow.common.execution import Loss
-from sb3_flow.common.flow import flow_matching_loss
 from sb3_flow.common.one_step import Proposals, one_step_loss, propose
 from sb3_flow.common.policies import aliases
 from sb3_flow.common.types import Batch, Metrics
@@ -115,8 +115,7 @@ class FQL(OfflineToOnlineAlgorithm):
     def bc_flow_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
         """``L_BC``: flow matching towards the actions of the data. Gradient: the velocity field only."""
         velocity = self.policy.velocity(self.policy.bc_flow, batch.observations)
-        loss = (batch.valids * flow_matching_loss(velocity, noise.x0, batch.actions, noise.t)).mean()
-        return loss, {"bc_flow_loss": loss}
+        return cloning_loss(velocity, batch, noise.x0, noise.t)
 
     def proposals(self, batch: Batch, noise: FQLNoise) -> Proposals:
         """``mu_w(s, z)`` and ``mu_theta(s, z)``, and the critics' mean for the first, also where targets take the minimum."""

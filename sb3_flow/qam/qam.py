@@ -7,10 +7,10 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.common.cloning import cloning_loss
 from sb3_flow.common.critics import pessimistic, td_loss
 from sb3_flow.common.derivatives import vjp
 from sb3_flow.common.execution import Loss
-from sb3_flow.common.flow import flow_matching_loss
 from sb3_flow.common.one_step import one_step_loss, propose
 from sb3_flow.common.policies import aliases
 from sb3_flow.common.types import Batch, Metrics
@@ -161,8 +161,7 @@ class QAM(OfflineToOnlineAlgorithm):
     def bc_flow_loss(self, batch: Batch, noise: QAMNoise) -> tuple[th.Tensor, Metrics]:
         """``L_BC``: flow matching towards the actions of the data. Gradient: the clone only."""
         velocity = self.policy.velocity(self.policy.bc_flow, batch.observations)
-        loss = (batch.valids * flow_matching_loss(velocity, noise.x0, batch.actions, noise.t)).mean()
-        return loss, {"bc_flow_loss": loss}
+        return cloning_loss(velocity, batch, noise.x0, noise.t)
 
     def adjoint_matching_loss(self, batch: Batch, noise: QAMNoise) -> tuple[th.Tensor, Metrics]:
         """``L_AM``, for the states of the batch; its actions do not matter. Gradient: the flow that acts only."""

@@ -10,11 +10,13 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.common.cloning import cloning_loss
 from sb3_flow.common.critics import Aggregation, aggregate, check_aggregation, td_loss
 from sb3_flow.common.execution import Loss
 from sb3_flow.common.flow import flow_matching_loss
 from sb3_flow.common.policies import aliases
 from sb3_flow.common.types import Batch, Metrics
+from sb3_flow.common.updates import total
 from sb3_flow.swfp.blocks import Chain, log_det
 from sb3_flow.swfp.policies import ETA_MAX, SWFPPolicy
 from sb3_flow.swfp.pretrained import deployed_flow, network_arguments, pretrained_policy
@@ -236,8 +238,7 @@ class SWFP(OfflineToOnlineAlgorithm):
     def bc_flow_loss(self, batch: Batch, noise: SWFPNoise) -> tuple[th.Tensor, Metrics]:
         """``L_BC``: flow matching towards the actions of the data. Gradient: the learning flow only."""
         velocity = self.policy.velocity(self.policy.bc_flow, batch.observations)
-        loss = (batch.valids * flow_matching_loss(velocity, noise.x0, batch.actions, noise.t)).mean()
-        return loss, {"bc_flow_loss": loss}
+        return cloning_loss(velocity, batch, noise.x0, noise.t)
 
     def critic_loss(self, batch: Batch, noise: SWFPNoise) -> tuple[th.Tensor, Metrics]:
         """``L_Q``: the temporal difference error of what the cascade does. Gradient: critics only."""
@@ -295,8 +296,7 @@ class SWFP(OfflineToOnlineAlgorithm):
             chain = self.policy.chain(batch.observations, noise.z)
         terms = [self.bc_flow_loss(batch, noise), self.critic_loss(batch, noise)]
         terms += [self.block_loss(batch, noise, chain), self.absorption_loss(batch, noise, chain)]
-        losses, metrics = zip(*terms, strict=True)
-        return sum(losses[1:], losses[0]), {name: value for part in metrics for name, value in part.items()}
+        return total(terms)
 
     def terms(self) -> list[Loss]:
         return [self.loss]  # one term: two of the losses need the actions behind each block

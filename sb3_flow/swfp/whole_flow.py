@@ -7,6 +7,7 @@ from stable_baselines3.common.policies import BasePolicy
 
 from sb3_flow.common.policies import aliases
 from sb3_flow.common.types import Batch, Metrics, TensorObs
+from sb3_flow.common.updates import total
 from sb3_flow.swfp.policies import SWFPPolicy
 from sb3_flow.swfp.swfp import SWFP, SWFPNoise
 
@@ -67,8 +68,7 @@ class WholeFlow(SWFP):
         with th.no_grad():
             start = self.policy.flow_to(self.policy.base, batch.observations, noise.z)
         terms = [self.bc_flow_loss(batch, noise), self.critic_loss(batch, noise), self.whole_loss(batch, noise, start)]
-        losses, metrics = zip(*terms, strict=True)
-        return sum(losses[1:], losses[0]), {name: value for part in metrics for name, value in part.items()}
+        return total(terms)
 
     def _improve(self, batch: Batch, noise: SWFPNoise) -> Metrics:
         policy = self.policy

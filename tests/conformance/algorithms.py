@@ -72,6 +72,7 @@ ALGORITHMS = [
             ({"policy_kwargs": {"block_arch": []}}, "`block_arch` is empty"),
             NO_FLOW_STEPS,
         ),
+        stages=15,  # 5 clone, 5 evaluate, and the fifth that improves is the first to absorb
     ),
     AlgorithmCase(
         StreamingFlow,

@@ -29,6 +29,7 @@ class AlgorithmCase:
     :param bad_arguments: Constructor arguments that must be refused, each with a pattern of the message
     :param offline: Whether it trains on data sets
     :param online: Whether it trains on environments
+    :param stages: Number of updates until every loss has been descended once
     """
 
     cls: type[OfflineToOnlineAlgorithm]
@@ -37,6 +38,7 @@ class AlgorithmCase:
     bad_arguments: tuple[tuple[dict[str, Any], str], ...] = ()
     offline: bool = True
     online: bool = True
+    stages: int = 1
 
     @property
     def name(self) -> str:
