@@ -17,7 +17,12 @@ PACKAGE = Path(__file__).parents[1] / "sb3_flow"
 #: ``from sb3_flow import FQL``, and `__main__` what `python -m` runs, in whatever folder.
 TOP: dict[str, set[str]] = {"__init__": set(), "__main__": set(), "cli": set(), "tables": {"cli"}, "zoo": {"cli", "tables"}}
 #: Rooms that know no algorithm, and what they may import from beside themselves.
-FOUNDATIONS: dict[str, set[str]] = {"common": set(), "datasets": {"common"}, "envs": {"common"}}
+FOUNDATIONS: dict[str, set[str]] = {
+    "common": set(),
+    "datasets": {"common", "planning"},
+    "envs": {"common", "planning"},
+    "planning": set(),
+}
 #: Files that extend classes of an optional package, which they therefore import; no other file imports them when it is
 #: imported itself.
 EXTENSIONS: dict[str, set[str]] = {
