@@ -23,7 +23,7 @@ class Basis:
         p = line b + sum_j y_j mode_j(t),   <mode_i mode_j> = 1[i = j],   <mode_i'' mode_j''> = stiffness_j 1[i = j]
 
     with ``<.>`` the mean over time. So any ``y`` meets the boundary conditions, ``y`` has the unit of ``p`` (metres, root mean
-    square), and accelerations do not mix: ``<p''^2> = <line''^2> + sum_j stiffness_j y_j^2``. The first modes are the smoothest.
+    square), and accelerations do not mix: ``<p''^2> = <line''^2> + sum_j stiffness_j y_j^2``. The smoothest modes come first.
 
     Our choice; the group's published solvers write trajectories by their Bernstein coefficients, whose Gram matrix has a
     condition number of millions.
