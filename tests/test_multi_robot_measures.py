@@ -159,9 +159,10 @@ def test_smoothness_is_the_sum_of_its_modes() -> None:
 def test_the_grid_is_ten_times_finer() -> None:
     problems = Problems.rest_to_rest(th.tensor([[[-1.0, 0.0]]]), th.tensor([[[1.0, 0.0]]]))
     y = th.zeros(1, 1, 2, 7)
-    motion = trajectories(problems, y, 10.0)
-    assert motion.shape == (3, 1, 1, 2, 10 * 63 + 1)
-    assert measure(problems, y, Limits()) == judge(problems, motion, Limits(), 10.0)
+    for horizon, samples in ((10.0, 64), (14.0, 84)):
+        limits = Limits(horizon=horizon)
+        motion = trajectories(problems, y, horizon, 10 * (samples - 1) + 1)
+        assert measure(problems, y, limits) == judge(problems, motion, limits, horizon)
 
 
 def test_sides() -> None:

@@ -12,10 +12,11 @@ from typing import NamedTuple
 import torch as th
 
 from sb3_flow.planning.basis import N_BOUNDARY, make_basis
+from sb3_flow.planning.observations import solver_samples
 from sb3_flow.planning.problems import Limits, Problems
 
-#: Ten times as many intervals as the solver has with its 64 samples.
-SAMPLES = 631
+#: How many times more intervals there are than the solver has.
+FINER = 10
 #: By how much a plan may exceed its limits of speed, acceleration and place and still succeed. Distances have no tolerance.
 TOLERANCE = 0.01
 
@@ -47,7 +48,7 @@ class Measures(NamedTuple):
     length: th.Tensor
 
 
-def trajectories(problems: Problems, y: th.Tensor, horizon: float, samples: int = SAMPLES) -> th.Tensor:
+def trajectories(problems: Problems, y: th.Tensor, horizon: float, samples: int) -> th.Tensor:
     """
     Positions, velocities and accelerations on a grid.
 
@@ -72,7 +73,8 @@ def measure(problems: Problems, y: th.Tensor, limits: Limits) -> Measures:
     :return: Their measures, on the device of ``y``
     """
     problems = problems.to(y.device)
-    return judge(problems, trajectories(problems, y, limits.horizon), limits, limits.horizon)
+    samples = FINER * (solver_samples(limits) - 1) + 1
+    return judge(problems, trajectories(problems, y, limits.horizon, samples), limits, limits.horizon)
 
 
 def judge(problems: Problems, motion: th.Tensor, limits: Limits, duration: float, tolerance: float = TOLERANCE) -> Measures:

@@ -1,0 +1,124 @@
+"""Problems and plans as observations and actions: what the environments show, and what a policy makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+
+from sb3_flow.planning.basis import make_basis
+from sb3_flow.planning.problems import Limits, Problems
+
+#: Number of samples per second of a plan, and the least number: 64 for 10 seconds, 84 for 14.
+SAMPLES_PER_SECOND, SAMPLES = 6, 64
+#: An action of 1 is a first mode of this many times half of the side of the workspace.
+REACH = 1.5
+
+
+def solver_samples(limits: Limits) -> int:
+    """
+    Number of times at which plans are looked at by default.
+
+    :param limits: The limits
+    """
+    return max(SAMPLES, round(SAMPLES_PER_SECOND * limits.horizon))
+
+
+def space(limits: Limits, max_robots: int, max_obstacles: int) -> spaces.Dict:
+    """
+    The space of observations.
+
+    :param limits: The limits
+    :param max_robots: Number of rows of robots, ``N``
+    :param max_obstacles: Number of rows of obstacles, ``M``
+    :return: ``start``, ``goal``, ``velocity`` and ``acceleration``, ``(N, D)``, as shares of the size, of the largest speed
+        and of the largest acceleration; ``obstacles``, ``(M, D + 1)``, centres and radii as shares of the size;
+        ``robot_mask``, ``(N,)``, and ``obstacle_mask``, ``(M,)``: 1 for what there is, 0 for padding, whose rows are 0
+    """
+    dimensions = limits.dimensions
+    robots = {name: (max_robots, dimensions) for name in ("start", "goal", "velocity", "acceleration")}
+    shapes = {**robots, "obstacles": (max_obstacles, dimensions + 1)}
+    boxes = {name: spaces.Box(-1, 1, shape, np.float32) for name, shape in shapes.items()}
+    masks = {"robot_mask": max_robots, "obstacle_mask": max_obstacles}
+    return spaces.Dict({**boxes, **{name: spaces.Box(0, 1, (rows,), np.float32) for name, rows in masks.items()}})
+
+
+def observation(problems: Problems, limits: Limits) -> dict[str, np.ndarray]:
+    """
+    Problems as observations.
+
+    :param problems: The problems, ``B`` of them
+    :param limits: The limits
+    :return: Arrays of float32, ``(B, ...)``, in the bounds of ``space``
+    """
+    arrays = {}
+    for name, tensor in problems._asdict().items():
+        mask = problems.obstacle_mask if name.startswith("obstacle") else problems.robot_mask
+        scaled = tensor.double() / _units(limits).get(name, 1.0)
+        scaled = scaled.clamp(-1, 1).where(mask if tensor.ndim == 2 else mask.unsqueeze(-1), 0)
+        arrays[name] = scaled.float().cpu().numpy()
+    return arrays
+
+
+def problems(observation: Mapping[str, th.Tensor], limits: Limits) -> Problems:
+    """
+    The problems that observations show.
+
+    :param observation: Tensors of float32, ``(B, ...)``
+    :param limits: The limits
+    :return: Problems on the same device
+    """
+    units = _units(limits)
+    return Problems(
+        **{
+            name: observation[name] > 0.5 if name.endswith("mask") else observation[name] * units[name]
+            for name in Problems._fields
+        }
+    )
+
+
+def action_scale(limits: Limits, degree: int = 12) -> th.Tensor:
+    """
+    What an action of 1 is, mode by mode: less for stiffer modes, so that all have the same mean square acceleration.
+
+    :param limits: The limits
+    :param degree: Degree of the polynomials
+    :return: Metres, ``(m,)``, float32
+    """
+    stiffness = make_basis(degree, SAMPLES, limits.horizon).stiffness
+    return (REACH * limits.size * (stiffness / stiffness[0]) ** -0.5).float()
+
+
+def plans(actions: th.Tensor, limits: Limits, degree: int = 12) -> th.Tensor:
+    """
+    Actions as plans.
+
+    :param actions: In [-1, 1], by robot, axis and mode, ``(B, N D m)``; what lies outside is clipped
+    :param limits: The limits
+    :param degree: Degree of the polynomials
+    :return: Modal coordinates in metres, ``(B, N, D, m)``, float32
+    """
+    scale = action_scale(limits, degree).to(actions.device)
+    return actions.float().clamp(-1, 1).reshape(len(actions), -1, limits.dimensions, len(scale)) * scale
+
+
+def actions(y: th.Tensor, limits: Limits, robot_mask: th.Tensor | None = None) -> th.Tensor:
+    """
+    Plans as actions.
+
+    :param y: Modal coordinates in metres, ``(B, N, D, m)``
+    :param limits: The limits
+    :param robot_mask: Which robots there are, ``(B, N)``; the others' actions are 0. None: all.
+    :return: In [-1, 1], ``(B, N D m)``, float32; what lies outside is clipped
+    """
+    scaled = (y.float() / action_scale(limits, y.shape[-1] + 5).to(y.device)).clamp(-1, 1)
+    if robot_mask is not None:
+        scaled = scaled.where(robot_mask[..., None, None], 0)
+    return scaled.flatten(start_dim=1)
+
+
+def _units(limits: Limits) -> dict[str, float]:
+    size = limits.size
+    return {"start": size, "goal": size, "velocity": limits.v_max, "acceleration": limits.a_max, "obstacles": size}

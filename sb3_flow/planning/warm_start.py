@@ -1,0 +1,87 @@
+"""Going on with a plan that is executed already: where the robots are then, and what is left of the plan."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch as th
+
+from sb3_flow.planning.basis import N_BOUNDARY, Basis, bernstein, make_basis
+from sb3_flow.planning.problems import Problems
+
+#: Enough points of Gauss and Legendre for products of polynomials up to degree 63.
+QUADRATURE = 32
+
+
+def motion(problems: Problems, y: th.Tensor, horizon: float, times: th.Tensor) -> th.Tensor:
+    """
+    Where robots are that follow a plan. After its end they rest at their goals.
+
+    :param problems: The problems that the plans are for
+    :param y: Modal coordinates in metres, ``(B, N, D, m)``
+    :param horizon: Duration of the plans in seconds
+    :param times: Times in seconds from the start of the plans, ``(S,)``
+    :return: Positions, velocities and accelerations, ``(3, B, N, D, S)``, float64
+    """
+    coefficients = _basis(y, horizon).coefficients(problems.boundary, y)
+    u = (times.double() / horizon).clamp(0, 1).to(y.device)
+    degree = coefficients.shape[-1] - 1
+    return th.stack([coefficients @ bernstein(degree, u, order, horizon).T for order in range(3)])
+
+
+def advance(problems: Problems, y: th.Tensor, horizon: float, time: float) -> Problems:
+    """
+    The problems that are left after plans were followed for some time.
+
+    :param problems: The problems that the plans are for
+    :param y: Modal coordinates in metres, ``(B, N, D, m)``
+    :param horizon: Duration of the plans in seconds
+    :param time: For how long they were followed, in seconds
+    :return: Problems with another start, velocity and acceleration
+    """
+    position, velocity, acceleration = motion(problems, y, horizon, th.tensor([time]))[..., 0].to(problems.start.dtype)
+    return problems._replace(start=position, velocity=velocity, acceleration=acceleration)
+
+
+def warm_start(problems: Problems, y: th.Tensor, horizon: float, time: float) -> th.Tensor:
+    """
+    What is left of plans, and then rest, as plans for the problems that ``advance`` gives.
+
+    The rest of a plan and the rest at its end are no polynomial together: this is the nearest one, in the mean square of
+    positions, that meets the boundary conditions. It is a proposal, and may be unsafe where the plan was safe.
+
+    :param problems: The problems that the plans are for
+    :param y: Modal coordinates in metres, ``(B, N, D, m)``
+    :param horizon: Duration of the plans in seconds
+    :param time: For how long they were followed, in seconds, from 0 to ``horizon``
+    :return: Modal coordinates, of the shape and type of ``y``
+    """
+    coordinates = th.cat([problems.boundary.double(), y.double()], dim=-1)
+    return (coordinates @ _shift(y.shape[-1], horizon, time).to(y.device)).to(y.dtype)
+
+
+def _basis(y: th.Tensor, horizon: float) -> Basis:
+    return make_basis(y.shape[-1] + N_BOUNDARY - 1, 64, horizon)
+
+
+@functools.lru_cache(maxsize=16)
+def _shift(n_modes: int, horizon: float, time: float) -> th.Tensor:
+    """The modal coordinates of the shifted plan by boundary conditions and modal coordinates, ``(6 + m, m)``."""
+    degree = n_modes + N_BOUNDARY - 1
+    basis = make_basis(degree, 64, horizon)
+    nodes, weights = (th.from_numpy(array) for array in np.polynomial.legendre.leggauss(QUADRATURE))
+    joint = 1 - time / horizon  # where the plan ends, as a share of the horizon
+    u = th.cat([joint * (nodes + 1) / 2, joint + (1 - joint) * (nodes + 1) / 2])
+    weights = th.cat([joint * weights / 2, (1 - joint) * weights / 2])
+    coordinates = th.cat([basis.line, basis.modes], dim=1)  # (n + 1, 6 + m)
+
+    def values(shares: th.Tensor, order: int = 0) -> th.Tensor:
+        return bernstein(degree, shares.clamp(0, 1), order, horizon) @ coordinates
+
+    now = th.tensor([time / horizon], dtype=th.float64)
+    state = th.cat([values(now, order) for order in range(3)])
+    end = th.eye(N_BOUNDARY + n_modes, dtype=th.float64)[3:N_BOUNDARY]
+    line = bernstein(degree, u, 0, horizon) @ basis.line @ th.cat([state, end])
+    modes = bernstein(degree, u, 0, horizon) @ basis.modes
+    return ((modes * weights.unsqueeze(1)).T @ (values(u + time / horizon) - line)).T.contiguous()
