@@ -260,8 +260,8 @@ class SafetyFilter(th.nn.Module):
         robots = problems.robot_mask.sum(dim=1).double()[:, None, None]
         mean = count * position + speed + acceleration
         rest = mean + robots * position
-        inverses = (th.linalg.inv(self.metric + penalty * damping).to(dtype) for damping in (mean, rest))
-        return (*inverses, penalty * mean.to(dtype), penalty * rest.to(dtype))  # type: ignore[return-value]
+        inverse_mean, inverse_rest = (th.linalg.inv(self.metric + penalty * damping) for damping in (mean, rest))
+        return inverse_mean.to(dtype), inverse_rest.to(dtype), (penalty * mean).to(dtype), (penalty * rest).to(dtype)
 
     def _iterate(self, scene: _Scene, state: _State, k: int) -> tuple[_State, th.Tensor]:
         """From ``Y_k`` to ``Y_(k+1)``, and by how much that violates its worst row."""
