@@ -1,6 +1,7 @@
 """Learning rates over the course of training, as functions of the remaining progress, which is how SB3 takes them."""
 
 import math
+from collections.abc import Sequence
 
 from stable_baselines3.common.type_aliases import Schedule
 
@@ -31,3 +32,27 @@ class WarmUpCosine:
             return self.peak(progress_remaining) * done / self.warm_up
         fallen = (done - self.warm_up) / (1.0 - self.warm_up)
         return self.peak(progress_remaining) * 0.5 * (1.0 + math.cos(math.pi * fallen))
+
+
+class InTurn:
+    """
+    The same schedule over again, in each part of training.
+
+    :param schedule: A function of the remaining progress of a part (from 1 to 0)
+    :param shares: How much of training each part is, above 0; together 1
+    """
+
+    def __init__(self, schedule: Schedule, shares: Sequence[float]) -> None:
+        self.schedule, self.shares = schedule, list(shares)
+
+    def __call__(self, progress_remaining: float) -> float:
+        """
+        :param progress_remaining: From 1 (start) to 0 (end)
+        :return: The learning rate
+        """
+        done = 1.0 - progress_remaining
+        for share in self.shares[:-1]:
+            if done < share:
+                return self.schedule(1.0 - done / share)
+            done -= share
+        return self.schedule(max(1.0 - done / self.shares[-1], 0.0))

@@ -2,13 +2,15 @@
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_flow import FPMD, FQL, GFP, QAM, SWFP, DecisionFlow, StreamingFlow
+from sb3_flow import FPMD, FQL, GFP, QAM, SWFP, DecisionFlow, FlowOpt, StreamingFlow
 from sb3_flow.baselines import OfflineSAC, OfflineTD3
 from sb3_flow.common.updates import FlowAlgorithm
+from sb3_flow.flow_opt.diffusion import DiffusionOpt
 from sb3_flow.swfp import WholeFlow
 from sb3_flow.zoo.search import (
     DECISION_FLOW_DIV_SPACE,
     DECISION_FLOW_SPACE,
+    FLOW_OPT_SPACE,
     FPMD_SPACE,
     FQL_SPACE,
     GFP_SPACE,
@@ -25,6 +27,8 @@ from sb3_flow.zoo.search import (
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "decision_flow": DecisionFlow,
     "decision_flow_div": DecisionFlow,
+    "diffusion_opt": DiffusionOpt,
+    "flow_opt": FlowOpt,
     "fpmd": FPMD,
     "fpmd_m": FPMD,
     "fql": FQL,
@@ -43,6 +47,8 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
 SEARCH_SPACES: dict[str, SearchSpace] = {
     "decision_flow": DECISION_FLOW_SPACE,
     "decision_flow_div": DECISION_FLOW_DIV_SPACE,
+    "diffusion_opt": FLOW_OPT_SPACE,
+    "flow_opt": FLOW_OPT_SPACE,
     "fpmd": FPMD_SPACE,
     "fpmd_m": FPMD_SPACE,
     "fql": FQL_SPACE,

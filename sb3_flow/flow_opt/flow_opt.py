@@ -1,0 +1,327 @@
+"""Flow-Opt (Idoko, Singh et al., 2025, arXiv 2510.09204): multi-robot trajectories by a flow and a safety filter."""
+
+import dataclasses
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch as th
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+
+from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.common.execution import Loss
+from sb3_flow.common.flow import interpolate
+from sb3_flow.common.policies import aliases
+from sb3_flow.common.schedules import InTurn, WarmUpCosine
+from sb3_flow.common.types import Batch, Metrics, TensorObs
+from sb3_flow.flow_opt.plans import Plan
+from sb3_flow.flow_opt.policies import FlowOptPolicy, there
+from sb3_flow.flow_opt.symmetries import N_SYMMETRIES, transform
+from sb3_flow.planning.problems import Limits, Problems
+
+Stage = Literal["flow", "imitate", "unroll"]
+#: Weight of the distance from the proposal in the loss of unrolled iterations.
+ANCHOR_COEF = 0.05
+
+
+class FlowOptNoise(NamedTuple):
+    """
+    Every random number of one update.
+
+    :param x0: Start of the straight path, standard normal, ``(B, action_dim)``
+    :param t: Time on that path, uniform in [0, 1], ``(B, 1)``
+    :param symmetry: How problems are turned around, ``(B,)`` of int64 in [0, 8)
+    :param backwards: Whether time is, ``(B,)``, bool
+    """
+
+    x0: th.Tensor
+    t: th.Tensor
+    symmetry: th.Tensor
+    backwards: th.Tensor
+
+
+class FlowOpt(OfflineToOnlineAlgorithm):
+    """
+    Flow-Opt: a flow proposes joint trajectories, a safety filter makes them feasible, a network starts the filter well.
+
+    The published paper's text and code were not to be had: this is a **reconstruction** from its abstract, and from the code
+    of the same group's earlier solvers. ``docs/flow_opt.md`` says what is whose.
+
+    A plan ``y`` holds modal coordinates, see ``planning.basis``; ``x_1 = y / sigma``. The flow ``v`` and the network that
+    starts the filter, ``(y_0, lambda_0) = g(proposal)``, are trained one after the other::
+
+        L_flow    = E[|v(x_t, t) - (x_1 - x_0)|^2],  x_t = (1 - t) x_0 + t x_1,  x_0 ~ N(0, 1)            flow_loss
+        L_imitate = E[|(y_0 - y*) / sigma|^2],  y* where the filter ends without g                        imitation_loss
+        L_unroll  = E[mean_k |rho g_k| + mean_k |y_(k+1) - y_k| + 0.05 |y_K - proposal|^2]                unrolled_loss
+
+    Squared errors are means over the robots that there are. In the last line ``y_1 ... y_K`` are iterations of the filter from
+    ``(y_0, lambda_0)``, through which the gradient goes, and ``rho g_k`` how hard constraints push; no solutions are needed.
+
+    ``predict`` gives the best of ``best_of_n`` certified plans. It also gives a plan where none is certified: ``plan`` tells,
+    and so does ``last_plan`` after ``predict``.
+
+    :param policy: ``"FlowPolicy"`` (or a subclass of ``FlowOptPolicy``)
+    :param env: ``sb3_flow/MultiRobot2D-v0`` or its relatives, or an id
+    :param learning_rate: Largest learning rate of each stage, or a function of the remaining progress (from 1 to 0)
+    :param tau: Share of the flow's weights that enters their moving average at each update, in [0, 1]
+    :param flow_fraction: Share of training that trains the flow, in (0, 1]; the rest trains the start of the filter.
+    :param imitation_fraction: Share of that rest which imitates the filter's own solutions, in [0, 1]
+    :param initialiser_batch_size: Problems in each update of the rest, which costs more; at most ``batch_size``
+    :param imitated_iterations: After how many iterations the filter's solution is imitated
+    :param unrolled_iterations: ``K``
+    :param augment: Whether problems of a batch are turned around at random
+    :param warm_up: Share of each stage in which the learning rate rises; then it falls to 0 as a cosine.
+    :param expert_scenes: Number of random scenes of the environment that the expert solves where there is no ``dataset``
+    :param limits: What all problems have in common; None: as the environment says
+    :param degree: Degree of the polynomials that plans are; None: as the environment says
+    :param kwargs: All other arguments are those of ``OfflineToOnlineAlgorithm``, such as ``dataset``, ``batch_size``, ``seed``
+        and ``policy_kwargs``. Those of critics and of the online phase are of no use.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(FlowOptPolicy)
+    policy: FlowOptPolicy
+    needs_rewards: ClassVar[bool] = False
+    default_timesteps: ClassVar[int] = 100_000
+    #: The stages differ.
+    one_graph: ClassVar[bool] = False
+    #: The moving average is not a critic's target, but moves like one.
+    targets: ClassVar[dict[str, str]] = {"flow_average": "flow"}
+
+    def __init__(
+        self,
+        policy: str | type[FlowOptPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        *,
+        tau: float = 0.001,
+        max_grad_norm: float | None = 1.0,
+        flow_fraction: float = 0.8,
+        imitation_fraction: float = 0.2,
+        initialiser_batch_size: int = 32,
+        imitated_iterations: int = 60,
+        unrolled_iterations: int = 10,
+        augment: bool = True,
+        warm_up: float = 0.01,
+        expert_scenes: int = 1_000,
+        limits: dict[str, Any] | None = None,
+        degree: int | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        for name, share in (("flow_fraction", flow_fraction), ("imitation_fraction", imitation_fraction)):
+            if not 0 <= share <= 1 or (name == "flow_fraction" and share == 0):
+                raise ValueError(f"`{name}` is {share}; it must be a share of training, at most 1.")
+        for name, count in (
+            ("initialiser_batch_size", initialiser_batch_size),
+            ("imitated_iterations", imitated_iterations),
+            ("unrolled_iterations", unrolled_iterations),
+            ("expert_scenes", expert_scenes),
+        ):
+            if count < 1:
+                raise ValueError(f"`{name}` is {count}; it must be at least 1.")
+        WarmUpCosine(float, warm_up)  # raises
+        self.flow_fraction = flow_fraction
+        self.imitation_fraction = imitation_fraction
+        self.initialiser_batch_size = initialiser_batch_size
+        self.imitated_iterations = imitated_iterations
+        self.unrolled_iterations = unrolled_iterations
+        self.augment = augment
+        self.warm_up = warm_up
+        self.expert_scenes = expert_scenes
+        self.limits, self.degree = limits, degree
+        optimiser = {"optimizer_class": th.optim.AdamW}
+        if not (policy_kwargs or {}).get("optimizer_class"):
+            optimiser["optimizer_kwargs"] = {"betas": (0.9, 0.99), "weight_decay": 1e-4, "fused": True}  # type: ignore[assignment]
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            tau=tau,
+            max_grad_norm=max_grad_norm,
+            policy_kwargs={**optimiser, **(policy_kwargs or {})},
+            _init_setup_model=_init_setup_model,
+            **kwargs,
+        )
+        self._refuse_what_it_cannot_do()
+
+    def _refuse_what_it_cannot_do(self) -> None:
+        if self.offline_steps is not None:
+            raise ValueError(f"`offline_steps` is {self.offline_steps}, but FlowOpt learns from data only: leave it out.")
+        if self.normalize_observations or (self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs):
+            raise ValueError("Observations of FlowOpt are positions that it needs as they are: do not normalise them.")
+
+    def _setup_model(self) -> None:
+        if self.limits is None or self.degree is None:
+            self._ask_the_environment()
+        super()._setup_model()
+        stages = [share for share in self._shares() if share > 0]
+        self.lr_schedule = InTurn(WarmUpCosine(self.lr_schedule, self.warm_up), stages)
+
+    def _ask_the_environment(self) -> None:
+        assert self.env is not None
+        try:
+            limits, degree = self.env.get_attr("limits", 0)[0], self.env.get_attr("degree", 0)[0]
+        except AttributeError:
+            raise ValueError(
+                "FlowOpt plans for several robots, in environments such as 'sb3_flow/MultiRobot2D-v0'. This one does not say "
+                "what plans must keep to: it has no `limits` and no `degree`."
+            ) from None
+        self.limits = dataclasses.asdict(limits) if isinstance(limits, Limits) else dict(limits)
+        self.degree = int(degree)
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        return {"limits": self.limits, "degree": self.degree}
+
+    # The data set.
+
+    def set_dataset(self, dataset: Any) -> None:
+        super().set_dataset(dataset)
+        if self._n_updates == 0:
+            self.policy.sigma.copy_(self._root_mean_squares())
+
+    def _root_mean_squares(self, rows: int = 4096) -> th.Tensor:
+        """Of each mode over all robots and axes of the data, in metres, ``(m,)``."""
+        assert self.offline_buffer is not None
+        squares, count = th.zeros(self.policy.basis.n_modes, device=self.device), th.zeros((), device=self.device)
+        for start in range(0, len(self.offline_buffer), rows):
+            batch = self.offline_buffer.draw(th.arange(start, min(start + rows, len(self.offline_buffer))))
+            y, mask = self.policy.to_metres(batch.actions), there(self.policy.problems(batch.observations))
+            squares += (mask * y.square()).sum(dim=(0, 1, 2))
+            count += mask.sum() * self.policy.limits.dimensions
+        return (squares / count).sqrt().clamp(min=1e-3)
+
+    # Stages.
+
+    def _shares(self) -> tuple[float, float, float]:
+        rest = 1.0 - self.flow_fraction
+        return self.flow_fraction, rest * self.imitation_fraction, rest * (1.0 - self.imitation_fraction)
+
+    @property
+    def stage(self) -> Stage:
+        """What the next update trains."""
+        done = 1.0 - self._current_progress_remaining
+        flow, imitate, _ = self._shares()
+        if done < flow or flow == 1.0:
+            return "flow"
+        return "imitate" if done < flow + imitate else "unroll"
+
+    # The losses.
+
+    def draw_noise(self, n: int) -> FlowOptNoise:
+        """Every random number of an update with ``n`` problems."""
+        symmetry = th.randint(N_SYMMETRIES, (n,), generator=self.generator, device=self.device)
+        backwards = th.randint(2, (n,), generator=self.generator, device=self.device).bool()
+        return FlowOptNoise(self.normal(n), self.uniform(n), symmetry, backwards)
+
+    def terms(self) -> list[Loss]:
+        return [self.flow_loss, self.imitation_loss, self.unrolled_loss]
+
+    def examples(self, batch: Batch, noise: FlowOptNoise) -> tuple[Problems, th.Tensor]:
+        """Problems and the data's plans for them, ``(B, N, D, m)``, turned around as the noise says."""
+        policy = self.policy
+        problems, y = policy.problems(batch.observations), policy.to_metres(batch.actions).to(noise.x0.dtype)
+        if not self.augment:
+            return problems, y
+        return transform(problems, y, policy.symmetries[noise.symmetry], policy.parities, noise.backwards)
+
+    def flow_loss(self, batch: Batch, noise: FlowOptNoise) -> tuple[th.Tensor, Metrics]:
+        """``L_flow``. Gradient: the flow only."""
+        policy = self.policy
+        problems, y = self.examples(batch, noise)
+        x1 = (y / policy.sigma).flatten(start_dim=1)
+        point, target = self.path(x1, noise)
+        v = policy.velocity_of(policy.flow, problems)(point, noise.t)
+        loss = mean_square(policy.to_plans(v - target), problems)
+        return loss, {"flow_loss": loss}
+
+    def path(self, x1: th.Tensor, noise: FlowOptNoise) -> tuple[th.Tensor, th.Tensor]:
+        """Where the path from noise to ``x1`` is at time ``t``, and what the network is to say there: its velocity."""
+        return interpolate(noise.x0, x1, noise.t), x1 - noise.x0
+
+    def imitation_loss(self, batch: Batch, noise: FlowOptNoise) -> tuple[th.Tensor, Metrics]:
+        """``L_imitate``. Gradient: the initialiser only."""
+        policy = self.policy
+        problems, proposals = self.proposals(batch, noise)
+        with th.no_grad():
+            cold = proposals, th.zeros_like(proposals)
+            solutions = policy.filter.unroll(problems, proposals, *cold, self.imitated_iterations).iterates[-1]
+        start, _ = policy.starts(problems, proposals)
+        loss = mean_square((start - solutions) / policy.sigma, problems)
+        still = mean_square((proposals - solutions) / policy.sigma, problems)
+        return loss, {"imitation_loss": loss, "imitation_loss_cold": still}
+
+    def unrolled_loss(self, batch: Batch, noise: FlowOptNoise) -> tuple[th.Tensor, Metrics]:
+        """``L_unroll``. Gradient: the initialiser only."""
+        policy = self.policy
+        problems, proposals = self.proposals(batch, noise)
+        starts = policy.starts(problems, proposals)
+        unrolled = policy.filter.unroll(problems, proposals, *starts, self.unrolled_iterations)
+        fixed_point = unrolled.iterates.diff(dim=0).flatten(start_dim=2).norm(dim=-1).mean()
+        primal = unrolled.pushes.flatten(start_dim=2).norm(dim=-1).mean()
+        distance = (unrolled.iterates[-1] - proposals).square().sum(dim=(1, 2, 3)).mean()
+        loss = primal + fixed_point + ANCHOR_COEF * distance
+        return loss, {"unrolled_loss": loss, "fixed_point": fixed_point, "primal": primal, "distance": distance}
+
+    def proposals(self, batch: Batch, noise: FlowOptNoise) -> tuple[Problems, th.Tensor]:
+        """The first problems of a batch, and what the flow proposes for them."""
+        n = min(self.initialiser_batch_size, len(noise.x0))
+        with th.no_grad():
+            problems = self.examples(batch, noise)[0].select(th.arange(n, device=self.device))
+            return problems, self.policy.propose(problems, noise.x0[:n])
+
+    def update(self, batch: Batch, noise: FlowOptNoise) -> Metrics:
+        """
+        One update of the stage that training is in.
+
+        :param batch: A batch
+        :param noise: As drawn by ``draw_noise``
+        :return: What to log
+        """
+        losses: dict[Stage, Loss] = {"flow": self.flow_loss, "imitate": self.imitation_loss, "unroll": self.unrolled_loss}
+        stage = self.stage
+        loss, metrics = self.execution.evaluate(losses[stage], batch, noise)
+        metrics |= self.descend(loss, self.policy.optimizer)
+        if stage == "flow":
+            self.update_targets()
+        return metrics
+
+    # Planning.
+
+    @property
+    def last_plan(self) -> Plan | None:
+        """What the last ``predict`` planned, and whether it is certified; None before the first."""
+        return self.policy.last_plan
+
+    def plan(
+        self,
+        observation: Any,
+        k: int | None = None,
+        deadline_ms: float | None = None,
+        deterministic: bool = False,
+    ) -> Plan:
+        """
+        Plan, and tell what is known about the plan.
+
+        :param observation: One observation, or one for each environment, as the environment gives it
+        :param k: Number of proposals for each problem; None: ``best_of_n`` of ``policy_kwargs``
+        :param deadline_ms: When to stop repairing: what is certified by then is chosen from. None: when all is done
+        :param deterministic: Whether to start from the same noise at each call
+        :return: The plans; ``feasible`` says which of them are certified.
+        :raises ValueError: If robots overlap, or a robot an obstacle, at the start or the goal: no plan can help there.
+        """
+        self.check_finite()
+        self.policy.set_training_mode(False)
+        tensors: TensorObs = self.policy.obs_to_tensor(observation)[0]
+        return self.policy.plan(tensors, k, deadline_ms, deterministic)
+
+
+def mean_square(errors: th.Tensor, problems: Problems) -> th.Tensor:
+    """
+    The mean over all numbers of the robots that there are.
+
+    :param errors: ``(B, N, D, m)``
+    :param problems: The problems
+    :return: Without axes
+    """
+    mask = there(problems)
+    return (mask * errors.square()).sum() / (mask.sum() * errors.shape[2] * errors.shape[3])
