@@ -108,7 +108,7 @@ class Certificate:
         there = problems.robot_mask
         coordinates = th.cat([problems.boundary.double(), y.double()], dim=-1)
         coordinates = th.where(there[..., None, None], coordinates, 0.0)
-        samples, *local = (coordinates @ self._matrix(y.device)).split(self._rows, dim=-1)
+        samples, *local = th.split(coordinates @ self._matrix(y.device), self._rows, dim=-1)
         position, velocity, acceleration = (part.unflatten(-1, (self.basis.samples - 1, -1)) for part in local)
 
         speed = velocity.square().sum(dim=2).amax(dim=(-2, -1)).sqrt()  # (B, N)
@@ -127,9 +127,9 @@ class Certificate:
         return _least(distance.amin(dim=-1) - 2 * self.limits.radius, there[:, first] & there[:, second])
 
     def _obstacles(self, samples: th.Tensor, bound: th.Tensor, problems: Problems) -> th.Tensor:
-        centres, radii = problems.obstacles.double().split([self.limits.dimensions, 1], dim=-1)
+        centres, radii = problems.obstacles[..., :-1].double(), problems.obstacles[..., -1].double()
         distance = _chords(samples.unsqueeze(2) - centres[:, None, :, :, None]) - self.bow * bound.unsqueeze(2)
-        slack = distance.amin(dim=-1) - radii.squeeze(-1).unsqueeze(1) - self.limits.radius  # (B, N, M)
+        slack = distance.amin(dim=-1) - radii.unsqueeze(1) - self.limits.radius  # (B, N, M)
         mask = problems.robot_mask.unsqueeze(2) & problems.obstacle_mask.unsqueeze(1)
         return _least(slack.flatten(start_dim=1), mask.flatten(start_dim=1))
 
@@ -163,7 +163,7 @@ def local_coefficients(degree: int, samples: int) -> th.Tensor:
 
 
 def _local(degree: int, order: int, samples: int, horizon: float) -> th.Tensor:
-    """Coefficients of a derivative on all intervals, by those of the polynomial: ``(S - 1, degree + 1 - order, degree + 1)``."""
+    """A derivative's coefficients on the intervals, by those of the polynomial: ``(S - 1, degree + 1 - order, degree + 1)``."""
     return local_coefficients(degree - order, samples) @ differences(degree, order, horizon)
 
 

@@ -1,0 +1,59 @@
+"""How smooth plans are, how far apart, and where they come from before anybody plans: noise around straight lines."""
+
+from __future__ import annotations
+
+import torch as th
+
+from sb3_flow.planning.basis import Basis, gram
+from sb3_flow.planning.problems import Problems
+
+
+def smoothness(problems: Problems, y: th.Tensor, basis: Basis) -> th.Tensor:
+    """
+    Mean square acceleration, over robots and time, exactly: that of the straight line, and what the modes add to it.
+
+    :param problems: The problems, ``B`` of them
+    :param y: The plans, ``(B, N, D, m)``
+    :param basis: What they are written in
+    :return: ``(B,)``, float64, in m^2/s^4; the smaller, the smoother
+    """
+    bending = basis.line.T @ gram(basis.degree, 2, basis.horizon) @ basis.line
+    boundary = problems.boundary.double()
+    line = ((boundary @ bending.to(y.device)) * boundary).sum(dim=-1)
+    by_axis = line + (y.double().square() * basis.stiffness.to(y.device)).sum(dim=-1)
+    there = problems.robot_mask
+    total = th.where(there.unsqueeze(2), by_axis, 0.0).sum(dim=(1, 2))
+    return total / there.sum(dim=1).clamp(min=1)
+
+
+def distance(problems: Problems, y: th.Tensor, other: th.Tensor, basis: Basis) -> th.Tensor:
+    """
+    Mean distance between the same robots of two plans at the same times.
+
+    :param problems: The problems, ``B`` of them
+    :param y: Plans, ``(B, N, D, m)``
+    :param other: Other plans of the same problems, ``(B, N, D, m)``
+    :param basis: What they are written in
+    :return: ``(B,)``, in metres
+    """
+    _, modes = basis.sampled()
+    apart = ((y - other) @ modes.T.to(y)).square().sum(dim=2).sqrt().mean(dim=-1)
+    there = problems.robot_mask
+    return (apart * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)
+
+
+def noise(problems: Problems, basis: Basis, sigma: float | th.Tensor, generator: th.Generator | None = None) -> th.Tensor:
+    """
+    Proposals: straight lines plus smooth noise, ``sigma (stiffness_1 / stiffness_j)^(1/2)`` times a normal for mode ``j``.
+
+    :param problems: The problems, ``B`` of them
+    :param basis: What plans are written in
+    :param sigma: Size of the noise in metres; a tensor ``(B,)`` has one for each problem
+    :param generator: Where random numbers come from, on the problems' device; None: PyTorch's own
+    :return: ``(B, N, D, m)``; 0 for padding
+    """
+    shape = (*problems.start.shape, basis.n_modes)
+    normal = th.randn(shape, generator=generator, dtype=problems.start.dtype, device=problems.start.device)
+    scale = (basis.stiffness[0] / basis.stiffness).sqrt().to(normal)
+    size = sigma[:, None, None, None] if isinstance(sigma, th.Tensor) else sigma
+    return size * scale * normal * problems.robot_mask[..., None, None]

@@ -1,0 +1,389 @@
+"""The safety filter: the nearest plan that keeps to all constraints, found by pushing, for many problems at once."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch as th
+
+from sb3_flow.planning.basis import make_basis
+from sb3_flow.planning.certificate import Certificate
+from sb3_flow.planning.filter_settings import FilterSettings
+from sb3_flow.planning.problems import Limits, Problems
+from sb3_flow.planning.pushes import chord_pushes, inward_pushes, sample_pushes, spread
+
+
+class Filtered(NamedTuple):
+    """
+    Plans as the filter left them.
+
+    :param y: The plans, ``(B, N, D, m)``: the first that was certified, or else the one that violates least
+    :param safe: Whether that very plan is certified, ``(B,)``, bool
+    :param margin: What its distances have to spare, in metres, ``(B,)``, float64; see ``Certified``
+    :param iterations: Iterations that it took, ``(B,)``, int64; of a plan that is not safe: all that there were
+    :param violation: By how much it violates its worst row, in that row's unit, ``(B,)``; 0: none that was looked at
+    """
+
+    y: th.Tensor
+    safe: th.Tensor
+    margin: th.Tensor
+    iterations: th.Tensor
+    violation: th.Tensor
+
+
+class Unrolled(NamedTuple):
+    """
+    The path of the filter, for gradients.
+
+    :param iterates: ``y_0`` to ``y_K``, ``(K + 1, B, N, D, m)``
+    :param pushes: ``rho g_k``, what is added to the multipliers, ``(K, B, N, D, m)``
+    """
+
+    iterates: th.Tensor
+    pushes: th.Tensor
+
+
+class _Scene(NamedTuple):
+    """What does not change between iterations. All by problem, so that some of them can be selected."""
+
+    line: th.Tensor  # positions, velocities and accelerations for y = 0: (B, N, D, 3 S)
+    centres: th.Tensor  # (B, M, D)
+    pair_distance: th.Tensor  # (B, P); 0: no such pair
+    obstacle_distance: th.Tensor  # (B, N, M); 0: no such robot or obstacle
+    border: th.Tensor  # (B, N, D, 1)
+    robots: th.Tensor  # (B, N)
+    inverse_mean: th.Tensor  # (B or 1, m, m)
+    inverse_rest: th.Tensor  # (B or 1, m, m)
+    damping_mean: th.Tensor  # (B or 1, m, m)
+    damping_rest: th.Tensor  # (B or 1, m, m)
+    anchor: th.Tensor  # B times the proposals: (B, N, D, m)
+
+    def select(self, index: th.Tensor) -> _Scene:
+        batch = len(self.line)
+        return _Scene(*(x[index] if len(x) == batch else x for x in self))
+
+
+class _State(NamedTuple):
+    """What an iteration begins with."""
+
+    y: th.Tensor  # y_k
+    ahead: th.Tensor  # Y_k, by momentum
+    multiplier: th.Tensor  # lambda_k
+    push: th.Tensor  # g at Y_k
+
+    def select(self, index: th.Tensor) -> _State:
+        return _State(*(x[index] for x in self))
+
+
+class SafetyFilter(th.nn.Module):
+    """
+    Moves proposals to plans that are certified.
+
+    In modal coordinates, with ``B`` the metric of the distance from the proposal, and ``f`` the pushes at the samples::
+
+        Y = y_k + beta (y_k - y_(k-1))
+        g = <mode f(Y)> + s_v^2 <mode' f_v(Y)> + s_a^2 <mode'' f_a(Y)>
+        lambda <- lambda + rho g
+        (B + rho S) y_(k+1) = B y_proposal + lambda + rho S Y + rho g
+
+    Distances are pushed to what is required plus a margin that shrinks, because the last millimetres would take forever, and
+    are accepted without it. The first ``Y`` that its samples and the certificate accept is returned, per problem: later ones
+    drift, because multipliers grow and never shrink.
+
+    The multipliers in the space of the trajectories are the group's (Swarm-Gen); projections in the place of its angles,
+    coordinates, majoriser, momentum, margin, chords and the certificate are ours.
+
+    :param limits: What plans must keep to
+    :param settings: Constants
+    :param dtype: Floating-point type of all that is not the certificate
+    """
+
+    lines: th.Tensor
+    modes: th.Tensor
+    weighted_modes: th.Tensor
+    metric: th.Tensor
+    grams: th.Tensor
+
+    def __init__(self, limits: Limits, settings: FilterSettings | None = None, dtype: th.dtype = th.float32) -> None:
+        super().__init__()
+        self.limits = limits
+        self.settings = settings = settings or FilterSettings()
+        self.basis = basis = make_basis(settings.basis_degree, settings.samples, limits.horizon)
+        self.certificate = Certificate(limits, settings.basis_degree, settings.samples)
+        sampled = [basis.sampled(order) for order in range(3)]
+        weights = (1.0, settings.speed_weight**2, settings.acceleration_weight**2)
+        # Means over the samples, so that no constant depends on how many there are.
+        weighted = [weight / basis.samples * modes for weight, (_, modes) in zip(weights, sampled, strict=True)]
+        grams = th.stack([part.T @ modes for part, (_, modes) in zip(weighted, sampled, strict=True)])
+        if settings.metric == "modal":
+            metric = th.diag(1 + settings.smoothing * basis.stiffness)
+        else:
+            metric = basis.modes.T @ basis.modes
+        self._buffer("lines", th.cat([line for line, _ in sampled]).T, dtype)  # (6, 3 S)
+        self._buffer("modes", th.cat([modes for _, modes in sampled]).T, dtype)  # (m, 3 S)
+        self._buffer("weighted_modes", th.cat(weighted), dtype)  # (3 S, m)
+        self._buffer("metric", settings.anchor * metric, th.float64)
+        self._buffer("grams", grams, th.float64)
+
+    def _buffer(self, name: str, value: th.Tensor, dtype: th.dtype) -> None:
+        self.register_buffer(name, value.to(dtype).contiguous(), persistent=False)
+
+    @th.no_grad()
+    def forward(
+        self,
+        problems: Problems,
+        proposals: th.Tensor,
+        start: tuple[th.Tensor, th.Tensor] | None = None,
+        max_iterations: int | None = None,
+        deadline: float | None = None,
+    ) -> Filtered:
+        """
+        Filter proposals.
+
+        :param problems: The problems, ``B`` of them
+        :param proposals: Plans to stay close to, ``(B, N, D, m)``
+        :param start: ``y_0`` and ``lambda_0``, where the iteration begins, each ``(B, N, D, m)``; None: the proposals, and 0
+        :param max_iterations: Iterations after which a problem is given up; None: the settings'
+        :param deadline: Reading of ``time.perf_counter`` from which on no block of iterations is begun; None: none
+        :return: Plans, and which of them are certified
+        :raises ValueError: If the shapes do not fit together.
+        """
+        y_0, lambda_0 = start or (proposals, th.zeros_like(proposals))
+        limit = self.settings.max_iterations if max_iterations is None else max_iterations
+        scene, state, violation = self._begin(problems, proposals, y_0, lambda_0)
+        batch, device = len(proposals), proposals.device
+        best = Filtered(
+            state.ahead.clone(),
+            th.zeros(batch, dtype=th.bool, device=device),
+            th.full((batch,), -th.inf, dtype=th.float64, device=device),
+            th.zeros(batch, dtype=th.int64, device=device),
+            violation,
+        )
+        left = th.arange(batch, device=device)
+        plans, violations, done = state.ahead.unsqueeze(0), violation.unsqueeze(0), 0
+        while True:
+            unsafe = ~self._certify(problems, best, left, plans, violations, done)
+            over = done >= limit or (deadline is not None and time.perf_counter() >= deadline)
+            kept = unsafe.nonzero().squeeze(1)
+            left = left[kept]
+            if over or not len(left):
+                break
+            if len(kept) < len(unsafe):
+                scene, state = scene.select(kept), state.select(kept)
+            steps = min(self.settings.block, limit - done)
+            history, seen = [], []
+            for k in range(done, done + steps):
+                state, violation = self._iterate(scene, state, k)
+                history.append(state.ahead)
+                seen.append(violation)
+            plans, violations, done = th.stack(history), th.stack(seen), done + steps
+        best.iterations[left] = done
+        return best._replace(margin=self._margins(problems, best, left))
+
+    def unroll(
+        self, problems: Problems, proposals: th.Tensor, y_0: th.Tensor, lambda_0: th.Tensor, iterations: int
+    ) -> Unrolled:
+        """
+        Run the filter with gradients, without certificates.
+
+        :param problems: The problems, ``B`` of them
+        :param proposals: Plans to stay close to, ``(B, N, D, m)``
+        :param y_0: Where the iteration begins, ``(B, N, D, m)``
+        :param lambda_0: Multipliers to begin with, ``(B, N, D, m)``
+        :param iterations: How many, ``K``
+        :return: All iterates, and all pushes
+        """
+        scene, state, _ = self._begin(problems, proposals, y_0, lambda_0)
+        iterates, pushes = [state.y], []
+        for k in range(iterations):
+            pushes.append(self.settings.penalty * state.push)
+            state, _ = self._iterate(scene, state, k)
+            iterates.append(state.y)
+        return Unrolled(th.stack(iterates), th.stack(pushes))
+
+    def _begin(
+        self, problems: Problems, proposals: th.Tensor, y_0: th.Tensor, lambda_0: th.Tensor
+    ) -> tuple[_Scene, _State, th.Tensor]:
+        """Prepare all that iterations stand on: the scene, the state, and the violation of ``y_0``."""
+        expected = (*problems.start.shape, self.basis.n_modes)
+        for name, value in {"proposals": proposals, "y_0": y_0, "lambda_0": lambda_0}.items():
+            if value.shape != expected:
+                raise ValueError(
+                    f"`{name}` has shape {tuple(value.shape)}; expected {expected}: problems, robots, axes, modes."
+                )
+        there = problems.robot_mask[..., None, None]
+        scene = self._scene(problems, th.where(there, proposals, 0.0))
+        y_0, lambda_0 = th.where(there, y_0, 0.0), th.where(there, lambda_0, 0.0)
+        push, violation = self._look(scene, y_0, 0)
+        return scene, _State(y_0, y_0, lambda_0, push), violation
+
+    def _scene(self, problems: Problems, proposals: th.Tensor) -> _Scene:
+        limits, there = self.limits, problems.robot_mask
+        boundary = th.where(there[..., None, None], problems.boundary, 0.0)
+        obstacles = th.where(problems.obstacle_mask.unsqueeze(2), problems.obstacles, 0.0)
+        first, second, _ = _pairs(there.shape[1], there.device, proposals.dtype)
+        pair_distance = 2 * limits.radius * (there[:, first] & there[:, second])
+        meet = there.unsqueeze(2) & problems.obstacle_mask.unsqueeze(1)
+        obstacle_distance = (obstacles[..., -1] + limits.radius).unsqueeze(1) * meet
+        ends = boundary[..., [0, 3]].abs().amax(dim=-1, keepdim=True)
+        dtype = proposals.dtype
+        return _Scene(
+            boundary @ self.lines,
+            obstacles[..., :-1],
+            pair_distance.to(dtype),
+            obstacle_distance,
+            # Who begins or ends closer to the border than that cannot be pushed away from it.
+            ends.clamp(min=limits.size - self.settings.border),
+            there.to(dtype),
+            *self._quadratic(problems, dtype),
+            proposals @ self.metric.to(dtype),
+        )
+
+    def _quadratic(self, problems: Problems, dtype: th.dtype) -> tuple[th.Tensor, th.Tensor, th.Tensor, th.Tensor]:
+        """
+        Inverses and damping, for the mean of all robots and for what is left.
+
+        With all rows, those of pairs are the graph's Laplacian ``N I - 1 1'``: 0 on the mean, and N on all else. So one large
+        quadratic programme is two small ones.
+        """
+        penalty, (position, speed, acceleration) = self.settings.penalty, self.grams
+        if self.settings.majoriser == "shared":
+            damping = (self.settings.majorisation * position + speed + acceleration).unsqueeze(0)
+            inverse = th.linalg.inv(self.metric + penalty * damping).to(dtype)
+            damping = penalty * damping.to(dtype)
+            return inverse, inverse, damping, damping
+        # All obstacles, and the border.
+        count = (problems.obstacle_mask.sum(dim=1) + 1).double()[:, None, None]
+        robots = problems.robot_mask.sum(dim=1).double()[:, None, None]
+        mean = count * position + speed + acceleration
+        rest = mean + robots * position
+        inverse_mean, inverse_rest = (th.linalg.inv(self.metric + penalty * damping) for damping in (mean, rest))
+        return inverse_mean.to(dtype), inverse_rest.to(dtype), (penalty * mean).to(dtype), (penalty * rest).to(dtype)
+
+    def _iterate(self, scene: _Scene, state: _State, k: int) -> tuple[_State, th.Tensor]:
+        """From ``Y_k`` to ``Y_(k+1)``, and by how much that violates its worst row."""
+        y, multiplier = self._step(scene, state)
+        ahead = y + self.settings.momentum * (y - state.y)
+        push, violation = self._look(scene, ahead, k + 1)
+        return _State(y, ahead, multiplier, push), violation
+
+    def _step(self, scene: _Scene, state: _State) -> tuple[th.Tensor, th.Tensor]:
+        """The next iterate and multiplier, from the push."""
+        weighted = self.settings.penalty * state.push
+        multiplier = state.multiplier + weighted
+        target = scene.anchor + multiplier + weighted
+        if self.settings.majoriser == "shared":
+            return (target + state.ahead @ scene.damping_rest) @ scene.inverse_rest, multiplier
+
+        def mean(x: th.Tensor) -> th.Tensor:
+            total = (x * scene.robots[..., None, None]).sum(dim=1, keepdim=True)
+            return total / scene.robots.sum(dim=1)[:, None, None, None].clamp(min=1)
+
+        def solve(target: th.Tensor, ahead: th.Tensor, damping: th.Tensor, inverse: th.Tensor) -> th.Tensor:
+            return (target + ahead @ damping.unsqueeze(1)) @ inverse.unsqueeze(1)
+
+        target_mean, ahead_mean = mean(target), mean(state.ahead)
+        rest = solve(target - target_mean, state.ahead - ahead_mean, scene.damping_rest, scene.inverse_rest)
+        y = solve(target_mean, ahead_mean, scene.damping_mean, scene.inverse_mean) + rest
+        return y * scene.robots[..., None, None], multiplier
+
+    def _look(self, scene: _Scene, y: th.Tensor, k: int) -> tuple[th.Tensor, th.Tensor]:
+        """
+        The constraints at a plan.
+
+        :return: The push ``g``, ``(B, N, D, m)``, and by how much the worst row is violated, ``(B,)``, in that row's unit
+        """
+        limits, settings = self.limits, self.settings
+        position, velocity, acceleration = (scene.line + y @ self.modes).chunk(3, dim=-1)
+        axes = position.unbind(dim=2)
+        fade = min(k / settings.margin_iterations, 1.0)
+        margin = settings.margin[0] + fade * (settings.margin[1] - settings.margin[0])
+
+        inside = position.clamp(-scene.border, scene.border) - position
+        outside = position.abs().flatten(start_dim=1).amax(dim=1) - limits.size
+        force, worst = inside, outside
+        if scene.pair_distance.shape[1]:
+            first, second, incidence = _pairs(y.shape[1], y.device, y.dtype)
+            relative = [x[:, first] - x[:, second] for x in axes]
+            moved, deficit = self._apart(relative, scene.pair_distance, margin, lambda x: incidence @ x)
+            force, worst = force + moved, th.maximum(worst, deficit)
+        if scene.obstacle_distance.shape[2]:
+            relative = [
+                x.unsqueeze(2) - centre[:, None, :, None] for x, centre in zip(axes, scene.centres.unbind(2), strict=True)
+            ]
+            moved, deficit = self._apart(relative, scene.obstacle_distance, margin, lambda x: x.sum(dim=2))
+            force, worst = force + moved, th.maximum(worst, deficit)
+        if settings.boost:
+            with th.no_grad():
+                share = (force != 0).any(dim=2).to(force.dtype).mean(dim=-1)
+                boost = (share + 0.05) ** -settings.boost
+            force = force * boost[..., None, None]
+        braked, speed = inward_pushes(velocity, settings.speed_share * limits.v_max)
+        eased, strongest = inward_pushes(acceleration, settings.acceleration_share * limits.a_max)
+        worst = th.maximum(worst, speed - settings.accepted_speed_share * limits.v_max)
+        worst = th.maximum(worst, strongest - settings.accepted_acceleration_share * limits.a_max)
+        return th.cat([force, braked, eased], dim=-1) @ self.weighted_modes, worst.clamp(min=0)
+
+    def _apart(
+        self, relative: list[th.Tensor], distance: th.Tensor, margin: float, collect: Callable[[th.Tensor], th.Tensor]
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """Pushes out of balls, collected by robot, ``(B, N, D, S)``, and the largest missing distance, ``(B,)``."""
+        required = (distance + margin * (distance > 0)).unsqueeze(-1)
+        if self.settings.push == "chords":
+            pushes, later, squared = chord_pushes(relative, required)
+            moved = [spread(collect(push), collect(part)) for push, part in zip(pushes, later, strict=True)]
+        else:
+            pushes, squared = sample_pushes(relative, required)
+            moved = [collect(push) for push in pushes]
+        deficit = distance - squared.sqrt()
+        return th.stack(moved, dim=2), deficit.flatten(start_dim=1).amax(dim=1)
+
+    def _certify(
+        self, problems: Problems, best: Filtered, left: th.Tensor, plans: th.Tensor, violations: th.Tensor, done: int
+    ) -> th.Tensor:
+        """
+        Find the first certified plan of every problem that is left, and write it into ``best``; else the least violating one.
+
+        :param plans: The plans of the last block, ``(K, b, N, D, m)``
+        :param violations: Their violations, ``(K, b)``
+        :param done: The number of the last one
+        :return: Which problems are done, ``(b,)``
+        """
+        least, which = violations.min(dim=0)
+        better = (least < best.violation[left]).nonzero().squeeze(1)
+        best.y[left[better]], best.violation[left[better]] = plans[which[better], better], least[better]
+        safe = th.zeros_like(least, dtype=th.bool)
+        untried = violations <= 0
+        while True:
+            open_ = (untried.any(dim=0) & ~safe).nonzero().squeeze(1)
+            if not len(open_):
+                return safe
+            first = untried[:, open_].int().argmax(dim=0)
+            candidates, rows = plans[first, open_], left[open_]
+            certified = self.certificate.certify(problems.select(rows), candidates)
+            untried[first, open_] = False
+            # Trying every second one is enough: what fails now hardly passes one iteration later.
+            untried[(first + 1).clamp(max=len(plans) - 1), open_] = False
+            passed = certified.safe.nonzero().squeeze(1)
+            rows = rows[passed]
+            best.y[rows], best.safe[rows] = candidates[passed], True
+            best.margin[rows], best.violation[rows] = certified.margin[passed], 0.0
+            best.iterations[rows] = done - len(plans) + 1 + first[passed]
+            safe[open_[passed]] = True
+
+    def _margins(self, problems: Problems, best: Filtered, left: th.Tensor) -> th.Tensor:
+        """The margins, with those of the plans that are not safe."""
+        if len(left):
+            best.margin[left] = self.certificate.certify(problems.select(left), best.y[left]).margin
+        return best.margin
+
+
+@functools.lru_cache(maxsize=16)
+def _pairs(robots: int, device: th.device, dtype: th.dtype) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    """The first and second robots of all pairs, each ``(P,)``, and where a pair's push moves robots to, ``(N, P)``."""
+    first, second = th.triu_indices(robots, robots, 1, device=device)
+    eye = th.eye(robots, dtype=dtype, device=device)
+    return first, second, eye[:, first] - eye[:, second]
