@@ -14,9 +14,9 @@ from sb3_flow.planning.measures import (
     judge,
     mean_distance,
     measure,
-    trajectories,
     winding_angles,
 )
+from sb3_flow.planning.motion import motion
 from sb3_flow.planning.problems import Limits, Problems
 from sb3_flow.planning.scenes import Scenes, standard_limits
 
@@ -31,9 +31,9 @@ def around(radius: float, angle: float, phase: float = 0.0) -> th.Tensor:
 
 
 def still(x: float, y: float) -> th.Tensor:
-    motion = th.zeros(3, 2, len(TIMES), dtype=th.float64)
-    motion[0, 0], motion[0, 1] = x, y
-    return motion
+    moves = th.zeros(3, 2, len(TIMES), dtype=th.float64)
+    moves[0, 0], moves[0, 1] = x, y
+    return moves
 
 
 def problem(robots: int, obstacles: list | None = None) -> Problems:
@@ -42,9 +42,9 @@ def problem(robots: int, obstacles: list | None = None) -> Problems:
 
 
 def verdict(robots: list[th.Tensor], obstacles: list | None = None, **limits: float) -> Measures:
-    motion = th.stack(robots, dim=1).unsqueeze(1)
+    moves = th.stack(robots, dim=1).unsqueeze(1)
     wide = {"size": 10.0, "v_max": 100.0, "a_max": 1000.0, **limits}
-    return judge(problem(len(robots), obstacles), motion, Limits(**wide), 1.0)
+    return judge(problem(len(robots), obstacles), moves, Limits(**wide), 1.0)
 
 
 def test_circles() -> None:
@@ -94,12 +94,12 @@ def test_padding_does_not_count() -> None:
     robots = [around(2.0, math.pi), around(1.0, -math.pi)]
     obstacles = [[0.0, 0.0, 0.25]]
     alone = verdict(robots, obstacles)
-    motion = th.stack([*robots, still(2, 0), 100 * still(1, 1)], dim=1).unsqueeze(1)
+    moves = th.stack([*robots, still(2, 0), 100 * still(1, 1)], dim=1).unsqueeze(1)
     padded = problem(4, [*obstacles, [0.0, 2.0, 5.0]])
     padded.robot_mask[:, 2:] = False
     padded.obstacle_mask[:, 1:] = False
     limits = Limits(size=10.0, v_max=100.0, a_max=1000.0)
-    assert judge(padded, motion, limits, 1.0) == alone
+    assert judge(padded, moves, limits, 1.0) == alone
 
 
 def test_what_is_no_number_is_no_success() -> None:
@@ -115,7 +115,9 @@ def test_plans_are_judged_as_by_hand() -> None:
     scenes = Scenes(limits, (2, 5), (0, 4), max_robots=6, max_obstacles=5)
     problems = scenes.sample(np.random.default_rng(0), 12)
     y = 0.3 * th.randn(12, 6, 2, 7, generator=th.Generator().manual_seed(0))
-    measures = judge(problems, trajectories(problems, y, limits.horizon, 10_001), limits, limits.horizon)
+    measures = judge(
+        problems, motion(problems, y, limits.horizon, th.linspace(0, limits.horizon, 10_001)), limits, limits.horizon
+    )
     coefficients = make_basis(12, 64, limits.horizon).coefficients(problems.boundary, y).numpy()
     times = np.linspace(0, limits.horizon, 20_001)
     for b in range(12):
@@ -161,8 +163,8 @@ def test_the_grid_is_ten_times_finer() -> None:
     y = th.zeros(1, 1, 2, 7)
     for horizon, samples in ((10.0, 64), (14.0, 84)):
         limits = Limits(horizon=horizon)
-        motion = trajectories(problems, y, horizon, 10 * (samples - 1) + 1)
-        assert measure(problems, y, limits) == judge(problems, motion, limits, horizon)
+        times = th.linspace(0, horizon, 10 * (samples - 1) + 1, dtype=th.float64)
+        assert measure(problems, y, limits) == judge(problems, motion(problems, y, horizon, times), limits, horizon)
 
 
 def test_sides() -> None:

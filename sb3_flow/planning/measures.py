@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch as th
 
-from sb3_flow.planning.basis import N_BOUNDARY, make_basis
+from sb3_flow.planning.motion import motion
 from sb3_flow.planning.observations import solver_samples
 from sb3_flow.planning.problems import Limits, Problems
 
@@ -48,21 +48,6 @@ class Measures(NamedTuple):
     length: th.Tensor
 
 
-def trajectories(problems: Problems, y: th.Tensor, horizon: float, samples: int) -> th.Tensor:
-    """
-    Positions, velocities and accelerations on a grid.
-
-    :param problems: The problems
-    :param y: Modal coordinates in metres, ``(B, N, D, m)``
-    :param horizon: Duration in seconds
-    :param samples: Number of times, ``S``
-    :return: ``(3, B, N, D, S)``, float64
-    """
-    basis = make_basis(y.shape[-1] + N_BOUNDARY - 1, samples, horizon)
-    coefficients = basis.coefficients(problems.boundary.to(y.device), y)
-    return th.stack([coefficients @ matrix.T for matrix in basis.derivatives.to(y.device)])
-
-
 def measure(problems: Problems, y: th.Tensor, limits: Limits) -> Measures:
     """
     Judge plans.
@@ -74,25 +59,26 @@ def measure(problems: Problems, y: th.Tensor, limits: Limits) -> Measures:
     """
     problems = problems.to(y.device)
     samples = FINER * (solver_samples(limits) - 1) + 1
-    return judge(problems, trajectories(problems, y, limits.horizon, samples), limits, limits.horizon)
+    times = th.linspace(0, limits.horizon, samples, dtype=th.float64)
+    return judge(problems, motion(problems, y, limits.horizon, times), limits, limits.horizon)
 
 
-def judge(problems: Problems, motion: th.Tensor, limits: Limits, duration: float, tolerance: float = TOLERANCE) -> Measures:
+def judge(problems: Problems, moves: th.Tensor, limits: Limits, duration: float, tolerance: float = TOLERANCE) -> Measures:
     """
     Judge trajectories that are given point by point.
 
     :param problems: The problems: their masks and obstacles
-    :param motion: Positions, velocities and accelerations at equal distances in time, ``(3, B, N, D, S)``, float64
+    :param moves: Positions, velocities and accelerations at equal distances in time, ``(3, B, N, D, S)``, float64
     :param limits: What they must keep to
     :param duration: Time from the first to the last point in seconds
     :param tolerance: Share by which limits of speed, acceleration and place may be exceeded
     :return: Measures
     """
-    positions = motion[0]
+    positions = moves[0]
     robots = problems.robot_mask
     pairs = _min_pair_distance(positions, robots)
     hurdles = _min_obstacle_distance(positions, problems)
-    speed, acceleration = motion[1].norm(dim=2), motion[2].norm(dim=2)
+    speed, acceleration = moves[1].norm(dim=2), moves[2].norm(dim=2)
     max_speed, max_acceleration = _max(speed, robots), _max(acceleration, robots)
     max_coordinate = _max(positions.abs().amax(dim=2), robots)
     penetration = th.maximum(2 * limits.radius - pairs, limits.radius - hurdles).clamp(min=0)
@@ -101,7 +87,7 @@ def judge(problems: Problems, motion: th.Tensor, limits: Limits, duration: float
     success &= (max_speed <= more * limits.v_max) & (max_acceleration <= more * limits.a_max)
     success &= max_coordinate <= more * limits.size
     length = positions.diff(dim=-1).norm(dim=2).sum(dim=-1)
-    squares = th.trapezoid(acceleration**2, dx=duration / (motion.shape[-1] - 1)) / duration
+    squares = th.trapezoid(acceleration**2, dx=duration / (moves.shape[-1] - 1)) / duration
     return Measures(
         success,
         pairs,

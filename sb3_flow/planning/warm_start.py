@@ -1,4 +1,4 @@
-"""Going on with a plan that is executed already: where the robots are then, and what is left of the plan."""
+"""Going on with a plan that is executed already: what is left of it, as a plan for what is left of the problem."""
 
 from __future__ import annotations
 
@@ -7,41 +7,11 @@ import functools
 import numpy as np
 import torch as th
 
-from sb3_flow.planning.basis import N_BOUNDARY, Basis, bernstein, make_basis
+from sb3_flow.planning.basis import N_BOUNDARY, bernstein, make_basis
 from sb3_flow.planning.problems import Problems
 
 #: Enough points of Gauss and Legendre for products of polynomials up to degree 63.
 QUADRATURE = 32
-
-
-def motion(problems: Problems, y: th.Tensor, horizon: float, times: th.Tensor) -> th.Tensor:
-    """
-    Where robots are that follow a plan. After its end they rest at their goals.
-
-    :param problems: The problems that the plans are for
-    :param y: Modal coordinates in metres, ``(B, N, D, m)``
-    :param horizon: Duration of the plans in seconds
-    :param times: Times in seconds from the start of the plans, ``(S,)``
-    :return: Positions, velocities and accelerations, ``(3, B, N, D, S)``, float64
-    """
-    coefficients = _basis(y, horizon).coefficients(problems.boundary, y)
-    u = (times.double() / horizon).clamp(0, 1).to(y.device)
-    degree = coefficients.shape[-1] - 1
-    return th.stack([coefficients @ bernstein(degree, u, order, horizon).T for order in range(3)])
-
-
-def advance(problems: Problems, y: th.Tensor, horizon: float, time: float) -> Problems:
-    """
-    The problems that are left after plans were followed for some time.
-
-    :param problems: The problems that the plans are for
-    :param y: Modal coordinates in metres, ``(B, N, D, m)``
-    :param horizon: Duration of the plans in seconds
-    :param time: For how long they were followed, in seconds
-    :return: Problems with another start, velocity and acceleration
-    """
-    position, velocity, acceleration = motion(problems, y, horizon, th.tensor([time]))[..., 0].to(problems.start.dtype)
-    return problems._replace(start=position, velocity=velocity, acceleration=acceleration)
 
 
 def warm_start(problems: Problems, y: th.Tensor, horizon: float, time: float) -> th.Tensor:
@@ -59,10 +29,6 @@ def warm_start(problems: Problems, y: th.Tensor, horizon: float, time: float) ->
     """
     coordinates = th.cat([problems.boundary.double(), y.double()], dim=-1)
     return (coordinates @ _shift(y.shape[-1], horizon, time).to(y.device)).to(y.dtype)
-
-
-def _basis(y: th.Tensor, horizon: float) -> Basis:
-    return make_basis(y.shape[-1] + N_BOUNDARY - 1, 64, horizon)
 
 
 @functools.lru_cache(maxsize=16)
