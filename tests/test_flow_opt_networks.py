@@ -188,7 +188,7 @@ def test_the_best_is_certified_then_smooth_then_roomy() -> None:
     feasible = th.tensor([[True, True, False], [False, False, False], [False, False, True]])
     cost = th.tensor([[2.0, 1.0, 0.5], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
     margin = th.tensor([[0.1, 0.0, -1.0], [-0.3, -0.1, th.nan], [-0.2, -0.1, 0.0]])
-    candidates = Candidates(th.zeros(3, 3, 1, 2, 7), feasible, margin, th.zeros(3, 3), cost)
+    candidates = Candidates(th.zeros(3, 3, 14), th.zeros(3, 3, 1, 2, 7), feasible, margin, th.zeros(3, 3), cost)
     assert candidates.best().tolist() == [1, 1, 2]
 
 

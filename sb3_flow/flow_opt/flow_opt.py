@@ -16,7 +16,7 @@ from sb3_flow.common.types import Batch, Metrics, TensorObs
 from sb3_flow.flow_opt.plans import Plan
 from sb3_flow.flow_opt.policies import FlowOptPolicy, there
 from sb3_flow.flow_opt.symmetries import N_SYMMETRIES, transform
-from sb3_flow.planning.problems import Limits, Problems
+from sb3_flow.planning.problems import Problems
 
 Stage = Literal["flow", "imitate", "unroll"]
 #: Weight of the distance from the proposal in the loss of unrolled iterations.
@@ -145,6 +145,10 @@ class FlowOpt(OfflineToOnlineAlgorithm):
         self._refuse_what_it_cannot_do()
 
     def _refuse_what_it_cannot_do(self) -> None:
+        if self.horizon_length != 1:
+            raise ValueError(
+                f"`horizon_length` is {self.horizon_length}, but an action of FlowOpt is a whole plan: leave it at 1."
+            )
         if self.offline_steps is not None:
             raise ValueError(f"`offline_steps` is {self.offline_steps}, but FlowOpt learns from data only: leave it out.")
         if self.normalize_observations or (self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs):
@@ -166,8 +170,9 @@ class FlowOpt(OfflineToOnlineAlgorithm):
                 "FlowOpt plans for several robots, in environments such as 'sb3_flow/MultiRobot2D-v0'. This one does not say "
                 "what plans must keep to: it has no `limits` and no `degree`."
             ) from None
-        self.limits = dataclasses.asdict(limits) if isinstance(limits, Limits) else dict(limits)
-        self.degree = int(degree)
+        if self.limits is None:
+            self.limits = dataclasses.asdict(limits)
+        self.degree = int(degree) if self.degree is None else self.degree
 
     def _policy_arguments(self) -> dict[str, Any]:
         return {"limits": self.limits, "degree": self.degree}

@@ -11,13 +11,15 @@ class Candidates(NamedTuple):
     """
     ``K`` plans for each problem.
 
-    :param y: Modal coordinates in metres, ``(B, K, N, D, m)``
+    :param actions: As the environment takes them, in [-1, 1], ``(B, K, N D m)``
+    :param y: What these are in metres, modal coordinates, ``(B, K, N, D, m)``
     :param feasible: Which of them are certified, ``(B, K)``, bool
     :param margin: The smallest slack of a distance that the certificate found, in metres, ``(B, K)``
     :param iterations: Of the safety filter, ``(B, K)``
     :param cost: Mean square acceleration of the robots, in m^2/s^4, ``(B, K)``
     """
 
+    actions: th.Tensor
     y: th.Tensor
     feasible: th.Tensor
     margin: th.Tensor
@@ -42,7 +44,8 @@ class Plan(NamedTuple):
     """
     Plans for ``B`` problems. One that is not certified is marked by ``feasible``: look at it before a robot moves.
 
-    :param y: Modal coordinates in metres, ``(B, N, D, m)``
+    :param actions: As the environment takes them, in [-1, 1], ``(B, N D m)``
+    :param y: What these are in metres, modal coordinates, ``(B, N, D, m)``
     :param coefficients: The same as Bernstein coefficients, ``(B, N, D, degree + 1)``, float64
     :param feasible: Whether the certificate holds: for all times, not only where somebody looked, ``(B,)``, bool
     :param margin: The smallest slack of a distance that the certificate found, in metres, ``(B,)``
@@ -52,6 +55,7 @@ class Plan(NamedTuple):
     :param candidates: All that it was chosen from
     """
 
+    actions: th.Tensor
     y: th.Tensor
     coefficients: th.Tensor
     feasible: th.Tensor
@@ -73,5 +77,5 @@ def best_plan(candidates: Candidates, boundary: th.Tensor, basis: Basis, time_ms
     :return: The plans
     """
     chosen = th.arange(len(boundary), device=boundary.device), candidates.best()
-    y, feasible, margin, iterations, cost = (part[chosen] for part in candidates)
-    return Plan(y, basis.coefficients(boundary, y), feasible, margin, iterations, cost, time_ms, candidates)
+    actions, y, feasible, margin, iterations, cost = (part[chosen] for part in candidates)
+    return Plan(actions, y, basis.coefficients(boundary, y), feasible, margin, iterations, cost, time_ms, candidates)

@@ -68,8 +68,6 @@ class FlowOptPolicy(FlowPolicy):
         fallback: bool = True,
         filter_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        if self.horizon_length != 1:
-            raise ValueError(f"`horizon_length` is {self.horizon_length}; an action is a whole plan, so leave it at 1.")
         for name, value, least in (("flow_steps", flow_steps, 1), ("polish_rounds", polish_rounds, 0)):
             if value < least:
                 raise ValueError(f"`{name}` is {value}; it must be at least {least}.")
@@ -233,10 +231,11 @@ class FlowOptPolicy(FlowPolicy):
         y = filtered.y
         if self.polish_rounds:
             y = polish(self.filter, repeated, y, filtered.safe, self.polish_rounds).y
-        y = self.to_metres(self.to_actions(y)) * there(repeated)  # as rounded and clipped as it will be flown
+        actions = self.to_actions(y)
+        y = self.to_metres(actions) * there(repeated)  # as rounded and clipped as it will be flown
         certified = self.filter.certificate.certify(repeated, y)
         cost = smoothness(repeated, y, self.basis)
-        parts = y, certified.safe, certified.margin, filtered.iterations, cost
+        parts = actions, y, certified.safe, certified.margin, filtered.iterations, cost
         return Candidates(*(part.view(n, -1, *part.shape[1:]) for part in parts))
 
     def _noise_for(self, n: int, k: int, deterministic: bool) -> th.Tensor:
@@ -250,7 +249,7 @@ class FlowOptPolicy(FlowPolicy):
         """One proposal behind the filter, certified or not, ``(B, action_dim)``."""
         problems = self.problems(observations)
         candidates = self.repair(problems, self.propose(problems, noise), self.initialise, None)
-        return self.to_actions(candidates.y[:, 0])
+        return candidates.actions[:, 0]
 
     def act_unfiltered(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
         """One proposal as it is, ``(B, action_dim)``."""
@@ -260,7 +259,7 @@ class FlowOptPolicy(FlowPolicy):
         if self.head != "filter":
             return super()._predict(observation, deterministic)
         self.last_plan = self.plan(observation, deterministic=deterministic)
-        return self.to_actions(self.last_plan.y)
+        return self.last_plan.actions
 
 
 def there(problems: Problems) -> th.Tensor:
