@@ -159,7 +159,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], scratch: Path) ->
     with atomic_write(path, scratch) as file, zipfile.ZipFile(file, "w") as archive:
         for field, array in arrays.items():
             with archive.open(_entry(field), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
 
 
 def _entry(field: str) -> zipfile.ZipInfo:
