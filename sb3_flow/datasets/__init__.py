@@ -4,14 +4,15 @@ from typing import Any
 
 from sb3_flow.common.dataset import DatasetError, OfflineDataset, read_dataset, register_reader
 from sb3_flow.datasets.arrays import unpack
-from sb3_flow.datasets.collect import collect, collect_with_policy
+from sb3_flow.datasets.collect import collect, collect_multi_robot, collect_with_policy
 from sb3_flow.datasets.from_arrays import read_array_file
 from sb3_flow.datasets.from_hdf5 import read_hdf5
 from sb3_flow.datasets.from_minari import read_minari, recover_environment
+from sb3_flow.datasets.from_multi_robot import read_multi_robot
 from sb3_flow.datasets.from_ogbench import read_ogbench
 from sb3_flow.datasets.registry import RECIPES, Recipe, local_datasets
 
-for _reader in (read_ogbench, read_minari, read_array_file, read_hdf5):
+for _reader in (read_ogbench, read_multi_robot, read_minari, read_array_file, read_hdf5):
     register_reader(_reader)
 
 
@@ -37,6 +38,7 @@ __all__ = [
     "OfflineDataset",
     "Recipe",
     "collect",
+    "collect_multi_robot",
     "collect_with_policy",
     "load_dataset",
     "local_datasets",

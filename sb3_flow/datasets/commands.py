@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from sb3_flow.datasets import OfflineDataset, collect, collect_with_policy, load_dataset, local_datasets, unpack
+from sb3_flow.datasets import (
+    OfflineDataset,
+    collect,
+    collect_multi_robot,
+    collect_with_policy,
+    load_dataset,
+    local_datasets,
+    unpack,
+)
+from sb3_flow.datasets.collect.multi_robot import NAME
 from sb3_flow.datasets.registry import RECIPES, minari_directory, ogbench_directory
 
 Subparsers = Any  # argparse's own class for these is private
@@ -34,7 +43,8 @@ def add_commands(subparsers: Subparsers) -> None:
     collecting = commands.add_parser(
         "collect",
         help="collect a dataset with a scripted expert, or with a trained model",
-        description="Collect a dataset of OGBench with a scripted expert, or, with --policy, let a trained model of "
+        description="Collect a dataset of OGBench with a scripted expert, plans of several robots with a planner, or, with "
+        "--policy, let a trained model of "
         "Stable-Baselines3 act in an environment and store a Minari dataset. A collection that was stopped goes on where it "
         "was when the same command is given again.",
     )
@@ -46,6 +56,11 @@ def add_commands(subparsers: Subparsers) -> None:
     expert.add_argument("--directory", type=Path, help=f"where to write (default: {ogbench_directory()})")
     expert.add_argument("--workers", type=int, help="number of processes (default: one per core)")
     expert.add_argument("--overwrite", action="store_true", help="replace a dataset that exists")
+    robots = collecting.add_argument_group("plans of several robots: multirobot2d, multirobot3d")
+    robots.add_argument("--robots", type=_numbers, metavar="N|LOW-HIGH", help="number of robots (default: 8)")
+    robots.add_argument("--scenes", type=int, help="number of scenes (default: 1000)")
+    robots.add_argument("--obstacles", type=_numbers, metavar="M|LOW-HIGH", help="number of obstacles (default: by robots)")
+    robots.add_argument("--layout", help="crossing, circle, permutation, random or mixed (default: mixed)")
     model = collecting.add_argument_group("with a trained model")
     model.add_argument("--policy", type=Path, metavar="MODEL.zip", help="a saved model")
     model.add_argument("--algo", help="its algorithm, such as sac or fql")
@@ -65,6 +80,7 @@ def _list(options: argparse.Namespace) -> None:
     print(f"Stored here ({ogbench_directory()}, {minari_directory()}):")
     print("\n".join(f"  {name}" for name in stored) or "  nothing")
     print("Can be collected here (sb3-flow datasets collect NAME):")
+    print("  multirobot2d, multirobot3d      with --robots and --scenes")
     for recipe in RECIPES.values():
         count = recipe.episodes * recipe.transitions_per_episode
         print(f"  {recipe.name:32}{count:>10,} transitions{'  (stored)' if recipe.name in stored else ''}")
@@ -75,7 +91,30 @@ def _info(options: argparse.Namespace) -> None:
         print(f"{label + ':':16}{value}")
 
 
+def _numbers(text: str) -> int | tuple[int, int]:
+    low, dash, high = text.partition("-")
+    return (int(low), int(high)) if dash else int(low)
+
+
 def _collect(options: argparse.Namespace) -> None:
+    of_robots = {key: getattr(options, key) for key in ("robots", "scenes", "obstacles", "layout")}
+    given = {key: value for key, value in of_robots.items() if value is not None}
+    if NAME.fullmatch(options.source) and options.policy is None:
+        if options.transitions is not None:
+            raise ValueError("--transitions does not go with plans of several robots; say how many --scenes.")
+        path = collect_multi_robot(
+            options.source,
+            **given,
+            seed=options.seed,
+            directory=options.directory,
+            workers=options.workers,
+            progress=options.progress,
+            overwrite=options.overwrite,
+        )
+        print(f"Wrote {path}")
+        return
+    if given:
+        raise ValueError(f"--{next(iter(given))} goes with multirobot2d and multirobot3d.")
     if options.policy is None:
         for option in ("algo", "dataset", "deterministic", "vec_normalize"):
             if getattr(options, option):

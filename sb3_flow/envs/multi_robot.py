@@ -17,10 +17,9 @@ from sb3_flow.planning.certificate import Certificate
 from sb3_flow.planning.measures import Measures, measure
 from sb3_flow.planning.motion import motion
 from sb3_flow.planning.problems import Limits, Problems
+from sb3_flow.planning.rewards import rewards
 from sb3_flow.planning.scenes import Scenes, check, standard_limits, standard_obstacles
 
-#: Weights of the smoothness and of collisions in the reward.
-SMOOTHNESS, PENETRATION = 0.05, 1.0
 #: Number of points of a way that is drawn.
 POINTS = 200
 
@@ -120,7 +119,6 @@ class MultiRobot(gym.Env[Any, np.ndarray]):
         self.degree, self.render_mode = degree, render_mode
         rows, hurdle_rows = self.scenes.rows
         self._certificate = Certificate(self.limits, degree, observations.solver_samples(self.limits))
-        self._stiffness = make_basis(degree, observations.SAMPLES, self.limits.horizon).stiffness
         self._shape = (rows, dimensions, degree - 5)
         self.observation_space = observations.space(self.limits, rows, hurdle_rows)
         self.action_space = spaces.Box(-1, 1, (int(np.prod(self._shape)),), np.float32)
@@ -156,9 +154,7 @@ class MultiRobot(gym.Env[Any, np.ndarray]):
         self.plan = y
         measures, info = measure(problem, y, self.limits), self._certify(problem, y)
         info |= self._report(measures)
-        robots = problem.robot_mask[0]
-        bending = (y[0, robots].double() ** 2 * self._stiffness).sum().item() / int(robots.sum())  # J - J_straight
-        reward = float(info["is_success"]) - SMOOTHNESS * bending - PENETRATION * info["penetration"]
+        reward = rewards(problem, y, measures, self.limits).item()
         return self._observation(), reward, True, False, info
 
     def plan_from_action(self, action: np.ndarray) -> np.ndarray:

@@ -119,7 +119,9 @@ class MultiRobotReplan(MultiRobot):
         assert self._followed is not None
         planned, plan, since = self._followed
         times = since + th.linspace(0, self.limits.horizon, POINTS, dtype=th.float64)
-        times = th.cat([times[times < since + time], th.tensor([since + time] * 2), times[times > since + time]])
+        times = th.cat(
+            [times[times < since + time], th.tensor([since + time] * 2, dtype=th.float64), times[times > since + time]]
+        )
         now = int((times < since + time).sum())
         positions = motion(planned, plan, self.limits.horizon, times)[0, 0]
         past = th.cat([*self._past, positions[..., : now + 1]], dim=-1)

@@ -109,7 +109,7 @@ class Certificate:
         coordinates = th.cat([problems.boundary.double(), y.double()], dim=-1)
         coordinates = th.where(there[..., None, None], coordinates, 0.0)
         samples, *local = th.split(coordinates @ self._matrix(y.device), self._rows, dim=-1)
-        position, velocity, acceleration = (part.unflatten(-1, (self.basis.samples - 1, -1)) for part in local)
+        position, velocity, acceleration = (part.reshape(*part.shape[:3], self.basis.samples - 1, -1) for part in local)
 
         speed = velocity.square().sum(dim=2).amax(dim=(-2, -1)).sqrt()  # (B, N)
         bound = acceleration.square().sum(dim=2).amax(dim=-1).sqrt()  # (B, N, S - 1)
@@ -163,7 +163,7 @@ def local_coefficients(degree: int, samples: int) -> th.Tensor:
 
 
 def _local(degree: int, order: int, samples: int, horizon: float) -> th.Tensor:
-    """A derivative's coefficients on the intervals, by those of the polynomial: ``(S - 1, degree + 1 - order, degree + 1)``."""
+    """Coefficients of a derivative on the intervals, by those of the polynomial, ``(S - 1, degree + 1 - order, degree + 1)``"""
     return local_coefficients(degree - order, samples) @ differences(degree, order, horizon)
 
 

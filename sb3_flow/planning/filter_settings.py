@@ -29,10 +29,8 @@ class FilterSettings:
     :param border: The same for the border of the workspace, in metres
     :param speed_share: The share of the largest speed to push to
     :param acceleration_share: The share of the largest acceleration to push to
-    :param accepted_speed_share: The share of the largest speed that samples may have where a certificate is tried
-    :param accepted_acceleration_share: The same for accelerations
     :param max_iterations: Iterations after which a problem is given up
-    :param block: Iterations between two times at which plans are certified, finished problems leave, and the deadline is seen
+    :param block: Iterations between two looks at the deadline and at which plans are certified, after which those leave
     :param push: ``"chords"``: distances between straight lines from sample to sample; ``"samples"``: at the samples alone
     :param majoriser: ``"shared"``: one matrix for all robots; ``"exact"``: the quadratic programme of all robots together,
         in which every row brakes whether it pushes or not
@@ -56,10 +54,8 @@ class FilterSettings:
     border: float = 0.03
     speed_share: float = 0.95
     acceleration_share: float = 0.92
-    accepted_speed_share: float = 0.985
-    accepted_acceleration_share: float = 0.97
     max_iterations: int = 160
-    block: int = 10
+    block: int = 5
     push: str = "chords"
     majoriser: str = "shared"
     metric: str = "modal"
@@ -99,8 +95,6 @@ class FilterSettings:
             "border": 0.0,
             "speed_share": 1.0,
             "acceleration_share": 1.0,
-            "accepted_speed_share": 1.0,
-            "accepted_acceleration_share": 1.0,
             "max_iterations": 100,
             "push": "samples",
             "majoriser": "exact",

@@ -221,19 +221,18 @@ class SafetyFilter(th.nn.Module):
         return scene, _State(y_0, y_0, lambda_0, push), violation
 
     def _scene(self, problems: Problems, proposals: th.Tensor) -> _Scene:
-        limits, there = self.limits, problems.robot_mask
+        limits, there, dtype = self.limits, problems.robot_mask, proposals.dtype
         boundary = th.where(there[..., None, None], problems.boundary, 0.0)
         obstacles = th.where(problems.obstacle_mask.unsqueeze(2), problems.obstacles, 0.0)
-        first, second, _ = _pairs(there.shape[1], there.device, proposals.dtype)
-        pair_distance = 2 * limits.radius * (there[:, first] & there[:, second])
+        first, second, _ = _pairs(there.shape[1], there.device, dtype)
+        pair_distance = (there[:, first] & there[:, second]).to(dtype) * (2 * limits.radius)
         meet = there.unsqueeze(2) & problems.obstacle_mask.unsqueeze(1)
         obstacle_distance = (obstacles[..., -1] + limits.radius).unsqueeze(1) * meet
         ends = boundary[..., [0, 3]].abs().amax(dim=-1, keepdim=True)
-        dtype = proposals.dtype
         return _Scene(
             boundary @ self.lines,
             obstacles[..., :-1],
-            pair_distance.to(dtype),
+            pair_distance,
             obstacle_distance,
             # Who begins or ends closer to the border than that cannot be pushed away from it.
             ends.clamp(min=limits.size - self.settings.border),
@@ -323,15 +322,15 @@ class SafetyFilter(th.nn.Module):
             force = force * boost[..., None, None]
         braked, speed = inward_pushes(velocity, settings.speed_share * limits.v_max)
         eased, strongest = inward_pushes(acceleration, settings.acceleration_share * limits.a_max)
-        worst = th.maximum(worst, speed - settings.accepted_speed_share * limits.v_max)
-        worst = th.maximum(worst, strongest - settings.accepted_acceleration_share * limits.a_max)
+        worst = th.maximum(worst, speed - limits.v_max)
+        worst = th.maximum(worst, strongest - limits.a_max)
         return th.cat([force, braked, eased], dim=-1) @ self.weighted_modes, worst.clamp(min=0)
 
     def _apart(
         self, relative: list[th.Tensor], distance: th.Tensor, margin: float, collect: Callable[[th.Tensor], th.Tensor]
     ) -> tuple[th.Tensor, th.Tensor]:
         """Pushes out of balls, collected by robot, ``(B, N, D, S)``, and the largest missing distance, ``(B,)``."""
-        required = (distance + margin * (distance > 0)).unsqueeze(-1)
+        required = th.where(distance > 0, distance + margin, 0.0).unsqueeze(-1)
         if self.settings.push == "chords":
             pushes, later, squared = chord_pushes(relative, required)
             moved = [spread(collect(push), collect(part)) for push, part in zip(pushes, later, strict=True)]
@@ -365,8 +364,6 @@ class SafetyFilter(th.nn.Module):
             candidates, rows = plans[first, open_], left[open_]
             certified = self.certificate.certify(problems.select(rows), candidates)
             untried[first, open_] = False
-            # Trying every second one is enough: what fails now hardly passes one iteration later.
-            untried[(first + 1).clamp(max=len(plans) - 1), open_] = False
             passed = certified.safe.nonzero().squeeze(1)
             rows = rows[passed]
             best.y[rows], best.safe[rows] = candidates[passed], True

@@ -1,6 +1,7 @@
-"""Collecting datasets on this machine, with scripted experts or with a trained model."""
+"""Collecting datasets on this machine, with scripted experts, with a planner, or with a trained model."""
 
+from sb3_flow.datasets.collect.multi_robot import collect_multi_robot
 from sb3_flow.datasets.collect.policy import collect_with_policy
 from sb3_flow.datasets.collect.run import collect
 
-__all__ = ["collect", "collect_with_policy"]
+__all__ = ["collect", "collect_multi_robot", "collect_with_policy"]

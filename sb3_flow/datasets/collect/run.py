@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 
 from sb3_flow.common.optional import require
 from sb3_flow.datasets.collect import worker
+from sb3_flow.datasets.collect.pool import cores, in_processes
 from sb3_flow.datasets.collect.store import PartialCollection, join_episodes
 from sb3_flow.datasets.registry import RECIPES, Recipe, ogbench_directory
 
 #: Part of a collection's settings: raised whenever the same seed begins to give other data.
 FORMAT = 1
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def collect(
@@ -80,7 +74,7 @@ def collect(
     store = PartialCollection(folder / f"{recipe.name}.partial", settings, recipe.states, restart=overwrite)
     jobs = [("train", index) for index in range(episodes)]
     jobs += [("val", index) for index in range(max(1, episodes // 10))]
-    _record(recipe, jobs, store, seed, workers or _cores(), progress)
+    _record(recipe, jobs, store, seed, workers or cores(), progress)
 
     # Validation data first: once the training data is there, the collection is complete.
     for split, path in (("val", target.with_name(f"{recipe.name}-val.npz")), ("train", target)):
@@ -103,12 +97,6 @@ def _find(name: str) -> Recipe:
     return RECIPES[plain]
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # what this process may use, where the system tells
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _record(
     recipe: Recipe, jobs: list[tuple[str, int]], store: PartialCollection, seed: int, workers: int, progress: bool
 ) -> None:
@@ -124,32 +112,6 @@ def _record(
     if not missing:
         bar.close()
         return
-    context = multiprocessing.get_context("spawn")  # forked copies of a process with threads may hang
-    pool = ProcessPoolExecutor(min(workers, len(missing)), context, initializer=worker.start, initargs=(recipe,))
-    with bar, _one_thread_each():
-        try:
-            futures = [pool.submit(worker.record, *job, seed, store.path(*job)) for job in missing]
-            for future in as_completed(futures):
-                bar.update(future.result())
-        except BrokenProcessPool as error:
-            raise ChildProcessError(
-                "A worker died: see its message above, or, if there is none, try fewer workers, for memory may have run out. "
-                f"Finished episodes are in {store.folder}; the same call goes on from there."
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let each worker compute with one thread: the libraries read these variables when a process starts."""
-    before = {variable: os.environ.get(variable) for variable in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for variable, value in before.items():
-            if value is None:
-                del os.environ[variable]
-            else:
-                os.environ[variable] = value
+    calls = [(*job, seed, store.path(*job)) for job in missing]
+    with bar:
+        in_processes(worker.record, calls, workers, bar.update, store.folder, initializer=worker.start, initargs=(recipe,))

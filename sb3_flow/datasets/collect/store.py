@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -46,12 +46,12 @@ class PartialCollection:
 
     :param folder: The folder
     :param settings: What the episodes depend on. Episodes of other settings are never mixed in.
-    :param states: Rows of each episode
+    :param states: Rows of each episode; None: they differ.
     :param restart: Whether to throw away what was collected with other settings, instead of refusing
     :raises ValueError: If the folder holds episodes of other settings.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], states: int, restart: bool) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], states: int | None, restart: bool) -> None:
         self.folder = folder
         self._states = states
         found = self._read_settings()
@@ -101,7 +101,8 @@ class PartialCollection:
         if not path.exists():
             return False
         try:
-            return len(np.load(path, allow_pickle=False)["terminals"]) == self._states
+            rows = len(np.load(path, allow_pickle=False)["actions"])
+            return self._states is None or rows == self._states
         except DAMAGE:
             return False
 
@@ -135,15 +136,33 @@ def join_episodes(path: Path, episodes: Sequence[Path], scratch: Path) -> None:
         columns = {field: first[field] for field in first.files}
     with atomic_write(path, scratch) as file, zipfile.ZipFile(file, "w") as archive:
         for field, column in columns.items():
-            entry = zipfile.ZipInfo(f"{field}.npy")  # dated 1 January 1980
-            entry.compress_type = zipfile.ZIP_DEFLATED
             header = {
                 "descr": np.lib.format.dtype_to_descr(column.dtype),
                 "fortran_order": False,
                 "shape": (len(column) * len(episodes), *column.shape[1:]),
             }
-            with archive.open(entry, "w", force_zip64=True) as member:
+            with archive.open(_entry(field), "w", force_zip64=True) as member:
                 np.lib.format.write_array_header_1_0(member, header)
                 for episode in episodes:
                     with np.load(episode, allow_pickle=False) as stored:
                         member.write(np.ascontiguousarray(stored[field]).tobytes())
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], scratch: Path) -> None:
+    """
+    Write an ``.npz`` file. Equal arrays give an equal file, byte for byte: the archive has no time of day in it.
+
+    :param path: The file
+    :param arrays: The arrays by name
+    :param scratch: A folder on the same disk for the unfinished file
+    """
+    with atomic_write(path, scratch) as file, zipfile.ZipFile(file, "w") as archive:
+        for field, array in arrays.items():
+            with archive.open(_entry(field), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+
+
+def _entry(field: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(f"{field}.npy")  # dated 1 January 1980
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    return entry

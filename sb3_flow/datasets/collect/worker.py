@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 import warnings
 from pathlib import Path
 
@@ -14,6 +10,7 @@ import numpy as np
 from sb3_flow.datasets.collect.expert import Expert
 from sb3_flow.datasets.collect.manipulation import ManipulationExpert
 from sb3_flow.datasets.collect.maze import MazeExpert
+from sb3_flow.datasets.collect.pool import prepare
 from sb3_flow.datasets.collect.store import write_episode
 from sb3_flow.datasets.registry import Recipe
 
@@ -31,9 +28,7 @@ def start(recipe: Recipe) -> None:
     :param recipe: What to collect
     """
     global _recipe
-    # Ctrl-C reaches every process of the terminal; the parent lets the workers finish the episodes that they are at.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    prepare()
     warnings.simplefilter("ignore")  # Gymnasium warns about the environments' precision, in every worker.
     _recipe = recipe
 
@@ -66,11 +61,3 @@ def record(split: str, index: int, seed: int, path: Path) -> int:
     episode = _expert.record(np.random.SeedSequence((seed, STREAMS[split], index)))
     write_episode(path, episode)
     return len(episode["terminals"]) - 1
-
-
-def _exit_with_parent() -> None:
-    # A parent that was killed cannot tell its workers to stop.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -1,0 +1,221 @@
+"""Plans of several robots, by an expert that knows the scenes: many processes, one progress bar, one reproducible file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+
+from sb3_flow.common.optional import require
+from sb3_flow.datasets.collect.pool import cores, in_processes
+from sb3_flow.datasets.collect.store import PartialCollection, atomic_write, write_arrays
+from sb3_flow.datasets.registry import ogbench_directory
+from sb3_flow.planning import observations
+from sb3_flow.planning.certificate import Certificate
+from sb3_flow.planning.expert import solve
+from sb3_flow.planning.filter_settings import FilterSettings
+from sb3_flow.planning.measures import measure
+from sb3_flow.planning.problems import Limits, Problems
+from sb3_flow.planning.rewards import rewards
+from sb3_flow.planning.safety_filter import SafetyFilter
+from sb3_flow.planning.scenes import Scenes, standard_limits, standard_obstacles
+
+#: Part of a collection's settings: raised whenever the same seed begins to give other data.
+FORMAT = 1
+#: Scenes that are solved at once, and stored together.
+BLOCK = 8
+#: Random streams of their own for scenes and for the expert's proposals.
+SCENES, PROPOSALS = 0, 1
+
+NAME = re.compile(r"multirobot([23])d")
+Numbers = int | tuple[int, int]
+
+
+def collect_multi_robot(
+    name: str = "multirobot2d",
+    robots: Numbers = 8,
+    scenes: int = 1000,
+    obstacles: Numbers | None = None,
+    layout: str = "mixed",
+    proposals: int = 8,
+    seed: int = 0,
+    directory: str | os.PathLike[str] | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+    overwrite: bool = False,
+) -> Path:
+    """
+    Collect plans for random scenes of ``sb3_flow/MultiRobot2D-v0`` or ``-3D-``, as transitions of episodes of one step.
+
+    In each scene the expert turns noise into certified plans, polishes them, and keeps up to 8 that are good and different.
+    Every plan of the file is certified as it is stored. The same arguments and package versions give the same file, byte
+    for byte, whatever the number of workers. Finished scenes are kept beside the target: a run that was stopped or killed
+    goes on from there when it is called again.
+
+    Beside what a dataset has, the file holds for each plan ``scene_id`` (split data by it), ``cost`` (mean square acceleration
+    in m^2/s^4) and ``certificate_margin`` (metres); for each scene ``scene_certified``, how many of its proposals became
+    certified plans; and ``metadata``, in JSON; see ``read_metadata``. Plans in metres are actions times
+    ``sb3_flow.planning.observations.action_scale``.
+
+    Workers are new processes, so that a script that calls this needs the usual ``if __name__ == "__main__":``.
+
+    :param name: ``"multirobot2d"`` or ``"multirobot3d"``
+    :param robots: Number of robots, or the smallest and the largest. The largest decides size and time, as in the environment.
+    :param scenes: Number of scenes, each of which has a seed of its own
+    :param obstacles: Number of obstacles, or the smallest and the largest; None: as the environment
+    :param layout: As the environment's
+    :param proposals: Proposals in each scene
+    :param seed: Seed, at least 0
+    :param directory: Where to write; default: where ``dataset=`` finds it by its name
+    :param workers: Number of processes; default: one per core
+    :param progress: Whether to show a progress bar
+    :param overwrite: Whether to replace a dataset that exists, and to throw away an unfinished collection with other
+        settings
+    :return: The path of the file, ``multirobot2d-8-v0.npz`` or ``multirobot2d-4to8-v0.npz``
+    :raises ValueError: If an argument is wrong, or an unfinished collection has other settings.
+    :raises FileExistsError: If the dataset exists already.
+    """
+    for argument, value, least in (
+        ("scenes", scenes, 1),
+        ("proposals", proposals, 1),
+        ("seed", seed, 0),
+        ("workers", workers, 1),
+    ):
+        if value is not None and value < least:
+            raise ValueError(f"{argument} is {value}; expected at least {least}.")
+    distribution = _distribution(name, robots, obstacles, layout)
+    folder = ogbench_directory() if directory is None else Path(directory).expanduser()
+    target = folder / f"{file_name(name, robots)}.npz"
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"{target} exists. Use it as it is, or replace it with --overwrite (overwrite=True).")
+    settings = {
+        "format": FORMAT,
+        "name": target.stem,
+        "scenes": scenes,
+        "proposals": proposals,
+        "seed": seed,
+        "distribution": json.loads(json.dumps(dataclasses.asdict(distribution))),
+        "filter": json.loads(json.dumps(dataclasses.asdict(_filter_settings(distribution.limits)))),
+        **{package: metadata.version(package) for package in ("sb3_flow", "torch", "numpy")},
+    }
+    store = PartialCollection(folder / f"{target.stem}.partial", settings, None, restart=overwrite)
+    blocks = range(-(-scenes // BLOCK))
+    missing = [block for block in blocks if not store.has("train", block)]
+    done = scenes - sum(len(_scene_ids(block, scenes)) for block in missing)
+    bar = require("tqdm", "datasets", "A progress bar").tqdm(
+        total=scenes, initial=done, desc=target.stem, unit="scene", disable=not progress
+    )
+    with bar:
+        if missing:
+            calls = [(distribution, block, scenes, proposals, seed, store.path("train", block)) for block in missing]
+            in_processes(record, calls, workers or cores(), bar.update, store.folder)
+    _join(target, [store.path("train", block) for block in blocks], settings, store.folder)
+    store.remove()
+    return target
+
+
+def file_name(name: str, robots: Numbers) -> str:
+    """
+    What the dataset is called that ``collect_multi_robot`` makes.
+
+    :param name: ``"multirobot2d"`` or ``"multirobot3d"``
+    :param robots: Number of robots, or the smallest and the largest
+    """
+    return f"{name}-{robots if isinstance(robots, int) else f'{robots[0]}to{robots[1]}'}-v0"
+
+
+def record(distribution: Scenes, block: int, scenes: int, proposals: int, seed: int, path: Path) -> int:
+    """
+    Solve a block of scenes, and store their plans.
+
+    :param distribution: Where scenes come from
+    :param block: Number of the block
+    :param scenes: Number of scenes in all
+    :param proposals: Proposals in each scene
+    :param seed: Seed of the collection
+    :param path: Where to store them
+    :return: Number of scenes
+    """
+    ids, limits = _scene_ids(block, scenes), distribution.limits
+    drawn = [distribution.sample(np.random.default_rng((seed, SCENES, scene))) for scene in ids]
+    scenes_as_one = Problems(*map(th.cat, zip(*drawn, strict=True)))
+    shown = {key: th.from_numpy(column) for key, column in observations.observation(scenes_as_one, limits).items()}
+    problems = observations.problems(shown, limits)  # as the environment has it, rounding included
+    generator = th.Generator().manual_seed(int(np.random.SeedSequence((seed, PROPOSALS, block)).generate_state(1)[0]))
+    settings = _filter_settings(limits)
+    expert = solve(problems, SafetyFilter(limits, settings), proposals, generator)
+
+    # What counts is the plan that the action stands for, which may have been clipped.
+    rows = problems.select(expert.problem)
+    actions = observations.actions(expert.y, limits, rows.robot_mask)
+    y = observations.plans(actions, limits, settings.basis_degree)
+    certified = Certificate(limits, settings.basis_degree, settings.samples).certify(rows, y)
+    measures = measure(rows, y, limits)
+    plans = {f"observations/{key}": column[expert.problem] for key, column in shown.items()}
+    plans |= {
+        "actions": actions,
+        "rewards": rewards(rows, y, measures, limits).float(),
+        "terminations": th.ones(len(y), dtype=th.bool),
+        "scene_id": th.tensor(ids)[expert.problem],
+        "cost": measures.smoothness,
+        "certificate_margin": certified.margin,
+    }
+    arrays = {key: column[certified.safe].numpy() for key, column in plans.items()}
+    arrays["scene_certified"] = expert.certified.numpy()
+    with atomic_write(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    return len(ids)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """
+    What a collected file says of itself: the distribution of scenes with its limits, the filter's settings, seed and versions,
+    the numbers of scenes and plans, ``feasibility_rate``, the share of proposals that became certified plans, and
+    ``solved_rate``, the share of scenes in which any did.
+
+    :param path: The file
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        values: dict[str, Any] = json.loads(arrays["metadata"].item())
+    return values
+
+
+def _distribution(name: str, robots: Numbers, obstacles: Numbers | None, layout: str) -> Scenes:
+    match = NAME.fullmatch(name)
+    if match is None:
+        raise ValueError(f"{name!r} is no dataset of several robots; expected 'multirobot2d' or 'multirobot3d'.")
+    most = robots if isinstance(robots, int) else robots[1]
+    if obstacles is None:
+        obstacles = standard_obstacles(most)
+    rows = max(1, obstacles if isinstance(obstacles, int) else obstacles[1])  # as the environment
+    return Scenes(standard_limits(most, int(match[1])), robots, obstacles, layout, most, rows)
+
+
+def _filter_settings(limits: Limits) -> FilterSettings:
+    return FilterSettings(samples=observations.solver_samples(limits))
+
+
+def _scene_ids(block: int, scenes: int) -> list[int]:
+    return list(range(block * BLOCK, min((block + 1) * BLOCK, scenes)))
+
+
+def _join(target: Path, paths: list[Path], settings: dict[str, Any], scratch: Path) -> None:
+    blocks = []
+    for path in paths:
+        with np.load(path, allow_pickle=False) as block:
+            blocks.append(dict(block))
+    arrays = {field: np.concatenate([block[field] for block in blocks]) for field in blocks[0]}
+    certified = arrays["scene_certified"]
+    plans = len(arrays["actions"])
+    if plans == 0:
+        raise ValueError(f"No plan was found in {len(certified)} scenes ({settings['distribution']}).")
+    rates = {"feasibility_rate": certified.mean() / settings["proposals"], "solved_rate": (certified > 0).mean()}
+    about = {**settings, "plans": plans, **{key: float(rate) for key, rate in rates.items()}}
+    write_arrays(target, {**arrays, "metadata": np.array(json.dumps(about, sort_keys=True))}, scratch)

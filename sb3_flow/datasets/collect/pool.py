@@ -1,0 +1,90 @@
+"""Processes that collect side by side, and die with their parent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # where the system tells
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def prepare() -> None:
+    """Prepare a worker process; to be called once in each."""
+    # Ctrl-C reaches every process of the terminal; the parent lets the workers finish what they are at.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def in_processes(
+    function: Callable[..., int],
+    calls: Sequence[tuple[Any, ...]],
+    workers: int,
+    update: Callable[[int], Any],
+    folder: Path,
+    initializer: Callable[..., None] = prepare,
+    initargs: tuple[Any, ...] = (),
+) -> None:
+    """
+    Call a function in new processes, which compute with one thread each.
+
+    :param function: The function, which stores what it makes; it returns by how much the collection grew.
+    :param calls: Its arguments, call by call
+    :param workers: Number of processes at most
+    :param update: Called with what each call returned
+    :param folder: Where finished work is, for messages
+    :param initializer: Called once in each process; it calls ``prepare``.
+    :param initargs: Its arguments
+    :raises ChildProcessError: If a process dies.
+    """
+    context = multiprocessing.get_context("spawn")  # forked copies of a process with threads may hang
+    pool = ProcessPoolExecutor(min(workers, len(calls)), context, initializer=initializer, initargs=initargs)
+    with _one_thread_each():
+        try:
+            futures = [pool.submit(function, *call) for call in calls]
+            for future in as_completed(futures):
+                update(future.result())
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "A worker died: see its message above, or, if there is none, try fewer workers, for memory may have run out. "
+                f"What is finished is in {folder}; the same call goes on from there."
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let each worker compute with one thread: the libraries read these variables when a process starts."""
+    before = {variable: os.environ.get(variable) for variable in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for variable, value in before.items():
+            if value is None:
+                del os.environ[variable]
+            else:
+                os.environ[variable] = value
+
+
+def _exit_with_parent() -> None:
+    # A parent that was killed cannot tell its workers to stop.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
