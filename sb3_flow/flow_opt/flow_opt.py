@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
@@ -16,11 +17,14 @@ from sb3_flow.common.types import Batch, Metrics, TensorObs
 from sb3_flow.flow_opt.plans import Plan
 from sb3_flow.flow_opt.policies import FlowOptPolicy, there
 from sb3_flow.flow_opt.symmetries import N_SYMMETRIES, transform
+from sb3_flow.planning.demonstrations import demonstrate
 from sb3_flow.planning.problems import Problems
 
 Stage = Literal["flow", "imitate", "unroll"]
 #: Weight of the distance from the proposal in the loss of unrolled iterations.
 ANCHOR_COEF = 0.05
+#: How many scenes the expert solves at once, and from how many proposals each.
+EXPERT_BATCH, EXPERT_PROPOSALS = 16, 8
 
 
 class FlowOptNoise(NamedTuple):
@@ -178,6 +182,39 @@ class FlowOpt(OfflineToOnlineAlgorithm):
         return {"limits": self.limits, "degree": self.degree}
 
     # The data set.
+
+    def _require_dataset(self) -> None:
+        if self.dataset is None and self.dataset_name is None:
+            self.set_dataset(self.demonstrations())
+        super()._require_dataset()
+
+    def demonstrations(self) -> dict[str, Any]:
+        """
+        Have the expert solve ``expert_scenes`` random scenes of the environment. This takes seconds for a hundred of them.
+
+        :return: Its plans, as ``dataset`` takes them
+        :raises ValueError: If there is no environment that scenes can be drawn from, or no plan was found.
+        """
+        if self.env is None or not self.env.has_attr("scenes"):
+            raise ValueError("There is nothing to imitate: pass `dataset`, or an environment that scenes can be drawn from.")
+        scenes, seed = self.env.get_attr("scenes", 0)[0], int(th.randint(2**31, (), generator=self.host_generator))
+        rng, generator = np.random.default_rng(seed), th.Generator().manual_seed(seed)
+        parts = []
+        for start in range(0, self.expert_scenes, EXPERT_BATCH):
+            problems = scenes.sample(rng, min(EXPERT_BATCH, self.expert_scenes - start))
+            parts.append(demonstrate(problems, self.policy.limits, EXPERT_PROPOSALS, generator, self.policy.basis.degree))
+            if self.verbose:
+                print(f"The expert has solved {start + len(problems.start):,} of {self.expert_scenes:,} scenes.")
+        actions = np.concatenate([part.actions for part in parts])
+        if len(actions) == 0:
+            raise ValueError(f"The expert found no plan in {self.expert_scenes} scenes: give robots more room, or more time.")
+        return {
+            "observations": {key: np.concatenate([part.observations[key] for part in parts]) for key in parts[0].observations},
+            "actions": actions,
+            "rewards": np.concatenate([part.rewards for part in parts]),
+            "terminations": np.ones(len(actions), dtype=bool),
+            "truncations": np.zeros(len(actions), dtype=bool),
+        }
 
     def set_dataset(self, dataset: Any) -> None:
         super().set_dataset(dataset)
