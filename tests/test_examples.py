@@ -16,6 +16,10 @@ SHORT: dict[str, tuple[str, list[str]]] = {
         "--transitions 1000 --updates 20 --episodes 2 --folder run",
         ["run/results.json", "run/learning_curve.png", "run/paths.png", "run/fql_cube.zip"],
     ),
+    "flow_opt_crossing.py": (
+        "--robots 3 --scenes 2 --updates 6 --samples 2 --film film.gif --file picture.png",
+        ["film.gif", "picture.png"],
+    ),
     "fpmd_two_goals.py": ("--timesteps 1040 --file picture.png", ["picture.png"]),
     "gfp_value_aware_teacher.py": ("--updates 20 --file picture.png", ["picture.png"]),
     "offline_to_online_pointmaze.py": (

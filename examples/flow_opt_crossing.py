@@ -1,0 +1,123 @@
+"""
+Robots that cross, all at the same time: FlowOpt learns from an expert's plans, plans for a circle of robots, and the plan is
+filmed. Beside the film, a picture of certified plans for one scene that pass on different sides.
+
+    python examples/flow_opt_crossing.py [--robots 16] [--scenes 60] [--updates 600] [--film crossing.gif] [--file plans.png]
+
+With `--model` a model that was trained before is taken, and the number of robots is the model's.
+"""
+
+import argparse
+
+import gymnasium as gym
+import imageio.v3 as imageio
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch as th
+
+from sb3_flow import FlowOpt
+from sb3_flow.flow_opt.plans import Plan
+from sb3_flow.planning.measures import winding_angles
+from sb3_flow.planning.motion import motion
+
+#: Pictures a second, and how long the last one stays, in seconds.
+RATE, REST = 12, 1.0
+
+
+def train(env: gym.Env, scenes: int, updates: int) -> FlowOpt:
+    """A small model, from scratch."""
+    model = FlowOpt(
+        "FlowPolicy",
+        env,
+        learning_rate=1e-3,
+        tau=0.01,
+        batch_size=64,
+        initialiser_batch_size=8,
+        expert_scenes=scenes,
+        policy_kwargs={
+            "width": 64,
+            "depth": 2,
+            "attention_heads": 4,
+            "initialiser_width": 32,
+            "initialiser_depth": 1,
+            "polish_rounds": 6,
+        },
+        seed=0,
+        verbose=1,
+        device="cpu",
+    )
+    return model.learn(updates, progress_bar=True)
+
+
+def film(env: gym.Env, action: np.ndarray, file: str) -> None:
+    """Carry out a plan, and film it."""
+    env.step(action)
+    horizon = env.unwrapped.limits.horizon
+    pictures = [env.unwrapped.picture(time) for time in np.linspace(0, horizon, int(horizon * RATE) // 2)]
+    imageio.imwrite(file, pictures + [pictures[-1]] * int(REST * RATE), duration=1000 / RATE, loop=0)
+
+
+def draw(env: gym.Env, model: FlowOpt, observation: dict[str, np.ndarray], plan: Plan, file: str) -> int:
+    """Draw up to four certified plans of which each two have some robots pass on different sides."""
+    limits = env.unwrapped.limits
+    problems = model.policy.problems({key: th.as_tensor(value)[None] for key, value in observation.items()})
+    candidates = plan.candidates.y[0][plan.candidates.feasible[0]]
+    times = th.linspace(0, limits.horizon, 200, dtype=th.float64)
+    kept: list[tuple[th.Tensor, th.Tensor]] = []
+    for y in candidates:
+        ways = motion(problems, y[None], limits.horizon, times)[0, 0]
+        angles = winding_angles(ways)
+        if all(bool(((angles - other).abs() > th.pi).any()) for _, other in kept):
+            kept.append((ways, angles))
+    figure, axes = plt.subplots(
+        1, min(len(kept), 4), figsize=(3.4 * min(len(kept), 4), 3.6), squeeze=False, layout="constrained"
+    )
+    colours = plt.get_cmap("hsv")(np.linspace(0, 1, problems.start.shape[1], endpoint=False))
+    for ax, (ways, _) in zip(axes[0], kept, strict=False):
+        for x, y_, radius in problems.obstacles[0, problems.obstacle_mask[0]].tolist():
+            ax.add_patch(plt.Circle((x, y_), radius, color="0.6"))
+        for way, colour in zip(ways[problems.robot_mask[0]], colours, strict=False):
+            ax.plot(*way.numpy(), color=colour, linewidth=1)
+            ax.add_patch(plt.Circle(tuple(way[:, -1].tolist()), limits.radius, color=colour, alpha=0.5))
+        ax.set(xlim=(-limits.size, limits.size), ylim=(-limits.size, limits.size), aspect="equal", xticks=[], yticks=[])
+    figure.suptitle(f"{len(kept)} of {len(candidates)} certified plans pass on different sides")
+    figure.savefig(file, dpi=110)
+    return len(kept)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--robots", type=int, default=16)
+    parser.add_argument("--scenes", type=int, default=60, help="random scenes that the expert solves")
+    parser.add_argument("--updates", type=int, default=600)
+    parser.add_argument("--samples", type=int, default=8, help="plans to choose from")
+    parser.add_argument("--model", help="a saved model, instead of a new one")
+    parser.add_argument("--film", default="crossing.gif")
+    parser.add_argument("--file", default="plans.png")
+    arguments = parser.parse_args()
+
+    def make(layout: str) -> gym.Env:
+        return gym.make("sb3_flow/MultiRobot2D-v0", num_robots=arguments.robots, layout=layout, render_mode="rgb_array")
+
+    if arguments.model:
+        model = FlowOpt.load(arguments.model, device="cpu")
+        arguments.robots = model.policy.max_robots
+    else:
+        model = train(make("mixed"), arguments.scenes, arguments.updates)
+    env = make("circle")
+    observation, _ = env.reset(seed=3)
+    plan = model.plan(observation, k=arguments.samples, deterministic=True)
+    print(
+        f"{int(plan.candidates.feasible.sum())} of {plan.candidates.feasible.shape[1]} plans are certified, in "
+        f"{plan.time_ms:.0f} ms; the best has {float(plan.margin):.3f} m to spare."
+    )
+    print(f"{draw(env, model, observation, plan, arguments.file)} of them pass on different sides.")
+    film(env, plan.actions[0].numpy(), arguments.film)
+
+
+if __name__ == "__main__":
+    main()
