@@ -149,6 +149,7 @@ def test_the_unrolled_loss_is_that_of_the_filter(model: FlowOpt) -> None:
     batch, noise = draw(model)
     problems, proposals = model.proposals(batch, noise)
     assert len(proposals) == 4
+    assert th.equal(proposals, policy.propose(problems, noise.x0[:4]))
     y, force = policy.starts(problems, proposals)
     unrolled = policy.filter.unroll(problems, proposals, y, force, 3)
     steps = [(unrolled.iterates[k + 1] - unrolled.iterates[k]).flatten(1).norm(dim=1).mean() for k in range(3)]
@@ -183,6 +184,15 @@ def test_who_learns(model: FlowOpt, loss: str, trained: str) -> None:
         if parameter.grad is not None and parameter.grad.abs().sum() > 0
     }
     assert reached == {trained}
+
+
+def test_places_and_multipliers_are_trained(model: FlowOpt) -> None:
+    disturb(model.policy.initialiser)
+    model.unrolled_loss(*draw(model))[0].backward()
+    gradient = model.policy.initialiser.head.weight.grad
+    assert gradient is not None
+    places, forces = gradient.chunk(2)
+    assert places.abs().sum() > 0 and forces.abs().sum() > 0
 
 
 # Stages.
