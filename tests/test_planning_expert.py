@@ -89,6 +89,9 @@ def test_polish_never_loses_a_certificate_nor_smoothness(polished_rounds: int) -
     weakly = polish(weak, problems, rough.y, rough.safe, 2)
     assert (least(judge(problems, weakly.y, filter_.basis, LIMITS))[rough.safe.numpy()] >= 0).all()
     if polished_rounds == 6:
+        costs = [smoothness(problems, polish(filter_, problems, rough.y, rough.safe, k).y, filter_.basis) for k in (2, 4)]
+        assert (costs[1] <= costs[0]).all()
+        assert (after <= costs[1]).all()
         assert after[rough.safe].mean() < 0.6 * before[rough.safe].mean()
 
 
