@@ -93,7 +93,10 @@ def _info(options: argparse.Namespace) -> None:
 
 def _numbers(text: str) -> int | tuple[int, int]:
     low, dash, high = text.partition("-")
-    return (int(low), int(high)) if dash else int(low)
+    try:
+        return (int(low), int(high)) if dash else int(low)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number, such as 8, nor a range, such as 4-8.") from None
 
 
 def _collect(options: argparse.Namespace) -> None:

@@ -18,13 +18,9 @@ from sb3_flow.datasets.collect.pool import cores, in_processes
 from sb3_flow.datasets.collect.store import PartialCollection, atomic_write, write_arrays
 from sb3_flow.datasets.registry import ogbench_directory
 from sb3_flow.planning import observations
-from sb3_flow.planning.certificate import Certificate
-from sb3_flow.planning.expert import solve
+from sb3_flow.planning.demonstrations import demonstrate
 from sb3_flow.planning.filter_settings import FilterSettings
-from sb3_flow.planning.measures import measure
 from sb3_flow.planning.problems import Limits, Problems
-from sb3_flow.planning.rewards import rewards
-from sb3_flow.planning.safety_filter import SafetyFilter
 from sb3_flow.planning.scenes import Scenes, standard_limits, standard_obstacles
 
 #: Part of a collection's settings: raised whenever the same seed begins to give other data.
@@ -146,29 +142,18 @@ def record(distribution: Scenes, block: int, scenes: int, proposals: int, seed: 
     ids, limits = _scene_ids(block, scenes), distribution.limits
     drawn = [distribution.sample(np.random.default_rng((seed, SCENES, scene))) for scene in ids]
     scenes_as_one = Problems(*map(th.cat, zip(*drawn, strict=True)))
-    shown = {key: th.from_numpy(column) for key, column in observations.observation(scenes_as_one, limits).items()}
-    problems = observations.problems(shown, limits)  # as the environment has it, rounding included
     generator = th.Generator().manual_seed(int(np.random.SeedSequence((seed, PROPOSALS, block)).generate_state(1)[0]))
-    settings = _filter_settings(limits)
-    expert = solve(problems, SafetyFilter(limits, settings), proposals, generator)
-
-    # What counts is the plan that the action stands for, which may have been clipped.
-    rows = problems.select(expert.problem)
-    actions = observations.actions(expert.y, limits, rows.robot_mask)
-    y = observations.plans(actions, limits, settings.basis_degree)
-    certified = Certificate(limits, settings.basis_degree, settings.samples).certify(rows, y)
-    measures = measure(rows, y, limits)
-    plans = {f"observations/{key}": column[expert.problem] for key, column in shown.items()}
-    plans |= {
-        "actions": actions,
-        "rewards": rewards(rows, y, measures, limits).float(),
-        "terminations": th.ones(len(y), dtype=th.bool),
-        "scene_id": th.tensor(ids)[expert.problem],
-        "cost": measures.smoothness,
-        "certificate_margin": certified.margin,
+    plans = demonstrate(scenes_as_one, limits, proposals, generator)
+    arrays: dict[str, np.ndarray] = {f"observations/{key}": column for key, column in plans.observations.items()}
+    arrays |= {
+        "actions": plans.actions,
+        "rewards": plans.rewards,
+        "terminations": np.ones(len(plans.actions), dtype=bool),
+        "scene_id": np.array(ids)[plans.problem],
+        "cost": plans.cost,
+        "certificate_margin": plans.margin,
     }
-    arrays = {key: column[certified.safe].numpy() for key, column in plans.items()}
-    arrays["scene_certified"] = expert.certified.numpy()
+    arrays["scene_certified"] = plans.certified
     with atomic_write(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
     return len(ids)
