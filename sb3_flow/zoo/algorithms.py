@@ -27,8 +27,8 @@ from sb3_flow.zoo.search import (
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "decision_flow": DecisionFlow,
     "decision_flow_div": DecisionFlow,
-    "diffusion_opt": DiffusionOpt,
     "flow_opt": FlowOpt,
+    "flow_opt_diffusion": DiffusionOpt,
     "fpmd": FPMD,
     "fpmd_m": FPMD,
     "fql": FQL,
@@ -47,8 +47,8 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
 SEARCH_SPACES: dict[str, SearchSpace] = {
     "decision_flow": DECISION_FLOW_SPACE,
     "decision_flow_div": DECISION_FLOW_DIV_SPACE,
-    "diffusion_opt": FLOW_OPT_SPACE,
     "flow_opt": FLOW_OPT_SPACE,
+    "flow_opt_diffusion": FLOW_OPT_SPACE,
     "fpmd": FPMD_SPACE,
     "fpmd_m": FPMD_SPACE,
     "fql": FQL_SPACE,
