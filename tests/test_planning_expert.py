@@ -8,6 +8,7 @@ from planning_problems import crossing, judge, least
 from sb3_flow.planning.basis import make_basis
 from sb3_flow.planning.costs import distance, noise, smoothness
 from sb3_flow.planning.expert import solve
+from sb3_flow.planning.filter_settings import FilterSettings
 from sb3_flow.planning.polish import polish
 from sb3_flow.planning.problems import Limits, Problems
 from sb3_flow.planning.safety_filter import SafetyFilter
@@ -79,7 +80,18 @@ def test_polish_never_loses_a_certificate_nor_smoothness(polished_rounds: int) -
     certified = filter_.certificate.certify(problems, result.y)
     th.testing.assert_close(result.margin, certified.margin, rtol=0, atol=0)
     assert not result.iterations[~rough.safe].any()
+    # Once more: what is smooth already would come back from the filter's margin rougher, and must not.
+    again = polish(filter_, problems, result.y, result.safe, 3)
+    assert again.safe.tolist() == result.safe.tolist()
+    assert (smoothness(problems, again.y, filter_.basis) <= after).all()
+    # A filter that hardly pushes finds smoother plans, which collide.
+    weak = SafetyFilter(LIMITS, FilterSettings(penalty=0.2))
+    weakly = polish(weak, problems, rough.y, rough.safe, 2)
+    assert (least(judge(problems, weakly.y, filter_.basis, LIMITS))[rough.safe.numpy()] >= 0).all()
     if polished_rounds == 6:
+        costs = [smoothness(problems, polish(filter_, problems, rough.y, rough.safe, k).y, filter_.basis) for k in (2, 4)]
+        assert (costs[1] <= costs[0]).all()
+        assert (after <= costs[1]).all()
         assert after[rough.safe].mean() < 0.6 * before[rough.safe].mean()
 
 

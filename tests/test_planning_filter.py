@@ -35,6 +35,7 @@ def crowd(batch: int, robots: int, dimensions: int = 2, obstacles: int = 2, seed
         uniform(robots, dimensions, scale=2.1),
         th.cat([uniform(obstacles, dimensions, scale=1.5), uniform(obstacles, 1, scale=0.1) + 0.4], dim=-1),
     )
+    rest.start[:, 0, 0] = 2.195  # closer to the border than plans are pushed
     moving = uniform(robots, dimensions, scale=0.3)
     return rest._replace(velocity=moving, acceleration=0.5 * moving.flip(1))
 

@@ -163,7 +163,7 @@ def local_coefficients(degree: int, samples: int) -> th.Tensor:
 
 
 def _local(degree: int, order: int, samples: int, horizon: float) -> th.Tensor:
-    """Coefficients of a derivative on the intervals, by those of the polynomial, ``(S - 1, degree + 1 - order, degree + 1)``"""
+    """A derivative on the intervals, by the coefficients of the polynomial: ``(S - 1, degree + 1 - order, degree + 1)``."""
     return local_coefficients(degree - order, samples) @ differences(degree, order, horizon)
 
 

@@ -316,10 +316,8 @@ class SafetyFilter(th.nn.Module):
             moved, deficit = self._apart(relative, scene.obstacle_distance, margin, lambda x: x.sum(dim=2))
             force, worst = force + moved, th.maximum(worst, deficit)
         if settings.boost:
-            with th.no_grad():
-                share = (force != 0).any(dim=2).to(force.dtype).mean(dim=-1)
-                boost = (share + 0.05) ** -settings.boost
-            force = force * boost[..., None, None]
+            share = (force != 0).any(dim=2).to(force.dtype).mean(dim=-1)
+            force = force * ((share + 0.05) ** -settings.boost)[..., None, None]
         braked, speed = inward_pushes(velocity, settings.speed_share * limits.v_max)
         eased, strongest = inward_pushes(acceleration, settings.acceleration_share * limits.a_max)
         worst = th.maximum(worst, speed - limits.v_max)
