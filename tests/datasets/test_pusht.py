@@ -199,6 +199,10 @@ def test_a_plan_brings_the_block_nearer(env, twin):
     planner = Planner(twin, Habits(), np.random.default_rng(0))
     before = twin.state_of(env.unwrapped)
     commands = planner.plan(before)
+    # The more pushes are tried with the way there, the better the one that is chosen.
+    ends = [twin.try_out(before, Planner(twin, Habits(finalists=1), np.random.default_rng(0)).plan(before))[1].block]
+    ends.append(twin.try_out(before, commands)[1].block)
+    assert twin.tee.distance(ends[1]) <= twin.tee.distance(ends[0])
     assert (commands >= 0).all() and (commands <= 512).all()
     assert np.linalg.norm(np.diff(np.concatenate([before.agent[None, :2], commands]), axis=0), axis=1).max() <= 14.01
     for command in commands:
