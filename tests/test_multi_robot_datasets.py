@@ -24,7 +24,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the command line has written a dataset, with one process."""
     folder = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OGBENCH_DATA_DIR", str(folder))
+        patch.setenv("SB3_FLOW_DATA_DIR", str(folder))
         options = "--robots 2-3 --scenes 17 --obstacles 1 --layout circle --seed 3 --workers 1 --no-progress"
         assert main(["datasets", "collect", "multirobot2d", *options.split()]) == 0
     return folder
@@ -32,7 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("OGBENCH_DATA_DIR", str(home))
+    monkeypatch.setenv("SB3_FLOW_DATA_DIR", str(home))
     return home
 
 

@@ -267,8 +267,8 @@ def read_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
         if dataset is not None:
             return dataset
     raise DatasetError(
-        f"Cannot read {source!r} as a dataset. Expected a name (see `sb3-flow datasets list`), the path of a .npz or .hdf5 "
-        "file, a minari.MinariDataset, a dictionary of arrays, or a replay buffer."
+        f"Cannot read {source!r} as a dataset. Expected a name (see `sb3-flow datasets list`), the path of a .npz, .hdf5, "
+        ".zarr or .parquet file, a minari.MinariDataset, a dictionary of arrays, or a replay buffer."
     )
 
 

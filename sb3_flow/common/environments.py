@@ -22,9 +22,14 @@ ENVIRONMENT_PACKAGES: dict[str, tuple[str, ...]] = {
         "visual-",
     ),
     "shimmy": ("dm_control/",),
+    "gym_pusht": ("gym_pusht/",),
 }
 #: What those packages need beside, and the extra of ours that installs both.
-NEEDS: dict[str, tuple[str, str]] = {"ogbench": ("mujoco", "mujoco"), "shimmy": ("dm_control", "dm-control")}
+NEEDS: dict[str, tuple[str, str]] = {
+    "ogbench": ("mujoco", "mujoco"),
+    "shimmy": ("dm_control", "dm-control"),
+    "gym_pusht": ("pymunk", "pusht"),
+}
 #: The bound that MuJoCo writes where an action has none.
 UNBOUNDED = 1e10
 

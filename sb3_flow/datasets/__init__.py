@@ -6,13 +6,26 @@ from sb3_flow.common.dataset import DatasetError, OfflineDataset, read_dataset, 
 from sb3_flow.datasets.arrays import unpack
 from sb3_flow.datasets.collect import collect, collect_multi_robot, collect_with_policy
 from sb3_flow.datasets.from_arrays import read_array_file
+from sb3_flow.datasets.from_collected import read_collected
 from sb3_flow.datasets.from_hdf5 import read_hdf5
+from sb3_flow.datasets.from_lerobot import read_lerobot
 from sb3_flow.datasets.from_minari import read_minari, recover_environment
 from sb3_flow.datasets.from_multi_robot import read_multi_robot
 from sb3_flow.datasets.from_ogbench import read_ogbench
+from sb3_flow.datasets.from_zarr import read_zarr
 from sb3_flow.datasets.registry import RECIPES, Recipe, local_datasets
 
-for _reader in (read_ogbench, read_multi_robot, read_minari, read_array_file, read_hdf5):
+# Folders of LeRobot and of zarr are known by their names: they come before any other folder.
+for _reader in (
+    read_ogbench,
+    read_collected,
+    read_multi_robot,
+    read_minari,
+    read_zarr,
+    read_lerobot,
+    read_array_file,
+    read_hdf5,
+):
     register_reader(_reader)
 
 
@@ -20,9 +33,9 @@ def load_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
     """
     Read any source that ``dataset=`` takes, but for replay buffers.
 
-    :param source: A name (``"cube-single-play-v0"``, ``"minari:D4RL/door/human-v2"``), the path of an ``.npz`` or ``.hdf5``
-        file or of a folder of ``.npy`` files (memory-mapped), a ``minari.MinariDataset``, a dictionary of arrays, or an
-        ``OfflineDataset``
+    :param source: A name (``"cube-single-play-v0"``, ``"pusht"``, ``"minari:D4RL/door/human-v2"``), the path of an ``.npz`` or
+        ``.hdf5`` file, of a folder of ``.npy`` files (memory-mapped), of a ``.zarr`` file of Diffusion Policy or a folder of
+        LeRobot, a ``minari.MinariDataset``, a dictionary of arrays, or an ``OfflineDataset``
     :param env_id: The environment that the data is for. Data of OGBench that has no rewards takes those of this
         environment, where it is a single-task one.
     :return: The data set

@@ -18,7 +18,7 @@ from sb3_flow.datasets import (
     unpack,
 )
 from sb3_flow.datasets.collect.multi_robot import NAME
-from sb3_flow.datasets.registry import RECIPES, minari_directory, ogbench_directory
+from sb3_flow.datasets.registry import RECIPES, minari_directory, ogbench_directory, own_directory
 
 Subparsers = Any  # argparse's own class for these is private
 
@@ -43,17 +43,21 @@ def add_commands(subparsers: Subparsers) -> None:
     collecting = commands.add_parser(
         "collect",
         help="collect a dataset with a scripted expert, or with a trained model",
-        description="Collect a dataset of OGBench with a scripted expert, plans of several robots with a planner, or, with "
-        "--policy, let a trained model of "
-        "Stable-Baselines3 act in an environment and store a Minari dataset. A collection that was stopped goes on where it "
-        "was when the same command is given again.",
+        description="Collect a dataset of OGBench or Push-T with a scripted expert, plans of several robots with a planner, "
+        "or, with --policy, let a trained model of Stable-Baselines3 act in an environment and store a Minari dataset. A "
+        "collection that was stopped goes on where it was when the same command is given again.",
     )
     collecting.add_argument("source", metavar="NAME", help="name of a dataset; with --policy: id of an environment")
     collecting.add_argument("--transitions", type=int, help="how many (default: as the published dataset)")
     collecting.add_argument("--seed", type=int, default=0)
     collecting.add_argument("--no-progress", dest="progress", action="store_false", help="show no progress bar")
     expert = collecting.add_argument_group("with a scripted expert")
-    expert.add_argument("--directory", type=Path, help=f"where to write (default: {ogbench_directory()})")
+    expert.add_argument("--episodes", type=int, help="how many, in the place of --transitions")
+    expert.add_argument(
+        "--directory",
+        type=Path,
+        help=f"where to write (default: {ogbench_directory()}; Push-T and several robots: {own_directory()})",
+    )
     expert.add_argument("--workers", type=int, help="number of processes (default: one per core)")
     expert.add_argument("--overwrite", action="store_true", help="replace a dataset that exists")
     robots = collecting.add_argument_group("plans of several robots: multirobot2d, multirobot3d")
@@ -77,13 +81,14 @@ def add_commands(subparsers: Subparsers) -> None:
 
 def _list(options: argparse.Namespace) -> None:
     stored = local_datasets()
-    print(f"Stored here ({ogbench_directory()}, {minari_directory()}):")
+    print(f"Stored here ({ogbench_directory()}, {own_directory()}, {minari_directory()}):")
     print("\n".join(f"  {name}" for name in stored) or "  nothing")
     print("Can be collected here (sb3-flow datasets collect NAME):")
     print("  multirobot2d, multirobot3d      with --robots and --scenes")
     for recipe in RECIPES.values():
-        count = recipe.episodes * recipe.transitions_per_episode
-        print(f"  {recipe.name:32}{count:>10,} transitions{'  (stored)' if recipe.name in stored else ''}")
+        length = recipe.transitions_per_episode
+        count, unit = (recipe.episodes, "episodes") if length is None else (recipe.episodes * length, "transitions")
+        print(f"  {recipe.name:32}{count:>10,} {unit}{'  (stored)' if recipe.name in stored else ''}")
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -130,10 +135,11 @@ def _collect(options: argparse.Namespace) -> None:
             workers=options.workers,
             progress=options.progress,
             overwrite=options.overwrite,
+            episodes=options.episodes,
         )
         print(f"Wrote {path}")
         return
-    for option in ("directory", "workers", "overwrite"):
+    for option in ("episodes", "directory", "workers", "overwrite"):
         if getattr(options, option):
             raise ValueError(f"--{option} does not go with --policy.")
     if options.transitions is None or options.dataset is None:

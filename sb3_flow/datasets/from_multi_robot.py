@@ -8,7 +8,7 @@ from typing import Any
 from sb3_flow.common.dataset import DatasetError, OfflineDataset
 from sb3_flow.datasets.arrays import ArrayFile
 from sb3_flow.datasets.from_arrays import read_fields
-from sb3_flow.datasets.registry import ogbench_directory
+from sb3_flow.datasets.registry import own_directory
 
 _NAME = re.compile(r"(?P<name>multirobot[23]d)-(?P<robots>\d+(to\d+)?)-v0")
 
@@ -25,7 +25,7 @@ def read_multi_robot(source: Any, env_id: str | None = None) -> OfflineDataset |
     match = _NAME.fullmatch(source) if isinstance(source, str) else None
     if match is None:
         return None
-    path = ogbench_directory() / f"{source}.npz"
+    path = own_directory() / f"{source}.npz"
     if not path.exists():
         robots = match["robots"].replace("to", "-")
         raise DatasetError(

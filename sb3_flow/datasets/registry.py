@@ -6,32 +6,59 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
+class Source:
+    """
+    The package that an environment is from.
+
+    :param module: To import
+    :param extra: Of this package, which installs it
+    :param packages: Those whose versions the data depends on
+    """
+
+    module: str
+    extra: str
+    packages: tuple[str, ...]
+
+
+OGBENCH = Source("ogbench", "mujoco", ("ogbench", "mujoco", "gymnasium", "numpy"))
+PUSHT = Source("gym_pusht", "pusht", ("gym-pusht", "pymunk", "shapely", "opencv-python", "pygame", "gymnasium", "numpy"))
+
+
+@dataclass(frozen=True)
 class Recipe:
     """
-    How a dataset is collected with a scripted expert. The numbers are OGBench's own.
+    How a dataset is collected with a scripted expert. The numbers of OGBench's datasets are OGBench's own.
 
     :param name: Name of the dataset, for instance ``"cube-single-play-v0"``
     :param env_id: Environment that it is collected in, for instance ``"cube-single-v0"``
     :param dataset_type: ``"play"`` (follows plans with smooth noise), ``"noisy"`` (closed loop, with a noise level drawn
-        for each episode), ``"navigate"`` (walks from goal to goal) or ``"stitch"`` (short walks of four cells)
-    :param episodes: Number of training episodes of the published dataset
-    :param states: States per episode, one more than transitions
+        for each episode), ``"navigate"`` (walks from goal to goal), ``"stitch"`` (short walks of four cells); in Push-T the
+        environment's ``obs_type``
+    :param episodes: Number of training episodes of the published dataset; in Push-T about as many as people have shown
+    :param states: States per episode, one more than transitions; None where episodes end with success
     :param noise: Noise of the expert, as a share of the action range
     :param random_actions: Probability of a uniformly random action, at each step
+    :param source: Where environment and expert are from
     """
 
     name: str
     env_id: str
     dataset_type: str
     episodes: int
-    states: int
-    noise: float
+    states: int | None
+    noise: float = 0.0
     random_actions: float = 0.0
+    source: Source = OGBENCH
 
     @property
-    def transitions_per_episode(self) -> int:
-        """Transitions in one episode; the last state has a row of its own, which starts none."""
-        return self.states - 1
+    def transitions_per_episode(self) -> int | None:
+        """Transitions in one episode, None if these differ; the last state has a row of its own, which starts none."""
+        return None if self.states is None else self.states - 1
+
+    @property
+    def directory(self) -> Path:
+        """Where the dataset lies, unless told otherwise."""
+        return ogbench_directory() if self.source == OGBENCH else own_directory()
 
 
 def _manipulation_recipes() -> list[Recipe]:
@@ -64,13 +91,27 @@ def _maze_recipes() -> list[Recipe]:
     return recipes
 
 
+def _pusht_recipes() -> list[Recipe]:
+    return [
+        Recipe(name, "gym_pusht/PushT-v0", obs_type, 200, None, source=PUSHT)
+        for name, obs_type in (("pusht", "state"), ("pusht-pixels", "pixels_agent_pos"))
+    ]
+
+
 #: Every dataset that ``sb3-flow datasets collect`` can make with a scripted expert, by name.
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*_manipulation_recipes(), *_maze_recipes())}
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for recipe in (*_manipulation_recipes(), *_maze_recipes(), *_pusht_recipes())
+}
 
 
 def ogbench_directory() -> Path:
     """Where OGBench files lie: ``$OGBENCH_DATA_DIR``, or else OGBench's own default, ``~/.ogbench/data``."""
     return Path(os.environ.get("OGBENCH_DATA_DIR") or "~/.ogbench/data").expanduser()
+
+
+def own_directory() -> Path:
+    """Where datasets lie that only this package makes: ``$SB3_FLOW_DATA_DIR``, or else ``~/.sb3_flow/data``."""
+    return Path(os.environ.get("SB3_FLOW_DATA_DIR") or "~/.sb3_flow/data").expanduser()
 
 
 def minari_directory() -> Path:
@@ -82,13 +123,14 @@ def local_datasets() -> dict[str, Path]:
     """
     List what is stored on this machine; nothing is read but folders, and nothing remote is asked.
 
-    :return: The path of each dataset by the name that ``dataset=`` takes: plain names for OGBench files, names that start
-        with ``minari:`` for Minari datasets
+    :return: The path of each dataset by the name that ``dataset=`` takes: plain names for OGBench's files and our own, names
+        that start with ``minari:`` for Minari datasets
     """
     found: dict[str, Path] = {}
-    for path in sorted(ogbench_directory().glob("*.npz")):
-        if not path.stem.endswith("-val"):
-            found[path.stem] = path
+    for directory in (ogbench_directory(), own_directory()):
+        for path in sorted(directory.glob("*.npz")):
+            if not path.stem.endswith("-val"):
+                found[path.stem] = path
     root = minari_directory()
     for path in sorted(root.glob("**/data/metadata.json")):
         dataset = path.parent.parent

@@ -15,6 +15,7 @@ Arrays = dict[str, np.ndarray]
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's datasets."""
     monkeypatch.setenv("OGBENCH_DATA_DIR", str(tmp_path / "ogbench"))
+    monkeypatch.setenv("SB3_FLOW_DATA_DIR", str(tmp_path / "sb3_flow"))
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 

@@ -26,6 +26,7 @@ ELSEWHERE = {
     "Box2D": ("LunarLander", "BipedalWalker"),
     "dm_control": ("dm_control/",),
     "shimmy": ("dm_control/",),
+    "gym_pusht": ("gym_pusht/",),
 }
 
 #: Offline, from the paper's tables: alpha, gamma, aggregation, number of updates. All five tasks share them.
@@ -354,6 +355,21 @@ def test_published_settings_of_fpmd_from_images(file: str) -> None:
         assert entry == expected and list(wrapper) == ["sb3_flow.envs.pixels.PixelObservation"]
         assert options.pop("camera", 0) == (2 if "quadruped" in name else 0)
         assert options == {"size": 84, "frame_stack": 3, "action_repeat": 2}
+
+
+#: Streaming flow's published scripts: one task, with and without the latent.
+@pytest.mark.parametrize("file", ["streaming_flow", "streaming_flow_stochastic"])
+def test_published_settings_of_streaming_flow(file: str) -> None:
+    entry = dict(FILES[file]["gym_pusht/PushT-v0"])
+    assert (entry["n_timesteps"], entry["batch_size"], entry["k"]) == (24_000, 1024, 0)
+    assert (entry["sigma_0"], entry.get("sigma_1")) == (0.1, 0.1 if "stochastic" in file else None)
+    assert entry["policy_kwargs"] == {"modulated": True, "net_arch": [256, 512, 1024], "encode_time_dim": 256}
+    assert entry["start_from"] == [0, 1] and entry.get("stochastic", False) == ("stochastic" in file)
+    # The defaults: 8 of 16 actions, two observations, a learning rate of 1e-4 that rises over 2% (of 24,000: 480 updates).
+    defaults = inspect.signature(ALGORITHMS["streaming_flow"]).parameters
+    assert (defaults["learning_rate"].default, defaults["horizon_length"].default) == (1e-4, 16)
+    assert (defaults["n_obs_steps"].default, defaults["cosine"].default, defaults["warm_up"].default) == (2, True, 0.02)
+    assert not {"learning_rate", "horizon_length", "n_action_steps", "n_obs_steps", "cosine", "warm_up"} & set(entry)
 
 
 # Decision Flow: nothing is published. Its outer loop is GFP's, its weights are derived from GFP's alpha.

@@ -21,6 +21,21 @@ class Expert(abc.ABC):
     An environment and a scripted expert that records episodes in it.
 
     An episode depends on its seed alone, not on the episodes that were recorded before it.
+    """
+
+    @abc.abstractmethod
+    def record(self, seed: np.random.SeedSequence) -> Episode:
+        """
+        Record one episode.
+
+        :param seed: The only source of randomness
+        :return: Its fields, one row per state or transition
+        """
+
+
+class OGBenchExpert(Expert):
+    """
+    An expert in an environment of OGBench.
 
     :param recipe: What to collect
     :param env_options: Arguments of the environment beside those that all have in common

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_flow.datasets.collect.expert import Episode, Expert, Recorder
+from sb3_flow.datasets.collect.expert import Episode, OGBenchExpert, Recorder
 from sb3_flow.datasets.registry import Recipe
 
 #: Kinds of objects that an expert handles, by the first word of the environment's name.
@@ -25,7 +25,7 @@ STACKING = {
 NOISE_SHAPE = np.array([1.0, 1.0, 1.0, 3.0, 10.0])
 
 
-class ManipulationExpert(Expert):
+class ManipulationExpert(OGBenchExpert):
     """
     An expert for ``cube-*``, ``scene-*`` and ``puzzle-*``.
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from sb3_flow.datasets.collect.expert import Episode, Expert, Recorder
+from sb3_flow.datasets.collect.expert import Episode, OGBenchExpert, Recorder
 from sb3_flow.datasets.registry import Recipe
 
 Cell = tuple[int, int]
 NEIGHBOURS = ((-1, 0), (0, -1), (1, 0), (0, 1))
 
 
-class MazeExpert(Expert):
+class MazeExpert(OGBenchExpert):
     """
     An expert for ``pointmaze-*``.
 

@@ -16,7 +16,7 @@ import torch as th
 from sb3_flow.common.optional import require
 from sb3_flow.datasets.collect.pool import cores, in_processes
 from sb3_flow.datasets.collect.store import PartialCollection, atomic_write, write_arrays
-from sb3_flow.datasets.registry import ogbench_directory
+from sb3_flow.datasets.registry import own_directory
 from sb3_flow.planning import observations
 from sb3_flow.planning.demonstrations import demonstrate
 from sb3_flow.planning.filter_settings import FilterSettings
@@ -87,7 +87,7 @@ def collect_multi_robot(
         if value is not None and value < least:
             raise ValueError(f"{argument} is {value}; expected at least {least}.")
     distribution = _distribution(name, robots, obstacles, layout)
-    folder = ogbench_directory() if directory is None else Path(directory).expanduser()
+    folder = own_directory() if directory is None else Path(directory).expanduser()
     target = folder / f"{file_name(name, robots)}.npz"
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists. Use it as it is, or replace it with --overwrite (overwrite=True).")

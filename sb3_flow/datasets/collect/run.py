@@ -7,11 +7,13 @@ from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
+
 from sb3_flow.common.optional import require
 from sb3_flow.datasets.collect import worker
 from sb3_flow.datasets.collect.pool import cores, in_processes
 from sb3_flow.datasets.collect.store import PartialCollection, join_episodes
-from sb3_flow.datasets.registry import RECIPES, Recipe, ogbench_directory
+from sb3_flow.datasets.registry import OGBENCH, RECIPES, Recipe
 
 #: Part of a collection's settings: raised whenever the same seed begins to give other data.
 FORMAT = 1
@@ -25,9 +27,10 @@ def collect(
     workers: int | None = None,
     progress: bool = True,
     overwrite: bool = False,
+    episodes: int | None = None,
 ) -> Path:
     """
-    Collect an OGBench dataset on this machine, with OGBench's scripted experts.
+    Collect a dataset on this machine, with a scripted expert: those of OGBench, and one of our own for Push-T.
 
     The same name, number of transitions, seed and package versions give the same files, byte for byte, whatever the number
     of workers. Finished episodes are kept in ``NAME.partial`` beside the target: a run that was stopped or killed goes on
@@ -39,46 +42,49 @@ def collect(
     :param name: One of ``RECIPES``, for instance ``"cube-single-play-v0"``; a task (``-singletask-task2``) is of no
         importance here, and the prefix ``ogbench:`` may be left out.
     :param transitions: How many transitions, at least; rounded up to whole episodes (1000 transitions each for the robot
-        arm). Default: as many as the published dataset has
+        arm). Default: as many as the published dataset has. Push-T's episodes end with success, so that only their number
+        can be chosen.
     :param seed: Seed, at least 0
-    :param directory: Where to write; default: OGBench's own directory
+    :param directory: Where to write; default: OGBench's own directory, for Push-T that of ``registry.own_directory``
     :param workers: Number of processes; default: one per core
     :param progress: Whether to show a progress bar
     :param overwrite: Whether to replace a dataset that exists, and to throw away an unfinished collection with other
         settings
+    :param episodes: How many episodes, in the place of ``transitions``
     :return: The path of ``NAME.npz``
     :raises ValueError: If the name or a number is wrong, or an unfinished collection has other settings.
     :raises FileExistsError: If the dataset exists already.
-    :raises ImportError: If OGBench is not installed.
+    :raises ImportError: If the environment's package is not installed.
     """
     recipe = _find(name)
-    if transitions is not None and transitions < 1:
-        raise ValueError(f"transitions is {transitions}; expected at least 1.")
+    count = _count_episodes(recipe, transitions, episodes)
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}; expected at least 1.")
     if seed < 0:
         raise ValueError(f"seed is {seed}; expected at least 0.")
-    require("ogbench", "mujoco", f"Collecting {recipe.name}")
-    episodes = recipe.episodes if transitions is None else -(-transitions // recipe.transitions_per_episode)
-    folder = ogbench_directory() if directory is None else Path(directory).expanduser()
+    require(recipe.source.module, recipe.source.extra, f"Collecting {recipe.name}")
+    folder = recipe.directory if directory is None else Path(directory).expanduser()
     target = folder / f"{recipe.name}.npz"
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists. Use it as it is, or replace it with --overwrite (overwrite=True).")
     settings = {
         "format": FORMAT,
         "name": recipe.name,
-        "episodes": episodes,
+        "episodes": count,
         "seed": seed,
-        **{package: metadata.version(package) for package in ("ogbench", "mujoco", "gymnasium", "numpy")},
+        **{package: _version(package) for package in recipe.source.packages},
     }
     store = PartialCollection(folder / f"{recipe.name}.partial", settings, recipe.states, restart=overwrite)
-    jobs = [("train", index) for index in range(episodes)]
-    jobs += [("val", index) for index in range(max(1, episodes // 10))]
+    jobs = [("train", index) for index in range(count)]
+    jobs += [("val", index) for index in range(max(1, count // 10))]
     _record(recipe, jobs, store, seed, workers or cores(), progress)
 
     # Validation data first: once the training data is there, the collection is complete.
     for split, path in (("val", target.with_name(f"{recipe.name}-val.npz")), ("train", target)):
-        join_episodes(path, [store.path(*job) for job in jobs if job[0] == split], scratch=store.folder)
+        files = [store.path(*job) for job in jobs if job[0] == split]
+        # OGBench's files have no field for what is not OGBench's.
+        described = None if recipe.source == OGBENCH else {**settings, "split": split, "dropped": _count_dropped(files)}
+        join_episodes(path, files, store.folder, described)
     store.remove()
     return target
 
@@ -97,16 +103,45 @@ def _find(name: str) -> Recipe:
     return RECIPES[plain]
 
 
+def _count_episodes(recipe: Recipe, transitions: int | None, episodes: int | None) -> int:
+    for label, number in (("transitions", transitions), ("episodes", episodes)):
+        if number is not None and number < 1:
+            raise ValueError(f"{label} is {number}; expected at least 1.")
+    if transitions is None:
+        return recipe.episodes if episodes is None else episodes
+    if episodes is not None:
+        raise ValueError("Both transitions and episodes are given; expected one of them.")
+    if recipe.transitions_per_episode is None:
+        raise ValueError(f"The episodes of {recipe.name} end with success, whenever that is: give --episodes (episodes=).")
+    return -(-transitions // recipe.transitions_per_episode)
+
+
+def _count_dropped(files: list[Path]) -> int:
+    """How many episodes failed beside those that were kept."""
+    dropped = 0
+    for file in files:
+        with np.load(file, allow_pickle=False) as episode:
+            dropped += int(episode["episode_dropped"].sum())
+    return dropped
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # OpenCV has several distributions of the same module
+        return "unknown"
+
+
 def _record(
     recipe: Recipe, jobs: list[tuple[str, int]], store: PartialCollection, seed: int, workers: int, progress: bool
 ) -> None:
     missing = [job for job in jobs if not store.has(*job)]
-    per_episode = recipe.transitions_per_episode
+    per_episode = recipe.transitions_per_episode or 1
     bar = require("tqdm", "datasets", "A progress bar").tqdm(
         total=len(jobs) * per_episode,
         initial=(len(jobs) - len(missing)) * per_episode,
         desc=recipe.name,
-        unit="step",
+        unit="step" if recipe.transitions_per_episode else "episode",
         disable=not progress,
     )
     if not missing:

@@ -102,9 +102,9 @@ class PartialCollection:
             return False
         try:
             rows = len(np.load(path, allow_pickle=False)["actions"])
-            return self._states is None or rows == self._states
         except DAMAGE:
             return False
+        return self._states is None or rows == self._states
 
     def remove(self) -> None:
         """Remove the folder."""
@@ -122,30 +122,39 @@ def write_episode(path: Path, episode: Episode) -> None:
         np.savez(file, **episode)  # type: ignore[arg-type]
 
 
-def join_episodes(path: Path, episodes: Sequence[Path], scratch: Path) -> None:
+def join_episodes(path: Path, episodes: Sequence[Path], scratch: Path, metadata: dict[str, Any] | None = None) -> None:
     """
     Write the ``.npz`` file of a dataset, field by field, so that only one episode is in memory at a time.
 
     Equal episodes give an equal file, byte for byte: the archive has no time of day in it.
 
     :param path: The file
-    :param episodes: The stored episodes, in order
+    :param episodes: The stored episodes, in order. Fields whose names begin with ``episode_`` have one row each, all others
+        as many as the episode.
     :param scratch: A folder on the same disk for the unfinished file
+    :param metadata: What to store beside the fields: as JSON, in the field ``metadata``
     """
     with np.load(episodes[0], allow_pickle=False) as first:
         columns = {field: first[field] for field in first.files}
+    rows = 0
+    for episode in episodes:
+        with np.load(episode, allow_pickle=False) as stored:
+            rows += len(stored[next(iter(columns))])
     with atomic_write(path, scratch) as file, zipfile.ZipFile(file, "w") as archive:
         for field, column in columns.items():
             header = {
                 "descr": np.lib.format.dtype_to_descr(column.dtype),
                 "fortran_order": False,
-                "shape": (len(column) * len(episodes), *column.shape[1:]),
+                "shape": (len(episodes) if field.startswith("episode_") else rows, *column.shape[1:]),
             }
             with archive.open(_entry(field), "w", force_zip64=True) as member:
                 np.lib.format.write_array_header_1_0(member, header)
                 for episode in episodes:
                     with np.load(episode, allow_pickle=False) as stored:
                         member.write(np.ascontiguousarray(stored[field]).tobytes())
+        if metadata is not None:
+            with archive.open(_entry("metadata"), "w") as member:
+                np.lib.format.write_array(member, np.array(json.dumps(metadata, sort_keys=True)), allow_pickle=False)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], scratch: Path) -> None:

@@ -11,8 +11,9 @@ from sb3_flow.datasets.collect.expert import Expert
 from sb3_flow.datasets.collect.manipulation import ManipulationExpert
 from sb3_flow.datasets.collect.maze import MazeExpert
 from sb3_flow.datasets.collect.pool import prepare
+from sb3_flow.datasets.collect.pusht.expert import PushTExpert
 from sb3_flow.datasets.collect.store import write_episode
-from sb3_flow.datasets.registry import Recipe
+from sb3_flow.datasets.registry import PUSHT, Recipe
 
 #: Training and validation episodes have random streams of their own: more of the ones does not change the others.
 STREAMS = {"train": 0, "val": 1}
@@ -40,6 +41,8 @@ def make_expert(recipe: Recipe) -> Expert:
     :param recipe: What to collect
     :return: The expert
     """
+    if recipe.source == PUSHT:
+        return PushTExpert(recipe)
     return MazeExpert(recipe) if recipe.env_id.startswith("pointmaze-") else ManipulationExpert(recipe)
 
 
@@ -51,13 +54,12 @@ def record(split: str, index: int, seed: int, path: Path) -> int:
     :param index: Number of the episode
     :param seed: Seed of the collection
     :param path: Where to store it
-    :return: Its number of transitions
+    :return: What it adds to the progress: its transitions, or 1 where episodes differ in length
     """
     global _expert
     if _recipe is None:
         raise RuntimeError("The worker has not been started: call start() first.")
     if _expert is None:  # Not in start(), whose errors the parent would not get to see.
         _expert = make_expert(_recipe)
-    episode = _expert.record(np.random.SeedSequence((seed, STREAMS[split], index)))
-    write_episode(path, episode)
-    return len(episode["terminals"]) - 1
+    write_episode(path, _expert.record(np.random.SeedSequence((seed, STREAMS[split], index))))
+    return _recipe.transitions_per_episode or 1

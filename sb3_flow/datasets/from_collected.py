@@ -1,0 +1,27 @@
+"""Reader of the datasets that only this package makes, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sb3_flow.common.dataset import DatasetError, OfflineDataset
+from sb3_flow.datasets.arrays import ArrayFile
+from sb3_flow.datasets.from_arrays import read_fields
+from sb3_flow.datasets.registry import OGBENCH, RECIPES, own_directory
+
+
+def read_collected(source: Any, env_id: str | None = None) -> OfflineDataset | None:
+    """
+    Read a dataset that was collected here: ``pusht`` or ``pusht-pixels``.
+
+    :param source: A name
+    :param env_id: Not used
+    :return: The data set, or None if the source is no such name
+    :raises DatasetError: If it has not been collected yet, or its file is damaged.
+    """
+    if not isinstance(source, str) or source not in RECIPES or RECIPES[source].source == OGBENCH:
+        return None
+    path = own_directory() / f"{source}.npz"
+    if not path.exists():
+        raise DatasetError(f"{source}: there is no {path}. Collect it with the expert: `sb3-flow datasets collect {source}`.")
+    return read_fields(ArrayFile(path), source, None)
