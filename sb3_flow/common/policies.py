@@ -390,7 +390,7 @@ class FlowPolicy(BasePolicy):
 
     def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
         low, high = (bound.astype(np.float64) for bound in (self.action_space.low, self.action_space.high))
-        actions: np.ndarray = low + 0.5 * (scaled_action.astype(np.float64) + 1.0) * (high - low)
+        actions: np.ndarray = low + 0.5 * (scaled_action + 1.0) * (high - low)
         if self.action_space.dtype.kind in "iu":
             actions = np.rint(actions)
         # At the bounds rounding can end one step outside the space, as 1 does in [-0.7, 0.4]. What was outside stays there.

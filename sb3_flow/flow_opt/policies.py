@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
@@ -115,6 +116,13 @@ class FlowOptPolicy(FlowPolicy):
     def to_actions(self, y: th.Tensor) -> th.Tensor:
         """Plans in metres, ``(B, N, D, m)``, as actions clipped to [-1, 1], ``(B, action_dim)``."""
         return spaces.actions(y, self.limits)
+
+    def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
+        # The environment's actions are in [-1, 1] as well, and a plan is certified as it is: to the last bit.
+        space = self.action_space
+        if (space.low == -1).all() and (space.high == 1).all():
+            return scaled_action.astype(space.dtype)
+        return super().unscale_action(scaled_action)
 
     def scene(self, problems: Problems) -> Scene:
         """Problems as the networks see them."""
