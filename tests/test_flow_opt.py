@@ -347,6 +347,16 @@ def test_what_no_plan_can_solve_is_reported(model: FlowOpt) -> None:
     del env
 
 
+@pytest.mark.parametrize("what", ["start", "goal"])
+def test_plan_names_robots_that_overlap(model: FlowOpt, what: str) -> None:
+    observation = observe()
+    observation[what][0, 1] = observation[what][0, 0] + 0.01
+    with pytest.raises(ValueError, match="robots 0 and 1"):
+        model.plan(observation)
+    model.predict(observation)
+    assert model.last_plan is not None and not model.last_plan.feasible.any()
+
+
 def test_fallback_can_be_turned_off(make: Any) -> None:
     model = make(policy_kwargs={**TINY, "fallback": False, "filter_kwargs": {"max_iterations": 1}})
     disturb(model.policy.flow_average, 0.5)

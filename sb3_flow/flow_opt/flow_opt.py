@@ -19,6 +19,7 @@ from sb3_flow.flow_opt.policies import FlowOptPolicy, there
 from sb3_flow.flow_opt.symmetries import N_SYMMETRIES, transform
 from sb3_flow.planning.demonstrations import demonstrate
 from sb3_flow.planning.problems import Problems
+from sb3_flow.planning.scenes import check
 
 Stage = Literal["flow", "imitate", "unroll"]
 #: Weight of the distance from the proposal in the loss of unrolled iterations.
@@ -349,11 +350,13 @@ class FlowOpt(OfflineToOnlineAlgorithm):
         :param deadline_ms: When to stop repairing: what is certified by then is chosen from. None: when all is done
         :param deterministic: Whether to start from the same noise at each call
         :return: The plans; ``feasible`` says which of them are certified.
-        :raises ValueError: If robots overlap, or a robot an obstacle, at the start or the goal: no plan can help there.
+        :raises ValueError: If no plan can help: robots overlap, or a robot an obstacle, at the start or the goal, or a goal is
+            too far away for the time there is. The message names them. (``predict`` marks such plans as not feasible.)
         """
         self.check_finite()
         self.policy.set_training_mode(False)
         tensors: TensorObs = self.policy.obs_to_tensor(observation)[0]
+        check(self.policy.problems(tensors), self.policy.limits)
         return self.policy.plan(tensors, k, deadline_ms, deterministic)
 
 

@@ -1,5 +1,6 @@
 """The networks of FlowOpt, and how it plans: proposals of a flow, a learned start, the safety filter, the best of several."""
 
+import copy
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -86,7 +87,7 @@ class FlowOptPolicy(FlowPolicy):
             )
         points = dimensions * modes
         self.flow = TrajectoryTransformer(dimensions, points, points, width, depth, attention_heads)
-        self.flow_average = self.make_average(self.flow)
+        self.flow_average = copy.deepcopy(self.flow).requires_grad_(False)
         # From a proposal to where the filter starts: a displacement, and multipliers.
         self.initialiser = TrajectoryTransformer(
             dimensions, points, 2 * points, initialiser_width, initialiser_depth, attention_heads
@@ -96,11 +97,6 @@ class FlowOptPolicy(FlowPolicy):
         self.register_buffer("sigma", th.ones(modes))
         self.register_buffer("symmetries", symmetries(dimensions).float(), persistent=False)
         self.register_buffer("parities", parities(self.basis).float(), persistent=False)
-
-    @staticmethod
-    def make_average(network: nn.Module) -> nn.Module:
-        """A copy of a network for the moving average of its weights."""
-        return FlowPolicy.make_target(network)  # type: ignore[arg-type]
 
     # Between actions, metres and what the networks see.
 
@@ -202,7 +198,7 @@ class FlowOptPolicy(FlowPolicy):
         :param deadline_ms: When to stop repairing: what is certified by then is chosen from. None: when all is done
         :param deterministic: Whether to start from the same noise at each call
         :return: The plans; ``feasible`` says which of them are certified.
-        :raises ValueError: If robots overlap, or a robot an obstacle, at the start or the goal: no plan can help there.
+        :raises ValueError: If ``k`` is below 1.
         """
         began = time.perf_counter()
         k = self.best_of_n if k is None else k
