@@ -172,6 +172,8 @@ def test_options_that_do_not_go_together_are_refused(capsys: pytest.CaptureFixtu
         ("multirobot2d --transitions 5", "--transitions does not go"),
         ("cube-single-play-v0 --robots 4", "--robots goes with multirobot2d"),
         ("multirobot2d --robots 4 --policy model.zip", "--robots goes with multirobot2d"),
+        ("multirobot2d --episodes 5", "--episodes does not go with plans of several robots"),
+        ("multirobot2d --algo sac", "--algo goes with --policy"),
     ]:
         assert main(["datasets", "collect", *options.split()]) == 2
         assert message in capsys.readouterr().err

@@ -106,37 +106,22 @@ def _numbers(text: str) -> int | tuple[int, int]:
 
 def _collect(options: argparse.Namespace) -> None:
     of_robots = {key: getattr(options, key) for key in ("robots", "scenes", "obstacles", "layout")}
-    given = {key: value for key, value in of_robots.items() if value is not None}
-    if NAME.fullmatch(options.source) and options.policy is None:
-        if options.transitions is not None:
-            raise ValueError("--transitions does not go with plans of several robots; say how many --scenes.")
-        path = collect_multi_robot(
-            options.source,
-            **given,
-            seed=options.seed,
-            directory=options.directory,
-            workers=options.workers,
-            progress=options.progress,
-            overwrite=options.overwrite,
-        )
-        print(f"Wrote {path}")
-        return
-    if given:
-        raise ValueError(f"--{next(iter(given))} goes with multirobot2d and multirobot3d.")
+    of_robots = {key: value for key, value in of_robots.items() if value is not None}
+    several = NAME.fullmatch(options.source) is not None
+    if of_robots and (options.policy or not several):
+        raise ValueError(f"--{next(iter(of_robots))} goes with multirobot2d and multirobot3d.")
     if options.policy is None:
         for option in ("algo", "dataset", "deterministic", "vec_normalize"):
             if getattr(options, option):
                 raise ValueError(f"--{option.replace('dataset', 'name').replace('_', '-')} goes with --policy.")
-        path = collect(
-            options.source,
-            transitions=options.transitions,
-            seed=options.seed,
-            directory=options.directory,
-            workers=options.workers,
-            progress=options.progress,
-            overwrite=options.overwrite,
-            episodes=options.episodes,
-        )
+        shared = {key: getattr(options, key) for key in ("seed", "directory", "workers", "progress", "overwrite")}
+        if several:
+            for option in ("transitions", "episodes"):
+                if getattr(options, option) is not None:
+                    raise ValueError(f"--{option} does not go with plans of several robots; say how many --scenes.")
+            path = collect_multi_robot(options.source, **of_robots, **shared)
+        else:
+            path = collect(options.source, transitions=options.transitions, episodes=options.episodes, **shared)
         print(f"Wrote {path}")
         return
     for option in ("episodes", "directory", "workers", "overwrite"):

@@ -16,10 +16,13 @@ from sb3_flow.common.types import TensorObs, Velocity
 from sb3_flow.flow_opt.networks import Scene, TrajectoryTransformer
 from sb3_flow.flow_opt.plans import Candidates, Plan, best_plan
 from sb3_flow.flow_opt.symmetries import parities, symmetries
-from sb3_flow.planning import observations as spaces
 from sb3_flow.planning.costs import noise as random_plans
 from sb3_flow.planning.costs import smoothness
 from sb3_flow.planning.filter_settings import FilterSettings
+from sb3_flow.planning.observations import actions as as_actions
+from sb3_flow.planning.observations import plans as as_plans
+from sb3_flow.planning.observations import problems as as_problems
+from sb3_flow.planning.observations import solver_samples
 from sb3_flow.planning.polish import polish
 from sb3_flow.planning.problems import Limits, Problems
 from sb3_flow.planning.safety_filter import SafetyFilter
@@ -75,7 +78,7 @@ class FlowOptPolicy(FlowPolicy):
                 raise ValueError(f"`{name}` is {value}; it must be at least {least}.")
         self.limits, self.flow_steps = Limits(**(limits or {})), flow_steps
         self.initialise, self.polish_rounds, self.fallback = initialise, polish_rounds, fallback
-        settings = {"samples": spaces.solver_samples(self.limits), **(filter_kwargs or {}), "basis_degree": degree}
+        settings = {"samples": solver_samples(self.limits), **(filter_kwargs or {}), "basis_degree": degree}
         self.filter = SafetyFilter(self.limits, FilterSettings(**settings))
         self.basis = self.filter.basis
         dimensions, modes = self.limits.dimensions, self.basis.n_modes
@@ -103,15 +106,15 @@ class FlowOptPolicy(FlowPolicy):
     def problems(self, observations: TensorObs) -> Problems:
         """Observations as problems, in metres."""
         assert isinstance(observations, dict)
-        return spaces.problems(observations, self.limits)
+        return as_problems(observations, self.limits)
 
     def to_metres(self, actions: th.Tensor) -> th.Tensor:
         """Actions, ``(B, action_dim)``, as the environment understands them: ``(B, N, D, m)``."""
-        return spaces.plans(actions, self.limits, self.basis.degree)
+        return as_plans(actions, self.limits, self.basis.degree)
 
     def to_actions(self, y: th.Tensor) -> th.Tensor:
         """Plans in metres, ``(B, N, D, m)``, as actions clipped to [-1, 1], ``(B, action_dim)``."""
-        return spaces.actions(y, self.limits)
+        return as_actions(y, self.limits)
 
     def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
         # The environment's actions are in [-1, 1] as well, and a plan is certified as it is: to the last bit.
