@@ -3,27 +3,35 @@
 import math
 import pickle
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, ClassVar
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+import yaml
 from conformance.environments import AnySpaces, collect, pendulum
 from gymnasium import spaces
+from stable_baselines3.common import callbacks
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from test_streaming_flow import F64, Counter, trajectories
 from transcription import BATCH, OBS_DIM, Draw, Transcription, box_env
 
 from sb3_flow.common import networks
+from sb3_flow.common.environments import make_env
 from sb3_flow.common.types import Batch
+from sb3_flow.envs.pusht import PushTMeasures
 from sb3_flow.streaming_flow import ChunkDiffusion, ChunkFlow, ChunkRegression
 from sb3_flow.streaming_flow.chunk_diffusion import ChunkDiffusionNoise, ChunkDiffusionPolicy
 from sb3_flow.streaming_flow.chunk_flow import ChunkFlowNoise, ChunkFlowPolicy
 from sb3_flow.streaming_flow.chunk_regression import ChunkRegressionNoise
 from sb3_flow.streaming_flow.diffusion import cosine_schedule, ddim, ddpm
-from sb3_flow.zoo.algorithms import acts_by_sampling
+from sb3_flow.zoo.algorithms import ALGORITHMS, acts_by_sampling
+from sb3_flow.zoo.callbacks import EvalCallback, TrainingClock
 
 CLASSES = [ChunkFlow, ChunkDiffusion, ChunkRegression]
 #: Data of one coordinate that is Gaussian: everything about it is known.
@@ -441,6 +449,75 @@ def test_the_network_with_residual_blocks(cls: type) -> None:
 
 # The comparison.
 
+SWEEP = yaml.safe_load((Path(__file__).parents[1] / "results" / "streaming_flow.yml").read_text("utf-8"))
+#: Sizes of observations and actions.
+SIZES = {"gym_pusht/PushT-v0": (5, 2), "cube-single-singletask-task2-v0": (28, 6)}
+
+
+@pytest.mark.parametrize("task", SIZES)
+def test_networks_of_the_comparison_are_equally_large(task: str) -> None:
+    """By the parameters that see data: those that a gradient reaches."""
+    counts = {}
+    for name, entry in SWEEP["algorithms"].items():
+        kwargs = entry["policy_kwargs"]
+        for pattern, inner in entry.get("tasks", {}).items():
+            kwargs = inner.get("policy_kwargs", kwargs) if fnmatch(task, pattern) else kwargs
+        variant = {key: entry[key] for key in ("stochastic", "sigma_0", "sigma_1", "k") if key in entry}
+        model = ALGORITHMS[name]("FlowPolicy", box_env(*SIZES[task]), policy_kwargs=kwargs, device="cpu", seed=0, **variant)
+        draw, n_knots = Draw(0, th.float32), 17 if name.startswith("streaming") else 16
+        batch = draw.batch(1)._replace(
+            observations=draw.normal(2 * BATCH, SIZES[task][0]), actions=draw.normal(BATCH, n_knots * SIZES[task][1])
+        )
+        model.loss(batch, model.draw_noise(BATCH))[0].backward()
+        counts[name] = sum(parameter.grad.count_nonzero().item() for parameter in model.policy.flow.parameters())
+    assert len(counts) == 5 and max(counts.values()) < 1.02 * min(counts.values()), counts
+
 
 def test_they_are_evaluated_by_samples() -> None:
-    assert all(acts_by_sampling(name) for name in ("chunk_flow", "chunk_diffusion", "streaming_flow_stochastic"))
+    """As papers do it; streaming flow without a latent is not."""
+    sampled = {name for name in SWEEP["algorithms"] if acts_by_sampling(name)}
+    assert sampled == set(SWEEP["algorithms"]) - {"streaming_flow"}
+
+
+class Block(gym.Env):
+    """The goal is covered, step by step, as listed."""
+
+    observation_space = action_space = spaces.Box(-1, 1, (1,))
+    coverages = (0.1, 0.6, 0.3)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.time = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: np.ndarray) -> Any:
+        coverage = self.coverages[self.time]
+        self.time += 1
+        return np.zeros(1, np.float32), coverage / 0.95, False, self.time == len(self.coverages), {"coverage": coverage}
+
+
+def test_measures_are_written_down(tmp_path: Path) -> None:
+    """The greatest reward and the last coverage of each episode, of every evaluation, beside what there is anyway."""
+    env = DummyVecEnv([lambda: Monitor(PushTMeasures(Block()))] * 2)
+    plain = callbacks.EvalCallback(env, n_eval_episodes=3, eval_freq=5, log_path=str(tmp_path), verbose=0)
+    model = small(ChunkRegression, pendulum(), dataset=collect(pendulum))
+    env.observation_space, env.action_space = model.observation_space, model.action_space
+    model.predict = lambda *args, **kwargs: (np.zeros((2, 1), np.float32), None)
+    model.learn(10, callback=TrainingClock([EvalCallback.like(plain)]))
+    with np.load(tmp_path / "evaluations.npz") as arrays:
+        assert set(arrays) == {"timesteps", "results", "ep_lengths", "seconds", "measure_score", "measure_coverage"}
+        np.testing.assert_allclose(arrays["measure_score"], np.full((2, 3), 0.6 / 0.95))
+        np.testing.assert_allclose(arrays["measure_coverage"], np.full((2, 3), 0.3))
+
+
+def test_measures_of_the_real_push_t() -> None:
+    pytest.importorskip("gym_pusht")
+    env = PushTMeasures(make_env("gym_pusht/PushT-v0"))
+    observation, _ = env.reset(seed=3)
+    rewards = []
+    for target in np.linspace(observation[:2], observation[2:4], 25):
+        _, reward, _, _, info = env.step(target)
+        rewards.append(reward)
+        assert info["measures"] == {"score": pytest.approx(max(rewards)), "coverage": pytest.approx(info["coverage"])}
+    assert max(rewards) > min(rewards), "the block was pushed"
+    env.reset(seed=3)
+    assert env.step(observation[:2])[4]["measures"]["score"] == pytest.approx(rewards[0], abs=1e-6)

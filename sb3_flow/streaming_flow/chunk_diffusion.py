@@ -79,7 +79,7 @@ class ChunkDiffusionPolicy(ChunkPolicy):
 
     def plan_ddpm(self, denoise: Any, noise: th.Tensor) -> th.Tensor:
         """All levels; each chunk has as much noise as ``noise_dim`` says."""
-        return ddpm(denoise, noise.split(self.chunk_dim, dim=1), cosine_schedule(self.diffusion_steps))
+        return ddpm(denoise, th.split(noise, self.chunk_dim, dim=1), cosine_schedule(self.diffusion_steps))
 
     def plan_ddim(self, denoise: Any, noise: th.Tensor) -> th.Tensor:
         """``ddim_steps`` of the levels."""

@@ -37,7 +37,7 @@ class ChunkPolicy(HistoryPolicy):
         way down, and ``activation`` is not used. If not, it is a plain perceptron.
     """
 
-    def build(  # type: ignore[override]
+    def build(
         self,
         prediction_horizon: int = 16,
         n_action_steps: int = 8,

@@ -39,7 +39,7 @@ class StreamingFlowPolicy(HistoryPolicy):
     #: The mean of the first actions in the data, in [-1, 1], ``(action_dim,)``
     start_action: th.Tensor
 
-    def build(  # type: ignore[override]
+    def build(
         self,
         prediction_horizon: int = 16,
         n_action_steps: int = 8,

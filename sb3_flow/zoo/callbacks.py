@@ -134,9 +134,9 @@ def add_arrays(file: str, arrays: dict[str, np.ndarray]) -> None:
     :param arrays: By name
     """
     with np.load(file) as before:
-        content: dict[str, Any] = dict(before)
+        content: dict[str, Any] = {**before, **arrays}
     with atomic_write(file) as stream:
-        np.savez(stream, **content, **arrays)
+        np.savez(stream, **content)
 
 
 class _Watch:
