@@ -1,5 +1,6 @@
 """Targets for arms that are commanded by displacements: there and back again, on paper and in the real environment."""
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -8,6 +9,7 @@ import pytest
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_flow import StreamingFlow
+from sb3_flow.common.dataset import DatasetError, read_dataset
 from sb3_flow.common.environments import make_env
 from sb3_flow.envs.absolute_action import (
     AbsoluteActionWrapper,
@@ -91,6 +93,16 @@ def test_streaming_on_targets(recorded: dict[str, np.ndarray]) -> None:
     assert np.abs(first - absolute_dataset(recorded).actions[0]).max() < 0.2, "it starts near the first target"
     _, lengths = evaluate_policy(model, env, n_eval_episodes=1, return_episode_rewards=True, warn=False)
     assert lengths == [10]
+
+
+def test_a_name_may_ask_for_targets(recorded: dict[str, np.ndarray], tmp_path: Path) -> None:
+    """As the command line and a sweep say it."""
+    np.savez(tmp_path / "log.npz", **recorded)
+    found = read_dataset(f"{tmp_path / 'log.npz'}#absolute")
+    np.testing.assert_array_equal(found.actions, absolute_dataset(recorded).actions)
+    assert read_dataset(str(tmp_path / "log.npz")).actions.shape[1] == 5
+    with pytest.raises(DatasetError):
+        read_dataset(f"{tmp_path / 'other.npz'}#absolute")
 
 
 def test_what_it_is_not_for(recorded: dict[str, np.ndarray]) -> None:

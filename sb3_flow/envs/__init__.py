@@ -2,6 +2,7 @@
 
 import gymnasium as gym
 
+import sb3_flow.envs.absolute_action  # noqa: F401 (so that `dataset=` understands `NAME#absolute`)
 from sb3_flow.envs.multi_robot import MultiRobot
 from sb3_flow.envs.multi_robot_replan import MultiRobotReplan
 from sb3_flow.envs.two_goals import TwoGoals

@@ -10,14 +10,17 @@ from 0 to 1.
 """
 
 import dataclasses
+import os
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sb3_flow.common.dataset import OfflineDataset, read_dataset
+from sb3_flow.common.dataset import OfflineDataset, read_dataset, register_reader
 
+#: Behind the name of a data set, or its path: turn its displacements into targets.
+ABSOLUTE = "#absolute"
 #: How far one action reaches: metres, radians, share of the gripper's way.
 REACH = np.array([0.05, 0.05, 0.05, 0.3, 1.0])
 #: Where the arm may go, in metres.
@@ -94,6 +97,20 @@ def absolute_dataset(dataset: Any, env_id: str | None = None) -> OfflineDataset:
             "scene and puzzle tasks have them."
         )
     return dataclasses.replace(data, actions=absolute_actions(data.observations, data.actions).astype(np.float32))
+
+
+@register_reader
+def read_absolute(source: Any, env_id: str | None = None) -> OfflineDataset | None:
+    """
+    Read ``NAME#absolute``, such as ``cube-single-play-v0#absolute``: what ``absolute_dataset`` makes of ``NAME``.
+
+    :param source: A name, or a path
+    :param env_id: As for ``absolute_dataset``
+    :return: The data set, or None if the source does not end so
+    """
+    if not isinstance(source, str | os.PathLike) or not os.fspath(source).endswith(ABSOLUTE):
+        return None
+    return absolute_dataset(os.fspath(source).removesuffix(ABSOLUTE), env_id)
 
 
 class AbsoluteActionWrapper(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):

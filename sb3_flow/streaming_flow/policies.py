@@ -1,6 +1,5 @@
 """The network of a streaming flow policy, and how it streams."""
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,22 +7,17 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_action_dim, is_image_space
 from stable_baselines3.common.type_aliases import PyTorchObs
-from torch import nn
 
 from sb3_flow.common.encoders import subspaces
-from sb3_flow.common.networks import VelocityMLP
-from sb3_flow.common.policies import FlowPolicy, Network
-from sb3_flow.common.types import TensorObs, Velocity
-from sb3_flow.streaming_flow.networks import ModulatedMLP
-from sb3_flow.streaming_flow.stream import Arrays, StreamState, remember
+from sb3_flow.common.types import TensorObs
+from sb3_flow.streaming_flow.history import HistoryPolicy, as_arrays, length
+from sb3_flow.streaming_flow.stream import StreamState, remember
 
-#: What flow time is multiplied by before it is embedded, so that the sines and cosines of times in [0, 1] differ.
-TIME_SCALE = 100.0
 #: Where a plan starts from in an observation: numbers of its coordinates, under the key of a dictionary's part.
 StartFrom = list[int] | dict[str, list[int]]
 
 
-class StreamingFlowPolicy(FlowPolicy):
+class StreamingFlowPolicy(HistoryPolicy):
     """
     One velocity field in the space of actions, whose integral is the sequence of actions.
 
@@ -44,8 +38,6 @@ class StreamingFlowPolicy(FlowPolicy):
 
     #: The mean of the first actions in the data, in [-1, 1], ``(action_dim,)``
     start_action: th.Tensor
-    #: Over how many updates the weights are averaged so far, without axes
-    n_averaged: th.Tensor
 
     def build(
         self,
@@ -58,37 +50,16 @@ class StreamingFlowPolicy(FlowPolicy):
         encode_time_dim: int = 64,
         modulated: bool = False,
     ) -> None:
-        for name, value in (("horizon_length", prediction_horizon), ("n_obs_steps", n_obs_steps)):
-            if value < 1:
-                raise ValueError(f"`{name}` is {value}; it must be at least 1.")
-        if not 1 <= n_action_steps <= prediction_horizon:
-            raise ValueError(
-                f"`n_action_steps` is {n_action_steps}; it must be from 1 to `horizon_length`, {prediction_horizon}: no more "
-                "actions can be executed than are predicted."
-            )
-        for name, value in (("horizon_length", self.horizon_length), ("best_of_n", self.best_of_n)):
-            if value != 1:
-                raise ValueError(f"`{name}` among `policy_kwargs` is {value}; a policy that streams single actions has none.")
-        self.prediction_horizon, self.n_action_steps, self.n_obs_steps = prediction_horizon, n_action_steps, n_obs_steps
+        super().build(prediction_horizon, n_action_steps, n_obs_steps)
         self.sigma_0 = sigma_0
         #: Size of the latent; 0 in the deterministic variant.
         self.latent_dim = self.action_dim if stochastic else 0
         self.start_key, self.start_indices = self._check_start(start_from)
-        self.heads = {"average": "average", "latest": "flow"}
         point_dim = self.action_dim + self.latent_dim
-
-        def make_net(n_features: int) -> nn.Module:
-            n_features *= n_obs_steps
-            if modulated:
-                return ModulatedMLP(n_features, point_dim, self.net_arch, encode_time_dim)
-            return VelocityMLP(n_features, point_dim, self.net_arch, self.activation, encode_time_dim)
-
-        self.flow = self.make_network(make_net)
+        self.make_networks(lambda n_features: self.make_field(n_features, point_dim, encode_time_dim, modulated))
         #: Size of what the network makes of a history.
         self.context_dim = n_obs_steps * self.flow.features_extractor.features_dim if modulated else self.net_arch[0]
-        self.average = self.make_target(self.flow)
         self.register_buffer("start_action", th.zeros(self.action_dim))
-        self.register_buffer("n_averaged", th.zeros(()))
 
     def _check_start(self, start_from: StartFrom | None) -> tuple[str, list[int] | None]:
         """The key of the part of an observation, which is empty where there are no parts, and the coordinates."""
@@ -108,35 +79,6 @@ class StreamingFlowPolicy(FlowPolicy):
                 "one for each coordinate of an action."
             )
         return key, list(indices)
-
-    # The field.
-
-    @property
-    def acting(self) -> Network:
-        """The network of the current head."""
-        return getattr(self, self.heads[self.head])  # type: ignore[no-any-return]
-
-    def context(self, network: Network, frames: TensorObs) -> th.Tensor:
-        """
-        What a network makes of histories: all that it has to know of them, for as many steps as there are.
-
-        :param network: ``flow`` or ``average``
-        :param frames: Observations, ``(B * n_obs_steps, *shape)``, each history in one piece, the oldest first
-        :return: ``(B, width)``
-        """
-        features = self.features(network, frames)
-        return network.net.context(features.reshape(len(features) // self.n_obs_steps, -1))  # type: ignore[operator,no-any-return]
-
-    def field(self, network: Network, context: th.Tensor) -> Velocity:
-        """
-        The velocity field given histories.
-
-        :param network: ``flow`` or ``average``
-        :param context: As made by ``context``
-        :return: ``(points, t) -> velocities``, of shapes ``(B, D), (B, 1) -> (B, D)``; a point is an action, with a latent
-            behind it in the stochastic variant.
-        """
-        return lambda points, t: network.net(context, points, TIME_SCALE * t)
 
     def start(self, observations: TensorObs) -> th.Tensor:
         """
@@ -191,12 +133,7 @@ class StreamingFlowPolicy(FlowPolicy):
         :param noise: Of the start or the latent, ``(B, action_dim)``
         :return: Actions in [-1, 1], ``(B, action_dim)``
         """
-        repeat = partial(th.repeat_interleave, repeats=self.n_obs_steps, dim=0)
-        frames: TensorObs
-        if isinstance(observations, dict):
-            frames = {key: repeat(part) for key, part in observations.items()}
-        else:
-            frames = repeat(observations)
+        frames = self.first_frames(observations)
         points = th.cat(self.begin(self.start(observations), noise), dim=1)
         return self.step(self.context(self.acting, frames), points, th.zeros_like(points[:, :1]))[0]
 
@@ -221,8 +158,8 @@ class StreamingFlowPolicy(FlowPolicy):
         """
         self.set_training_mode(False)
         observations, vectorized = self.obs_to_tensor(observation)
-        arrays = _as_arrays(observations)
-        n_envs = len(next(iter(arrays.values())) if isinstance(arrays, dict) else arrays)
+        arrays = as_arrays(observations)
+        n_envs = length(arrays)
         new = np.zeros(n_envs, bool) if episode_start is None else np.array(episode_start, bool)
         with th.no_grad():
             if state is None:
@@ -249,26 +186,12 @@ class StreamingFlowPolicy(FlowPolicy):
         """Begin new plans where they are due: encode the history, draw the noise."""
         if not rows.any():
             return stream
-        histories = stream.frames
-        if isinstance(histories, dict):
-            frames: TensorObs = {key: self._frames(part[rows]) for key, part in histories.items()}
-        else:
-            frames = self._frames(histories[rows])
-        context = self.context(self.acting, frames)
+        context = self.context(self.acting, self.frames_of(stream.frames, rows))
         starts = th.as_tensor(stream.actions[rows], device=self.device)
         actions, latents = self.begin(starts, self._noise(len(starts), deterministic)[:, 0])
         return stream.replaced(
             rows, actions=actions.cpu().numpy(), latents=latents.cpu().numpy(), cursor=0, context=context.cpu().numpy()
         )
-
-    def _frames(self, histories: np.ndarray) -> th.Tensor:
-        return th.as_tensor(histories, device=self.device).flatten(end_dim=1)
-
-
-def _as_arrays(observations: PyTorchObs) -> Arrays:
-    if isinstance(observations, dict):
-        return {key: part.cpu().numpy() for key, part in observations.items()}
-    return observations.cpu().numpy()
 
 
 def _rows(observations: PyTorchObs, rows: np.ndarray) -> Any:

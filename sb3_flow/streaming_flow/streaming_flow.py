@@ -7,18 +7,13 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch.nn import functional as F
 
-from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
-from sb3_flow.common.buffers import OfflineBuffer
+from sb3_flow.common.buffers import Window
 from sb3_flow.common.execution import Loss
-from sb3_flow.common.no_environment import NoEnvironment
 from sb3_flow.common.policies import aliases
-from sb3_flow.common.schedules import WarmUpCosine
 from sb3_flow.common.types import Batch, Metrics
+from sb3_flow.streaming_flow.imitation import Imitation
 from sb3_flow.streaming_flow.policies import StartFrom, StreamingFlowPolicy
 from sb3_flow.streaming_flow.tubes import latent_share, latent_std, latent_velocity, segment, tube_std, velocity
-
-#: The moving average of the weights: its ``n``-th update has the weight ``n^-power``, and at least ``1 - cap``.
-EMA_POWER, EMA_CAP = 0.75, 0.9999
 
 
 class StreamingFlowNoise(NamedTuple):
@@ -35,7 +30,7 @@ class StreamingFlowNoise(NamedTuple):
     z_0: th.Tensor
 
 
-class StreamingFlow(OfflineToOnlineAlgorithm):
+class StreamingFlow(Imitation):
     """
     Streaming flow policy: imitation by one flow in the space of actions, whose integral is the sequence of actions.
 
@@ -86,7 +81,6 @@ class StreamingFlow(OfflineToOnlineAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(StreamingFlowPolicy)
     policy: StreamingFlowPolicy
-    needs_rewards: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -104,8 +98,6 @@ class StreamingFlow(OfflineToOnlineAlgorithm):
         start_from: StartFrom | None = None,
         cosine: bool = True,
         warm_up: float = 0.02,
-        dataset: Any = None,
-        _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
         if not 0 <= k < horizon_length:
@@ -116,56 +108,32 @@ class StreamingFlow(OfflineToOnlineAlgorithm):
             raise ValueError(f"`sigma_0` is {sigma_0}; it must be above 0.")
         if stochastic:
             latent_std(sigma_0, sigma_1, k)  # raises
-        WarmUpCosine(float, warm_up)  # raises
-        self.n_action_steps = (horizon_length + 1) // 2 if n_action_steps is None else n_action_steps
-        self.n_obs_steps = n_obs_steps
         self.stochastic = stochastic
         self.k = k
         self.sigma_0 = sigma_0
         self.sigma_1 = sigma_1
         self.start_from = start_from
-        self.cosine = cosine
-        self.warm_up = warm_up
-        if env is None and _init_setup_model:
-            if dataset is None:
-                raise ValueError("There is neither an environment nor data: pass `env`, `dataset`, or both.")
-            env = NoEnvironment.of(dataset)
         super().__init__(
             policy,
-            env,  # type: ignore[arg-type]  # `load` makes the model without one
+            env,
             learning_rate,
             horizon_length=horizon_length,
-            dataset=dataset,
-            _init_setup_model=_init_setup_model,
+            n_action_steps=n_action_steps,
+            n_obs_steps=n_obs_steps,
+            cosine=cosine,
+            warm_up=warm_up,
             **kwargs,
         )
-        self._refuse_the_online_phase()
-
-    def _setup_model(self) -> None:
-        super()._setup_model()
-        if self.cosine:
-            self.lr_schedule = WarmUpCosine(self.lr_schedule, self.warm_up)
 
     def _policy_arguments(self) -> dict[str, Any]:
-        return {
-            "prediction_horizon": self.horizon_length,
-            "n_action_steps": self.n_action_steps,
-            "n_obs_steps": self.n_obs_steps,
-            "stochastic": self.stochastic,
-            "sigma_0": self.sigma_0,
-            "start_from": self.start_from,
-        }
+        own = {"stochastic": self.stochastic, "sigma_0": self.sigma_0, "start_from": self.start_from}
+        return {**super()._policy_arguments(), **own}
 
     # The data set.
 
     def set_dataset(self, dataset: Any) -> None:
         super().set_dataset(dataset)
         assert self.offline_buffer is not None
-        if self.n_obs_steps > 1 and self.offline_buffer.observations.stacks:
-            raise ValueError(
-                f"The environment stacks frames, and `n_obs_steps={self.n_obs_steps}` would do so once more. Set "
-                "`n_obs_steps=1`, or take the stacking away."
-            )
         if self.start_from is not None and self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs:
             raise ValueError(
                 "`start_from` reads positions in the units of actions, which VecNormalize changes. Use "
@@ -174,39 +142,17 @@ class StreamingFlow(OfflineToOnlineAlgorithm):
         if self._n_updates == 0:
             self.policy.start_action.copy_(self.offline_buffer.first_actions().mean(dim=0))
 
-    def _refuse_the_online_phase(self) -> None:
-        if self.offline_steps is not None:
-            raise ValueError(
-                f"`offline_steps` is {self.offline_steps}, but {type(self).__name__} only imitates: it trains on the data for "
-                "all of `learn`. Leave `offline_steps` out; to improve on the data by reward, take another algorithm."
-            )
-
-    def _require_dataset(self) -> None:
-        self._refuse_the_online_phase()
-        if self.dataset is None and self.dataset_name is None:
-            raise ValueError(
-                f"{type(self).__name__} imitates, and there is nothing to imitate: pass `dataset`, or call "
-                "`model.set_dataset(...)`, before `learn`."
-            )
-        if self.env is None:  # after `load`
-            self.set_env(NoEnvironment(self.observation_space, self.action_space))
-        super()._require_dataset()
-
-    def draw_from(self, buffer: OfflineBuffer, indices: th.Tensor) -> Batch:
+    def chunk(self, batch: Batch, window: Window) -> th.Tensor:
         """
-        Chunks with the histories before them.
+        The knots of the curves.
 
-        :param buffer: The data
-        :param indices: Which transitions the chunks begin with, ``(B,)``
-        :return: A batch whose ``observations`` are histories, ``(B * n_obs_steps, *shape)``, the oldest first, and whose
-            ``actions`` are knots, ``(B, (H + 1) * action_dim)``: the action before, which at the start of an episode is where
-            ``predict`` would start from, and those that follow.
+        :param batch: The transitions, ``B``
+        :param window: What lies around them
+        :return: ``(B, H + 1, action_dim)``: the action before, which at the start of an episode is where ``predict`` would
+            start from, and those that follow
         """
-        batch = buffer.draw(indices)
-        window = buffer.window(indices, self.n_obs_steps, self.horizon_length)
         before = th.where(window.has_previous, window.previous_actions, self.policy.start(batch.observations))
-        knots = th.cat([before.unsqueeze(1), window.actions], dim=1)
-        return batch._replace(observations=window.observations, actions=knots.flatten(start_dim=1))
+        return th.cat([before.unsqueeze(1), window.actions], dim=1)
 
     # The losses.
 
@@ -244,13 +190,3 @@ class StreamingFlow(OfflineToOnlineAlgorithm):
         loss = (action_loss + latent_loss) / 2
         metrics = {"tube_loss": loss, "action_loss": action_loss, "latent_loss": latent_loss}
         return loss, {**metrics, "velocity_rms": va.square().mean().sqrt()}
-
-    def update_targets(self, *names: str) -> None:
-        """Average the weights: ``average <- average + n^-0.75 (flow - average)`` at the ``n``-th update."""
-        policy = self.policy
-        with th.no_grad():
-            policy.n_averaged.add_(1)
-            share = policy.n_averaged.pow(-EMA_POWER).clamp(min=1.0 - EMA_CAP)
-            averages: list[th.Tensor] = list(policy.average.parameters())
-            moves = th._foreach_sub(list[th.Tensor](policy.flow.parameters()), averages)
-            th._foreach_add_(averages, th._foreach_mul(moves, share))

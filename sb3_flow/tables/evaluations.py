@@ -2,11 +2,14 @@
 
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+#: How the names of arrays begin that hold measures.
+MEASURE = "measure_"
 
 
 @dataclass(frozen=True)
@@ -20,11 +23,12 @@ class RunScores:
     :param run_id: Number of the run
     :param timesteps: When it was evaluated, ``(n_evaluations,)``
     :param scores: A score for each episode, ``(n_evaluations, n_episodes)``
-    :param metric: ``"success rate"`` or ``"return"``
+    :param metric: ``"success rate"`` or ``"return"``, or the name of a measure
     :param config: The hyperparameters, if they were kept
     :param system: Versions, hardware and seconds, if they were kept
     :param last: How many evaluations at the end make the final score
     :param seconds: Seconds of training before each evaluation, ``(n_evaluations,)``; None where no clock ran
+    :param measures: What else the environment measured, by name, each as ``scores``
     """
 
     algorithm: str
@@ -38,6 +42,11 @@ class RunScores:
     system: dict[str, Any]
     last: int = 1
     seconds: np.ndarray | None = None
+    measures: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def by_measure(self, name: str) -> "RunScores":
+        """The run with a measure for its score."""
+        return replace(self, scores=self.measures[name], metric=name)
 
     @property
     def task(self) -> str:
@@ -89,6 +98,8 @@ def _read_run(root: Path, file: Path, last: int) -> RunScores:
             scores = arrays["successes" if "successes" in arrays else "results"].astype(float)
             timesteps = arrays["timesteps"]
             seconds = arrays["seconds"] if "seconds" in arrays else None
+            found = [name for name in arrays.files if name.startswith(MEASURE)]
+            measures = {name.removeprefix(MEASURE): arrays[name].astype(float) for name in found}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file} is damaged, or was not written by an evaluation: {error}") from error
 
@@ -110,6 +121,7 @@ def _read_run(root: Path, file: Path, last: int) -> RunScores:
         system=read("system.yml"),
         last=last,
         seconds=seconds if seconds is not None and np.isfinite(seconds).all() else None,  # nan: a part without a clock
+        measures=measures,
     )
 
 

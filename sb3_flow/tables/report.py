@@ -92,7 +92,15 @@ def make_page(runs: list[RunScores], title: str, introduction: str = "") -> str:
     :param introduction: Text before the table
     :return: Markdown
     """
-    parts = [f"# {title}", introduction, *_table(runs), *_aggregate(runs), f"![Learning curves]({CURVES})", CAPTION]
+    parts = [
+        f"# {title}",
+        introduction,
+        *_table(runs),
+        *_measures(runs),
+        *_aggregate(runs),
+        f"![Learning curves]({CURVES})",
+        CAPTION,
+    ]
     parts += [*_equal_time(by_time(runs)), *_each_seed(runs), *_conditions(runs)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -122,7 +130,7 @@ def _names(runs: list[RunScores]) -> tuple[list[str], list[str]]:
 
 
 def _format(values: tuple[float, ...], metric: str) -> str:
-    texts = [f"{value:.2f}" if metric == "success rate" else f"{value:,.0f}" for value in values]
+    texts = [f"{value:,.0f}" if metric == "return" else f"{value:.2f}" for value in values]
     return texts[0] if len(texts) == 1 else f"{texts[0]} ({texts[1]} to {texts[2]})"
 
 
@@ -144,6 +152,22 @@ def _table(runs: list[RunScores]) -> list[str]:
     evaluations = "last evaluation" if runs[0].last == 1 else f"last {runs[0].last} evaluations"
     note = f"Score of the {evaluations}: interquartile mean over seeds, and in brackets its 95 % bootstrap interval."
     return ["## Scores", note, _rows(["task", "score", *algorithms], rows)]
+
+
+def _measures(runs: list[RunScores]) -> list[str]:
+    """What environments measure beside the score: a row for each task and measure."""
+    rows = []
+    for task in _names(runs)[0]:
+        group = [run for run in runs if run.task == task]
+        for name in dict.fromkeys(name for run in group for name in run.measures):
+            measured = [run.by_measure(name) for run in group if name in run.measures]
+            row = [f"`{task}`", name]
+            for algorithm in _names(runs)[1]:
+                scores = matrix(measured, algorithm, [task])
+                row.append(_format(interval(scores), name) if scores.size else "")
+            rows.append(row)
+    note = "What else was measured in these episodes, in the same way:"
+    return [note, _rows(["task", "measure", *_names(runs)[1]], rows)] if rows else []
 
 
 def _aggregate(runs: list[RunScores]) -> list[str]:

@@ -6,6 +6,7 @@ from sb3_flow import FPMD, FQL, GFP, QAM, SWFP, DecisionFlow, FlowOpt, Streaming
 from sb3_flow.baselines import OfflineSAC, OfflineTD3
 from sb3_flow.common.updates import FlowAlgorithm
 from sb3_flow.flow_opt.diffusion import DiffusionOpt
+from sb3_flow.streaming_flow import ChunkDiffusion, ChunkFlow, ChunkRegression
 from sb3_flow.swfp import WholeFlow
 from sb3_flow.zoo.search import (
     DECISION_FLOW_DIV_SPACE,
@@ -25,6 +26,9 @@ from sb3_flow.zoo.search import (
 
 #: Every algorithm by the name that ``--algo`` takes. Variants are one class, each with settings of its own.
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
+    "chunk_diffusion": ChunkDiffusion,
+    "chunk_flow": ChunkFlow,
+    "chunk_regression": ChunkRegression,
     "decision_flow": DecisionFlow,
     "decision_flow_div": DecisionFlow,
     "flow_opt": FlowOpt,

@@ -2,12 +2,62 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.callbacks import CallbackList, EvalCallback, EventCallback
+from stable_baselines3.common import callbacks
+from stable_baselines3.common.callbacks import CallbackList, EventCallback
 
 from sb3_flow.common.files import atomic_write
+
+
+class EvalCallback(callbacks.EvalCallback):
+    """
+    As Stable-Baselines3's, and what else an environment measures is written down: the numbers in ``info["measures"]`` at the
+    last step of each episode, as ``measure_NAME`` in ``evaluations.npz``, of the shape of ``results``.
+
+    :param args: As those of Stable-Baselines3's, like ``kwargs``
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Of the evaluation that goes on, episode by episode, and of those before, by name.
+        self._measured: list[dict[str, float]] = []
+        self.evaluations_measures: dict[str, list[list[float]]] = {}
+
+    @classmethod
+    def like(cls, other: callbacks.EvalCallback) -> "EvalCallback":
+        """One with the settings of another, which has not begun."""
+        return cls(
+            other.eval_env,
+            callback_on_new_best=other.callback_on_new_best,
+            callback_after_eval=other.callback,
+            n_eval_episodes=other.n_eval_episodes,
+            eval_freq=other.eval_freq,
+            log_path=None if other.log_path is None else str(Path(other.log_path).parent),
+            best_model_save_path=other.best_model_save_path,
+            deterministic=other.deterministic,
+            render=other.render,
+            verbose=other.verbose,
+            warn=other.warn,
+        )
+
+    def _log_success_callback(self, locals_: dict[str, Any], globals_: dict[str, Any]) -> None:
+        super()._log_success_callback(locals_, globals_)
+        if locals_["done"] and "measures" in locals_["info"]:
+            self._measured.append({name: float(value) for name, value in locals_["info"]["measures"].items()})
+
+    def _on_step(self) -> bool:
+        go_on = super()._on_step()
+        if self._measured:
+            for name in self._measured[0]:
+                self.evaluations_measures.setdefault(name, []).append([measures[name] for measures in self._measured])
+            self._measured = []
+            if self.log_path is not None:
+                arrays = {f"measure_{name}": np.array(values) for name, values in self.evaluations_measures.items()}
+                add_arrays(f"{self.log_path}.npz", arrays)
+        return go_on
 
 
 class HeadEvalCallback(EvalCallback):
@@ -47,7 +97,7 @@ class TrainingClock(EventCallback):
     :param evaluations: Evaluations with a ``log_path``, in their order
     """
 
-    def __init__(self, evaluations: Sequence[EvalCallback]) -> None:
+    def __init__(self, evaluations: Sequence[callbacks.EvalCallback]) -> None:
         super().__init__(CallbackList([*evaluations]))
         self.evaluations = tuple(evaluations)
         #: Seconds of training so far, and by the timestep of each evaluation; a checkpoint has them.
@@ -70,14 +120,23 @@ class TrainingClock(EventCallback):
         self._watch.lap()
         return go_on
 
-    def _write(self, evaluation: EvalCallback) -> None:
+    def _write(self, evaluation: callbacks.EvalCallback) -> None:
         """Add the array to the file that the evaluation has just written."""
-        file = f"{evaluation.log_path}.npz"
-        with np.load(file) as arrays:
-            content: dict[str, Any] = dict(arrays)
-        seconds = [self.seconds_at.get(int(timestep), float("nan")) for timestep in content["timesteps"]]
-        with atomic_write(file) as stream:
-            np.savez(stream, **content, seconds=np.array(seconds))
+        seconds = [self.seconds_at.get(int(timestep), float("nan")) for timestep in evaluation.evaluations_timesteps]
+        add_arrays(f"{evaluation.log_path}.npz", {"seconds": np.array(seconds)})
+
+
+def add_arrays(file: str, arrays: dict[str, np.ndarray]) -> None:
+    """
+    Add arrays to a file of arrays.
+
+    :param file: An ``.npz`` file
+    :param arrays: By name
+    """
+    with np.load(file) as before:
+        content: dict[str, Any] = {**before, **arrays}
+    with atomic_write(file) as stream:
+        np.savez(stream, **content)
 
 
 class _Watch:

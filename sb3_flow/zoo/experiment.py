@@ -7,13 +7,13 @@ from typing import Any
 
 import yaml
 from rl_zoo3.utils import ALGOS, get_latest_run_id
+from stable_baselines3.common import callbacks
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.checkpoints import TrainingCheckpoint, latest_checkpoint
-from sb3_flow.zoo.callbacks import HeadEvalCallback, TrainingClock
+from sb3_flow.zoo.callbacks import EvalCallback, HeadEvalCallback, TrainingClock
 from sb3_flow.zoo.hyperparameters import HyperparameterReader
 from sb3_flow.zoo.system import describe_system
 
@@ -113,8 +113,9 @@ class FlowExperimentManager(HyperparameterReader):
     def create_callbacks(self) -> None:
         """As RL Zoo does, with one more evaluation for each of ``eval_heads``, a clock, and checkpoints to resume from."""
         super().create_callbacks()  # type: ignore[no-untyped-call]
-        evaluations = [callback for callback in self.callbacks if isinstance(callback, EvalCallback)]
-        self.callbacks = [callback for callback in self.callbacks if callback not in evaluations]
+        usual = [callback for callback in self.callbacks if isinstance(callback, callbacks.EvalCallback)]
+        self.callbacks = [callback for callback in self.callbacks if callback not in usual]
+        evaluations = [EvalCallback.like(callback) for callback in usual]
         for head in self.eval_heads if evaluations else ():
             folder = Path(self.log_folder) / f"{self.algo}-{head}" / Path(self.save_path).name
             evaluations.append(

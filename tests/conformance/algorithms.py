@@ -2,10 +2,12 @@
 
 from conformance.case import AlgorithmCase
 from sb3_flow import FPMD, FQL, GFP, QAM, SWFP, DecisionFlow, StreamingFlow
+from sb3_flow.streaming_flow import ChunkDiffusion, ChunkFlow, ChunkRegression
 
 NO_FLOW_STEPS = ({"flow_steps": 0}, "`flow_steps` is 0")
 #: The learning rate stays as it is given, as that of the others does.
-SMALL_STREAMING = {"horizon_length": 4, "k": 0.5, "cosine": False}
+SMALL_CHUNKS = {"horizon_length": 4, "cosine": False}
+SMALL_STREAMING = {**SMALL_CHUNKS, "k": 0.5}
 SMALL_FPMD = {"flow_steps": 3, "particles": 4, "learning_starts": 10}
 
 ALGORITHMS = [
@@ -111,5 +113,32 @@ ALGORITHMS = [
     ),
     AlgorithmCase(DecisionFlow, variant="DIV", small={"flow_steps": 3, "variant": "div", "flow_target": "td"}),
     AlgorithmCase(StreamingFlow, variant="STOCHASTIC", small={**SMALL_STREAMING, "stochastic": True}, online=False),
+    AlgorithmCase(
+        ChunkFlow,
+        small={**SMALL_CHUNKS, "flow_steps": 3},
+        bad_arguments=(
+            ({"n_action_steps": 5}, "`n_action_steps` is 5.*`horizon_length`, 4"),
+            ({"policy_kwargs": {"encode_time_dim": 7}}, "`encode_time_dim` is 7"),
+            NO_FLOW_STEPS,
+        ),
+        online=False,
+    ),
+    AlgorithmCase(
+        ChunkDiffusion,
+        small={**SMALL_CHUNKS, "diffusion_steps": 8, "ddim_steps": 3},
+        bad_arguments=(
+            ({"diffusion_steps": 0}, "`diffusion_steps` is 0"),
+            ({"ddim_steps": 0}, "`ddim_steps` is 0"),
+            ({"ddim_steps": 9}, "`ddim_steps` is 9.*`diffusion_steps`, 8"),
+        ),
+        online=False,
+    ),
+    AlgorithmCase(
+        ChunkRegression,
+        small=SMALL_CHUNKS,
+        bad_arguments=(({"policy_kwargs": {"best_of_n": 2}}, "`best_of_n` among `policy_kwargs` is 2"),),
+        online=False,
+        samples=False,
+    ),
     AlgorithmCase(QAM, variant="EDIT", small={"flow_steps": 3, "edit_scale": 0.3}),
 ]

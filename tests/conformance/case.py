@@ -30,6 +30,7 @@ class AlgorithmCase:
     :param offline: Whether it trains on data sets
     :param online: Whether it trains on environments
     :param stages: Number of updates until every loss has been descended once
+    :param samples: Whether it acts at random where it is not told to be deterministic
     """
 
     cls: type[OfflineToOnlineAlgorithm]
@@ -39,6 +40,7 @@ class AlgorithmCase:
     offline: bool = True
     online: bool = True
     stages: int = 1
+    samples: bool = True
 
     @property
     def name(self) -> str:

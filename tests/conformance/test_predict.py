@@ -34,13 +34,16 @@ def test_signature(algorithm: AlgorithmCase) -> None:
 
 
 def test_deterministic(algorithm: AlgorithmCase) -> None:
-    """``deterministic=True`` gives the same action each time; without it actions of one observation vary."""
+    """``deterministic=True`` gives the same action each time; without it those of one observation vary, if there is noise."""
     model = algorithm.make(pendulum())
     first, second = (model.predict(BATCH, deterministic=True)[0] for _ in range(2))
     np.testing.assert_array_equal(first, second)
     one = np.repeat(BATCH[:1], 50, axis=0)
     assert len(np.unique(model.predict(one, deterministic=True)[0])) == 1
     samples = model.predict(one)[0]
+    if not algorithm.samples:
+        assert len(np.unique(samples)) == 1
+        return
     inside = samples[np.abs(samples) < 2]  # a flow that knows nothing passes its noise on, and a third of that is clipped
     assert len(inside) > 20 and len(np.unique(inside)) == len(inside)
 

@@ -78,7 +78,7 @@ def test_learns_from_a_file_by_its_path(offline_algorithm: AlgorithmCase, tmp_pa
     path = tmp_path / "log.npz"
     np.savez(path, **collect(pendulum))
     script = (
-        f"from sb3_flow import {offline_algorithm.cls.__name__} as Algorithm\n"
+        f"from {offline_algorithm.cls.__module__} import {offline_algorithm.cls.__name__} as Algorithm\n"
         f"model = Algorithm('FlowPolicy', 'Pendulum-v1', dataset={str(path)!r}, policy_kwargs={{'net_arch': [16, 16]}})\n"
         "print(model.learn(5).n_offline_updates)\n"
     )

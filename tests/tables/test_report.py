@@ -70,6 +70,18 @@ def test_seeds_and_tasks_have_an_axis_each(results: Path) -> None:
     np.testing.assert_array_equal(scores, [[0.75, 0.25]] * 3)
 
 
+def test_other_measures_have_rows_of_their_own(results: Path) -> None:
+    """Of the tasks that have them, and of the last evaluation."""
+    for run_id in (1, 2, 3):
+        file = results / "fql" / f"maze-a-v0_{run_id}" / "evaluations.npz"
+        with np.load(file) as arrays:
+            np.savez(file, **arrays, measure_coverage=[[0.0] * 4, [0.25, 0.5, 0.5, 0.75]])
+    page = make_page(read_runs(results), "Results")
+    assert "| `maze-a-v0` | coverage | 0.50 (0.50 to 0.50) |  |" in page
+    assert page.count("coverage") == 1 and "| `maze-a-v0` | success rate | 0.75" in page
+    assert "| `Runner-v5` | return | 2,000 (1,000 to 3,000) |" in page
+
+
 def test_a_setting_is_part_of_the_task(results: Path) -> None:
     """The same environment in two settings makes two rows, never one average; an algorithm keeps its name."""
     write_run(results / "chunks", "fql", "maze-a-v0", 1, [0, 0, 0, 1], [-5.0] * 4)

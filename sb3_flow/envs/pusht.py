@@ -1,0 +1,29 @@
+"""What papers report of Push-T, beside success."""
+
+from typing import Any
+
+import gymnasium as gym
+
+
+class PushTMeasures(gym.Wrapper[Any, Any, Any, Any]):
+    """
+    Adds ``info["measures"]``: ``score``, the greatest reward of the episode so far, which is coverage by 0.95 and at most 1;
+    and ``coverage``, the share of the goal that is covered now. Evaluations of ``sb3-flow train`` write down those of the last
+    step.
+
+    :param env: ``gym_pusht/PushT-v0``
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.score = 0.0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self.score = 0.0
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self.score = max(self.score, float(reward))
+        info = {**info, "measures": {"score": self.score, "coverage": float(info["coverage"])}}
+        return observation, reward, terminated, truncated, info

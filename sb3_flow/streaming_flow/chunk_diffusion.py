@@ -1,0 +1,158 @@
+"""A diffusion policy: noise is taken from a whole chunk of actions, level by level. What streaming is compared with."""
+
+from typing import Any, ClassVar, NamedTuple
+
+import torch as th
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch.nn import functional as F
+
+from sb3_flow.common.execution import Loss
+from sb3_flow.common.policies import Network, aliases
+from sb3_flow.common.types import Batch, Metrics
+from sb3_flow.streaming_flow.chunk_policies import ChunkPolicy
+from sb3_flow.streaming_flow.diffusion import cosine_schedule, ddim, ddpm, noisy
+from sb3_flow.streaming_flow.imitation import Imitation
+
+
+class ChunkDiffusionPolicy(ChunkPolicy):
+    """
+    A network that predicts the noise in chunks.
+
+    Heads, both with the moving average of its weights: ``"ddpm"`` takes the noise away level by level and adds new noise on
+    the way, ``"ddim"`` takes some of the levels and adds none.
+
+    :param diffusion_steps: ``T``, number of levels
+    :param ddim_steps: How many of them ``"ddim"`` takes
+    :param encode_time_dim: As for ``ChunkPolicy``
+    :param modulated: As for ``ChunkPolicy``
+    :param kwargs: As for ``ChunkPolicy``
+    """
+
+    #: The schedule, ``(diffusion_steps,)``
+    shares: th.Tensor
+
+    def build(  # type: ignore[override]
+        self,
+        diffusion_steps: int = 100,
+        ddim_steps: int = 10,
+        encode_time_dim: int = 64,
+        modulated: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if diffusion_steps < 1:
+            raise ValueError(f"`diffusion_steps` is {diffusion_steps}; it must be at least 1.")
+        if not 1 <= ddim_steps <= diffusion_steps:
+            raise ValueError(f"`ddim_steps` is {ddim_steps}; it must be from 1 to `diffusion_steps`, {diffusion_steps}.")
+        super().build(encode_time_dim=encode_time_dim, modulated=modulated, **kwargs)
+        self.diffusion_steps, self.ddim_steps = diffusion_steps, ddim_steps
+        self.heads = {"ddpm": "plan_ddpm", "ddim": "plan_ddim"}
+        self.register_buffer("shares", th.tensor(cosine_schedule(diffusion_steps)), persistent=False)
+
+    @property
+    def acting(self) -> Network:
+        """The average, in both heads."""
+        return self.average
+
+    @property
+    def noise_dim(self) -> int:
+        """DDPM draws noise at each level."""
+        return self.chunk_dim * (self.diffusion_steps if self.head == "ddpm" else 1)
+
+    def noise_in(self, network: Network, context: th.Tensor, chunks: th.Tensor, levels: th.Tensor) -> th.Tensor:
+        """
+        What the network takes for noise.
+
+        :param network: ``flow`` or ``average``
+        :param context: As made by ``context``
+        :param chunks: Noisy ones, ``(B, chunk_dim)``
+        :param levels: ``(B, 1)``, from 0 to ``diffusion_steps - 1``
+        :return: ``(B, chunk_dim)``
+        """
+        return self.field(network, context)(chunks, levels / self.diffusion_steps)
+
+    def plan(self, context: th.Tensor, noise: th.Tensor) -> th.Tensor:
+        def denoise(x: th.Tensor, level: int) -> th.Tensor:
+            return self.noise_in(self.acting, context, x, x.new_full((len(x), 1), level))
+
+        return getattr(self, self.heads[self.head])(denoise, noise)  # type: ignore[no-any-return]
+
+    def plan_ddpm(self, denoise: Any, noise: th.Tensor) -> th.Tensor:
+        """All levels; each chunk has as much noise as ``noise_dim`` says."""
+        return ddpm(denoise, th.split(noise, self.chunk_dim, dim=1), cosine_schedule(self.diffusion_steps))
+
+    def plan_ddim(self, denoise: Any, noise: th.Tensor) -> th.Tensor:
+        """``ddim_steps`` of the levels."""
+        return ddim(denoise, noise, cosine_schedule(self.diffusion_steps), self.ddim_steps)
+
+
+class ChunkDiffusionNoise(NamedTuple):
+    """
+    Every random number of one update.
+
+    :param levels: Whole numbers from 0 to ``diffusion_steps - 1``, ``(B, 1)``
+    :param epsilon: Standard normal, ``(B, horizon_length * action_dim)``
+    """
+
+    levels: th.Tensor
+    epsilon: th.Tensor
+
+
+class ChunkDiffusion(Imitation):
+    """
+    Diffusion policy (Chi et al., 2023): imitation by a denoising diffusion model of chunks of actions::
+
+        x_i = sqrt(c_i) x + sqrt(1 - c_i) epsilon
+        L = E[|epsilon(x_i, i | h) - epsilon|^2]                                                        denoising_loss
+
+    ``x`` are the ``horizon_length`` actions that follow, ``h`` is the history of observations, ``c`` the cosine schedule of
+    ``diffusion``, and all levels are equally likely; squared errors are means over dimensions. To act, noise becomes a chunk
+    by one of two samplers, each a head of the policy, and its first ``n_action_steps`` actions are executed. At every level
+    the data that is seen behind the noise is clipped to [-1, 1].
+
+    Paper: https://arxiv.org/abs/2303.04137. Deviations from it: see ``docs/streaming_flow.md``.
+
+    :param policy: ``"FlowPolicy"`` (or a subclass of ``ChunkDiffusionPolicy``)
+    :param env: As for ``Imitation``, like all arguments but those of diffusion
+    :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
+    :param diffusion_steps: Number of levels, all of which the head ``"ddpm"`` takes
+    :param ddim_steps: How many of them the head ``"ddim"`` takes
+    :param kwargs: As for ``Imitation``
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(ChunkDiffusionPolicy)
+    policy: ChunkDiffusionPolicy
+
+    def __init__(
+        self,
+        policy: str | type[ChunkDiffusionPolicy],
+        env: GymEnv | str | None = None,
+        learning_rate: float | Schedule = 1e-4,
+        *,
+        diffusion_steps: int = 100,
+        ddim_steps: int = 10,
+        **kwargs: Any,
+    ) -> None:
+        self.diffusion_steps = diffusion_steps
+        self.ddim_steps = ddim_steps
+        super().__init__(policy, env, learning_rate, **kwargs)
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        own = {"diffusion_steps": self.diffusion_steps, "ddim_steps": self.ddim_steps}
+        return {**super()._policy_arguments(), **own}
+
+    def draw_noise(self, n: int) -> ChunkDiffusionNoise:
+        """Every random number of an update with ``n`` chunks."""
+        levels = (self.uniform(n) * self.diffusion_steps).floor()
+        return ChunkDiffusionNoise(levels, self.normal(n, dim=self.policy.chunk_dim))
+
+    def terms(self) -> list[Loss]:
+        return [self.denoising_loss]
+
+    def denoising_loss(self, batch: Batch, noise: ChunkDiffusionNoise) -> tuple[th.Tensor, Metrics]:
+        """``L``, see above."""
+        policy, (levels, epsilon) = self.policy, noise
+        chunks = noisy(batch.actions, epsilon, policy.shares[levels.long()])
+        context = policy.context(policy.flow, batch.observations)
+        loss = F.mse_loss(policy.noise_in(policy.flow, context, chunks, levels), epsilon)
+        return loss, {"denoising_loss": loss}

@@ -1,0 +1,80 @@
+"""Chunks by regression: the mean of what demonstrations do. The least that streaming is compared with."""
+
+from typing import ClassVar, NamedTuple
+
+import torch as th
+from stable_baselines3.common.policies import BasePolicy
+from torch.nn import functional as F
+
+from sb3_flow.common.execution import Loss
+from sb3_flow.common.networks import MLP
+from sb3_flow.common.policies import aliases
+from sb3_flow.common.types import Batch, Metrics
+from sb3_flow.streaming_flow.chunk_policies import ChunkPolicy
+from sb3_flow.streaming_flow.history import HistoryPolicy
+from sb3_flow.streaming_flow.imitation import Imitation
+
+
+class ChunkRegressionPolicy(ChunkPolicy):
+    """
+    A perceptron from a history to a chunk. There is no noise: ``deterministic`` makes no difference.
+
+    Heads: ``"average"`` (the moving average of the weights: what acts) and ``"latest"`` (the weights themselves).
+
+    :param prediction_horizon: As for ``ChunkPolicy``
+    :param n_action_steps: As for ``ChunkPolicy``
+    :param n_obs_steps: As for ``ChunkPolicy``
+    """
+
+    def build(self, prediction_horizon: int = 16, n_action_steps: int = 8, n_obs_steps: int = 2) -> None:  # type: ignore[override]
+        HistoryPolicy.build(self, prediction_horizon, n_action_steps, n_obs_steps)
+        self.make_networks(lambda n_features: MLP(n_features, 0, self.chunk_dim, self.net_arch, self.activation))
+
+    @property
+    def noise_dim(self) -> int:
+        return 0
+
+    def plan(self, context: th.Tensor, noise: th.Tensor) -> th.Tensor:
+        """The network's answer, clipped to [-1, 1]."""
+        return self.acting.net(context, noise).clamp(-1.0, 1.0)  # type: ignore[no-any-return]
+
+
+class ChunkRegressionNoise(NamedTuple):
+    """
+    There is none.
+
+    :param nothing: ``(B, 0)``
+    """
+
+    nothing: th.Tensor
+
+
+class ChunkRegression(Imitation):
+    """
+    Imitation by regression of chunks of actions on histories::
+
+        L = E[|f(h) - x|^2]                                                                            regression_loss
+
+    ``x`` are the ``horizon_length`` actions that follow; squared errors are means over dimensions. Where demonstrations
+    differ, the mean of them is learned, which may be what none of them does.
+
+    :param args: As for ``Imitation``, with ``policy`` a subclass of ``ChunkRegressionPolicy``
+    :param kwargs: As for ``Imitation``
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(ChunkRegressionPolicy)
+    policy: ChunkRegressionPolicy
+
+    def draw_noise(self, n: int) -> ChunkRegressionNoise:
+        """Nothing, for ``n`` chunks."""
+        return ChunkRegressionNoise(self.normal(n, dim=0))
+
+    def terms(self) -> list[Loss]:
+        return [self.regression_loss]
+
+    def regression_loss(self, batch: Batch, noise: ChunkRegressionNoise) -> tuple[th.Tensor, Metrics]:
+        """``L``, see above."""
+        policy = self.policy
+        chunks = policy.flow.net(policy.context(policy.flow, batch.observations), noise.nothing)
+        loss = F.mse_loss(chunks, batch.actions)
+        return loss, {"regression_loss": loss}

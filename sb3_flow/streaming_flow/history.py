@@ -1,0 +1,140 @@
+"""What policies share that act on a history of observations by a moving average of their weights."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
+
+from sb3_flow.common.networks import VelocityMLP
+from sb3_flow.common.policies import FlowPolicy, Network
+from sb3_flow.common.types import TensorObs, Velocity
+from sb3_flow.streaming_flow.networks import ModulatedMLP
+from sb3_flow.streaming_flow.stream import Arrays
+
+#: What flow time is multiplied by before it is embedded, so that the sines and cosines of times in [0, 1] differ.
+TIME_SCALE = 100.0
+
+
+class HistoryPolicy(FlowPolicy):
+    """
+    Base class of policies that imitate: one network, which sees a history of observations, and the moving average of its
+    weights, which acts.
+
+    Heads: ``"average"`` and ``"latest"`` (the weights themselves). A subclass creates both by ``make_networks``.
+
+    :param prediction_horizon: ``H``, how many actions are predicted
+    :param n_action_steps: How many of them are executed before the next plan, at most ``prediction_horizon``
+    :param n_obs_steps: How many observations the history has
+    """
+
+    #: Over how many updates the weights are averaged so far, without axes
+    n_averaged: th.Tensor
+    flow: Network
+    average: Network
+
+    def build(self, prediction_horizon: int = 16, n_action_steps: int = 8, n_obs_steps: int = 2) -> None:
+        for name, value in (("horizon_length", prediction_horizon), ("n_obs_steps", n_obs_steps)):
+            if value < 1:
+                raise ValueError(f"`{name}` is {value}; it must be at least 1.")
+        if not 1 <= n_action_steps <= prediction_horizon:
+            raise ValueError(
+                f"`n_action_steps` is {n_action_steps}; it must be from 1 to `horizon_length`, {prediction_horizon}: no more "
+                "actions can be executed than are predicted."
+            )
+        for name, value in (("horizon_length", self.horizon_length), ("best_of_n", self.best_of_n)):
+            if value != 1:
+                raise ValueError(
+                    f"`{name}` among `policy_kwargs` is {value}; a policy that imitates has none. How many actions are "
+                    "predicted, `horizon_length`, is an argument of the algorithm."
+                )
+        self.prediction_horizon, self.n_action_steps, self.n_obs_steps = prediction_horizon, n_action_steps, n_obs_steps
+        self.heads = {"average": "average", "latest": "flow"}
+
+    def make_networks(self, make_net: Callable[[int], nn.Module]) -> None:
+        """
+        Create the network, and its average.
+
+        :param make_net: From the number of features of a history to the network
+        """
+        self.flow = self.make_network(lambda n_features: make_net(n_features * self.n_obs_steps))
+        self.average = self.make_target(self.flow)
+        self.register_buffer("n_averaged", th.zeros(()))
+
+    def make_field(self, n_features: int, dim: int, encode_time_dim: int, modulated: bool) -> nn.Module:
+        """
+        A velocity field, or a network with the interface of one.
+
+        :param n_features: Number of features of a history
+        :param dim: Size of the points
+        :param encode_time_dim: Size of the embedding of the time; 0: the time itself (times 100)
+        :param modulated: Whether the network is the published one, see ``networks``
+        :return: The network
+        """
+        if modulated:
+            return ModulatedMLP(n_features, dim, self.net_arch, encode_time_dim)
+        return VelocityMLP(n_features, dim, self.net_arch, self.activation, encode_time_dim)
+
+    @property
+    def acting(self) -> Network:
+        """The network of the current head."""
+        return getattr(self, self.heads[self.head])  # type: ignore[no-any-return]
+
+    def context(self, network: Network, frames: TensorObs) -> th.Tensor:
+        """
+        What a network makes of histories: all that it has to know of them, for as many steps as there are.
+
+        :param network: ``flow`` or ``average``
+        :param frames: Observations, ``(B * n_obs_steps, *shape)``, each history in one piece, the oldest first
+        :return: ``(B, width)``
+        """
+        features = self.features(network, frames)
+        return network.net.context(features.reshape(len(features) // self.n_obs_steps, -1))  # type: ignore[operator,no-any-return]
+
+    def field(self, network: Network, context: th.Tensor) -> Velocity:
+        """
+        The network given histories.
+
+        :param network: ``flow`` or ``average``
+        :param context: As made by ``context``
+        :return: ``(points, t) -> velocities``, of shapes ``(B, D), (B, 1) -> (B, D)``
+        """
+        return lambda points, t: network.net(context, points, TIME_SCALE * t)
+
+    # Histories.
+
+    def first_frames(self, observations: TensorObs) -> TensorObs:
+        """The histories at the start of episodes: as many copies of each observation, ``(B * n_obs_steps, *shape)``."""
+        repeat = partial(th.repeat_interleave, repeats=self.n_obs_steps, dim=0)
+        if isinstance(observations, dict):
+            return {key: repeat(part) for key, part in observations.items()}
+        return repeat(observations)
+
+    def frames_of(self, histories: Arrays, rows: Any) -> TensorObs:
+        """
+        Histories as ``context`` takes them.
+
+        :param histories: ``(n_envs, n_obs_steps, *shape)`` or a dictionary of these
+        :param rows: Which environments
+        :return: ``(B * n_obs_steps, *shape)``
+        """
+        if isinstance(histories, dict):
+            return {key: self._flat(part[rows]) for key, part in histories.items()}
+        return self._flat(histories[rows])
+
+    def _flat(self, histories: Any) -> th.Tensor:
+        return th.as_tensor(histories, device=self.device).flatten(end_dim=1)
+
+
+def as_arrays(observations: PyTorchObs) -> Arrays:
+    """Observations as arrays."""
+    if isinstance(observations, dict):
+        return {key: part.cpu().numpy() for key, part in observations.items()}
+    return observations.cpu().numpy()
+
+
+def length(arrays: Arrays) -> int:
+    """Of how many environments observations are."""
+    return len(next(iter(arrays.values())) if isinstance(arrays, dict) else arrays)
