@@ -78,5 +78,5 @@ class TwoRoutesExpert(Expert):
         subgoal, _ = maze.get_oracle_subgoal(position, maze.cur_goal_xy)
         direction = (subgoal - position) / (np.linalg.norm(subgoal - position) + 1e-6)
         step = np.clip(direction + rng.normal(0.0, self.recipe.noise, 2), -1.0, 1.0)
-        target = np.clip(position + env.reach * step, env.action_space.low, env.action_space.high)
+        target: np.ndarray = np.clip(position + env.reach * step, env.action_space.low, env.action_space.high)
         return target.astype(np.float32)
