@@ -17,7 +17,7 @@ from sb3_flow.common.environments import make_env
 from sb3_flow.datasets import RECIPES, collect, load_dataset, local_datasets
 from sb3_flow.datasets.collect.pusht.planner import Habits, Planner, walk
 from sb3_flow.datasets.collect.pusht.routes import CLEARANCE, RING, Routes
-from sb3_flow.datasets.collect.pusht.tee import to_body, to_world
+from sb3_flow.datasets.collect.pusht.tee import rotation, to_body, to_world
 from sb3_flow.datasets.collect.pusht.twin import State, Twin
 from sb3_flow.datasets.collect.store import PartialCollection
 from sb3_flow.datasets.collect.worker import make_expert
@@ -352,6 +352,34 @@ def test_an_expert_that_is_too_slow_fails():
     expert.env.reset(seed=0)
     expert.env = gym.wrappers.TimeLimit(expert.env.unwrapped, 20)
     assert expert.attempt(0, np.random.default_rng(0)) is None
+
+
+def test_a_block_that_leaves_the_walls_ends_the_episode(monkeypatch):
+    """
+    At once, and not when time is up. Into a wall it is hard to push: the walls are taken to be 60 pixels further in, and a
+    planner that knows no better pushes the block there.
+    """
+
+    class Pusher:
+        def __init__(self, twin, *_):
+            self.routes = Routes(twin.tee, twin.radius, 512.0)
+
+        def plan(self, state):
+            ways = self.routes.ways(state.agent[:2], state.block)
+            inward = -self.routes.normals @ rotation(state.block[2]).T
+            place = max(ways, key=lambda place: inward[place, 1])  # the side that looks away from the wall where y is large
+            push = ways[place][-1] + 10.0 * np.arange(1, 15)[:, None] * (0.0, 1.0)
+            return np.concatenate([walk(state.agent[:2], ways[place], 14.0), push])
+
+    expert = make_expert(RECIPES["pusht"])
+    module = sys.modules[type(expert).__module__]
+    monkeypatch.setattr(module, "Planner", Pusher)
+    monkeypatch.setattr(module, "INTO_WALL", -60.0)
+    steps = []
+    expert.env = gym.wrappers.TransformReward(expert.env, lambda reward: steps.append(reward) or reward)
+    assert expert.attempt(0, np.random.default_rng(0)) is None
+    twin = Twin(expert.env.unwrapped)
+    assert not twin.inside(Twin.state_of(expert.env.unwrapped).block, -60.0) and 10 < len(steps) < 250
 
 
 def test_a_killed_run_goes_on(tmp_path, demonstrations):
