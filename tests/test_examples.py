@@ -28,6 +28,8 @@ SHORT: dict[str, tuple[str, list[str]]] = {
     ),
     "online_pendulum.py": ("--timesteps 250 --model run/model", ["run/model.zip"]),
     "own_data.py": ("--episodes 2 --updates 20", []),
+    "streaming_flow_pusht.py": ("--demonstrations 1 --updates 20 --seeds 1 --steps 20 --film film.gif", ["film.gif"]),
+    "streaming_flow_two_routes.py": ("--episodes 2 --updates 20 --walks 2 --file picture.png", ["picture.png"]),
     "streaming_flow_tube.py": ("--updates 20 --file picture.png", ["picture.png"]),
     "swfp_cascade.py": ("--offline-steps 20 --online-steps 30 --file picture.png", ["picture.png"]),
     "qam_tilted_distribution.py": ("--steps 3 5 --updates 5 --file picture.png", ["picture.png"]),

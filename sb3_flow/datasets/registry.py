@@ -21,6 +21,8 @@ class Source:
 
 
 OGBENCH = Source("ogbench", "mujoco", ("ogbench", "mujoco", "gymnasium", "numpy"))
+#: OGBench's maze in an environment of ours, and so not one of OGBench's datasets.
+TWO_ROUTES = Source("ogbench", "mujoco", (*OGBENCH.packages, "sb3_flow"))
 PUSHT = Source("gym_pusht", "pusht", ("gym-pusht", "pymunk", "shapely", "opencv-python", "pygame", "gymnasium", "numpy"))
 
 
@@ -34,7 +36,8 @@ class Recipe:
     :param dataset_type: ``"play"`` (follows plans with smooth noise), ``"noisy"`` (closed loop, with a noise level drawn
         for each episode), ``"navigate"`` (walks from goal to goal), ``"stitch"`` (short walks of four cells); in Push-T the
         environment's ``obs_type``
-    :param episodes: Number of training episodes of the published dataset; in Push-T about as many as people have shown
+    :param episodes: Number of training episodes of the published dataset; in Push-T about as many as people have shown, by
+        two routes as many again
     :param states: States per episode, one more than transitions; None where episodes end with success
     :param noise: Noise of the expert, as a share of the action range
     :param random_actions: Probability of a uniformly random action, at each step
@@ -98,9 +101,13 @@ def _pusht_recipes() -> list[Recipe]:
     ]
 
 
+def _two_routes_recipes() -> list[Recipe]:
+    return [Recipe("two-routes", "sb3_flow/TwoRoutes-v0", "navigate", 200, None, 0.5, source=TWO_ROUTES)]
+
+
 #: Every dataset that ``sb3-flow datasets collect`` can make with a scripted expert, by name.
 RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe for recipe in (*_manipulation_recipes(), *_maze_recipes(), *_pusht_recipes())
+    recipe.name: recipe for recipe in (*_manipulation_recipes(), *_maze_recipes(), *_two_routes_recipes(), *_pusht_recipes())
 }
 
 

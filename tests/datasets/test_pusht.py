@@ -16,8 +16,8 @@ from sb3_flow.common.dataset import DatasetError
 from sb3_flow.common.environments import make_env
 from sb3_flow.datasets import RECIPES, collect, load_dataset, local_datasets
 from sb3_flow.datasets.collect.pusht.planner import Habits, Planner, walk
-from sb3_flow.datasets.collect.pusht.routes import CLEARANCE, Routes
-from sb3_flow.datasets.collect.pusht.tee import to_body, to_world
+from sb3_flow.datasets.collect.pusht.routes import CLEARANCE, RING, Routes
+from sb3_flow.datasets.collect.pusht.tee import rotation, to_body, to_world
 from sb3_flow.datasets.collect.pusht.twin import State, Twin
 from sb3_flow.datasets.collect.store import PartialCollection
 from sb3_flow.datasets.collect.worker import make_expert
@@ -125,6 +125,21 @@ def test_ways_keep_clear_of_the_block(twin, agent):
         assert np.linalg.norm(np.diff(points, axis=0), axis=1).sum() < 900
 
 
+def test_ways_are_the_shortest(twin):
+    """As found by Floyd and Warshall's algorithm, among the same corners."""
+    routes = Routes(twin.tee, twin.radius, 512.0)
+    block, agent = np.array([256.0, 256.0, 0.7]), np.array([60.0, 256.0])
+    nodes = np.concatenate([to_body(agent, block)[None], routes.stands, twin.tee.ring(twin.radius + RING)])
+    starts, ends = np.broadcast_arrays(nodes[:, None], nodes[None])
+    length = np.linalg.norm(starts - ends, axis=-1)
+    length[twin.tee.gap_of_lines(starts, ends) < twin.radius + CLEARANCE] = np.inf
+    for node in range(len(nodes)):
+        length = np.minimum(length, length[:, node : node + 1] + length[node : node + 1])
+    for place, corners in routes.ways(agent, block).items():
+        found = np.linalg.norm(np.diff(np.concatenate([agent[None], corners]), axis=0), axis=1).sum()
+        assert found == pytest.approx(length[0, 1 + place])
+
+
 def test_an_agent_that_is_too_near_steps_away_first(twin):
     block = np.array([256.0, 256.0, 0.0])
     agent = np.array([256.0, 256.0 - twin.radius - 1.0])  # just above the bar
@@ -220,6 +235,36 @@ def test_a_plan_always_moves_the_block(twin):
     assert twin.tee.coverage(poses[-1]) > 0.9
 
 
+@pytest.mark.parametrize(("off", "speed"), [((-90.0, -90.0, 0.0), 11.0), ((25.0, 25.0, 0.0), 4.0), ((-6.0, 6.0, 0.0), 2.5)])
+def test_pushes_are_slower_the_nearer_the_goal(twin, off, speed):
+    """A plan is the way there, a rest, the push, a rest, and two steps back, at the pace of the episode."""
+    state = State(np.array([60.0, 60.0, 0.0, 0.0]), beside_goal(*off))
+    for pace in (0.8, 1.2):
+        commands = Planner(twin, Habits(pace=pace, finalists=3), np.random.default_rng(0)).plan(state)
+        moves = np.diff(commands, axis=0)
+        steps = np.linalg.norm(moves, axis=1)
+        rests = np.flatnonzero(steps < 1e-9)
+        assert rests[-2:].tolist() == [len(steps) - 4, len(steps) - 3] and len(rests) == 4
+        push = slice(rests[1] + 1, rests[2])
+        np.testing.assert_allclose(steps[push], speed * pace)
+        np.testing.assert_allclose(steps[-2:], 14.0 * pace)
+        np.testing.assert_allclose(moves[-1] / steps[-1], -moves[push][0] / steps[push][0])  # back by the way of the push
+        assert 0.8 * 14.0 * pace < steps[: rests[0]].max() <= 14.0 * pace + 1e-9
+
+
+def test_whims(env, twin):
+    """Without them chance has no say; with them it has, in which pushes are looked at, and in which of these is taken."""
+    state = twin.state_of(env.unwrapped)
+
+    def differ(**habits):
+        plans = [Planner(twin, Habits(**habits), np.random.default_rng(number)).plan(state) for number in range(2)]
+        return not np.array_equal(*plans)
+
+    assert not differ(finalists=3)
+    assert differ(finalists=1, whim=3.0)
+    assert differ(finalists=1000, whim=3.0)
+
+
 # Episodes.
 
 
@@ -307,6 +352,34 @@ def test_an_expert_that_is_too_slow_fails():
     expert.env.reset(seed=0)
     expert.env = gym.wrappers.TimeLimit(expert.env.unwrapped, 20)
     assert expert.attempt(0, np.random.default_rng(0)) is None
+
+
+def test_a_block_that_leaves_the_walls_ends_the_episode(monkeypatch):
+    """
+    At once, and not when time is up. Into a wall it is hard to push: the walls are taken to be 60 pixels further in, and a
+    planner that knows no better pushes the block there.
+    """
+
+    class Pusher:
+        def __init__(self, twin, *_):
+            self.routes = Routes(twin.tee, twin.radius, 512.0)
+
+        def plan(self, state):
+            ways = self.routes.ways(state.agent[:2], state.block)
+            inward = -self.routes.normals @ rotation(state.block[2]).T
+            place = max(ways, key=lambda place: inward[place, 1])  # the side that looks away from the wall where y is large
+            push = ways[place][-1] + 10.0 * np.arange(1, 15)[:, None] * (0.0, 1.0)
+            return np.concatenate([walk(state.agent[:2], ways[place], 14.0), push])
+
+    expert = make_expert(RECIPES["pusht"])
+    module = sys.modules[type(expert).__module__]
+    monkeypatch.setattr(module, "Planner", Pusher)
+    monkeypatch.setattr(module, "INTO_WALL", -60.0)
+    steps = []
+    expert.env = gym.wrappers.TransformReward(expert.env, lambda reward: steps.append(reward) or reward)
+    assert expert.attempt(0, np.random.default_rng(0)) is None
+    twin = Twin(expert.env.unwrapped)
+    assert not twin.inside(Twin.state_of(expert.env.unwrapped).block, -60.0) and 10 < len(steps) < 250
 
 
 def test_a_killed_run_goes_on(tmp_path, demonstrations):

@@ -13,7 +13,8 @@ from sb3_flow.datasets.collect.maze import MazeExpert
 from sb3_flow.datasets.collect.pool import prepare
 from sb3_flow.datasets.collect.pusht.expert import PushTExpert
 from sb3_flow.datasets.collect.store import write_episode
-from sb3_flow.datasets.registry import PUSHT, Recipe
+from sb3_flow.datasets.collect.two_routes import TwoRoutesExpert
+from sb3_flow.datasets.registry import PUSHT, TWO_ROUTES, Recipe
 
 #: Training and validation episodes have random streams of their own: more of the ones does not change the others.
 STREAMS = {"train": 0, "val": 1}
@@ -43,6 +44,8 @@ def make_expert(recipe: Recipe) -> Expert:
     """
     if recipe.source == PUSHT:
         return PushTExpert(recipe)
+    if recipe.source == TWO_ROUTES:
+        return TwoRoutesExpert(recipe)
     return MazeExpert(recipe) if recipe.env_id.startswith("pointmaze-") else ManipulationExpert(recipe)
 
 

@@ -1,0 +1,152 @@
+"""
+Push-T, filmed: a streaming flow policy pushes the T onto its place, and what it streams is drawn: in blue the targets that it
+has sent, in orange those that the rest of its plan will send, in grey those behind them, which the next plan replaces.
+
+Trains on a planner's demonstrations (collect them by `sb3-flow datasets collect pusht --episodes 200`), acts from fresh seeds,
+says how it did in each, and films the first success; if there is none, the episode that came nearest.
+
+    python examples/streaming_flow_pusht.py [--updates 10000] [--seeds 10] [--film pusht.gif]
+
+`--model` takes a model that was trained before, `--data` other demonstrations (people's, for instance, by the path of their
+file), `--demonstrations 20` collects so many for this run alone.
+"""
+
+import argparse
+import tempfile
+from typing import NamedTuple
+
+import gymnasium as gym
+import imageio.v3 as imageio
+import numpy as np
+import torch as th
+from PIL import Image, ImageDraw
+
+from sb3_flow import StreamingFlow
+from sb3_flow.common.environments import make_env
+from sb3_flow.datasets import collect, load_dataset
+from sb3_flow.streaming_flow.stream import StreamState
+
+#: Width of a picture, and of the world, in pixels; steps from picture to picture; pictures a second; how long the last stays.
+SIZE, WORLD, EVERY, RATE, REST = 256, 512, 2, 10, 1.5
+#: The first seed to act from. Those of demonstrations are numbers of ten digits, as good as all.
+FIRST_SEED = 10_000
+#: Targets that were sent, those to come, and those that are planned and never sent.
+SENT, PLANNED, BEYOND = (60, 90, 200), (230, 120, 20), (170, 170, 170)
+
+
+class Episode(NamedTuple):
+    """How an episode went: whether the T came to lie on its place, the largest coverage on the way, and pictures of it."""
+
+    success: bool
+    coverage: float
+    pictures: list[Image.Image]
+
+
+def train(env: gym.Env, data: str, demonstrations: int | None, updates: int) -> StreamingFlow:
+    """A small model, from scratch, on data by its name or path, or on so many new demonstrations."""
+    with tempfile.TemporaryDirectory() as folder:
+        if demonstrations is not None:
+            data = str(collect("pusht", episodes=demonstrations, directory=folder))
+        model = StreamingFlow(
+            "FlowPolicy",
+            env,
+            dataset=load_dataset(data),
+            learning_rate=1e-3,
+            start_from=[0, 1],
+            normalize_observations=True,
+            policy_kwargs={"net_arch": [256, 256, 256]},
+            seed=0,
+            device="cpu",
+        )
+        return model.learn(updates, progress_bar=True)
+
+
+def ahead(model: StreamingFlow, state: StreamState) -> np.ndarray:
+    """The targets that are left of a plan, ``(n, 2)``, as they come if nobody looks at the world in between."""
+    policy, targets = model.policy, [state.actions]
+    actions, latents, context = (th.as_tensor(part) for part in (state.actions, state.latents, state.context))
+    for cursor in range(int(state.cursor[0]), policy.prediction_horizon):
+        with th.no_grad():
+            actions, latents = policy.step(context, th.cat([actions, latents], dim=1), th.full((1, 1), cursor))
+        targets.append(actions.numpy())
+    return policy.unscale_action(np.concatenate(targets))
+
+
+def act(env: gym.Env, model: StreamingFlow, seed: int) -> Episode:
+    """One episode."""
+    observation, _ = env.reset(seed=seed)
+    state, sent, pictures = None, [], []
+    success, coverage, over = False, 0.0, False
+    while not over:
+        # A row of its own for the one environment, as the state has it.
+        actions, state = model.predict(observation[None], state, np.array([state is None]), deterministic=True)
+        sent.append(actions[0])
+        observation, _, terminated, truncated, info = env.step(actions[0])
+        success, coverage = success or info["is_success"], max(coverage, info["coverage"])
+        over = terminated or truncated
+        if over or len(sent) % EVERY == 0:
+            pictures.append(draw(env, np.array(sent[-16:]), ahead(model, state), model.n_action_steps - int(state.cursor[0])))
+    return Episode(success, coverage, pictures)
+
+
+def draw(env: gym.Env, sent: np.ndarray, plan: np.ndarray, n_left: int) -> Image.Image:
+    """A picture of the world, with the stream on it."""
+    picture = Image.fromarray(env.render())
+    pencil, scale = ImageDraw.Draw(picture), SIZE / WORLD
+    for targets, colour in ((plan[n_left:], BEYOND), (plan[: n_left + 1], PLANNED), (sent, SENT)):
+        points = [tuple(target) for target in (targets * scale).tolist()]
+        pencil.line(points, fill=colour)
+        for x, y in points:
+            pencil.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=colour)
+    return picture
+
+
+def film(pictures: list[Image.Image], file: str) -> None:
+    """As a GIF of few colours, which makes it small."""
+    pictures = pictures + [pictures[-1]] * int(REST * RATE)
+    few = [np.array(picture.quantize(48, dither=Image.Dither.NONE).convert("RGB")) for picture in pictures]
+    imageio.imwrite(file, few, duration=1000 / RATE, loop=0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--updates", type=int, default=10_000)
+    parser.add_argument("--data", default="pusht", help="name or path of the demonstrations (states)")
+    parser.add_argument("--demonstrations", type=int, help="collect so many for this run, in the place of --data")
+    parser.add_argument("--model", help="a saved model, instead of a new one")
+    parser.add_argument("--save", help="where to save the new model")
+    parser.add_argument("--seeds", type=int, default=10, help="episodes to act in")
+    parser.add_argument("--steps", type=int, default=300, help="length of an episode at most")
+    parser.add_argument("--film", default="pusht.gif")
+    arguments = parser.parse_args()
+
+    env = make_env(
+        "gym_pusht/PushT-v0",
+        render_mode="rgb_array",
+        visualization_width=SIZE,
+        visualization_height=SIZE,
+        max_episode_steps=arguments.steps,
+        disable_env_checker=True,
+    )
+    if arguments.model:
+        model = StreamingFlow.load(arguments.model, device="cpu")
+    else:
+        model = train(env, arguments.data, arguments.demonstrations, arguments.updates)
+        if arguments.save:
+            model.save(arguments.save)
+    best = Episode(False, -1.0, [])
+    successes, coverages = 0, []
+    for seed in range(FIRST_SEED, FIRST_SEED + arguments.seeds):
+        episode = act(env, model, seed)
+        print(f"seed {seed}: {'success' if episode.success else 'no success'}, coverage {episode.coverage:.2f}", flush=True)
+        successes, coverages = successes + episode.success, [*coverages, episode.coverage]
+        if not best.success and (episode.success or episode.coverage > best.coverage):
+            best = episode
+    print(
+        f"{successes} of {arguments.seeds} succeed; the largest coverage of an episode is {np.mean(coverages):.2f} on average."
+    )
+    film(best.pictures, arguments.film)
+
+
+if __name__ == "__main__":
+    main()

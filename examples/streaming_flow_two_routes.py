@@ -1,0 +1,110 @@
+"""
+Two routes through a maze: a streaming flow policy learns from demonstrations that take either, and is watched taking them.
+
+Collects the demonstrations (OGBench is needed, nothing is downloaded), trains, and draws what was shown and what was learned.
+
+    python examples/streaming_flow_two_routes.py [--episodes 200] [--updates 6000] [--file routes.png] [--stochastic]
+"""
+
+import argparse
+import tempfile
+from collections import Counter
+
+import gymnasium as gym
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from stable_baselines3.common.env_util import make_vec_env
+
+from sb3_flow import StreamingFlow
+from sb3_flow.common.dataset import OfflineDataset
+from sb3_flow.datasets import collect, load_dataset
+
+ID = "sb3_flow/TwoRoutes-v0"
+COLOURS = {"west": "tab:blue", "east": "tab:orange", None: "0.4"}
+
+
+def train(data: OfflineDataset, updates: int, stochastic: bool) -> StreamingFlow:
+    """A small network. A step is a fortieth of half the maze, and so is the width of the tube where it begins."""
+    model = StreamingFlow(
+        "FlowPolicy",
+        gym.make(ID),
+        dataset=data,
+        learning_rate=1e-3,
+        stochastic=stochastic,
+        start_from=[0, 1],
+        sigma_0=0.025,
+        **({"sigma_1": 0.1, "k": 0.0} if stochastic else {}),
+        normalize_observations=True,
+        policy_kwargs={"net_arch": [256, 256, 256]},
+        seed=0,
+        device="cpu",
+    )
+    return model.learn(updates, progress_bar=True)
+
+
+def walk(model: StreamingFlow, episodes: int) -> list[tuple[str | None, bool, np.ndarray]]:
+    """Let the model act: which route, whether it came to the goal, and the way of each episode."""
+    env = make_vec_env(ID, n_envs=10, seed=0)
+    observations, state, starts = env.reset(), None, np.ones(env.num_envs, bool)
+    ways: list[list[np.ndarray]] = [[] for _ in range(env.num_envs)]
+    walks: list[tuple[str | None, bool, np.ndarray]] = []
+    while len(walks) < episodes:
+        for way, observation in zip(ways, observations, strict=True):
+            way.append(observation)
+        actions, state = model.predict(observations, state, starts)
+        observations, _, starts, infos = env.step(actions)
+        for i in np.flatnonzero(starts):
+            walks.append((infos[i]["route"], infos[i]["is_success"], np.array(ways[i])))
+            ways[i] = []
+    return walks[:episodes]
+
+
+def draw(axes: plt.Axes, walks: list[tuple[str | None, bool, np.ndarray]], title: str) -> None:
+    """Ways in the maze."""
+    env = gym.make(ID).unwrapped
+    for row, column in np.argwhere(env.maze.maze_map == 1):
+        x, y = env.maze.ij_to_xy((row, column))
+        axes.add_patch(plt.Rectangle((x - 2, y - 2), 4, 4, color="0.85"))
+    for route, _, way in walks:
+        axes.plot(*way.T, color=COLOURS[route], linewidth=0.6, alpha=0.6)
+    axes.plot(*env.reset()[0], "ko", markersize=5)
+    axes.add_patch(plt.Circle(tuple(env.maze.cur_goal_xy), 1, color="tab:green", alpha=0.5))
+    axes.set(xlim=(-2, 18), ylim=(6, 22), aspect="equal", xticks=[], yticks=[], title=title)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", type=int, default=200, help="demonstrations, half of them by each route")
+    parser.add_argument("--updates", type=int, default=6_000)
+    parser.add_argument("--walks", type=int, default=100, help="episodes that are counted; 40 are drawn")
+    parser.add_argument("--stochastic", action="store_true", help="the variant with a latent")
+    parser.add_argument("--file", default="routes.png")
+    arguments = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = collect("two-routes", episodes=arguments.episodes, directory=folder, progress=False)
+        routes, data = np.load(path)["episode_route"], load_dataset(path)
+    ends = np.flatnonzero(data.ends) + 1
+    shown = [
+        (("west", "east")[route], True, data.observations[start:end])
+        for route, start, end in zip(routes, [0, *ends[:-1]], ends, strict=True)
+    ]
+    model = train(data, arguments.updates, arguments.stochastic)
+    walks = walk(model, arguments.walks)
+    counts = Counter(route for route, success, _ in walks if success)
+    print(
+        f"{sum(counts.values())} of {len(walks)} reach the goal: {counts['west']} by the west, {counts['east']} by the east."
+    )
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    draw(axes[0], shown[:40], f"{min(len(shown), 40)} demonstrations")
+    draw(axes[1], walks[:40], f"the policy: {counts['west']} west, {counts['east']} east of {len(walks)}")
+    figure.savefig(arguments.file, dpi=90)
+
+
+if __name__ == "__main__":
+    main()
