@@ -15,7 +15,7 @@ import pytest
 from sb3_flow.common.dataset import DatasetError
 from sb3_flow.common.environments import make_env
 from sb3_flow.datasets import RECIPES, collect, load_dataset, local_datasets
-from sb3_flow.datasets.collect.pusht.planner import Habits, Planner, walk
+from sb3_flow.datasets.collect.pusht.planner import OUTSIDE, STAGES, Habits, Planner, walk
 from sb3_flow.datasets.collect.pusht.routes import CLEARANCE, RING, Routes
 from sb3_flow.datasets.collect.pusht.tee import rotation, to_body, to_world
 from sb3_flow.datasets.collect.pusht.twin import State, Twin
@@ -250,6 +250,43 @@ def test_pushes_are_slower_the_nearer_the_goal(twin, off, speed):
         np.testing.assert_allclose(steps[-2:], 14.0 * pace)
         np.testing.assert_allclose(moves[-1] / steps[-1], -moves[push][0] / steps[push][0])  # back by the way of the push
         assert 0.8 * 14.0 * pace < steps[: rests[0]].max() <= 14.0 * pace + 1e-9
+        # It begins at a place of its own, and goes inwards there, by 0.6 radians to either side at most.
+        routes = Routes(twin.tee, twin.radius, 512.0)
+        stands = to_world(routes.stands, state.block)
+        distances = np.linalg.norm(stands - commands[rests[0]], axis=1)
+        place = distances.argmin()
+        inward = to_world(routes.stands - routes.normals, state.block)[place] - stands[place]
+        assert distances[place] < 1e-6 and moves[push][0] @ inward / steps[push][0] > np.cos(0.6) - 1e-6
+
+
+def test_what_pushes_are_ranked_by(twin):
+    """The distance from the goal, near it the share that is not covered; never into a wall, never without effect."""
+    planner, tee = Planner(twin, Habits(), np.random.default_rng(0)), twin.tee
+    for before, cost in (
+        (beside_goal(-60, -60, 0), tee.distance),
+        (beside_goal(5, 5, 0), lambda pose: 1 - tee.coverage(pose)),
+    ):
+        moved, still = (before + np.array(move) for move in ((4, 0, 0.1), (0.3, 0, 0.005)))
+        outside = np.array([256.0, 440.0, 0.0])
+        expected = [cost(moved), cost(outside) + OUTSIDE, np.inf]
+        np.testing.assert_allclose(planner._cost(np.stack([moved, outside, still]), before), expected)
+
+
+def test_how_long_a_push_is(twin):
+    """As many steps as bring the block nearest, where the agent lags by two steps behind its commands."""
+    block, routes = beside_goal(-60, -60, 1.0), Routes(twin.tee, twin.radius, 512.0)
+    planner = Planner(twin, Habits(), np.random.default_rng(0))
+    pushes, noise = planner._try_pushes(block, STAGES[0], list(range(len(routes.stands))))
+    assert noise == 0 and len(pushes) == 5 * len(routes.stands)
+    best = []
+    for place, direction, steps in (pushes[0], pushes[10], pushes[20]):
+        stand = to_world(routes.stands, block)[place]
+        commands = stand + 11.0 * np.arange(1, 17)[:, None] * direction
+        poses, _ = twin.try_out(State(np.array([*stand, 0.0, 0.0]), block), commands)
+        distances = twin.tee.distance(poses[2:])
+        assert steps == distances.argmin() + 1 and distances.min() < twin.tee.distance(block)
+        best.append(distances.min())
+    assert best == sorted(best)
 
 
 def test_whims(env, twin):
