@@ -23,8 +23,8 @@ from gymnasium import spaces
 from stable_baselines3.common.logger import configure
 
 from sb3_flow import StreamingFlow
+from sb3_flow.baselines import ChunkDiffusion, ChunkFlow, ChunkRegression
 from sb3_flow.common.networks import VelocityMLP
-from sb3_flow.streaming_flow import ChunkDiffusion, ChunkFlow, ChunkRegression
 from sb3_flow.streaming_flow.networks import ModulatedMLP
 
 #: Calls of a contestant in its turn, before anything is measured and measured.

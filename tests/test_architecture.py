@@ -29,8 +29,8 @@ EXTENSIONS: dict[str, set[str]] = {
     "zoo/experiment.py": {"rl_zoo3", "yaml"},
     "zoo/hyperparameters.py": {"rl_zoo3"},
 }
-#: Algorithms that are another one plus something, which they then may import.
-EXTENDS: dict[str, set[str]] = {"gfp": {"fql"}}
+#: Rooms that stand on an algorithm's, which they then may import.
+EXTENDS: dict[str, set[str]] = {"baselines": {"streaming_flow"}, "gfp": {"fql"}}
 #: What the core install has; everything else is imported where it is used.
 CORE = {"gymnasium", "numpy", "sb3_flow", "stable_baselines3", "torch"} | sys.stdlib_module_names
 MAX_LINES = 500

@@ -21,15 +21,15 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from test_streaming_flow import F64, Counter, trajectories
 from transcription import BATCH, OBS_DIM, Draw, Transcription, box_env
 
+from sb3_flow.baselines import ChunkDiffusion, ChunkFlow, ChunkRegression
+from sb3_flow.baselines.chunk_diffusion import ChunkDiffusionNoise, ChunkDiffusionPolicy
+from sb3_flow.baselines.chunk_flow import ChunkFlowNoise, ChunkFlowPolicy
+from sb3_flow.baselines.chunk_regression import ChunkRegressionNoise
+from sb3_flow.baselines.diffusion import cosine_schedule, ddim, ddpm
 from sb3_flow.common import networks
 from sb3_flow.common.environments import make_env
 from sb3_flow.common.types import Batch
 from sb3_flow.envs.pusht import PushTMeasures
-from sb3_flow.streaming_flow import ChunkDiffusion, ChunkFlow, ChunkRegression
-from sb3_flow.streaming_flow.chunk_diffusion import ChunkDiffusionNoise, ChunkDiffusionPolicy
-from sb3_flow.streaming_flow.chunk_flow import ChunkFlowNoise, ChunkFlowPolicy
-from sb3_flow.streaming_flow.chunk_regression import ChunkRegressionNoise
-from sb3_flow.streaming_flow.diffusion import cosine_schedule, ddim, ddpm
 from sb3_flow.zoo.algorithms import ALGORITHMS, acts_by_sampling
 from sb3_flow.zoo.callbacks import EvalCallback, TrainingClock
 

@@ -2,7 +2,7 @@
 
 from conformance.case import AlgorithmCase
 from sb3_flow import FPMD, FQL, GFP, QAM, SWFP, DecisionFlow, StreamingFlow
-from sb3_flow.streaming_flow import ChunkDiffusion, ChunkFlow, ChunkRegression
+from sb3_flow.baselines import ChunkDiffusion, ChunkFlow, ChunkRegression
 
 NO_FLOW_STEPS = ({"flow_steps": 0}, "`flow_steps` is 0")
 #: The learning rate stays as it is given, as that of the others does.

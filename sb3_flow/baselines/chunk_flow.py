@@ -6,11 +6,11 @@ import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
+from sb3_flow.baselines.chunk_policies import ChunkPolicy
 from sb3_flow.common.execution import Loss
 from sb3_flow.common.flow import euler, flow_matching_loss
 from sb3_flow.common.policies import aliases
 from sb3_flow.common.types import Batch, Metrics
-from sb3_flow.streaming_flow.chunk_policies import ChunkPolicy
 from sb3_flow.streaming_flow.imitation import Imitation
 
 

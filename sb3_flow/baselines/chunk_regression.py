@@ -6,11 +6,11 @@ import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from torch.nn import functional as F
 
+from sb3_flow.baselines.chunk_policies import ChunkPolicy
 from sb3_flow.common.execution import Loss
 from sb3_flow.common.networks import MLP
 from sb3_flow.common.policies import aliases
 from sb3_flow.common.types import Batch, Metrics
-from sb3_flow.streaming_flow.chunk_policies import ChunkPolicy
 from sb3_flow.streaming_flow.history import HistoryPolicy
 from sb3_flow.streaming_flow.imitation import Imitation
 

@@ -7,11 +7,11 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch.nn import functional as F
 
+from sb3_flow.baselines.chunk_policies import ChunkPolicy
+from sb3_flow.baselines.diffusion import cosine_schedule, ddim, ddpm, noisy
 from sb3_flow.common.execution import Loss
 from sb3_flow.common.policies import Network, aliases
 from sb3_flow.common.types import Batch, Metrics
-from sb3_flow.streaming_flow.chunk_policies import ChunkPolicy
-from sb3_flow.streaming_flow.diffusion import cosine_schedule, ddim, ddpm, noisy
 from sb3_flow.streaming_flow.imitation import Imitation
 
 
