@@ -43,9 +43,10 @@ def add_commands(subparsers: Subparsers) -> None:
     collecting = commands.add_parser(
         "collect",
         help="collect a dataset with a scripted expert, or with a trained model",
-        description="Collect a dataset of OGBench, of two routes or of Push-T with a scripted expert, plans of several robots "
-        "with a planner, or, with --policy, let a trained model of Stable-Baselines3 act in an environment and store a Minari "
-        "dataset. A collection that was stopped goes on where it was when the same command is given again.",
+        description="Collect a dataset of OGBench, of one of its tasks, of two routes or of Push-T with a scripted expert, "
+        "plans of several robots with a planner, or, with --policy, let a trained model of Stable-Baselines3 act in an "
+        "environment and store a Minari dataset. A collection that was stopped goes on where it was when the same command is "
+        "given again.",
     )
     collecting.add_argument("source", metavar="NAME", help="name of a dataset; with --policy: id of an environment")
     collecting.add_argument("--transitions", type=int, help="how many (default: as the published dataset)")
@@ -56,7 +57,7 @@ def add_commands(subparsers: Subparsers) -> None:
     expert.add_argument(
         "--directory",
         type=Path,
-        help=f"where to write (default: {ogbench_directory()}; Push-T, two routes and several robots: {own_directory()})",
+        help=f"where to write (default: OGBench's datasets {ogbench_directory()}, others {own_directory()})",
     )
     expert.add_argument("--workers", type=int, help="number of processes (default: one per core)")
     expert.add_argument("--overwrite", action="store_true", help="replace a dataset that exists")

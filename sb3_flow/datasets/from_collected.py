@@ -12,7 +12,7 @@ from sb3_flow.datasets.registry import OGBENCH, RECIPES, own_directory
 
 def read_collected(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     """
-    Read a dataset that was collected here: ``pusht``, ``pusht-pixels`` or ``two-routes``.
+    Read a dataset that was collected here, such as ``pusht``, ``two-routes`` or ``cube-single-expert-task2``.
 
     :param source: A name
     :param env_id: Not used

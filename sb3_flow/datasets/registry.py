@@ -21,8 +21,8 @@ class Source:
 
 
 OGBENCH = Source("ogbench", "mujoco", ("ogbench", "mujoco", "gymnasium", "numpy"))
-#: OGBench's maze in an environment of ours, and so not one of OGBench's datasets.
-TWO_ROUTES = Source("ogbench", "mujoco", (*OGBENCH.packages, "sb3_flow"))
+#: What we demonstrate with OGBench's simulators and experts, and what is not one of OGBench's datasets.
+OGBENCH_OWN = Source("ogbench", "mujoco", (*OGBENCH.packages, "sb3_flow"))
 PUSHT = Source("gym_pusht", "pusht", ("gym-pusht", "pymunk", "shapely", "opencv-python", "pygame", "gymnasium", "numpy"))
 
 
@@ -34,14 +34,15 @@ class Recipe:
     :param name: Name of the dataset, for instance ``"cube-single-play-v0"``
     :param env_id: Environment that it is collected in, for instance ``"cube-single-v0"``
     :param dataset_type: ``"play"`` (follows plans with smooth noise), ``"noisy"`` (closed loop, with a noise level drawn
-        for each episode), ``"navigate"`` (walks from goal to goal), ``"stitch"`` (short walks of four cells); in Push-T the
-        environment's ``obs_type``
+        for each episode), ``"navigate"`` (walks from goal to goal), ``"stitch"`` (short walks of four cells),
+        ``"expert"`` (goes where ``task`` asks, and ends there); in Push-T the environment's ``obs_type``
     :param episodes: Number of training episodes of the published dataset; in Push-T about as many as people have shown, by
-        two routes as many again
+        two routes and of single tasks as many again
     :param states: States per episode, one more than transitions; None where episodes end with success
     :param noise: Noise of the expert, as a share of the action range
     :param random_actions: Probability of a uniformly random action, at each step
     :param source: Where environment and expert are from
+    :param task: Number of the one task that is demonstrated, from 1; None where there is none, or goals are drawn
     """
 
     name: str
@@ -52,6 +53,7 @@ class Recipe:
     noise: float = 0.0
     random_actions: float = 0.0
     source: Source = OGBENCH
+    task: int | None = None
 
     @property
     def transitions_per_episode(self) -> int | None:
@@ -101,13 +103,17 @@ def _pusht_recipes() -> list[Recipe]:
     ]
 
 
-def _two_routes_recipes() -> list[Recipe]:
-    return [Recipe("two-routes", "sb3_flow/TwoRoutes-v0", "navigate", 200, None, 0.5, source=TWO_ROUTES)]
+def _own_recipes() -> list[Recipe]:
+    tasks = [
+        Recipe(f"cube-single-expert-task{task}", "cube-single-v0", "expert", 200, None, 0.1, source=OGBENCH_OWN, task=task)
+        for task in range(1, 6)
+    ]
+    return [Recipe("two-routes", "sb3_flow/TwoRoutes-v0", "navigate", 200, None, 0.5, source=OGBENCH_OWN), *tasks]
 
 
 #: Every dataset that ``sb3-flow datasets collect`` can make with a scripted expert, by name.
 RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe for recipe in (*_manipulation_recipes(), *_maze_recipes(), *_two_routes_recipes(), *_pusht_recipes())
+    recipe.name: recipe for recipe in (*_manipulation_recipes(), *_maze_recipes(), *_own_recipes(), *_pusht_recipes())
 }
 
 

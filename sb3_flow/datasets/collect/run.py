@@ -30,7 +30,8 @@ def collect(
     episodes: int | None = None,
 ) -> Path:
     """
-    Collect a dataset on this machine, with a scripted expert: those of OGBench, and our own for Push-T and for two routes.
+    Collect a dataset on this machine, with a scripted expert: those of OGBench, and our own for Push-T, two routes and single
+    tasks of the robot arm.
 
     The same name, number of transitions, seed and package versions give the same files, byte for byte, whatever the number
     of workers. Finished episodes are kept in ``NAME.partial`` beside the target: a run that was stopped or killed goes on
@@ -42,10 +43,10 @@ def collect(
     :param name: One of ``RECIPES``, for instance ``"cube-single-play-v0"``; a task (``-singletask-task2``) is of no
         importance here, and the prefix ``ogbench:`` may be left out.
     :param transitions: How many transitions, at least; rounded up to whole episodes (1000 transitions each for the robot
-        arm). Default: as many as the published dataset has. Push-T's episodes and those by two routes end with success, so
-        that only their number can be chosen.
+        arm). Default: as many as the published dataset has. Push-T's episodes, those by two routes and those of a single
+        task end with success, so that only their number can be chosen.
     :param seed: Seed, at least 0
-    :param directory: Where to write; default: OGBench's own directory, for Push-T and two routes ``registry.own_directory``
+    :param directory: Where to write; default: OGBench's own directory, for what is not OGBench's ``registry.own_directory``
     :param workers: Number of processes; default: one per core
     :param progress: Whether to show a progress bar
     :param overwrite: Whether to replace a dataset that exists, and to throw away an unfinished collection with other

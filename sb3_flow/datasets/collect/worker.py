@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sb3_flow.datasets.collect.arm_task import ArmTaskExpert
 from sb3_flow.datasets.collect.expert import Expert
 from sb3_flow.datasets.collect.manipulation import ManipulationExpert
 from sb3_flow.datasets.collect.maze import MazeExpert
@@ -14,7 +15,7 @@ from sb3_flow.datasets.collect.pool import prepare
 from sb3_flow.datasets.collect.pusht.expert import PushTExpert
 from sb3_flow.datasets.collect.store import write_episode
 from sb3_flow.datasets.collect.two_routes import TwoRoutesExpert
-from sb3_flow.datasets.registry import PUSHT, TWO_ROUTES, Recipe
+from sb3_flow.datasets.registry import PUSHT, Recipe
 
 #: Training and validation episodes have random streams of their own: more of the ones does not change the others.
 STREAMS = {"train": 0, "val": 1}
@@ -44,8 +45,10 @@ def make_expert(recipe: Recipe) -> Expert:
     """
     if recipe.source == PUSHT:
         return PushTExpert(recipe)
-    if recipe.source == TWO_ROUTES:
+    if recipe.name == "two-routes":
         return TwoRoutesExpert(recipe)
+    if recipe.task is not None:
+        return ArmTaskExpert(recipe)
     return MazeExpert(recipe) if recipe.env_id.startswith("pointmaze-") else ManipulationExpert(recipe)
 
 
