@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from stable_baselines3.common.env_checker import check_env
 
+from sb3_flow import StreamingFlow
 from sb3_flow.cli import main
 from sb3_flow.datasets import RECIPES, collect, load_dataset
 from sb3_flow.datasets.collect.maze import NEIGHBOURS
@@ -99,10 +100,16 @@ def test_two_routes_of_equal_length_and_no_third() -> None:
 def test_each_route_leads_to_the_goal(env, route: str) -> None:
     env.reset()
     routes, (observation, reward, terminated, _, info) = follow(env, WAYS[route])
-    assert routes == [None, route] and terminated and reward == 1 and info == {"is_success": True, "route": route}
+    measures = {name: float(name == route) for name in WAYS}
+    assert routes == [None, route] and terminated and reward == 1
+    assert info == {"is_success": True, "route": route, "measures": measures}
     assert 0.7 < np.linalg.norm(observation - GOAL) <= 1
     np.testing.assert_array_equal(env.reset()[0], START.astype(np.float32))
-    assert env.step(START.astype(np.float32))[4] == {"is_success": False, "route": None}
+    assert env.step(START.astype(np.float32))[4] == {
+        "is_success": False,
+        "route": None,
+        "measures": {"west": 0.0, "east": 0.0},
+    }
 
 
 def test_it_is_the_last_gate_that_counts(env) -> None:
@@ -144,7 +151,7 @@ def test_demonstrations_go_by_both_routes_and_replay(env, data) -> None:
             np.testing.assert_array_equal(observation, episode["observations"][row])
             observation, reward, terminated, _, info = env.step(action)
             assert reward == episode["rewards"][row] and terminated == (row == len(episode["actions"]) - 1)
-        assert info == {"is_success": True, "route": route}
+        assert info["is_success"] and info["route"] == route
         taken.append(route)
         assert 85 < len(episode["actions"]) < 160  # 24 metres, less the last one and what corners save, are 115 steps
     assert taken == ["west", "east"] * 5
@@ -183,12 +190,27 @@ def test_the_number_of_workers_does_not_matter(data, tmp_path: Path) -> None:
         collect("two-routes", transitions=100, directory=tmp_path, overwrite=True, progress=False)
 
 
-def test_the_zoo_trains_on_it(data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_zoo_trains_on_it(
+    data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("rl_zoo3")
     monkeypatch.setenv("SB3_FLOW_DATA_DIR", str(data.parent))
     options = f"--algo streaming_flow --env {ID} --conf-file streaming_flow_small -n 3"
-    options += " --eval-freq 2 --eval-episodes 1 --n-eval-envs 1"
+    options += " --eval-freq 2 --eval-episodes 1 --n-eval-envs 1 --eval-heads sampled"
     options += f" --log-folder {tmp_path} --device cpu --seed 0 --verbose 0 --env-kwargs max_episode_steps:20"
+    predict, deterministic = StreamingFlow.predict, []
+    monkeypatch.setattr(
+        StreamingFlow,
+        "predict",
+        lambda *args, **kwargs: (deterministic.append(kwargs["deterministic"]), predict(*args, **kwargs))[1],
+    )
     assert main(["train", *options.split(), "-params", "batch_size:16", "policy_kwargs:dict(net_arch=[16])"]) == 0
-    (evaluations,) = tmp_path.rglob("evaluations.npz")
-    assert np.load(evaluations)["ep_lengths"].tolist() == [[20]]
+    assert deterministic == [True] * 20 + [False] * 20
+    for name in ("streaming_flow", "streaming_flow-sampled"):
+        (evaluations,) = (tmp_path / name).rglob("evaluations.npz")
+        assert np.load(evaluations)["ep_lengths"].tolist() == [[20]]
+        assert np.load(evaluations)["measure_west"].tolist() == [[0]]
+    # The stochastic variant is.
+    options = options.replace("streaming_flow --env", "streaming_flow_stochastic --env")
+    assert main(["train", *options.split(), "-params", "batch_size:16"]) != 0
+    assert "evaluated by sampled actions anyway" in capsys.readouterr().err

@@ -36,8 +36,8 @@ class TwoRoutes(gym.Env[np.ndarray, np.ndarray]):
     metres nearer in either direction, and walls are in the way. The observation, ``(2,)``, is its position.
 
     The episode ends at the goal (within a metre of it) with reward 1; all other rewards are 0. ``info`` has ``is_success``,
-    and ``route``: ``"west"`` or ``"east"``, the gate that was passed last; None before the first. At the goal it is the way
-    that was taken.
+    ``route``: ``"west"`` or ``"east"``, the gate that was passed last; None before the first. At the goal it is the way that
+    was taken. ``measures``, which evaluations of ``sb3-flow train`` write down, tells for each way whether it led to the goal.
 
     :param render_mode: ``"rgb_array"``: ``render`` returns OGBench's picture from above, ``(200, 200, 3)``; None: nothing
     :raises ImportError: If OGBench is not installed.
@@ -87,7 +87,9 @@ class TwoRoutes(gym.Env[np.ndarray, np.ndarray]):
         _, reward, success, _, _ = self.maze.step(np.clip((target - self.maze.get_xy()) / REACH, -1.0, 1.0))
         cell = self.maze.xy_to_ij(self.maze.get_xy())
         self.route = next((name for name, gate in GATES.items() if cell == gate), self.route)
-        return self._observe(), float(reward), bool(success), False, {"is_success": bool(success), "route": self.route}
+        measures = {name: float(success and name == self.route) for name in GATES}
+        info = {"is_success": bool(success), "route": self.route, "measures": measures}
+        return self._observe(), float(reward), bool(success), False, info
 
     def _observe(self) -> np.ndarray:
         position: np.ndarray = self.maze.get_xy().astype(np.float32)

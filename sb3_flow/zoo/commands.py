@@ -110,7 +110,9 @@ def _parse_ours(name: str, arguments: list[str]) -> tuple[argparse.Namespace, li
         group.add_argument(
             "--checkpoint-freq", type=int, help="timesteps between checkpoints (default: as evaluations; 0: none)"
         )
-        group.add_argument("--eval-heads", nargs="*", default=[], help="other ways to act that are evaluated too: bc_flow")
+        group.add_argument(
+            "--eval-heads", nargs="*", default=[], help="other ways to act that are evaluated too: bc_flow, sampled"
+        )
         if {"-h", "--help"} & set(arguments):
             parser.print_help()
     ours, rest = parser.parse_known_args(arguments)

@@ -17,6 +17,9 @@ from sb3_flow.zoo.callbacks import EvalCallback, HeadEvalCallback, TrainingClock
 from sb3_flow.zoo.hyperparameters import HyperparameterReader
 from sb3_flow.zoo.system import describe_system
 
+#: A way to act that is no head of the policy: with noise.
+SAMPLED = "sampled"
+
 
 class FlowExperimentManager(HyperparameterReader):
     """
@@ -28,8 +31,9 @@ class FlowExperimentManager(HyperparameterReader):
         or, to be resumed, the latest
     :param resume: Whether to go on from the run's last checkpoint, if there is one
     :param checkpoint_freq: Timesteps between two checkpoints to resume from, 0 for none; None: as between evaluations
-    :param eval_heads: Ways to act, beside the usual one, that are evaluated too; the results go to
-        ``<log folder>/<algorithm>-<head>/``, as if it were another algorithm.
+    :param eval_heads: Ways to act, beside the usual one, that are evaluated too: heads of the policy, or ``"sampled"`` for
+        samples of one that is usually evaluated without noise. The results go to ``<log folder>/<algorithm>-<head>/``, as if
+        it were another algorithm.
     """
 
     def __init__(
@@ -116,20 +120,22 @@ class FlowExperimentManager(HyperparameterReader):
         usual = [callback for callback in self.callbacks if isinstance(callback, callbacks.EvalCallback)]
         self.callbacks = [callback for callback in self.callbacks if callback not in usual]
         evaluations = [EvalCallback.like(callback) for callback in usual]
-        for head in self.eval_heads if evaluations else ():
-            folder = Path(self.log_folder) / f"{self.algo}-{head}" / Path(self.save_path).name
-            evaluations.append(
-                HeadEvalCallback(
-                    head,
-                    self.create_envs(self.n_eval_envs, eval_env=True),
-                    n_eval_episodes=self.n_eval_episodes,
-                    eval_freq=self.eval_freq,
-                    log_path=str(folder),
-                    deterministic=self.deterministic_eval,
-                )
-            )
+        evaluations += [self._evaluation(head) for head in self.eval_heads if usual]
         if evaluations:
             self.callbacks.append(TrainingClock(evaluations))
         if self.resumable and self.checkpoint_freq > 0:
             # The last one, so that a checkpoint has the evaluations of its timestep.
             self.callbacks.append(TrainingCheckpoint(self.save_path, save_freq=max(self.checkpoint_freq // self.n_envs, 1)))
+
+    def _evaluation(self, head: str) -> EvalCallback:
+        """Of another way to act: sampled actions where usual ones are not, or another head."""
+        if head == SAMPLED and not self.deterministic_eval:
+            raise ValueError(f"{self.algo} is evaluated by sampled actions anyway; leave `{SAMPLED}` out of --eval-heads.")
+        options = {
+            "n_eval_episodes": self.n_eval_episodes,
+            "eval_freq": self.eval_freq,
+            "log_path": str(Path(self.log_folder) / f"{self.algo}-{head}" / Path(self.save_path).name),
+            "deterministic": self.deterministic_eval and head != SAMPLED,
+        }
+        env = self.create_envs(self.n_eval_envs, eval_env=True)
+        return EvalCallback(env, **options) if head == SAMPLED else HeadEvalCallback(head, env, **options)
