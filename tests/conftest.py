@@ -3,14 +3,22 @@
 import pytest
 import torch as th
 from conformance.algorithms import ALGORITHMS
+from conformance.robots import PLANNERS
 
 # The networks of the tests are so small that more threads only cost time.
 th.set_num_threads(1)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test over all algorithms, or over those that have the phases which it needs."""
+    """
+    Run a test over all algorithms, or over those that have the phases which it needs.
+
+    Those on any environment are an ``algorithm``; a ``case`` is one of all, and brings an environment and data.
+    """
+    every = [*ALGORITHMS, *PLANNERS]
     cases = {
+        "case": every,
+        "offline_case": [case for case in every if case.offline],
         "algorithm": ALGORITHMS,
         "offline_algorithm": [case for case in ALGORITHMS if case.offline],
         "online_algorithm": [case for case in ALGORITHMS if case.online],

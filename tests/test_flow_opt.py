@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from conformance.robots import MOST_ROBOTS, SMALL_PLANS, TINY, plans, scenes
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -19,48 +20,18 @@ from sb3_flow.common.schedules import InTurn, WarmUpCosine
 from sb3_flow.common.types import Batch
 from sb3_flow.flow_opt.diffusion import DiffusionOpt
 from sb3_flow.planning import observations
-from sb3_flow.planning.expert import solve
 from sb3_flow.planning.measures import measure
-from sb3_flow.planning.safety_filter import SafetyFilter
-
-ROBOTS, OBSTACLES = (2, 3), 2
-TINY: dict[str, Any] = {"width": 16, "depth": 1, "attention_heads": 2, "initialiser_width": 16, "initialiser_depth": 1}
-SMALL: dict[str, Any] = {
-    "batch_size": 16,
-    "initialiser_batch_size": 4,
-    "imitated_iterations": 5,
-    "unrolled_iterations": 3,
-    "buffer_size": 1,
-    "policy_kwargs": {**TINY, "best_of_n": 2},
-    "device": "cpu",
-    "seed": 0,
-}
-
-
-def make_env() -> gym.Env:
-    return gym.make("sb3_flow/MultiRobot2D-v0", num_robots=ROBOTS, num_obstacles=OBSTACLES)
 
 
 @pytest.fixture(scope="module")
 def data() -> dict[str, Any]:
-    """Plans of the expert for 30 scenes."""
-    env: Any = make_env().unwrapped
-    problems = env.scenes.sample(np.random.default_rng(0), 30)
-    plans = solve(problems, SafetyFilter(env.limits), 2, th.Generator().manual_seed(0), polish_rounds=1)
-    problems = problems.select(plans.problem)
-    rows = len(plans.y)
-    return {
-        "observations": observations.observation(problems, env.limits),
-        "actions": observations.actions(plans.y, env.limits, problems.robot_mask).numpy(),
-        "terminations": np.ones(rows, dtype=bool),
-        "truncations": np.zeros(rows, dtype=bool),
-    }
+    return plans()
 
 
 @pytest.fixture
 def make(data: dict[str, Any]) -> Any:
     def make(cls: type[FlowOpt] = FlowOpt, **kwargs: Any) -> FlowOpt:
-        return cls("FlowPolicy", make_env(), **{**SMALL, "dataset": data, **kwargs})
+        return cls("FlowPolicy", scenes(), **{**SMALL_PLANS, "dataset": data, **kwargs})
 
     return make
 
@@ -71,7 +42,7 @@ def model(make: Any) -> FlowOpt:
 
 
 def observe(n: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
-    env = make_env()
+    env = scenes()
     rows = [env.reset(seed=seed + i)[0] for i in range(n)]
     return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 
@@ -112,7 +83,7 @@ def test_the_loss_is_a_mean_over_the_robots_that_there_are(make: Any, cls: type[
     scale = observations.action_scale(policy.limits).double()
     for b in range(8):
         row = {key: value[b : b + 1] for key, value in batch.observations.items()}
-        y = batch.actions[b].double().view(ROBOTS[1], 2, 7) * scale
+        y = batch.actions[b].double().view(MOST_ROBOTS, 2, 7) * scale
         x1, x0, t = y / policy.sigma.double(), noise.x0[b].double().view_as(y), noise.t[b].item()
         if cls is FlowOpt:
             point, target = (1 - t) * x0 + t * x1, x1 - x0
@@ -121,8 +92,8 @@ def test_the_loss_is_a_mean_over_the_robots_that_there_are(make: Any, cls: type[
             point, target = a * x1 + s * x0, a * x0 - s * x1
         context = policy.flow.context(policy.scene(policy.problems(row)))
         with th.no_grad():
-            v = policy.flow(context, point.float().view(1, ROBOTS[1], 14), noise.t[b : b + 1])[0].double()
-        for robot in range(ROBOTS[1]):
+            v = policy.flow(context, point.float().view(1, MOST_ROBOTS, 14), noise.t[b : b + 1])[0].double()
+        for robot in range(MOST_ROBOTS):
             if row["robot_mask"][0, robot]:
                 total += (v[robot] - target[robot].flatten()).square().sum().item()
                 count += 14
@@ -297,7 +268,7 @@ def test_padding_stays_where_it_is(model: FlowOpt) -> None:
 def test_certified_plans_succeed_in_the_environment(model: FlowOpt) -> None:
     """What `plan` calls feasible, the environment's own judge, on a finer grid, calls a success."""
     disturb(model.policy.flow_average, 0.2)
-    env: Any = make_env()
+    env: Any = scenes()
     certified = 0
     for seed in range(20):
         observation, _ = env.reset(seed=seed)
@@ -331,7 +302,7 @@ def test_plan_tells_all(model: FlowOpt) -> None:
 
 def test_what_no_plan_can_solve_is_reported(model: FlowOpt) -> None:
     """A robot between walls of obstacles that nothing passes: a plan comes back, marked as what it is."""
-    env: Any = make_env()
+    env: Any = scenes()
     env.reset(seed=0)
     wall = [[0.0, y, 1.1] for y in (-2.9, 2.9)]
     scene = {"start": [[-3.0, 0.0], [3.0, 0.5]], "goal": [[3.0, 0.0], [-3.0, 0.5]], "obstacles": wall}
@@ -339,7 +310,9 @@ def test_what_no_plan_can_solve_is_reported(model: FlowOpt) -> None:
     wall.append([0.0, 0.0, 1.7])
     tall.reset(seed=0)
     observation, _ = tall.reset(options={"scene": scene})
-    blocked = FlowOpt("FlowPolicy", tall, **{**SMALL, "policy_kwargs": {**TINY, "filter_kwargs": {"max_iterations": 30}}})
+    blocked = FlowOpt(
+        "FlowPolicy", tall, **{**SMALL_PLANS, "policy_kwargs": {**TINY, "filter_kwargs": {"max_iterations": 30}}}
+    )
     plan = blocked.plan(observation)
     assert not plan.feasible.any() and plan.margin < 0 and th.isfinite(plan.y).all()
     assert plan.candidates.feasible.shape[1] == 3  # the proposal, and both rounds of the fallback
@@ -394,7 +367,7 @@ def test_polished_plans_are_smoother(make: Any) -> None:
 
 def test_the_heads(model: FlowOpt) -> None:
     disturb(model.policy.flow_average, 0.5)
-    env = make_env()
+    env = scenes()
     filtered, _ = evaluate_policy(model, env, 10)
     raw, _ = evaluate_policy(model.policy.with_head("flow"), env, 10)
     assert filtered > raw
@@ -410,7 +383,7 @@ def test_save_and_load(model: FlowOpt, tmp_path: Path) -> None:
     assert np.array_equal(loaded.predict(observe(2), deterministic=True)[0], model.predict(observe(2), deterministic=True)[0])
     assert loaded.policy.filter.settings == model.policy.filter.settings
     assert th.equal(loaded.policy.sigma, model.policy.sigma) and not (model.policy.sigma == 1).any()
-    loaded.set_env(make_env())
+    loaded.set_env(scenes())
     loaded.set_dataset(model.dataset)
     loaded.learn(5, reset_num_timesteps=False)
     assert th.equal(loaded.policy.sigma, model.policy.sigma)
@@ -423,13 +396,13 @@ def test_settings_of_the_filter_are_saved(make: Any, tmp_path: Path) -> None:
 
 
 def test_evaluation_reports_success(model: FlowOpt, tmp_path: Path) -> None:
-    callback = EvalCallback(make_env(), eval_freq=5, n_eval_episodes=4, log_path=str(tmp_path), verbose=0)
+    callback = EvalCallback(scenes(), eval_freq=5, n_eval_episodes=4, log_path=str(tmp_path), verbose=0)
     model.learn(10, callback=callback)
     assert np.load(tmp_path / "evaluations.npz")["successes"].shape == (2, 4)
 
 
 def test_several_environments(data: dict[str, Any]) -> None:
-    model = FlowOpt("FlowPolicy", DummyVecEnv([make_env, make_env]), **SMALL, dataset=data)
+    model = FlowOpt("FlowPolicy", DummyVecEnv([scenes, scenes]), **SMALL_PLANS, dataset=data)
     model.learn(4)
     assert model.n_offline_updates == 4
     rewards, _ = evaluate_policy(model, model.env, 4, return_episode_rewards=True)
@@ -440,13 +413,13 @@ def test_several_environments(data: dict[str, Any]) -> None:
 def test_relatives_of_the_environment(env_id: str) -> None:
     env = gym.make(f"sb3_flow/{env_id}", num_robots=2, num_obstacles=1)
     check_env(env)
-    model = FlowOpt("FlowPolicy", env, expert_scenes=3, **{**SMALL, "batch_size": 4}).learn(3)
+    model = FlowOpt("FlowPolicy", env, expert_scenes=3, **{**SMALL_PLANS, "batch_size": 4}).learn(3)
     observation, _ = env.reset(seed=0)
     assert env.action_space.contains(model.predict(observation)[0])
 
 
 def test_without_data_the_expert_comes_first() -> None:
-    model = FlowOpt("FlowPolicy", make_env(), expert_scenes=6, **SMALL)
+    model = FlowOpt("FlowPolicy", scenes(), expert_scenes=6, **SMALL_PLANS)
     model.learn(2)
     assert model.offline_buffer is not None and len(model.offline_buffer) >= 6
     assert model.n_env_steps == 0 and model.num_timesteps == 2

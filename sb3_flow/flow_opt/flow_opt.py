@@ -134,16 +134,13 @@ class FlowOpt(OfflineToOnlineAlgorithm):
         self.warm_up = warm_up
         self.expert_scenes = expert_scenes
         self.limits, self.degree = limits, degree
-        optimiser = {"optimizer_class": th.optim.AdamW}
-        if not (policy_kwargs or {}).get("optimizer_class"):
-            optimiser["optimizer_kwargs"] = {"betas": (0.9, 0.99), "weight_decay": 1e-4, "fused": True}  # type: ignore[assignment]
         super().__init__(
             policy,
             env,
             learning_rate,
             tau=tau,
             max_grad_norm=max_grad_norm,
-            policy_kwargs={**optimiser, **(policy_kwargs or {})},
+            policy_kwargs=policy_kwargs,
             _init_setup_model=_init_setup_model,
             **kwargs,
         )

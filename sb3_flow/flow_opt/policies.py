@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.type_aliases import PyTorchObs
+from gymnasium import spaces
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from sb3_flow.common.flow import euler
@@ -50,6 +51,8 @@ class FlowOptPolicy(FlowPolicy):
     :param polish_rounds: How often certified plans are made smoother
     :param fallback: Whether random proposals are tried where none of the flow's could be repaired
     :param filter_kwargs: Settings of the filter, see ``planning.safety_filter.FilterSettings``
+    :param optimizer_class: The optimiser of all networks
+    :param optimizer_kwargs: Its arguments but for the learning rate; None: betas of 0.9 and 0.99 and a weight decay of 1e-4
     """
 
     #: Root mean square of each mode in the data, in metres, ``(m,)``
@@ -57,6 +60,21 @@ class FlowOptPolicy(FlowPolicy):
     #: Symmetries of problems, ``(8, D, D)``, and what modes are when time runs backwards, ``(m,)``
     symmetries: th.Tensor
     parities: th.Tensor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        *,
+        optimizer_class: type[th.optim.Optimizer] = th.optim.AdamW,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if optimizer_class is th.optim.AdamW and optimizer_kwargs is None:
+            optimizer_kwargs = {"betas": (0.9, 0.99), "weight_decay": 1e-4, "fused": True}
+        kwargs = {"optimizer_class": optimizer_class, "optimizer_kwargs": optimizer_kwargs, **kwargs}
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
 
     def build(
         self,

@@ -1,10 +1,15 @@
 """One algorithm as the conformance tests see it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import torch as th
+from stable_baselines3.common.vec_env import DummyVecEnv
 
+from conformance.environments import pendulum, transitions
 from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 
 #: What makes any algorithm small enough for a test.
@@ -31,6 +36,8 @@ class AlgorithmCase:
     :param online: Whether it trains on environments
     :param stages: Number of updates until every loss has been descended once
     :param samples: Whether it acts at random where it is not told to be deterministic
+    :param environment: Makes the environment that it is for; tests over ``case`` take this one.
+    :param data: Makes a data set of that environment
     """
 
     cls: type[OfflineToOnlineAlgorithm]
@@ -41,14 +48,42 @@ class AlgorithmCase:
     online: bool = True
     stages: int = 1
     samples: bool = True
+    environment: Callable[[], gym.Env] = pendulum
+    data: Callable[[], dict[str, Any]] = transitions
 
     @property
     def name(self) -> str:
         return f"{self.cls.__name__}-{self.variant}" if self.variant else self.cls.__name__
 
+    @property
+    def policy_kwargs(self) -> dict[str, Any]:
+        """Those that it is made small with."""
+        return dict({**SMALL, **self.small}["policy_kwargs"])
+
     def make(self, env: Any, **kwargs: Any) -> OfflineToOnlineAlgorithm:
         """A small model on an environment; ``kwargs`` replace the arguments that make it small."""
         return self.cls("FlowPolicy", env, **{**SMALL, **self.small, **kwargs})
+
+    def environments(self, n_envs: int) -> DummyVecEnv:
+        """Several of its environments."""
+        return DummyVecEnv([self.environment] * n_envs)
+
+    def fresh(self, **kwargs: Any) -> OfflineToOnlineAlgorithm:
+        """A small model on its environment."""
+        return self.make(self.environment(), **kwargs)
+
+    def trained(self, updates: int) -> OfflineToOnlineAlgorithm:
+        """A small model that has learned, from data where it can."""
+        return self.fresh(dataset=self.data() if self.offline else None).learn(updates)
+
+    def act(self, model: Any) -> np.ndarray:
+        """What a model, or a policy, does where episodes begin."""
+        env = self.environment()
+        rows = [env.reset(seed=seed)[0] for seed in range(5)]
+        stacked = (
+            {key: np.stack([row[key] for row in rows]) for key in rows[0]} if isinstance(rows[0], dict) else np.stack(rows)
+        )
+        return model.predict(stacked, deterministic=True)[0]
 
     def load(self, path: Any, **kwargs: Any) -> OfflineToOnlineAlgorithm:
         """Load a model onto the CPU."""

@@ -84,10 +84,16 @@ def collect(make: Callable[[], gym.Env], rows: int = 200, seed: int = 0) -> dict
         for column, value in zip(columns.values(), row, strict=True):
             column.append(value)
         observation = env.reset()[0] if terminated or truncated else following
-    return {name: _stack(column) for name, column in columns.items()}
+    return {name: stack(column) for name, column in columns.items()}
 
 
-def _stack(column: list[Any]) -> Any:
+def stack(column: list[Any]) -> Any:
+    """Rows as one array, or as a dictionary of arrays."""
     if isinstance(column[0], dict):
         return {key: np.stack([value[key] for value in column]) for key in column[0]}
     return np.stack(column)
+
+
+def transitions() -> dict[str, np.ndarray]:
+    """Of pendulums."""
+    return collect(pendulum)

@@ -21,27 +21,27 @@ def _actions(model: Any) -> np.ndarray:
     return model.predict(OBSERVATIONS, deterministic=True)[0]
 
 
-def test_same_predictions(algorithm: AlgorithmCase, tmp_path: Path) -> None:
+def test_same_predictions(case: AlgorithmCase, tmp_path: Path) -> None:
     """A loaded model acts as the saved one, also without an environment, from a path or from memory."""
-    model = algorithm.make(pendulum(), dataset=collect(pendulum) if algorithm.offline else None).learn(30)
+    model = case.trained(30)
     model.save(tmp_path / "model")
     buffer = io.BytesIO()
     model.save(buffer)
     buffer.seek(0)
-    for loaded in (algorithm.load(tmp_path / "model"), algorithm.load(buffer), algorithm.load(tmp_path / "model.zip")):
+    for loaded in (case.load(tmp_path / "model"), case.load(buffer), case.load(tmp_path / "model.zip")):
         assert loaded.env is None
-        np.testing.assert_array_equal(_actions(loaded), _actions(model))
+        np.testing.assert_array_equal(case.act(loaded), case.act(model))
         assert same_parameters(parameters(loaded), parameters(model))
 
 
 @pytest.mark.parametrize("n_envs", [1, 2])
-def test_offline_training_goes_on_bit_for_bit(offline_algorithm: AlgorithmCase, tmp_path: Path, n_envs: int) -> None:
+def test_offline_training_goes_on_bit_for_bit(offline_case: AlgorithmCase, tmp_path: Path, n_envs: int) -> None:
     """Optimiser, counters and the random state of training are restored: a resumed run is the run that was not cut."""
-    data = collect(pendulum)
+    data = offline_case.data()
     arguments = {"dataset": data, "learning_rate": lambda left: 1e-2 * left}
-    model = offline_algorithm.make(pendulums(n_envs), **arguments).learn(20)
+    model = offline_case.make(offline_case.environments(n_envs), **arguments).learn(20)
     model.save(tmp_path / "model")
-    loaded = offline_algorithm.load(tmp_path / "model", env=pendulums(n_envs), dataset=data)
+    loaded = offline_case.load(tmp_path / "model", env=offline_case.environments(n_envs), dataset=data)
     for name in ("num_timesteps", "n_offline_updates", "n_env_steps", "_n_updates", "_episode_num"):
         assert getattr(loaded, name) == getattr(model, name), name
     for either in (model, loaded):
@@ -50,12 +50,12 @@ def test_offline_training_goes_on_bit_for_bit(offline_algorithm: AlgorithmCase, 
     assert same_parameters(parameters(loaded), parameters(model))
 
 
-def test_optimizer_is_restored(algorithm: AlgorithmCase, tmp_path: Path) -> None:
+def test_optimizer_is_restored(case: AlgorithmCase, tmp_path: Path) -> None:
     """The file holds the optimiser's state, not only the parameters."""
-    model = algorithm.make(pendulum(), dataset=collect(pendulum) if algorithm.offline else None).learn(30)
+    model = case.trained(30)
     model.save(tmp_path / "model")
     saved = model.policy.optimizer.state_dict()["state"]
-    restored = algorithm.load(tmp_path / "model").policy.optimizer.state_dict()["state"]
+    restored = case.load(tmp_path / "model").policy.optimizer.state_dict()["state"]
     assert saved.keys() == restored.keys() and len(saved) > 0
     for key in saved:
         assert saved[key]["step"] == restored[key]["step"] > 0
@@ -107,17 +107,17 @@ def test_loading_reads_no_data(offline_algorithm: AlgorithmCase, tmp_path: Path)
         loaded.learn(5)
 
 
-def test_arrays_are_missing_after_load(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
+def test_arrays_are_missing_after_load(offline_case: AlgorithmCase, tmp_path: Path) -> None:
     """Arrays are not in the file: ``learn`` says so and how to pass them again, and each way it names works."""
-    data, env = collect(pendulum), pendulum()
-    offline_algorithm.make(pendulum(), dataset=data).learn(5).save(tmp_path / "model")
-    loaded = offline_algorithm.load(tmp_path / "model", env=env)
+    data, env = offline_case.data(), offline_case.environment()
+    offline_case.fresh(dataset=data).learn(5).save(tmp_path / "model")
+    loaded = offline_case.load(tmp_path / "model", env=env)
     with pytest.raises(ValueError, match=r"not part of the saved file.*set_dataset.*load\(\.\.\., dataset=\.\.\.\)"):
         loaded.learn(5)
     assert env.n_steps == 0, "nothing silently went on without the data"
     loaded.set_dataset(data)
     assert loaded.learn(5).n_offline_updates == 10
-    loaded = offline_algorithm.load(tmp_path / "model", env=pendulum(), dataset=data)
+    loaded = offline_case.load(tmp_path / "model", env=offline_case.environment(), dataset=data)
     assert loaded.learn(5).n_offline_updates == 10
 
 
@@ -167,11 +167,11 @@ def test_set_env(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
         loaded.set_env(DummyVecEnv([pendulum] * 2))
 
 
-def test_get_and_set_parameters(algorithm: AlgorithmCase) -> None:
+def test_get_and_set_parameters(case: AlgorithmCase) -> None:
     """Parameters and optimiser move from one model to another; a wrong name is refused."""
-    data = collect(pendulum) if algorithm.offline else None
-    model = algorithm.make(pendulum(), dataset=data).learn(20)
-    other = algorithm.make(pendulum(), dataset=data, seed=1)
+    data = case.data() if case.offline else None
+    model = case.fresh(dataset=data).learn(20)
+    other = case.fresh(dataset=data, seed=1)
     assert not same_parameters(parameters(model), parameters(other))
     other.set_parameters(model.get_parameters())
     assert same_parameters(parameters(model), parameters(other))
@@ -200,12 +200,12 @@ def test_replay_buffer(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     assert loaded.replay_buffer.draw(th.tensor([24]), 2, 0.5).discounts.item() == 0.5
 
 
-def test_policy_alone(algorithm: AlgorithmCase, tmp_path: Path) -> None:
+def test_policy_alone(case: AlgorithmCase, tmp_path: Path) -> None:
     """A policy is saved and loaded without its algorithm."""
-    model = algorithm.make(pendulum(), dataset=collect(pendulum) if algorithm.offline else None).learn(20)
+    model = case.trained(20)
     model.policy.save(str(tmp_path / "policy"))
     policy = type(model.policy).load(str(tmp_path / "policy"), device="cpu")
-    np.testing.assert_array_equal(_actions(policy), _actions(model))
+    np.testing.assert_array_equal(case.act(policy), case.act(model))
     assert policy._get_constructor_parameters().keys() == model.policy._get_constructor_parameters().keys()
 
 
@@ -217,13 +217,13 @@ def test_custom_objects(algorithm: AlgorithmCase, tmp_path: Path) -> None:
     assert loaded.learning_rate == 5e-4 and loaded.lr_schedule(0.3) == 5e-4
 
 
-def test_exclude(algorithm: AlgorithmCase, tmp_path: Path) -> None:
+def test_exclude(case: AlgorithmCase, tmp_path: Path) -> None:
     """What is excluded from the file comes back as the constructor makes it."""
-    model = algorithm.make(pendulum(), tensorboard_log="somewhere")
+    model = case.fresh(tensorboard_log="somewhere")
     model.save(tmp_path / "model")
-    assert algorithm.load(tmp_path / "model").tensorboard_log == "somewhere"
+    assert case.load(tmp_path / "model").tensorboard_log == "somewhere"
     model.save(tmp_path / "model", exclude=["tensorboard_log"])
-    assert algorithm.load(tmp_path / "model").tensorboard_log is None
+    assert case.load(tmp_path / "model").tensorboard_log is None
 
 
 def test_load_with_other_arguments(algorithm: AlgorithmCase, tmp_path: Path) -> None:
@@ -234,16 +234,16 @@ def test_load_with_other_arguments(algorithm: AlgorithmCase, tmp_path: Path) -> 
     assert (loaded.gamma, loaded.batch_size, loaded.lr_schedule(1)) == (0.5, 7, 1e-5)
 
 
-def test_load_with_policy_kwargs(algorithm: AlgorithmCase, tmp_path: Path) -> None:
+def test_load_with_policy_kwargs(case: AlgorithmCase, tmp_path: Path) -> None:
     """The ``policy_kwargs`` that the model was made with may be repeated."""
-    model = algorithm.make(pendulum())
+    model = case.fresh()
     model.save(tmp_path / "model")
-    same = algorithm.load(tmp_path / "model", policy_kwargs={"net_arch": [16, 16]})
+    same = case.load(tmp_path / "model", policy_kwargs=case.policy_kwargs)
     assert same_parameters(parameters(same), parameters(model))
 
 
-def test_load_with_other_policy_kwargs(algorithm: AlgorithmCase, tmp_path: Path) -> None:
+def test_load_with_other_policy_kwargs(case: AlgorithmCase, tmp_path: Path) -> None:
     """Other ``policy_kwargs`` are refused: the networks of the file have their sizes."""
-    algorithm.make(pendulum()).save(tmp_path / "model")
+    case.fresh().save(tmp_path / "model")
     with pytest.raises(ValueError, match="policy kwargs"):
-        algorithm.load(tmp_path / "model", policy_kwargs={"net_arch": [8]})
+        case.load(tmp_path / "model", policy_kwargs={"net_arch": [8]})
