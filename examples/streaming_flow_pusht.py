@@ -3,7 +3,7 @@ Push-T, filmed: a streaming flow policy pushes the T onto its place, and what it
 has sent, in orange those that the rest of its plan will send, in grey those behind them, which the next plan replaces.
 
 Trains on a planner's demonstrations (collect them by `sb3-flow datasets collect pusht --episodes 200`), acts from fresh seeds,
-says how it did in each, and films the first success; if there is none, the episode that came nearest.
+says how it did in each, and films the longest success; if there is none, the episode that came nearest.
 
     python examples/streaming_flow_pusht.py [--updates 10000] [--seeds 10] [--film pusht.gif]
 
@@ -40,6 +40,10 @@ class Episode(NamedTuple):
     success: bool
     coverage: float
     pictures: list[Image.Image]
+
+    def worth_seeing(self) -> tuple[bool, float]:
+        """The longest success, or the episode that came nearest, has the largest."""
+        return self.success, len(self.pictures) if self.success else self.coverage
 
 
 def train(env: gym.Env, data: str, demonstrations: int | None, updates: int) -> StreamingFlow:
@@ -140,8 +144,7 @@ def main() -> None:
         episode = act(env, model, seed)
         print(f"seed {seed}: {'success' if episode.success else 'no success'}, coverage {episode.coverage:.2f}", flush=True)
         successes, coverages = successes + episode.success, [*coverages, episode.coverage]
-        if not best.success and (episode.success or episode.coverage > best.coverage):
-            best = episode
+        best = max(best, episode, key=Episode.worth_seeing)
     print(
         f"{successes} of {arguments.seeds} succeed; the largest coverage of an episode is {np.mean(coverages):.2f} on average."
     )
