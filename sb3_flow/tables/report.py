@@ -253,13 +253,13 @@ def plot_curves(runs: list[RunScores], path: Path, over_time: bool = False) -> P
     """
     Draw the learning curves: the mean over seeds, and a band from the lowest to the highest.
 
-    :param runs: All runs
+    :param runs: All runs; tasks that were evaluated once are left out, unless all of them were.
     :param path: The picture
     :param over_time: Over seconds of training, instead of timesteps
     :return: The picture
     """
     figure_module = require("matplotlib.figure", "zoo", "The report")
-    tasks, algorithms = _names(runs)
+    tasks, algorithms = _names([run for run in runs if len(run.curve) > 1] or runs)
     columns = min(len(tasks), 2)
     n_rows = -(-len(tasks) // columns)
     figure = figure_module.Figure(figsize=(4.5 * columns, 3.2 * n_rows), layout="constrained")
@@ -283,6 +283,6 @@ def plot_curves(runs: list[RunScores], path: Path, over_time: bool = False) -> P
     for axes in panels[len(tasks) :]:
         axes.set_visible(False)
     handles = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), 2 * columns))
     figure.savefig(path, dpi=120)
     return path

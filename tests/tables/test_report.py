@@ -1,5 +1,6 @@
 """The page of results: what it says of evaluations whose numbers are known."""
 
+import dataclasses
 from pathlib import Path
 
 import matplotlib.axes
@@ -166,6 +167,20 @@ def test_the_picture_over_time_has_times(tmp_path: Path, monkeypatch: pytest.Mon
     plot_curves(runs, tmp_path / "steps.png")
     plot_curves(runs, tmp_path / "seconds.png", over_time=True)
     np.testing.assert_array_equal(drawn, [([500, 1000], [0, 150]), ([12, 30], [0, 150])])
+
+
+def test_a_task_that_was_evaluated_once_has_no_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path, "fast", "Runner-v5", 1, None, [100.0] * 4)
+    (run,) = read_runs(tmp_path)
+    once = dataclasses.replace(run, env="Once-v5", timesteps=run.timesteps[:1], scores=run.scores[:1])
+    drawn = []
+    original = matplotlib.axes.Axes.set
+    monkeypatch.setattr(
+        matplotlib.axes.Axes, "set", lambda axes, **kwargs: drawn.append(kwargs["title"]) or original(axes, **kwargs)
+    )
+    plot_curves([run, once], tmp_path / "both.png")
+    plot_curves([once], tmp_path / "once.png")
+    assert drawn == ["Runner-v5", "Once-v5"]
 
 
 def test_runs_on_their_way_are_left_out(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
