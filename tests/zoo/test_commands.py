@@ -95,14 +95,16 @@ def train(room: Path) -> Callable[..., str]:
 @pytest.fixture(scope="module")
 def offline(room: Path, train: Callable[..., str]) -> Path:
     """The folder of an offline run on the maze."""
-    train(MAZE, "train", "--eval-freq", 20, "--eval-episodes", 2, "--eval-heads", "bc_flow")
+    # By its number: tests that make other runs may come first.
+    train(MAZE, "train", "--eval-freq", 20, "--eval-episodes", 2, "--eval-heads", "bc_flow", "--run-id", 1)
     return room / "logs" / "fql" / f"{MAZE}_1"
 
 
 @pytest.fixture(scope="module")
 def online(room: Path, train: Callable[..., str]) -> Path:
     """The folder of an online run on the pendulum."""
-    train(PENDULUM, "train", "--eval-freq", 40, "--eval-episodes", 2, "--eval-heads", "bc_flow", "--save-freq", 40)
+    often = ["--eval-freq", 40, "--eval-episodes", 2, "--save-freq", 40]
+    train(PENDULUM, "train", *often, "--eval-heads", "bc_flow", "--run-id", 1)
     return room / "logs" / "fql" / f"{PENDULUM}_1"
 
 
