@@ -9,7 +9,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from conformance.environments import pendulum, transitions
+from conformance.environments import pendulum, stack, transitions
 from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 
 #: What makes any algorithm small enough for a test.
@@ -80,10 +80,7 @@ class AlgorithmCase:
         """What a model, or a policy, does where episodes begin."""
         env = self.environment()
         rows = [env.reset(seed=seed)[0] for seed in range(5)]
-        stacked = (
-            {key: np.stack([row[key] for row in rows]) for key in rows[0]} if isinstance(rows[0], dict) else np.stack(rows)
-        )
-        return model.predict(stacked, deterministic=True)[0]
+        return model.predict(stack(rows), deterministic=True)[0]
 
     def load(self, path: Any, **kwargs: Any) -> OfflineToOnlineAlgorithm:
         """Load a model onto the CPU."""

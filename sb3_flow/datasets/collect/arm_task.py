@@ -31,7 +31,8 @@ class ArmTaskExpert(OGBenchExpert):
         super().__init__(recipe, mode="data_collection", success_timing="pre")
         arm: Any = self.env.unwrapped
         arm.set_tasks()
-        task = arm.task_infos[(recipe.task or 1) - 1]
+        assert recipe.task is not None
+        task = arm.task_infos[recipe.task - 1]
         self.start, self.goal = task["init_xyzs"][0], task["goal_xyzs"][0]
         oracles = importlib.import_module("ogbench.manipspace.oracles.plan.cube_plan")
         self._arm, self._oracle = arm, oracles.CubePlanOracle(env=self.env, noise=recipe.noise, noise_smoothing=0.5)
