@@ -151,7 +151,7 @@ def test_demonstrations_go_by_both_routes_and_replay(env, data) -> None:
             np.testing.assert_array_equal(observation, episode["observations"][row])
             observation, reward, terminated, _, info = env.step(action)
             assert reward == episode["rewards"][row] and terminated == (row == len(episode["actions"]) - 1)
-        assert info["is_success"] and info["route"] == route
+        assert info == {"is_success": True, "route": route, "measures": {name: float(name == route) for name in WAYS}}
         taken.append(route)
         assert 85 < len(episode["actions"]) < 160  # 24 metres, less the last one and what corners save, are 115 steps
     assert taken == ["west", "east"] * 5

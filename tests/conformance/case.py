@@ -38,6 +38,7 @@ class AlgorithmCase:
     :param samples: Whether it acts at random where it is not told to be deterministic
     :param environment: Makes the environment that it is for; tests over ``case`` take this one.
     :param data: Makes a data set of that environment
+    :param starts: In how many starts of episodes ``act`` acts
     """
 
     cls: type[OfflineToOnlineAlgorithm]
@@ -50,6 +51,7 @@ class AlgorithmCase:
     samples: bool = True
     environment: Callable[[], gym.Env] = pendulum
     data: Callable[[], dict[str, Any]] = transitions
+    starts: int = 50
 
     @property
     def name(self) -> str:
@@ -79,7 +81,7 @@ class AlgorithmCase:
     def act(self, model: Any) -> np.ndarray:
         """What a model, or a policy, does where episodes begin."""
         env = self.environment()
-        rows = [env.reset(seed=seed)[0] for seed in range(5)]
+        rows = [env.reset(seed=seed)[0] for seed in range(self.starts)]
         return model.predict(stack(rows), deterministic=True)[0]
 
     def load(self, path: Any, **kwargs: Any) -> OfflineToOnlineAlgorithm:

@@ -51,5 +51,6 @@ def plans() -> dict[str, Any]:
 
 
 PLANNERS = [
-    AlgorithmCase(cls, small=SMALL_PLANS, online=False, environment=scenes, data=plans) for cls in (FlowOpt, DiffusionOpt)
+    AlgorithmCase(cls, small=SMALL_PLANS, online=False, environment=scenes, data=plans, starts=5)
+    for cls in (FlowOpt, DiffusionOpt)
 ]

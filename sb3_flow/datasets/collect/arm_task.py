@@ -8,11 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sb3_flow.datasets.collect.expert import Episode, OGBenchExpert
+from sb3_flow.datasets.collect.expert import Episode, OGBenchExpert, until_success
 from sb3_flow.datasets.registry import Recipe
-
-#: Episodes that may fail one after the other: the expert fails so rarely that this many mean that something is broken.
-ATTEMPTS = 20
 
 
 class ArmTaskExpert(OGBenchExpert):
@@ -44,11 +41,7 @@ class ArmTaskExpert(OGBenchExpert):
         :return: One row per transition under Gymnasium's names; the number of failed attempts before it (``episode_dropped``)
         :raises RuntimeError: If it fails again and again.
         """
-        for dropped in range(ATTEMPTS):
-            rows, success = self._attempt()
-            if success:
-                return {**rows, "episode_dropped": np.array([dropped])}
-        raise RuntimeError(f"The expert of {self.recipe.name} failed {ATTEMPTS} times in a row; this should not happen.")
+        return until_success(self.recipe.name, lambda _: self._attempt())
 
     def begin(self) -> tuple[np.ndarray, dict[str, Any]]:
         """
@@ -66,7 +59,7 @@ class ArmTaskExpert(OGBenchExpert):
         self._arm.post_step()  # which looks whether the cube is at its target
         return self._arm.compute_observation(), self._arm.get_reset_info()
 
-    def _attempt(self) -> tuple[Episode, bool]:
+    def _attempt(self) -> Episode | None:
         rows: dict[str, list[Any]] = defaultdict(list)
         observation, info = self.begin()
         self._oracle.reset(observation, info)
@@ -81,4 +74,4 @@ class ArmTaskExpert(OGBenchExpert):
             rows["rewards"].append(np.float32(terminated) - 1)
             rows["terminations"].append(terminated)
             observation = next_observation
-        return {field: np.array(values) for field, values in rows.items()}, terminated
+        return {field: np.array(values) for field, values in rows.items()} if terminated else None

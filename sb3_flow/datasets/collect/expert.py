@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -14,6 +15,9 @@ from sb3_flow.common.optional import require
 from sb3_flow.datasets.registry import Recipe
 
 Episode = dict[str, np.ndarray]
+
+#: Episodes that may fail one after the other: experts fail so rarely that this many mean that something is broken.
+ATTEMPTS = 20
 
 
 class Expert(abc.ABC):
@@ -31,6 +35,22 @@ class Expert(abc.ABC):
         :param seed: The only source of randomness
         :return: Its fields, one row per state or transition
         """
+
+
+def until_success(name: str, attempt: Callable[[int], Episode | None]) -> Episode:
+    """
+    Record episodes until one is fit to be kept.
+
+    :param name: Name of the dataset, for the error
+    :param attempt: Records an episode, given the number of those before it; None: it failed.
+    :return: The episode, and the number of failed ones before it (``episode_dropped``)
+    :raises RuntimeError: If it fails again and again.
+    """
+    for number in range(ATTEMPTS):
+        episode = attempt(number)
+        if episode is not None:
+            return {**episode, "episode_dropped": np.array([number])}
+    raise RuntimeError(f"The expert of {name} failed {ATTEMPTS} times in a row; this should not happen.")
 
 
 class OGBenchExpert(Expert):

@@ -45,7 +45,7 @@ def make_expert(recipe: Recipe) -> Expert:
     """
     if recipe.source == PUSHT:
         return PushTExpert(recipe)
-    if recipe.name == "two-routes":
+    if recipe.env_id.startswith("sb3_flow/TwoRoutes-"):
         return TwoRoutesExpert(recipe)
     if recipe.task is not None:
         return ArmTaskExpert(recipe)

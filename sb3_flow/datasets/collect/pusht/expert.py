@@ -10,13 +10,11 @@ import numpy as np
 
 from sb3_flow.common.environments import register_environment
 from sb3_flow.common.optional import require
-from sb3_flow.datasets.collect.expert import Episode, Expert
+from sb3_flow.datasets.collect.expert import Episode, Expert, until_success
 from sb3_flow.datasets.collect.pusht.planner import Habits, Planner
 from sb3_flow.datasets.collect.pusht.twin import Twin
 from sb3_flow.datasets.registry import Recipe
 
-#: Episodes that may fail one after the other: the expert fails so rarely that this many mean that something is broken.
-ATTEMPTS = 20
 #: How far the block may be pressed into a wall (pixels) before the episode is dropped.
 INTO_WALL = 5.0
 
@@ -46,13 +44,14 @@ class PushTExpert(Expert):
             (``episode_dropped``), and the seed that the environment was reset with (``episode_seed``)
         :raises RuntimeError: If it fails again and again.
         """
-        for attempt in range(ATTEMPTS):
-            own = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, attempt))
+
+        def attempt(number: int) -> Episode | None:
+            own = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, number))
             env_seed = int(own.generate_state(1)[0])
             episode = self.attempt(env_seed, np.random.default_rng(own))
-            if episode is not None:
-                return {**episode, "episode_seed": np.array([env_seed]), "episode_dropped": np.array([attempt])}
-        raise RuntimeError(f"The expert of {self.recipe.name} failed {ATTEMPTS} times in a row; this should not happen.")
+            return None if episode is None else {**episode, "episode_seed": np.array([env_seed])}
+
+        return until_success(self.recipe.name, attempt)
 
     def attempt(self, env_seed: int, rng: np.random.Generator) -> Episode | None:
         """
