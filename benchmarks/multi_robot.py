@@ -94,9 +94,8 @@ def learned(model: FlowOpt, initialise: bool, flow_steps: int, seed: int, rounds
     return run
 
 
-def optimised(optimiser: type[Optimiser], limits: Limits, seed: int) -> Method:
+def optimised(solver: Optimiser, limits: Limits, seed: int) -> Method:
     """A general optimiser, one sample after the other, from the same proposals as "noise"."""
-    solver = optimiser(limits)
     judge = SafetyFilter(limits, FilterSettings(samples=solver_samples(limits)))
 
     def run(problems: Problems, k: int) -> Result:
@@ -129,6 +128,7 @@ def row(name: str, method: Method, problems: Problems, limits: Limits, k: int, b
     solved = safe.any(dim=1)
     summary: dict[str, object] = {
         "robots": problems.start.shape[1],
+        "dimensions": limits.dimensions,
         "method": name,
         "problems": count,
         "samples": k,
@@ -186,7 +186,7 @@ def show(rows: list[dict[str, object]]) -> str:
     ]
     for r in rows:
         cells = [
-            str(r["robots"]),
+            str(r["robots"]) + (" (3-D)" if r.get("dimensions") == 3 else ""),
             str(r["method"]),
             f"{r['problems']} x {r['samples']}",
             share("samples", r),
@@ -201,24 +201,38 @@ def show(rows: list[dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
+def show_file(file: Path) -> str:
+    """The figures of a file, a table for each number of threads and of problems planned at once."""
+    tables: dict[str, list[dict[str, object]]] = {}
+    for line in file.read_text().splitlines():
+        figures = json.loads(line)
+        tables.setdefault("{threads} threads, {batch} problems at once".format_map(figures), []).append(figures)
+    return "\n\n".join(f"{title}\n\n{show(rows)}" for title, rows in tables.items())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--robots", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--problems", type=int, default=200)
     parser.add_argument("--samples", type=int, default=4, help="K")
     parser.add_argument("--batch", type=int, default=32, help="problems planned at once")
+    parser.add_argument("--dimensions", type=int, default=2, choices=(2, 3))
     parser.add_argument("--layout", default="mixed")
     parser.add_argument("--methods", nargs="*", default=list(METHODS[:5]), choices=METHODS)
     parser.add_argument("--models", type=Path, nargs="*", default=[], help="saved models; those of other numbers are skipped")
     parser.add_argument("--flow-steps", type=int, nargs="+", default=[10])
+    parser.add_argument("--seconds", type=float, default=30.0, help="CPU time that IPOPT has for a problem")
     parser.add_argument("--threads", type=int, default=th.get_num_threads())
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--output", type=Path, help="a file for the figures, one JSON object a line; it is appended to")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="show the figures of such a file instead")
     arguments = parser.parse_args()
+    if arguments.show:
+        return print(show_file(arguments.show))
     th.set_num_threads(arguments.threads)
     rows = []
     for robots in arguments.robots:
-        limits = standard_limits(robots)
+        limits = standard_limits(robots, arguments.dimensions)
         scenes = Scenes(limits, robots, standard_obstacles(robots), arguments.layout)
         problems = scenes.sample(np.random.default_rng((arguments.seed, robots)), arguments.problems)
         ours = SafetyFilter(limits, FilterSettings(samples=solver_samples(limits)))
@@ -234,7 +248,7 @@ def main() -> None:
                 old = SafetyFilter(limits, FilterSettings.predecessor(max_iterations=most))
                 methods[name] = filtered(old, NOISE, arguments.seed), k
             else:
-                methods[name] = optimised(OPTIMISERS[name], limits, arguments.seed), k
+                methods[name] = optimised(OPTIMISERS[name](limits, arguments.seconds), limits, arguments.seed), k
         for file in arguments.models:
             model = FlowOpt.load(file, device="cpu")
             if model.policy.limits != limits or model.policy.max_robots < robots:

@@ -20,10 +20,11 @@ class Optimiser(abc.ABC):
     Minimises the mean square acceleration over modal coordinates, under distances and limits.
 
     :param limits: What plans keep to
+    :param seconds: Seconds of CPU time after which a problem is given up, where the solver has such a limit
     """
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, limits: Limits, seconds: float = 30.0) -> None:
+        self.limits, self.seconds = limits, seconds
         basis = make_basis(12, solver_samples(limits), limits.horizon)
         self.stiffness = basis.stiffness.numpy()
         self.lines, self.modes = zip(
@@ -90,8 +91,8 @@ class SLSQP(Optimiser):
 class IPOPT(Optimiser):
     """CasADi's interior point solver, with rows for each sample. Needs the package `casadi`."""
 
-    def __init__(self, limits: Limits) -> None:
-        super().__init__(limits)
+    def __init__(self, limits: Limits, seconds: float = 30.0) -> None:
+        super().__init__(limits, seconds)
         self.casadi = importlib.import_module("casadi")
         self._solvers: dict[tuple[int, int], Any] = {}
 
@@ -124,7 +125,7 @@ class IPOPT(Optimiser):
             "f": 0.5 * ca.sum1(ca.DM(self.stiffness) * ca.sum2(y**2)),
             "g": ca.vertcat(*rows),
         }
-        options = {"ipopt.print_level": 0, "print_time": False, "ipopt.max_cpu_time": 30.0, "ipopt.sb": "yes"}
+        options = {"ipopt.print_level": 0, "print_time": False, "ipopt.max_cpu_time": self.seconds, "ipopt.sb": "yes"}
         return ca.nlpsol("plan", "ipopt", problem, options)
 
     def solve(self, problem: Problems, start: th.Tensor) -> tuple[th.Tensor, int]:
