@@ -303,6 +303,29 @@ def test_what_cannot_be_solved_is_said_to_be_so() -> None:
     assert result.margin[0] == pytest.approx(-mine, abs=0.02)
 
 
+@pytest.mark.parametrize(
+    ("row", "limits"),
+    [
+        ("pairs", {"radius": 0.5}),
+        ("obstacles", {"radius": 0.2}),
+        ("speed", {"v_max": 0.5}),
+        ("acceleration", {"a_max": 0.2}),
+        ("workspace", {"size": 2.2}),
+    ],
+)
+def test_violation_is_that_of_the_worst_row(row: str, limits: dict[str, float]) -> None:
+    roomy = Limits(**{"size": 50.0, "radius": 0.01, "v_max": 100.0, "a_max": 100.0, **limits})
+    filter_ = SafetyFilter(roomy, FilterSettings(push="samples"), th.float64)
+    problems = crowd(8, 4, obstacles=0 if row == "pairs" else 2, seed=5)
+    if row != "pairs":
+        problems = problems._replace(robot_mask=th.tensor([[True, False, False, False]] * 8))
+    result = filter_(problems, plans(problems), max_iterations=0)
+    slacks = judge(problems, plans(problems), filter_.basis, roomy, finer=1)
+    worst = -least(slacks)
+    assert (worst == -slacks[row]).sum() >= 4  # it is about this row
+    np.testing.assert_allclose(result.violation, worst.clip(min=0), atol=1e-9)
+
+
 def test_a_deadline_returns_what_is_certified_so_far() -> None:
     filter_ = SafetyFilter(WIDE)
     start = th.tensor([[[-3.0, 0.0], [-3.0, 2.0]], [[-3.0, 0.0], [3.0, 0.1]]])
