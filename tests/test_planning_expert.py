@@ -11,7 +11,7 @@ from sb3_flow.planning.expert import solve
 from sb3_flow.planning.filter_settings import FilterSettings
 from sb3_flow.planning.polish import polish
 from sb3_flow.planning.problems import Limits, Problems
-from sb3_flow.planning.safety_filter import SafetyFilter
+from sb3_flow.planning.safety_filter import Filtered, SafetyFilter
 
 LIMITS = Limits(size=4.0)
 
@@ -93,6 +93,24 @@ def test_polish_never_loses_a_certificate_nor_smoothness(polished_rounds: int) -
         assert (costs[1] <= costs[0]).all()
         assert (after <= costs[1]).all()
         assert after[rough.safe].mean() < 0.6 * before[rough.safe].mean()
+
+
+def test_after_a_round_that_failed_the_next_shrinks_half_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    filter_ = SafetyFilter(LIMITS)
+    problems = Problems.rest_to_rest(th.zeros(2, 1, 2), th.ones(2, 1, 2))
+    y = noise(problems, filter_.basis, 0.2, generator(1))
+    shares = []
+
+    def one_is_never_safe(_: Problems, proposals: th.Tensor) -> Filtered:
+        shares.append((proposals / before).mean(dim=(1, 2, 3)).tolist())
+        before[0] = proposals[0]
+        result = filter_(problems, proposals)
+        return result._replace(safe=th.tensor([True, False]))
+
+    before = y.clone()
+    monkeypatch.setattr("sb3_flow.planning.polish._gentle", lambda *_: one_is_never_safe)
+    polish(filter_, problems, y, th.tensor([True, True]), 3)
+    np.testing.assert_allclose(shares, [[0.75, 0.75], [0.75, 0.875], [0.75, 0.9375]], rtol=1e-6)
 
 
 def test_polish_believes_nobody() -> None:
