@@ -254,7 +254,7 @@ def main() -> None:
             if model.policy.limits != limits or model.policy.max_robots < robots:
                 continue
             for steps in arguments.flow_steps:
-                for initialise in (False, True):
+                for initialise in (False, True) if model.flow_fraction < 1 else (False,):
                     name = f"{file.stem}, {steps} steps{', initialiser' if initialise else ''}"
                     methods[name] = learned(model, initialise, steps, arguments.seed), arguments.samples
             methods[f"{file.stem}, {steps} steps, polish"] = (
