@@ -12,14 +12,21 @@ from sb3_flow.planning.filter_settings import FilterSettings
 from sb3_flow.planning.problems import Limits, Problems
 from sb3_flow.planning.safety_filter import Filtered, SafetyFilter
 
+#: How much smaller a step of 1 makes all modes, and how much more the stiff ones.
+SHRINK, STRAIGHTEN = 0.25, 0.1
+
 
 def polish(filter_: SafetyFilter, problems: Problems, y: th.Tensor, safe: th.Tensor, rounds: int = 6) -> Filtered:
     """
     Make certified plans smoother.
 
-    Every round proposes the plan with all its modes shrunk to three quarters, so closer to the straight line, and filters
-    that, gently. What comes out takes the plan's place if it is certified, and smoother. Else the next round shrinks half as
-    much. Our choice: the first certified plan is far from the smoothest, because it is the first.
+    Every round proposes the plan with its modes shrunk, so closer to the straight line, and those the more that bend the more
+    (``stiffness`` of the basis), and filters that, gently::
+
+        y_j <- (1 - step / 4) / (1 + step / 10 stiffness_j / stiffness_1) y_j
+
+    What comes out takes the plan's place if it is certified, and smoother. Else the next step, 1 at first, is half as long.
+    Our choice: the first certified plan is far from the smoothest, because it is the first.
 
     :param filter_: The filter that made the plans
     :param problems: The problems, ``B`` of them
@@ -36,15 +43,16 @@ def polish(filter_: SafetyFilter, problems: Problems, y: th.Tensor, safe: th.Ten
     rows = safe.nonzero().squeeze(1)
     if len(rows):
         gentle = _gentle(filter_.limits, filter_.settings, y.dtype, y.device)
-        mine, share = problems.select(rows), y.new_full((len(rows),), 0.75)
+        mine, step = problems.select(rows), y.new_ones(len(rows), 1, 1, 1)
+        stiffness = (filter_.basis.stiffness / filter_.basis.stiffness[0]).to(y)
         cost = smoothness(mine, y[rows], filter_.basis)
         for _ in range(rounds):
-            result = gentle(mine, share[:, None, None, None] * y[rows])
+            result = gentle(mine, (1 - SHRINK * step) / (1 + STRAIGHTEN * step * stiffness) * y[rows])
             new_cost = smoothness(mine, result.y, filter_.basis)
             better = result.safe & (new_cost < cost)
             accepted = rows[better]
             y[accepted], margin[accepted], cost[better] = result.y[better], result.margin[better], new_cost[better]
-            share = th.where(better, share, (1 + share) / 2)
+            step[~better] /= 2
             iterations[rows] += result.iterations
     return Filtered(y, safe, margin, iterations, violation)
 

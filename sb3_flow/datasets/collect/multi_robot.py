@@ -24,7 +24,7 @@ from sb3_flow.planning.problems import Limits, Problems
 from sb3_flow.planning.scenes import Scenes, standard_limits, standard_obstacles
 
 #: Part of a collection's settings: raised whenever the same seed begins to give other data.
-FORMAT = 1
+FORMAT = 2
 #: Scenes that are solved at once, and stored together.
 BLOCK = 8
 #: Random streams of their own for scenes and for the expert's proposals.
