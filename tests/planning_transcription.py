@@ -31,6 +31,12 @@ class Scene:
         first, last = self.settings.margin
         return last if k >= self.settings.margin_iterations else first + (last - first) * k / self.settings.margin_iterations
 
+    def penalty(self, k: int) -> float:
+        rho, last = self.settings.penalty
+        for _ in range(min(k, self.settings.penalty_iterations)):
+            rho *= (last / self.settings.penalty[0]) ** (1 / self.settings.penalty_iterations)
+        return rho
+
     def out_of_balls(self, r: np.ndarray, d: float) -> np.ndarray:
         """Pushes of relative positions ``(D, S)`` out of a ball."""
         pushes = np.zeros_like(r)
@@ -99,10 +105,11 @@ class Scene:
             y = iterates[-1]
             ahead = y + s.momentum * (y - previous)
             g = self.push(ahead, k)
-            multiplier = multiplier + s.penalty * g
-            right = proposal @ metric + multiplier + s.penalty * ahead @ damping + s.penalty * g
+            rho = self.penalty(k)
+            multiplier = multiplier + rho * g
+            right = proposal @ metric + multiplier + rho * ahead @ damping + rho * g
             previous = y
-            iterates.append(np.linalg.solve(metric + s.penalty * damping, right.reshape(-1, len(metric)).T).T.reshape(y.shape))
+            iterates.append(np.linalg.solve(metric + rho * damping, right.reshape(-1, len(metric)).T).T.reshape(y.shape))
         return np.stack(iterates)
 
     def predecessor_step(self, proposal: np.ndarray, y_0: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
@@ -112,7 +119,7 @@ class Scene:
 
         :return: Coefficients, ``(N, D, n + 1)``
         """
-        basis, rho = self.basis, self.settings.penalty
+        basis, rho = self.basis, self.settings.penalty[0]
         w = list(basis.derivatives.numpy())
         robots = len(y_0)
         pairs = [(i, j) for i in range(robots) for j in range(i + 1, robots)]

@@ -16,7 +16,9 @@ class FilterSettings:
 
     :param basis_degree: Degree ``n`` of the polynomials; ``m = n - 5``
     :param samples: Number ``S`` of times at which, and between which, constraints are looked at
-    :param penalty: ``rho``, the weight of a push
+    :param penalty: ``rho``, the weight of a push, at the beginning and from ``penalty_iterations`` on. It grows by the same
+        factor in each iteration: what little pushing repairs stays smooth, and what it does not is pushed harder.
+    :param penalty_iterations: Iterations in which the penalty grows
     :param anchor: ``w_a``, the weight of the distance from the proposal
     :param smoothing: ``tau`` in s^4: how much more departures from the proposal cost that are less smooth
     :param majorisation: ``kappa``: for how many rows that push at once the step is damped; only of the shared majoriser
@@ -41,7 +43,8 @@ class FilterSettings:
 
     basis_degree: int = 12
     samples: int = 64
-    penalty: float = 20.0
+    penalty: tuple[float, float] = (4.0, 40.0)
+    penalty_iterations: int = 40
     anchor: float = 1.0
     smoothing: float = 0.5
     majorisation: float = 2.0
@@ -64,11 +67,28 @@ class FilterSettings:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; it must be one of {', '.join(map(repr, choices))}.")
-        for name in ("penalty", "anchor", "majorisation", "block", "margin_iterations"):
+        for name in ("penalty", "margin"):
+            pair = getattr(self, name)
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise ValueError(f"`{name}` is {pair}; it must be two numbers: at first, and from `{name}_iterations` on.")
+            object.__setattr__(self, name, tuple(pair))  # lists come from files
+        for name in ("penalty_iterations", "anchor", "majorisation", "block", "margin_iterations"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must be above 0.")
+        if min(self.penalty) <= 0:
+            raise ValueError(f"`penalty` is {self.penalty}; both must be above 0.")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"`momentum` is {self.momentum}; it must be from 0 to below 1.")
+
+    def penalty_at(self, k: int) -> float:
+        """``rho`` of an iteration."""
+        first, last = self.penalty
+        return float(first * (last / first) ** min(k / self.penalty_iterations, 1.0))
+
+    def margin_at(self, k: int) -> float:
+        """What is added to distances in an iteration, in metres."""
+        first, last = self.margin
+        return first + (last - first) * min(k / self.margin_iterations, 1.0)
 
     @classmethod
     def predecessor(cls, **changes: Any) -> FilterSettings:
@@ -85,7 +105,7 @@ class FilterSettings:
         settings: dict[str, Any] = {
             "basis_degree": 10,
             "samples": samples,
-            "penalty": 1.1,
+            "penalty": (1.1, 1.1),
             "anchor": 1 / samples,
             "momentum": 0.0,
             "boost": 0.0,

@@ -59,6 +59,7 @@ def polish(filter_: SafetyFilter, problems: Problems, y: th.Tensor, safe: th.Ten
 
 @functools.lru_cache(maxsize=8)
 def _gentle(limits: Limits, settings: FilterSettings, dtype: th.dtype, device: th.device) -> SafetyFilter:
-    """A filter for plans that are nearly there: it pushes less, and stops sooner."""
-    settings = replace(settings, penalty=settings.penalty / 4, margin=(0.04, 0.02), margin_iterations=30, max_iterations=30)
+    """A filter for plans that are nearly there: it pushes as little to the end as at the beginning, and stops sooner."""
+    penalty = settings.penalty[0], settings.penalty[0]
+    settings = replace(settings, penalty=penalty, margin=(0.04, 0.02), margin_iterations=30, max_iterations=30)
     return SafetyFilter(limits, settings, dtype).to(device)

@@ -46,6 +46,30 @@ class Unrolled(NamedTuple):
     pushes: th.Tensor
 
 
+class _Quadratic(NamedTuple):
+    """``B + rho S`` for every ``rho``: in the columns of ``directions``, ``B`` is the identity and ``S`` diagonal."""
+
+    damping: th.Tensor  # S: (B or 1, 1, m, m)
+    directions: th.Tensor  # (B or 1, 1, m, m)
+    curvature: th.Tensor  # S in the directions: (B or 1, 1, 1, m)
+
+    @classmethod
+    def of(cls, metric: th.Tensor, damping: th.Tensor, dtype: th.dtype) -> _Quadratic:
+        """Of ``B``, ``(m, m)``, and ``S``, ``(B or 1, m, m)``, both positive definite and float64."""
+        whiten = th.linalg.inv(th.linalg.cholesky(metric)).mT
+        curvature, turn = th.linalg.eigh(whiten.mT @ damping @ whiten)
+        parts = damping.unsqueeze(1), (whiten @ turn).unsqueeze(1), curvature[:, None, None]
+        return cls(*(part.to(dtype) for part in parts))
+
+    def solve(self, target: th.Tensor, ahead: th.Tensor, penalty: float) -> th.Tensor:
+        """``y`` with ``(B + rho S) y = target + rho S Y``, all ``(B, N, D, m)``."""
+        right = target + penalty * (ahead @ self.damping)
+        return (right @ self.directions / (1 + penalty * self.curvature)) @ self.directions.mT
+
+    def select(self, index: th.Tensor) -> _Quadratic:
+        return self if len(self.damping) == 1 else _Quadratic(*(part[index] for part in self))
+
+
 class _Scene(NamedTuple):
     """What does not change between iterations. All by problem, so that some of them can be selected."""
 
@@ -55,15 +79,12 @@ class _Scene(NamedTuple):
     obstacle_distance: th.Tensor  # (B, N, M); 0: no such robot or obstacle
     border: th.Tensor  # (B, N, D, 1)
     robots: th.Tensor  # (B, N)
-    inverse_mean: th.Tensor  # (B or 1, m, m)
-    inverse_rest: th.Tensor  # (B or 1, m, m)
-    damping_mean: th.Tensor  # (B or 1, m, m)
-    damping_rest: th.Tensor  # (B or 1, m, m)
+    mean: _Quadratic  # for the mean of all robots
+    rest: _Quadratic  # for what is left
     anchor: th.Tensor  # B times the proposals: (B, N, D, m)
 
     def select(self, index: th.Tensor) -> _Scene:
-        batch = len(self.line)
-        return _Scene(*(x[index] if len(x) == batch else x for x in self))
+        return _Scene(*(x[index] if isinstance(x, th.Tensor) else x.select(index) for x in self))
 
 
 class _State(NamedTuple):
@@ -89,7 +110,7 @@ class SafetyFilter(th.nn.Module):
         lambda <- lambda + rho g
         (B + rho S) y_(k+1) = B y_proposal + lambda + rho S Y + rho g
 
-    Distances are pushed to what is required plus a margin that shrinks, because the last millimetres would take forever, and
+    ``rho`` grows from iteration to iteration. Distances are pushed to what is required plus a margin that shrinks, because the last millimetres would take forever, and
     are accepted without it. The first ``Y`` that its samples and the certificate accept is returned, per problem: later ones
     drift, because multipliers grow and never shrink.
 
@@ -199,7 +220,7 @@ class SafetyFilter(th.nn.Module):
         scene, state, _ = self._begin(problems, proposals, y_0, lambda_0)
         iterates, pushes = [state.y], []
         for k in range(iterations):
-            pushes.append(self.settings.penalty * state.push)
+            pushes.append(self.settings.penalty_at(k) * state.push)
             state, _ = self._iterate(scene, state, k)
             iterates.append(state.y)
         return Unrolled(th.stack(iterates), th.stack(pushes))
@@ -237,56 +258,50 @@ class SafetyFilter(th.nn.Module):
             # Who begins or ends closer to the border than that cannot be pushed away from it.
             ends.clamp(min=limits.size - self.settings.border),
             there.to(dtype),
-            *self._quadratic(problems, dtype),
+            *self._quadratics(problems, dtype),
             proposals @ self.metric.to(dtype),
         )
 
-    def _quadratic(self, problems: Problems, dtype: th.dtype) -> tuple[th.Tensor, th.Tensor, th.Tensor, th.Tensor]:
+    def _quadratics(self, problems: Problems, dtype: th.dtype) -> tuple[_Quadratic, _Quadratic]:
         """
-        Inverses and damping, for the mean of all robots and for what is left.
+        For the mean of all robots, and for what is left.
 
         With all rows, those of pairs are the graph's Laplacian ``N I - 1 1'``: 0 on the mean, and N on all else. So one large
         quadratic programme is two small ones.
         """
-        penalty, (position, speed, acceleration) = self.settings.penalty, self.grams
+        position, speed, acceleration = self.grams
         if self.settings.majoriser == "shared":
-            damping = (self.settings.majorisation * position + speed + acceleration).unsqueeze(0)
-            inverse = th.linalg.inv(self.metric + penalty * damping).to(dtype)
-            damping = penalty * damping.to(dtype)
-            return inverse, inverse, damping, damping
+            damping = self.settings.majorisation * position + speed + acceleration
+            shared = _Quadratic.of(self.metric, damping.unsqueeze(0), dtype)
+            return shared, shared
         # All obstacles, and the border.
         count = (problems.obstacle_mask.sum(dim=1) + 1).double()[:, None, None]
         robots = problems.robot_mask.sum(dim=1).double()[:, None, None]
         mean = count * position + speed + acceleration
-        rest = mean + robots * position
-        inverse_mean, inverse_rest = (th.linalg.inv(self.metric + penalty * damping) for damping in (mean, rest))
-        return inverse_mean.to(dtype), inverse_rest.to(dtype), (penalty * mean).to(dtype), (penalty * rest).to(dtype)
+        return _Quadratic.of(self.metric, mean, dtype), _Quadratic.of(self.metric, mean + robots * position, dtype)
 
     def _iterate(self, scene: _Scene, state: _State, k: int) -> tuple[_State, th.Tensor]:
         """From ``Y_k`` to ``Y_(k+1)``, and by how much that violates its worst row."""
-        y, multiplier = self._step(scene, state)
+        y, multiplier = self._step(scene, state, self.settings.penalty_at(k))
         ahead = y + self.settings.momentum * (y - state.y)
         push, violation = self._look(scene, ahead, k + 1)
         return _State(y, ahead, multiplier, push), violation
 
-    def _step(self, scene: _Scene, state: _State) -> tuple[th.Tensor, th.Tensor]:
+    def _step(self, scene: _Scene, state: _State, penalty: float) -> tuple[th.Tensor, th.Tensor]:
         """The next iterate and multiplier, from the push."""
-        weighted = self.settings.penalty * state.push
+        weighted = penalty * state.push
         multiplier = state.multiplier + weighted
         target = scene.anchor + multiplier + weighted
         if self.settings.majoriser == "shared":
-            return (target + state.ahead @ scene.damping_rest) @ scene.inverse_rest, multiplier
+            return scene.rest.solve(target, state.ahead, penalty), multiplier
 
         def mean(x: th.Tensor) -> th.Tensor:
             total = (x * scene.robots[..., None, None]).sum(dim=1, keepdim=True)
             return total / scene.robots.sum(dim=1)[:, None, None, None].clamp(min=1)
 
-        def solve(target: th.Tensor, ahead: th.Tensor, damping: th.Tensor, inverse: th.Tensor) -> th.Tensor:
-            return (target + ahead @ damping.unsqueeze(1)) @ inverse.unsqueeze(1)
-
         target_mean, ahead_mean = mean(target), mean(state.ahead)
-        rest = solve(target - target_mean, state.ahead - ahead_mean, scene.damping_rest, scene.inverse_rest)
-        y = solve(target_mean, ahead_mean, scene.damping_mean, scene.inverse_mean) + rest
+        rest = scene.rest.solve(target - target_mean, state.ahead - ahead_mean, penalty)
+        y = scene.mean.solve(target_mean, ahead_mean, penalty) + rest
         return y * scene.robots[..., None, None], multiplier
 
     def _look(self, scene: _Scene, y: th.Tensor, k: int) -> tuple[th.Tensor, th.Tensor]:
@@ -298,8 +313,7 @@ class SafetyFilter(th.nn.Module):
         limits, settings = self.limits, self.settings
         position, velocity, acceleration = (scene.line + y @ self.modes).chunk(3, dim=-1)
         axes = position.unbind(dim=2)
-        fade = min(k / settings.margin_iterations, 1.0)
-        margin = settings.margin[0] + fade * (settings.margin[1] - settings.margin[0])
+        margin = settings.margin_at(k)
 
         inside = position.clamp(-scene.border, scene.border) - position
         outside = position.abs().flatten(start_dim=1).amax(dim=1) - limits.size
