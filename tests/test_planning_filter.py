@@ -62,7 +62,8 @@ def scene(problems: Problems, filter_: SafetyFilter, b: int = 0) -> Scene:
 @pytest.mark.parametrize(("dimensions", "robots", "obstacles"), [(2, 4, 2), (3, 3, 1), (2, 1, 1), (2, 2, 0)])
 def test_the_iteration_is_the_literal_one(push: str, dimensions: int, robots: int, obstacles: int) -> None:
     limits = replace(TIGHT, dimensions=dimensions)
-    settings = FilterSettings(samples=20, push=push, margin_iterations=3, penalty_iterations=3, anchor=1.3, acceleration_weight=0.6)
+    schedule = {"margin_iterations": 3, "penalty_iterations": 3}
+    settings = FilterSettings(samples=20, push=push, anchor=1.3, acceleration_weight=0.6, **schedule)
     filter_ = SafetyFilter(limits, settings, th.float64)
     problems = crowd(2, robots, dimensions, obstacles)
     proposal, y_0, lambda_0 = (plans(problems, seed=seed) for seed in (1, 2, 3))

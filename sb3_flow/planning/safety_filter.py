@@ -84,7 +84,7 @@ class _Scene(NamedTuple):
     anchor: th.Tensor  # B times the proposals: (B, N, D, m)
 
     def select(self, index: th.Tensor) -> _Scene:
-        return _Scene(*(x[index] if isinstance(x, th.Tensor) else x.select(index) for x in self))
+        return _Scene(*(x[index] if isinstance(x, th.Tensor) else x.select(index) for x in self))  # type: ignore[arg-type]
 
 
 class _State(NamedTuple):
@@ -110,7 +110,8 @@ class SafetyFilter(th.nn.Module):
         lambda <- lambda + rho g
         (B + rho S) y_(k+1) = B y_proposal + lambda + rho S Y + rho g
 
-    ``rho`` grows from iteration to iteration. Distances are pushed to what is required plus a margin that shrinks, because the last millimetres would take forever, and
+    ``rho`` grows from iteration to iteration: gentle pushes leave plans smooth, and only hard ones free the last that are stuck.
+    Distances are pushed to what is required plus a margin that shrinks, because the last millimetres would take forever, and
     are accepted without it. The first ``Y`` that its samples and the certificate accept is returned, per problem: later ones
     drift, because multipliers grow and never shrink.
 
