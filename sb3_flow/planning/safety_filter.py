@@ -110,7 +110,7 @@ class SafetyFilter(th.nn.Module):
         lambda <- lambda + rho g
         (B + rho S) y_(k+1) = B y_proposal + lambda + rho S Y + rho g
 
-    ``rho`` grows from iteration to iteration: gentle pushes leave plans smooth, and only hard ones free the last that are stuck.
+    ``rho`` grows from iteration to iteration: gentle pushes leave plans smooth, hard ones free the last that are stuck.
     Distances are pushed to what is required plus a margin that shrinks, because the last millimetres would take forever, and
     are accepted without it. The first ``Y`` that its samples and the certificate accept is returned, per problem: later ones
     drift, because multipliers grow and never shrink.
