@@ -37,7 +37,7 @@ from sb3_flow.planning.scenes import Scenes, standard_limits, standard_obstacles
 #: Scenes of data sets have seeds from 0.
 SEED = 1_000_000
 #: Spread of the proposals "line" and "noise", in metres.
-LINE, NOISE = 0.01, 0.5
+LINE, NOISE = 0.01, 0.2
 METHODS = ("line", "noise", "noise+polish", "predecessor", "predecessor-15", *OPTIMISERS)
 
 

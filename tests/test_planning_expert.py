@@ -9,7 +9,7 @@ from sb3_flow.planning.basis import make_basis
 from sb3_flow.planning.costs import distance, noise, smoothness
 from sb3_flow.planning.expert import solve
 from sb3_flow.planning.filter_settings import FilterSettings
-from sb3_flow.planning.polish import polish
+from sb3_flow.planning.polish import _gentle, polish
 from sb3_flow.planning.problems import Limits, Problems
 from sb3_flow.planning.safety_filter import Filtered, SafetyFilter
 
@@ -113,6 +113,12 @@ def test_after_a_round_that_failed_the_next_shrinks_half_as_much(monkeypatch: py
     stiffness = (filter_.basis.stiffness / filter_.basis.stiffness[0]).numpy()
     steps = np.array([[1, 1], [1, 1 / 2], [1, 1 / 4]])[..., None]
     np.testing.assert_allclose(shares, (1 - steps / 4) / (1 + steps / 10 * stiffness), rtol=1e-5)
+
+
+def test_polish_does_not_push_harder_and_harder() -> None:
+    filter_ = SafetyFilter(LIMITS)
+    gentle = _gentle(filter_.limits, filter_.settings, th.float32, th.device("cpu")).settings
+    assert gentle.penalty_at(0) == gentle.penalty_at(99) == filter_.settings.penalty_at(0)
 
 
 def test_polish_believes_nobody() -> None:

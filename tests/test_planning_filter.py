@@ -90,6 +90,21 @@ def test_the_predecessors_form_is_its_dense_quadratic_programme(robots: int) -> 
     got = basis.coefficients(problems.boundary, unrolled.iterates[1])[0]
     expected = scene(problems, filter_).predecessor_step(proposal[0].numpy(), y_0[0].numpy(), multiplier[0].numpy())
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
+    assert filter_.settings.penalty_at(0) == filter_.settings.penalty_at(99) == 1.1
+
+
+def test_in_the_predecessors_form_problems_do_not_matter_to_one_another() -> None:
+    """With its matrices, which are each problem's own: one is solved at once and leaves, the other is worked on."""
+    filter_ = SafetyFilter(WIDE, FilterSettings.predecessor(basis_degree=12, block=3), th.float64)
+    start = th.tensor([[[-3.0, -3.0], [-3.0, 3.0]], [[-2.0, 0.1], [2.0, 0.0]]], dtype=th.float64)
+    obstacles = th.tensor([[[0.0, 0.0, 0.3]], [[0.0, 3.5, 0.1]]], dtype=th.float64)
+    goal = th.stack([start[0] * th.tensor([-1.0, 1.0]), -start[1]])
+    problems = Problems.rest_to_rest(start, goal, obstacles)._replace(obstacle_mask=th.tensor([[True], [False]]))
+    proposal = th.zeros(2, 2, 2, 7, dtype=th.float64)
+    both = filter_(problems, proposal)
+    assert both.iterations[0] == 0 < both.iterations[1]
+    alone = filter_(problems.select(th.tensor([1])), proposal[1:])
+    th.testing.assert_close(both.y[1:], alone.y, rtol=0, atol=1e-9)
 
 
 def test_who_is_in_nobodys_way_is_left_alone() -> None:
