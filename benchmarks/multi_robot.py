@@ -4,7 +4,7 @@ filter from straight lines, from noise and from trained models, its predecessor,
 
     python benchmarks/multi_robot.py --robots 4 8 16 --problems 200 --samples 4
     python benchmarks/multi_robot.py --robots 8 --problems 200 --models flow.zip diffusion.zip --flow-steps 1 2 5 10
-    python benchmarks/multi_robot.py --robots 4 8 --problems 20 --methods slsqp ipopt
+    python benchmarks/multi_robot.py --robots 4 8 --problems 20 --methods slsqp ipopt   # pip install ".[optimisers]"
 
 Scenes are drawn from a seed of their own, far from those of any data set. All samples of a batch are planned at once. A sample
 counts as solved when it is certified, a problem when one of its samples is; intervals are Wilson's, of 95 %. `plans` says how

@@ -1,6 +1,7 @@
 """General optimisers for the plans of several robots: what the safety filter is measured against."""
 
 import abc
+import functools
 import importlib
 from typing import Any
 
@@ -11,7 +12,7 @@ from sb3_flow.planning.basis import make_basis
 from sb3_flow.planning.observations import solver_samples
 from sb3_flow.planning.problems import Limits, Problems
 
-#: What is added to distances in metres, and what limits are multiplied by, so that the certificate holds between samples.
+#: What is added to distances, in metres, and what limits are multiplied by, so that the certificate holds between samples.
 MARGIN, SHARE = 0.03, 0.95
 
 
@@ -30,6 +31,16 @@ class Optimiser(abc.ABC):
         self.lines, self.modes = zip(
             *(tuple(part.numpy() for part in basis.sampled(order)) for order in range(3)), strict=True
         )
+
+    def motion(self, problem: Problems, y: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Positions, velocities and accelerations at the samples, each ``(N, D, S)``."""
+        boundary = problem.boundary[0].double().numpy()
+        return tuple(boundary @ line.T + y @ modes.T for line, modes in zip(self.lines, self.modes, strict=True))
+
+    def border(self, problem: Problems) -> np.ndarray:
+        """How far from the middle robots may be, ``(N, D, 1)``: who begins or ends at the border itself may be there."""
+        ends = problem.boundary[0, :, :, [0, 3]].abs().amax(dim=-1, keepdim=True)
+        return np.maximum(ends.double().numpy(), self.limits.size - MARGIN)
 
     @abc.abstractmethod
     def solve(self, problem: Problems, start: th.Tensor) -> tuple[th.Tensor, int]:
@@ -51,27 +62,6 @@ class SLSQP(Optimiser):
     def solve(self, problem: Problems, start: th.Tensor) -> tuple[th.Tensor, int]:
         optimize = importlib.import_module("scipy.optimize")
         shape = tuple(start.shape)
-        boundary = problem.boundary[0].double()
-        line = [boundary @ th.as_tensor(matrix).T for matrix in self.lines]
-        modes = [th.as_tensor(matrix).T for matrix in self.modes]
-        first, second = th.triu_indices(shape[0], shape[0], 1)
-        centres, radii = problem.obstacles[0, :, :-1].double(), problem.obstacles[0, :, -1].double()
-        size, radius = self.limits.size, self.limits.radius
-
-        def rows(flat: th.Tensor) -> th.Tensor:
-            y = flat.view(shape)
-            position, velocity, acceleration = (part + y @ matrix for part, matrix in zip(line, modes, strict=True))
-            pairs = nearest(position[first] - position[second]) - 2 * radius - MARGIN
-            around = position.unsqueeze(1) - centres[None, :, :, None]
-            obstacles = (nearest(around) - radii - radius - MARGIN).flatten()
-            speed = SHARE * self.limits.v_max - velocity.norm(dim=1).amax(dim=-1)
-            strength = SHARE * self.limits.a_max - acceleration.norm(dim=1).amax(dim=-1)
-            inside = size - position.abs().amax(dim=(1, 2))
-            return th.cat([pairs, obstacles, speed, strength, inside])
-
-        def as_tensor(x: np.ndarray) -> th.Tensor:
-            return th.from_numpy(x.copy())
-
         weights = np.broadcast_to(self.stiffness, shape).ravel()
         result = optimize.minimize(
             lambda x: 0.5 * float((weights * x**2).sum()),
@@ -79,13 +69,44 @@ class SLSQP(Optimiser):
             jac=lambda x: weights * x,
             constraints={
                 "type": "ineq",
-                "fun": lambda x: rows(as_tensor(x)).numpy(),
-                "jac": lambda x: th.autograd.functional.jacobian(rows, as_tensor(x)).numpy(),
+                "fun": lambda x: self.rows(problem, x.reshape(shape))[0],
+                "jac": lambda x: self.rows(problem, x.reshape(shape))[1].reshape(-1, x.size),
             },
             method="SLSQP",
             options={"maxiter": 200},
         )
         return th.from_numpy(result.x).view(shape).float(), int(result.nit)
+
+    def rows(self, problem: Problems, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """
+        The constraints, at least 0 where they hold, and their gradients.
+
+        :param problem: A batch of one
+        :param y: ``(N, D, m)``, float64
+        :return: ``(R,)`` and ``(R, N, D, m)``
+        """
+        position, velocity, acceleration = self.motion(problem, y)
+        obstacles, limits, robots = problem.obstacles[0].double().numpy(), self.limits, np.arange(len(y))
+        first, second = np.triu_indices(len(y), 1)
+        apart, towards = nearest(position[first] - position[second], self.modes[0])
+        pairs = np.zeros((len(first), *y.shape))
+        pairs[np.arange(len(first)), first] = towards
+        pairs[np.arange(len(first)), second] = -towards
+        clear, away = nearest(position[:, None] - obstacles[None, :, :-1, None], self.modes[0])
+        around = np.zeros((len(y), len(obstacles), *y.shape))
+        around[robots, :, robots] = away
+        values = [apart - 2 * limits.radius - MARGIN, (clear - obstacles[:, -1] - limits.radius - MARGIN).ravel()]
+        gradients = [pairs, around.reshape(-1, *y.shape)]
+        for slack, growth in (
+            slowest(velocity, self.modes[1], SHARE * limits.v_max),
+            slowest(acceleration, self.modes[2], SHARE * limits.a_max),
+            inside(position, self.modes[0], self.border(problem)),
+        ):
+            own = np.zeros((len(y), *y.shape))
+            own[robots, robots] = growth
+            values.append(slack)
+            gradients.append(own)
+        return np.concatenate(values), np.concatenate(gradients)
 
 
 class IPOPT(Optimiser):
@@ -94,34 +115,32 @@ class IPOPT(Optimiser):
     def __init__(self, limits: Limits, seconds: float = 30.0) -> None:
         super().__init__(limits, seconds)
         self.casadi = importlib.import_module("casadi")
-        self._solvers: dict[tuple[int, int], Any] = {}
+        self._solver = functools.lru_cache(self._make)
 
-    def _solver(self, robots: int, obstacles: int) -> Any:
-        """The compiled problem, with lines and obstacles as parameters."""
+    def _make(self, robots: int, obstacles: int) -> Any:
+        """The compiled problem, with lines, border and obstacles as parameters."""
         ca, limits = self.casadi, self.limits
-        dimensions, samples, n_modes = limits.dimensions, *self.modes[0].shape
+        dimensions, (samples, n_modes) = limits.dimensions, self.modes[0].shape
         y = ca.SX.sym("y", n_modes, robots * dimensions)
         lines = [ca.SX.sym(f"line{order}", samples, robots * dimensions) for order in range(3)]
+        border = ca.SX.sym("border", 1, robots * dimensions)
         circles = ca.SX.sym("obstacles", dimensions + 1, obstacles)
-        values = [line + ca.DM(matrix) @ y for line, matrix in zip(lines, self.modes, strict=True)]
-
-        def of(order: int, robot: int) -> Any:
-            return values[order][:, robot * dimensions : (robot + 1) * dimensions]
-
-        rows = []
+        motion = [line + ca.DM(modes) @ y for line, modes in zip(lines, self.modes, strict=True)]
+        position, velocity, acceleration = (ca.horzsplit(x, dimensions) for x in motion)
+        most = ca.repmat(border, samples, 1)
+        rows = [ca.vec(most - motion[0]), ca.vec(most + motion[0])]
         for i in range(robots):
             for j in range(i):
                 # Two robots that meet move twice as far between two samples.
-                rows.append(ca.sum2((of(0, i) - of(0, j)) ** 2) - (2 * limits.radius + 2 * MARGIN) ** 2)
+                rows.append(ca.sum2((position[i] - position[j]) ** 2) - (2 * limits.radius + 2 * MARGIN) ** 2)
             for o in range(obstacles):
-                away = of(0, i) - ca.repmat(circles[:-1, o].T, samples, 1)
+                away = position[i] - ca.repmat(circles[:-1, o].T, samples, 1)
                 rows.append(ca.sum2(away**2) - (circles[-1, o] + limits.radius + MARGIN) ** 2)
-            rows.append((SHARE * limits.v_max) ** 2 - ca.sum2(of(1, i) ** 2))
-            rows.append((SHARE * limits.a_max) ** 2 - ca.sum2(of(2, i) ** 2))
-            rows += [limits.size - part for axis in ca.horzsplit(of(0, i)) for part in (axis, -axis)]
+            rows.append((SHARE * limits.v_max) ** 2 - ca.sum2(velocity[i] ** 2))
+            rows.append((SHARE * limits.a_max) ** 2 - ca.sum2(acceleration[i] ** 2))
         problem = {
             "x": ca.vec(y),
-            "p": ca.vertcat(*(ca.vec(line) for line in lines), ca.vec(circles)),
+            "p": ca.vertcat(*map(ca.vec, (*lines, border, circles))),
             "f": 0.5 * ca.sum1(ca.DM(self.stiffness) * ca.sum2(y**2)),
             "g": ca.vertcat(*rows),
         }
@@ -129,29 +148,49 @@ class IPOPT(Optimiser):
         return ca.nlpsol("plan", "ipopt", problem, options)
 
     def solve(self, problem: Problems, start: th.Tensor) -> tuple[th.Tensor, int]:
-        robots, dimensions, n_modes = start.shape
-        circles = problem.obstacles[0].double().numpy()
-        key = robots, len(circles)
-        solver = self._solvers.setdefault(key, None) or self._solver(*key)
-        self._solvers[key] = solver
-        boundary = problem.boundary[0].double().numpy().reshape(robots * dimensions, -1)
-        lines = [(matrix @ boundary.T).ravel(order="F") for matrix in self.lines]
-        solution = solver(
-            x0=start.double().numpy().reshape(robots * dimensions, n_modes).ravel(),
-            p=np.concatenate([*lines, circles.ravel()]),
-            lbg=0.0,
-        )
-        y = np.asarray(solution["x"]).reshape(robots, dimensions, n_modes)
-        return th.from_numpy(y).float(), int(solver.stats()["iter_count"])
+        solver = self._solver(len(start), problem.obstacles.shape[1])
+        y = start.double().numpy()
+        parameters = *self.motion(problem, np.zeros_like(y)), self.border(problem), problem.obstacles[0].double().numpy()
+        solution = solver(x0=y.ravel(), p=np.concatenate([part.ravel() for part in parameters]), lbg=0.0)
+        return th.from_numpy(np.asarray(solution["x"]).reshape(y.shape)).float(), int(solver.stats()["iter_count"])
+
+
+def nearest(relative: np.ndarray, modes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    The least distance from the origin of the straight lines between samples, and its gradient.
+
+    :param relative: Relative positions, ``(..., D, S)``
+    :param modes: What the coordinates of one robot add to them, ``(S, m)``
+    :return: ``(...)`` and ``(..., D, m)``. Where on its line the nearest point lies does not matter to the gradient.
+    """
+    start, step = relative[..., :-1], np.diff(relative, axis=-1)
+    share = np.clip(-(start * step).sum(axis=-2) / np.maximum((step**2).sum(axis=-2), 1e-30), 0, 1)
+    points = start + share[..., None, :] * step
+    distances = np.sqrt((points**2).sum(axis=-2) + 1e-12)
+    k = distances.argmin(axis=-1, keepdims=True)
+    distance = np.take_along_axis(distances, k, axis=-1)
+    direction = np.take_along_axis(points, k[..., None], axis=-1) / distance[..., None]
+    share = np.take_along_axis(share, k, axis=-1)
+    return distance[..., 0], direction * ((1 - share) * modes[k[..., 0]] + share * modes[k[..., 0] + 1])[..., None, :]
+
+
+def slowest(vectors: np.ndarray, modes: np.ndarray, at_most: float) -> tuple[np.ndarray, np.ndarray]:
+    """How much longer the longest vector of all samples may be, ``(N, D, S)`` to ``(N,)``, and its gradient, ``(N, D, m)``."""
+    lengths = np.sqrt((vectors**2).sum(axis=1))
+    robots, k = np.arange(len(vectors)), lengths.argmax(axis=1)
+    length = lengths[robots, k]
+    return at_most - length, -(vectors[robots, :, k] / length[:, None])[..., None] * modes[k, None]
+
+
+def inside(positions: np.ndarray, modes: np.ndarray, border: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far from the border robots stay in all samples, ``(N, D, S)`` to ``(N,)``, and its gradient, ``(N, D, m)``."""
+    slack = (border - np.abs(positions)).reshape(len(positions), -1)
+    robots, least = np.arange(len(positions)), slack.argmin(axis=1)
+    axis, k = np.divmod(least, positions.shape[-1])
+    gradient = np.zeros((*positions.shape[:2], modes.shape[1]))
+    gradient[robots, axis] = -np.sign(positions[robots, axis, k])[:, None] * modes[k]
+    return slack[robots, least], gradient
 
 
 #: General optimisers by name.
 OPTIMISERS: dict[str, type[Optimiser]] = {"slsqp": SLSQP, "ipopt": IPOPT}
-
-
-def nearest(relative: th.Tensor) -> th.Tensor:
-    """The least distance from the origin of the straight lines between samples, ``(..., D, S)`` to ``(...)``."""
-    start, step = relative[..., :-1], relative.diff(dim=-1)
-    share = -(start * step).sum(dim=-2) / step.square().sum(dim=-2).clamp(min=1e-30)
-    closest = start + share.clamp(0, 1).unsqueeze(-2) * step
-    return (closest.square().sum(dim=-2) + 1e-12).sqrt().amin(dim=-1)
