@@ -363,6 +363,10 @@ def test_polished_plans_are_smoother(make: Any) -> None:
     a, b = (model.plan(observation, deterministic=True) for model in (rough, smooth))
     both = a.feasible & b.feasible
     assert both.any() and (b.cost[both] <= a.cost[both] + 1e-6).all() and b.cost[both].mean() < a.cost[both].mean()
+    # There is no time for it after the deadline.
+    late = [model.plan(observation, deadline_ms=0.001, deterministic=True) for model in (rough, smooth)]
+    assert late[0].feasible.any()
+    th.testing.assert_close(late[0].y, late[1].y, rtol=0, atol=0)
 
 
 def test_the_heads(model: FlowOpt) -> None:

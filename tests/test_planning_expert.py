@@ -101,7 +101,7 @@ def test_after_a_round_that_failed_the_next_shrinks_half_as_much(monkeypatch: py
     y = noise(problems, filter_.basis, 0.2, generator(1))
     shares = []
 
-    def one_is_never_safe(_: Problems, proposals: th.Tensor) -> Filtered:
+    def one_is_never_safe(_: Problems, proposals: th.Tensor, deadline: None) -> Filtered:
         shares.append((proposals / before).mean(dim=(1, 2)).numpy())
         before[0] = proposals[0]
         result = filter_(problems, proposals)
@@ -113,6 +113,26 @@ def test_after_a_round_that_failed_the_next_shrinks_half_as_much(monkeypatch: py
     stiffness = (filter_.basis.stiffness / filter_.basis.stiffness[0]).numpy()
     steps = np.array([[1, 1], [1, 1 / 2], [1, 1 / 4]])[..., None]
     np.testing.assert_allclose(shares, (1 - steps / 4) / (1 + steps / 10 * stiffness), rtol=1e-5)
+
+
+def test_polish_ends_with_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock ticks once for each look at it: by the deadline of 2 two rounds have begun, and the second is cut short."""
+    filter_ = SafetyFilter(LIMITS)
+    problems = crossing(4, 6, seed=5)
+    rough = filter_(problems, noise(problems, filter_.basis, 0.7, generator(1)))
+    deadlines = []
+
+    def still(_: Problems, proposals: th.Tensor, deadline: float) -> Filtered:
+        deadlines.append(deadline)
+        return rough
+
+    ticks = iter(range(100))
+    monkeypatch.setattr("sb3_flow.planning.polish._gentle", lambda *_: still)
+    monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
+    result = polish(filter_, problems, rough.y, rough.safe, 6, deadline=2)
+    assert deadlines == [2, 2]
+    assert result.safe.tolist() == rough.safe.tolist() and rough.safe.any()
+    th.testing.assert_close(result.y, rough.y, rtol=0, atol=0)
 
 
 def test_polish_does_not_push_harder_and_harder() -> None:

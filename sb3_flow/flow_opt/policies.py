@@ -255,7 +255,7 @@ class FlowOptPolicy(FlowPolicy):
         filtered = self.filter(repeated, proposals, start, deadline=deadline)
         y = filtered.y
         if self.polish_rounds:
-            y = polish(self.filter, repeated, y, filtered.safe, self.polish_rounds).y
+            y = polish(self.filter, repeated, y, filtered.safe, self.polish_rounds, deadline).y
         actions = self.to_actions(y)
         y = self.to_metres(actions) * there(repeated)  # as rounded and clipped as it will be flown
         certified = self.filter.certificate.certify(repeated, y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from dataclasses import replace
 
 import torch as th
@@ -16,7 +17,14 @@ from sb3_flow.planning.safety_filter import Filtered, SafetyFilter
 SHRINK, STRAIGHTEN = 0.25, 0.1
 
 
-def polish(filter_: SafetyFilter, problems: Problems, y: th.Tensor, safe: th.Tensor, rounds: int = 6) -> Filtered:
+def polish(
+    filter_: SafetyFilter,
+    problems: Problems,
+    y: th.Tensor,
+    safe: th.Tensor,
+    rounds: int = 6,
+    deadline: float | None = None,
+) -> Filtered:
     """
     Make certified plans smoother.
 
@@ -33,6 +41,7 @@ def polish(filter_: SafetyFilter, problems: Problems, y: th.Tensor, safe: th.Ten
     :param y: The plans, ``(B, N, D, m)``
     :param safe: Which of them are certified, ``(B,)``, bool. The others stay as they are.
     :param rounds: How often
+    :param deadline: Reading of ``time.perf_counter`` from which on nothing is begun; None: none
     :return: Plans, with the certificate's verdict on every one, and the iterations of all rounds
     """
     certified = filter_.certificate.certify(problems, y)
@@ -47,7 +56,10 @@ def polish(filter_: SafetyFilter, problems: Problems, y: th.Tensor, safe: th.Ten
         stiffness = (filter_.basis.stiffness / filter_.basis.stiffness[0]).to(y)
         cost = smoothness(mine, y[rows], filter_.basis)
         for _ in range(rounds):
-            result = gentle(mine, (1 - SHRINK * step) / (1 + STRAIGHTEN * step * stiffness) * y[rows])
+            if deadline is not None and time.perf_counter() >= deadline:
+                break
+            smaller = (1 - SHRINK * step) / (1 + STRAIGHTEN * step * stiffness) * y[rows]
+            result = gentle(mine, smaller, deadline=deadline)
             new_cost = smoothness(mine, result.y, filter_.basis)
             better = result.safe & (new_cost < cost)
             accepted = rows[better]
