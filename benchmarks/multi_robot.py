@@ -4,6 +4,7 @@ filter from straight lines, from noise and from trained models, its predecessor,
 
     python benchmarks/multi_robot.py --robots 4 8 16 --problems 200 --samples 4
     python benchmarks/multi_robot.py --robots 8 --problems 200 --models flow.zip diffusion.zip --flow-steps 1 2 5 10
+    python benchmarks/multi_robot.py --robots 16 --problems 256 --batch 256 --device cuda
     python benchmarks/multi_robot.py --robots 4 8 --problems 20 --methods slsqp ipopt   # pip install ".[optimisers]"
 
 Scenes are drawn from a seed of their own, far from those of any data set. All samples of a batch are planned at once. A sample
@@ -63,7 +64,8 @@ def filtered(filter_: SafetyFilter, sigma: float, seed: int, rounds: int = 0) ->
 
     def run(problems: Problems, k: int) -> Result:
         many = problems.repeat(k)
-        proposals = noise(many, filter_.basis, sigma, th.Generator().manual_seed(seed))
+        # Drawn on the CPU, so that they are the same on all devices.
+        proposals = noise(many.to("cpu"), filter_.basis, sigma, th.Generator().manual_seed(seed)).to(many.start)
         result: Filtered = filter_(many, proposals)
         if rounds == 0:
             return Result(result.y, result.safe, result.iterations)
@@ -80,10 +82,11 @@ def learned(model: FlowOpt, initialise: bool, flow_steps: int, seed: int, rounds
 
     def run(problems: Problems, k: int) -> Result:
         policy.flow_steps = flow_steps
-        shown = {key: th.from_numpy(value) for key, value in observation(problems, policy.limits).items()}
+        observations = observation(problems.to("cpu"), policy.limits)
+        shown = {key: th.from_numpy(value).to(policy.device) for key, value in observations.items()}
         seen, generator = policy.problems(shown), th.Generator().manual_seed(seed)
         with th.no_grad():
-            x0 = th.randn(len(problems.start) * k, policy.action_dim, generator=generator)
+            x0 = th.randn(len(problems.start) * k, policy.action_dim, generator=generator).to(policy.device)
             many, proposals = seen.repeat(k), policy.propose(seen, x0)
             result = policy.filter(many, proposals, policy.starts(many, proposals) if initialise else None)
             if rounds:
@@ -99,7 +102,7 @@ def optimised(solver: Optimiser, limits: Limits, seed: int) -> Method:
     judge = SafetyFilter(limits, FilterSettings(samples=solver_samples(limits)))
 
     def run(problems: Problems, k: int) -> Result:
-        many = problems.repeat(k)
+        many = problems.repeat(k).to("cpu")
         starts = noise(many, judge.basis, NOISE, th.Generator().manual_seed(seed))
         solved = [solver.solve(many.select(th.tensor([b])), starts[b]) for b in range(len(starts))]
         y = th.stack([y for y, _ in solved])
@@ -121,10 +124,11 @@ def row(name: str, method: Method, problems: Problems, limits: Limits, k: int, b
     count = len(problems.start)
     parts, wall, cpu = [], time.perf_counter(), time.process_time()
     for start in range(0, count, batch):
-        parts.append(method(problems.select(th.arange(start, min(start + batch, count))), k))
+        result = method(problems.select(th.arange(start, min(start + batch, count))), k)
+        parts.append(Result(*(part.cpu() for part in result)))  # which waits for the device
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     result = Result(*(th.cat(column) for column in zip(*parts, strict=True)))
-    safe = result.safe.view(count, k)
+    problems, safe = problems.to("cpu"), result.safe.view(count, k)
     solved = safe.any(dim=1)
     summary: dict[str, object] = {
         "robots": problems.start.shape[1],
@@ -202,11 +206,12 @@ def show(rows: list[dict[str, object]]) -> str:
 
 
 def show_file(file: Path) -> str:
-    """The figures of a file, a table for each number of threads and of problems planned at once."""
+    """The figures of a file, a table for each device, number of threads and number of problems planned at once."""
     tables: dict[str, list[dict[str, object]]] = {}
     for line in file.read_text().splitlines():
         figures = json.loads(line)
-        tables.setdefault("{threads} threads, {batch} problems at once".format_map(figures), []).append(figures)
+        title = "{device}, {threads} threads, {batch} problems at once".format_map({"device": "cpu", **figures})
+        tables.setdefault(title, []).append(figures)
     return "\n\n".join(f"{title}\n\n{show(rows)}" for title, rows in tables.items())
 
 
@@ -217,6 +222,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=4, help="K")
     parser.add_argument("--batch", type=int, default=32, help="problems planned at once")
     parser.add_argument("--dimensions", type=int, default=2, choices=(2, 3))
+    parser.add_argument("--device", default="cpu", help="where the filter and the models run")
     parser.add_argument("--layout", default="mixed")
     parser.add_argument("--methods", nargs="*", default=list(METHODS[:5]), choices=METHODS)
     parser.add_argument("--models", type=Path, nargs="*", default=[], help="saved models; those of other numbers are skipped")
@@ -234,8 +240,8 @@ def main() -> None:
     for robots in arguments.robots:
         limits = standard_limits(robots, arguments.dimensions)
         scenes = Scenes(limits, robots, standard_obstacles(robots), arguments.layout)
-        problems = scenes.sample(np.random.default_rng((arguments.seed, robots)), arguments.problems)
-        ours = SafetyFilter(limits, FilterSettings(samples=solver_samples(limits)))
+        problems = scenes.sample(np.random.default_rng((arguments.seed, robots)), arguments.problems).to(arguments.device)
+        ours = SafetyFilter(limits, FilterSettings(samples=solver_samples(limits))).to(arguments.device)
         methods: dict[str, tuple[Method, int]] = {}
         for name in arguments.methods:
             k = 1 if name == "line" else arguments.samples
@@ -245,12 +251,12 @@ def main() -> None:
                 methods[name] = filtered(ours, NOISE, arguments.seed, 6 if "polish" in name else 0), k
             elif name.startswith("predecessor"):
                 most = 15 if name.endswith("15") else 100
-                old = SafetyFilter(limits, FilterSettings.predecessor(max_iterations=most))
+                old = SafetyFilter(limits, FilterSettings.predecessor(max_iterations=most)).to(arguments.device)
                 methods[name] = filtered(old, NOISE, arguments.seed), k
             else:
                 methods[name] = optimised(OPTIMISERS[name](limits, arguments.seconds), limits, arguments.seed), k
         for file in arguments.models:
-            model = FlowOpt.load(file, device="cpu")
+            model = FlowOpt.load(file, device=arguments.device)
             if model.policy.limits != limits or model.policy.max_robots < robots:
                 continue
             for steps in arguments.flow_steps:
@@ -266,7 +272,8 @@ def main() -> None:
             print(show(rows[-1:]).splitlines()[-1], flush=True)
             if arguments.output:
                 with arguments.output.open("a") as file:
-                    file.write(json.dumps({**rows[-1], "threads": arguments.threads, "batch": arguments.batch}) + "\n")
+                    conditions = {name: vars(arguments)[name] for name in ("device", "threads", "batch")}
+                    file.write(json.dumps({**rows[-1], **conditions}) + "\n")
     print("\n" + show(rows))
 
 
