@@ -98,8 +98,8 @@ class SLSQP(Optimiser):
         values = [apart - 2 * limits.radius - MARGIN, (clear - obstacles[:, -1] - limits.radius - MARGIN).ravel()]
         gradients = [pairs, around.reshape(-1, *y.shape)]
         for slack, growth in (
-            slowest(velocity, self.modes[1], SHARE * limits.v_max),
-            slowest(acceleration, self.modes[2], SHARE * limits.a_max),
+            within(velocity, self.modes[1], SHARE * limits.v_max),
+            within(acceleration, self.modes[2], SHARE * limits.a_max),
             inside(position, self.modes[0], self.border(problem)),
         ):
             own = np.zeros((len(y), *y.shape))
@@ -174,8 +174,8 @@ def nearest(relative: np.ndarray, modes: np.ndarray) -> tuple[np.ndarray, np.nda
     return distance[..., 0], direction * ((1 - share) * modes[k[..., 0]] + share * modes[k[..., 0] + 1])[..., None, :]
 
 
-def slowest(vectors: np.ndarray, modes: np.ndarray, at_most: float) -> tuple[np.ndarray, np.ndarray]:
-    """How much longer the longest vector of all samples may be, ``(N, D, S)`` to ``(N,)``, and its gradient, ``(N, D, m)``."""
+def within(vectors: np.ndarray, modes: np.ndarray, at_most: float) -> tuple[np.ndarray, np.ndarray]:
+    """How far below a length all vectors at the samples stay, ``(N, D, S)`` to ``(N,)``, and its gradient, ``(N, D, m)``."""
     lengths = np.sqrt((vectors**2).sum(axis=1))
     robots, k = np.arange(len(vectors)), lengths.argmax(axis=1)
     length = lengths[robots, k]
