@@ -344,7 +344,7 @@ class FlowOpt(OfflineToOnlineAlgorithm):
 
         :param observation: One observation, or one for each environment, as the environment gives it
         :param k: Number of proposals for each problem; None: ``best_of_n`` of ``policy_kwargs``
-        :param deadline_ms: When to stop repairing: what is certified by then is chosen from. None: when all is done
+        :param deadline_ms: When repairing and polishing stop; what is certified by then is chosen from. None: at the end
         :param deterministic: Whether to start from the same noise at each call
         :return: The plans; ``feasible`` says which of them are certified.
         :raises ValueError: If no plan can help: robots overlap, or a robot an obstacle, at the start or the goal, or a goal is

@@ -216,7 +216,7 @@ class FlowOptPolicy(FlowPolicy):
 
         :param observations: A raw batch of ``B``
         :param k: Number of proposals for each problem; None: ``best_of_n``
-        :param deadline_ms: When to stop repairing: what is certified by then is chosen from. None: when all is done
+        :param deadline_ms: When repairing and polishing stop; what is certified by then is chosen from. None: at the end
         :param deterministic: Whether to start from the same noise at each call
         :return: The plans; ``feasible`` says which of them are certified.
         :raises ValueError: If ``k`` is below 1.
