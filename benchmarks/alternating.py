@@ -22,8 +22,8 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.logger import configure
 
 from sb3_flow import FPMD, FQL, GFP, QAM, SWFP, DecisionFlow
-from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
-from sb3_flow.swfp import WholeFlow
+from sb3_flow.baselines.whole_flow import WholeFlow
+from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
 
 #: Widths of the hidden layers.
 SIZES = {"512x4": [512] * 4, "256x2": [256] * 2, "128x3": [128] * 3}

@@ -1,10 +1,10 @@
 """
-Where the time of an update goes: drawing, each way to act, each loss, the optimiser, the target networks.
+The time of the parts of an update: drawing, each sampler, each loss, the optimizer, the target networks.
 
     python benchmarks/by_part.py [--algo fql] [--threads 1] [--device cuda]
 
-The parts are timed one after the other, round by round; medians in milliseconds, and as a share of a whole update. A way to
-act is part of a loss, and listed to see how much of it: FQL's `bc_flow` is its ten Euler steps.
+The parts are timed one after the other, round by round; medians in milliseconds, and as a share of a whole update. A sampler
+is part of a loss, and listed to see how much of it: FQL's `bc_flow` is its ten Euler steps.
 """
 
 from collections.abc import Callable
@@ -15,42 +15,65 @@ import numpy as np
 import torch as th
 from alternating import BATCH_SIZE, SIZES, load, make_model, now, parse, random_data, synchronize
 
-from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.common.flow_algorithm import FlowAlgorithm
+from sb3_flow.common.type_aliases import Batch
 
 
-def parts_of(model: OfflineToOnlineAlgorithm) -> dict[str, Callable[[], Any]]:
+def losses_of(model: FlowAlgorithm, batch: Batch, noise: Any) -> dict[str, Callable[[], tuple[th.Tensor, Any]]]:
+    """The methods ``..._loss`` that the loss of an algorithm is the sum of, with what it calls them with."""
+    called: dict[str, tuple[Any, ...]] = {}
+
+    def watched(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            called[name] = args
+            return method(*args)
+
+        return call
+
+    names = [name for name in dir(type(model)) if name.endswith("_loss")]
+    try:
+        for name in names:
+            setattr(model, name, watched(name, getattr(model, name)))
+        model.loss(batch, noise)
+    finally:
+        for name in names:
+            vars(model).pop(name, None)
+    return {name: partial(getattr(model, name), *args) for name, args in called.items()}
+
+
+def parts_of(model: FlowAlgorithm) -> dict[str, Callable[[], Any]]:
     """What an update is made of, by name."""
     policy, batch, noise = model.policy, model.sample_batch(BATCH_SIZE), model.draw_noise(BATCH_SIZE)
 
-    def act(head: str) -> None:
+    def act(sampler: str) -> None:
+        acting = policy.with_sampler(sampler)
         with th.no_grad():
-            policy.with_head(head).act(batch.observations, model.normal(BATCH_SIZE, dim=policy.with_head(head).noise_dim))
+            acting.act(batch.observations, model.normal(BATCH_SIZE, dim=acting.noise_dim))
 
     def value(network: Any) -> None:
         with th.no_grad():
             policy.q_values(network, batch.observations, batch.actions)
 
-    def forward_backward(loss: Callable[..., tuple[th.Tensor, Any]]) -> None:
+    def forward_backward(loss: Callable[[], tuple[th.Tensor, Any]]) -> None:
         policy.optimizer.zero_grad()
-        loss(batch, noise)[0].backward()
+        loss()[0].backward()
 
-    def gradients() -> None:  # so that the optimiser has some
-        forward_backward(model.loss)
-
+    whole = partial(model.loss, batch, noise)
+    losses = losses_of(model, batch, noise)
     parts: dict[str, Callable[[], Any]] = {
         "whole update": partial(model.update, batch, noise),
         "draw a batch": partial(model.sample_batch, BATCH_SIZE),
         "draw noise": partial(model.draw_noise, BATCH_SIZE),
     }
-    for head in policy.heads:
-        parts[f"act: {head}"] = partial(act, head)
+    for sampler in policy.samplers:
+        parts[f"act: {sampler}"] = partial(act, sampler)
     for target in (name for name in model.targets if name.startswith("critic")):
         parts[f"values: {target}"] = partial(value, getattr(policy, target))
-    for term in model.terms():
-        parts[f"{term.__name__}: forward"] = partial(term, batch, noise)
-        parts[f"{term.__name__}: both"] = partial(forward_backward, term)
-    parts["all losses: both"] = gradients
-    parts["optimiser"] = policy.optimizer.step
+    for name, loss in losses.items():
+        parts[f"{name}: forward"] = loss
+        parts[f"{name}: both"] = partial(forward_backward, loss)
+    parts["all losses: both"] = partial(forward_backward, whole)
+    parts["optimizer"] = policy.optimizer.step
     parts["targets"] = model.update_targets
     return parts
 

@@ -38,13 +38,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def make_policies(arguments: argparse.Namespace, size: str) -> dict[str, Any]:
-    """Every way to act, by the algorithm's name and the head's; SAC last."""
+    """Every way to act, by the algorithm's name and the sampler's; SAC last."""
     device, data = arguments.device, random_data(10_000)
     policies: dict[str, Any] = {}
     for algo in arguments.algos:
         policy = make_model(algo, SIZES[size], data, device).policy
         policy.flow_steps = arguments.flow_steps
-        policies |= {f"{algo}, {head}": policy.with_head(head) for head in policy.heads}
+        policies |= {f"{algo}, {sampler}": policy.with_sampler(sampler) for sampler in policy.samplers}
     return policies | {"SAC": make_sac(SIZES[size], data, device).policy}
 
 

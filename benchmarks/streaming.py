@@ -25,12 +25,12 @@ from stable_baselines3.common.logger import configure
 from sb3_flow import StreamingFlow
 from sb3_flow.baselines import ChunkDiffusion, ChunkFlow, ChunkRegression
 from sb3_flow.common.networks import VelocityMLP
-from sb3_flow.streaming_flow.networks import ModulatedMLP
+from sb3_flow.imitation.networks import ModulatedMLP
 
 #: Calls of a contestant in its turn, before anything is measured and measured.
 WARM_UP, CALLS = 3, 8
 STOCHASTIC = {"stochastic": True, "k": 0.0, "sigma_0": 0.1}
-#: Each row: its name, the algorithm, its arguments, the head, and the widths of the small network and of the published one.
+#: Each row: its name, the algorithm, its arguments, the sampler, and the widths of the small network and of the published one.
 ROWS: list[tuple[str, Any, dict[str, Any], str, list[int], list[int]]] = [
     ("streaming flow, k = 2.5", StreamingFlow, {"k": 2.5}, "average", [256] * 3, [256, 512, 1024]),
     ("streaming flow, stochastic", StreamingFlow, STOCHASTIC, "average", [256] * 3, [256, 512, 1024]),
@@ -129,7 +129,7 @@ def main() -> None:
     data, observation = random_data(), np.full((1, 5), 256, np.float32)
     for network in arguments.networks:
         models = {row[0]: make(row, network, data) for row in ROWS}
-        policies = {row[0]: models[row[0]].policy.with_head(row[3]) for row in ROWS}
+        policies = {row[0]: models[row[0]].policy.with_sampler(row[3]) for row in ROWS}
         seconds: dict[str, list[tuple[float, float, float]]] = {name: [] for name in policies}
         for _ in range(arguments.turns):
             for name, policy in policies.items():

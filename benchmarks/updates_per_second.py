@@ -32,7 +32,7 @@ from alternating import (
 )
 from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
 
 
 class Until(BaseCallback):

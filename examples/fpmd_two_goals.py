@@ -69,7 +69,7 @@ def ways_to_act(name: str, model: BaseAlgorithm) -> dict[str, tuple[BasePolicy, 
     if name == "SAC":
         return {"SAC": (policy, False), "SAC, mean": (policy, True)}
     if name == "FPMD-R":
-        return {"FPMD-R, one step": (policy, False), "FPMD-R, all steps": (policy.with_head("flow"), False)}
+        return {"FPMD-R, one step": (policy, False), "FPMD-R, all steps": (policy.with_sampler("flow"), False)}
     return {"FPMD-M, one step": (policy, False)}
 
 

@@ -152,7 +152,7 @@ def main() -> None:
     model.save(folder / "fql_cube")
 
     print(f"3/3  Evaluating both policies for {arguments.episodes} episodes each, sampled (as papers do) and deterministic")
-    policies = {"FQL": model.policy, "behaviour cloning (BC flow)": model.policy.with_head("bc_flow")}
+    policies = {"FQL": model.policy, "behaviour cloning (BC flow)": model.policy.with_sampler("bc_flow")}
     rates = {
         name: {
             mode: success_rate(policy, envs, arguments.episodes, 1_000 + arguments.seed, deterministic=mode == "deterministic")

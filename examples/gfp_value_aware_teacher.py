@@ -86,8 +86,8 @@ def main() -> None:
         model.learn(arguments.updates, progress_bar=False)
         observations = np.zeros((2000, 1), np.float32)
         drawn = {"data": data["actions"][:2000]}
-        for head, title in (("vabc", "teacher"), ("one_step", "actor")):
-            drawn[title] = model.policy.with_head(head).predict(observations)[0]
+        for sampler, title in (("vabc", "teacher"), ("one_step", "actor")):
+            drawn[title] = model.policy.with_sampler(sampler).predict(observations)[0]
         for panel, (title, actions) in zip(axes, drawn.items(), strict=True):
             rewards = reward_of(actions)
             points = panel.scatter(*actions.T, c=rewards, s=5, cmap="viridis", vmin=-0.4, vmax=1.0)

@@ -48,7 +48,7 @@ def main() -> None:
     )
     model.learn(arguments.updates, progress_bar=True)
     env = Monitor(gym.make("Pendulum-v1"))
-    for name, policy in {"FQL": model.policy, "clone of the data": model.policy.with_head("bc_flow")}.items():
+    for name, policy in {"FQL": model.policy, "clone of the data": model.policy.with_sampler("bc_flow")}.items():
         mean, std = evaluate_policy(policy, env, n_eval_episodes=10)
         print(f"{name:<20} return {mean:.0f} +- {std:.0f}")
 

@@ -21,7 +21,7 @@ import torch as th
 from torch import nn
 
 from sb3_flow.common.flow import euler
-from sb3_flow.common.types import Velocity
+from sb3_flow.common.type_aliases import Velocity
 from sb3_flow.qam.adjoint import adjoint_matching_loss, lean_adjoint, memoryless_path
 
 

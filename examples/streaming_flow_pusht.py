@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 from sb3_flow import StreamingFlow
 from sb3_flow.common.environments import make_env
 from sb3_flow.datasets import collect, load_dataset
-from sb3_flow.streaming_flow.stream import StreamState
+from sb3_flow.streaming_flow.stream_state import StreamState
 
 #: Width of a picture, and of the world, in pixels; steps from picture to picture; pictures a second; how long the last stays.
 SIZE, WORLD, EVERY, RATE, REST = 256, 512, 2, 10, 1.5

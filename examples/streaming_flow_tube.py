@@ -20,8 +20,8 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_flow import StreamingFlow
-from sb3_flow.common.no_environment import NoEnvironment
-from sb3_flow.common.types import Batch
+from sb3_flow.common.data.no_environment import NoEnvironment
+from sb3_flow.common.type_aliases import Batch
 from sb3_flow.streaming_flow.tubes import latent_covariance, mixture_velocity, segment, tube_std
 
 HORIZON = 16

@@ -20,7 +20,7 @@ import numpy as np
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_flow import StreamingFlow
-from sb3_flow.common.dataset import OfflineDataset
+from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.datasets import collect, load_dataset
 
 ID = "sb3_flow/TwoRoutes-v0"

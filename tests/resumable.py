@@ -24,8 +24,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
-from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.checkpoints import TrainingCheckpoint, latest_checkpoint
+from sb3_flow.common.flow_algorithm import FlowAlgorithm
 
 CASE = ALGORITHMS[0]
 
@@ -104,7 +104,7 @@ class CountCalls(BaseCallback):
         return True
 
 
-def train(scenario: Scenario, folder: Path, callbacks: list[BaseCallback] | None = None) -> OfflineToOnlineAlgorithm:
+def train(scenario: Scenario, folder: Path, callbacks: list[BaseCallback] | None = None) -> FlowAlgorithm:
     """Start, or go on; then write down how it ended."""
     resuming = latest_checkpoint(folder) is not None
     folder.mkdir(exist_ok=True)
@@ -155,7 +155,7 @@ def die_while_saving(number: int) -> None:
     """Have this process kill itself when its checkpoint of that number is half written."""
     write_model, saves = CASE.cls.save, []
 
-    def save(model: OfflineToOnlineAlgorithm, path: Path, *args: Any) -> None:
+    def save(model: FlowAlgorithm, path: Path, *args: Any) -> None:
         if ".partial" in str(path):
             saves.append(path)
             if len(saves) == number:

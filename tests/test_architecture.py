@@ -30,7 +30,11 @@ EXTENSIONS: dict[str, set[str]] = {
     "zoo/hyperparameters.py": {"rl_zoo3"},
 }
 #: Rooms that stand on an algorithm's, which they then may import.
-EXTENDS: dict[str, set[str]] = {"baselines": {"streaming_flow"}, "gfp": {"fql"}}
+EXTENDS: dict[str, set[str]] = {
+    "baselines": {"flow_opt", "imitation", "swfp"},
+    "gfp": {"fql"},
+    "streaming_flow": {"imitation"},
+}
 #: What the core install has; everything else is imported where it is used.
 CORE = {"gymnasium", "numpy", "sb3_flow", "stable_baselines3", "torch"} | sys.stdlib_module_names
 MAX_LINES = 500
@@ -177,7 +181,7 @@ def test_an_arrow_up_is_found(tmp_path: Path, name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("common/flow.py", "import torch as th\nfrom sb3_flow.common.types import Batch\nfrom .types import Metrics"),
+        ("common/flow.py", "import torch as th\nfrom sb3_flow.common.type_aliases import Batch\nfrom .types import Metrics"),
         ("common/flow.py", "from sb3_flow import common"),
         ("datasets/registry.py", "from sb3_flow.common.optional import require\nfrom . import arrays"),
         ("fql/fql.py", "from sb3_flow.common import flow\nfrom sb3_flow.datasets import read\nfrom sb3_flow.envs import toy"),

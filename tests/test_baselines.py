@@ -1,4 +1,4 @@
-"""SB3's TD3 and SAC on a data set: the algorithms are SB3's, the batches those of the data."""
+"""SB3's TD3 and SAC on a dataset: the algorithms are SB3's, the batches those of the data."""
 
 import copy
 from pathlib import Path
@@ -16,7 +16,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_flow.baselines import OfflineSAC, OfflineTD3
-from sb3_flow.common.dataset import DatasetError
+from sb3_flow.common.data.dataset import DatasetError
 
 SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [16, 16]}, "batch_size": 32, "seed": 0, "device": "cpu"}
 PAIRS = [pytest.param(OfflineTD3, TD3, id="td3"), pytest.param(OfflineSAC, SAC, id="sac")]
@@ -141,7 +141,7 @@ def test_it_is_saved_without_its_data(offline: type, data: dict[str, np.ndarray]
 
     arrays = offline("MlpPolicy", pendulum(), dataset=data, **SMALL).learn(5)
     arrays.save(tmp_path / "arrays.zip")
-    with pytest.raises(ValueError, match="pass `dataset`"):
+    with pytest.raises(ValueError, match="Pass it again"):
         offline.load(tmp_path / "arrays.zip", env=pendulum(), device="cpu").learn(5)
 
 
@@ -169,7 +169,7 @@ def test_the_arguments_are_left_alone(data: dict[str, np.ndarray]) -> None:
 
 @pytest.mark.parametrize("offline", [OfflineTD3, OfflineSAC])
 def test_what_is_missing_is_said(offline: type, data: dict[str, np.ndarray]) -> None:
-    with pytest.raises(ValueError, match=f"{offline.__name__} trains on data: pass `dataset`"):
+    with pytest.raises(ValueError, match=f"{offline.__name__} trains on a dataset, and there is none: pass `dataset`"):
         offline("MlpPolicy", pendulum(), **SMALL).learn(1)
     with pytest.raises(DatasetError, match=r"nothing\.npz"):
         offline("MlpPolicy", pendulum(), dataset="nothing.npz", **SMALL).learn(1)

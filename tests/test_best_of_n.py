@@ -46,11 +46,11 @@ def test_deterministic_is_the_same_for_the_same_observation() -> None:
 def test_another_head_is_plain_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clone of the behaviour that a critic chooses from would be no clone."""
     policy = make_model(best_of_n=N).policy
-    clone = policy.with_head("bc_flow")
+    clone = policy.with_sampler("bc_flow")
     monkeypatch.setattr(clone, "score", lambda *_: pytest.fail("the critics were asked"))
     clone.predict(np.zeros(3, np.float32))
     assert policy.best_of_n == N
-    assert policy.with_head("bc_flow", best_of_n=4).best_of_n == 4
+    assert policy.with_sampler("bc_flow", best_of_n=4).best_of_n == 4
 
 
 def test_it_is_saved(tmp_path: object) -> None:

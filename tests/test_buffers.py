@@ -18,11 +18,12 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 
 from sb3_flow import FQL
-from sb3_flow.common.batches import concatenate
-from sb3_flow.common.buffers import OfflineBuffer, Transitions
-from sb3_flow.common.dataset import OfflineDataset
-from sb3_flow.common.online_buffer import OnlineBuffer
-from sb3_flow.common.types import Batch
+from sb3_flow.common.data.batches import concatenate
+from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.offline_buffer import OfflineBuffer
+from sb3_flow.common.data.online_buffer import OnlineBuffer
+from sb3_flow.common.data.transitions import Transitions
+from sb3_flow.common.type_aliases import Batch
 
 GAMMA = 0.9
 ANY = spaces.Box(-np.inf, np.inf, (1,))

@@ -11,12 +11,11 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_flow import FQL, QAM
-from sb3_flow.common.buffers import OfflineBuffer
-from sb3_flow.common.critics import pessimistic, td_loss
-from sb3_flow.common.dataset import OfflineDataset
-from sb3_flow.common.online_buffer import OnlineBuffer
-from sb3_flow.common.types import Batch
-from sb3_flow.common.updates import clip_gradients
+from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.offline_buffer import OfflineBuffer
+from sb3_flow.common.data.online_buffer import OnlineBuffer
+from sb3_flow.common.flow_algorithm import clip_gradients
+from sb3_flow.common.type_aliases import Batch
 
 ANY, UNIT = spaces.Box(-np.inf, np.inf, (1,)), spaces.Box(-1.0, 1.0, (2,))
 
@@ -27,17 +26,6 @@ def make_model(cls: type = QAM, env: Any = None, **kwargs: Any) -> Any:
 
 
 # Pessimism.
-
-
-def test_pessimism() -> None:
-    """The mean less ``rho`` population standard deviations, where PyTorch's default is another one."""
-    assert pessimistic(th.tensor([[0.0], [2.0]]), 0.5).tolist() == [0.5]
-    assert pessimistic(th.tensor([[0.0], [2.0]]), 0.0).tolist() == [1.0]
-    assert pessimistic(th.tensor([[1.5, -2.0]] * 10), 3.0).tolist() == [1.5, -2.0]
-    qs = th.tensor([[1.0, 0.0], [2.0, 0.0], [6.0, 3.0]], dtype=th.float64)
-    expected = [3 - 2 * math.sqrt((4 + 1 + 9) / 3), 1 - 2 * math.sqrt(2)]
-    assert pessimistic(qs, 2.0).tolist() == pytest.approx(expected, rel=1e-14)
-    assert pessimistic(th.tensor([[4.0]]), 2.0).tolist() == [4.0]  # one critic does not disagree
 
 
 def constant_critics(model: Any, **values: list[float]) -> None:
@@ -58,6 +46,18 @@ def test_pessimistic_target(rho: float, mask: float, target: float) -> None:
     batch = Batch(obs, th.zeros(16, 2), -ones, mask * ones, 0.99 * ones, obs, ones)
     loss, _ = model.critic_loss(batch, model.draw_noise(16))
     assert loss.item() == pytest.approx((target**2 + (1 - target) ** 2) / 2, rel=1e-5)
+
+
+def test_pessimism_takes_the_population_deviation() -> None:
+    """Of three critics, where PyTorch's default is another one; of critics that agree, and of one, nothing is taken."""
+    for values, expected in (([1.0, 2.0, 6.0], 3 - 2 * math.sqrt(14 / 3)), ([1.5] * 3, 1.5), ([4.0], 4.0)):
+        model = QAM(
+            "FlowPolicy", AnySpaces(ANY, UNIT), rho=2.0, policy_kwargs={"net_arch": [8], "n_critics": len(values)}, seed=0
+        )
+        constant_critics(model, critic_target=values, critic=[0.0] * len(values))
+        ones, obs = th.ones(4), th.randn(4, 1)
+        loss, _ = model.critic_loss(Batch(obs, th.zeros(4, 2), 0 * ones, ones, ones, obs, ones), model.draw_noise(4))
+        assert loss.item() == pytest.approx(expected**2, rel=1e-5)
 
 
 # Chunks.
@@ -98,12 +98,13 @@ def test_discount_of_a_chunk() -> None:
     assert loss.item() == pytest.approx((-1.9 + 0.729 * 0.5) ** 2, rel=1e-5)
 
 
-def test_gradient_of_the_target() -> None:
+@pytest.mark.parametrize("cls", [FQL, QAM])
+def test_gradient_of_the_target(cls: type) -> None:
     """There is none: the loss moves the critics by their own values only."""
-    model = make_model()
-    next_q = th.zeros(4)
+    model = make_model(cls)
     ones, obs = th.ones(4), th.randn(4, 1)
-    loss, metrics = td_loss(model.policy, Batch(obs, th.zeros(4, 2), ones, ones, ones, obs, ones), next_q)
+    batch = Batch(obs, th.zeros(4, 2), ones, 0 * ones, ones, obs, ones)
+    loss, metrics = model.critic_loss(batch, model.draw_noise(4))
     loss.backward()
     moved = {name.split(".")[0] for name, p in model.policy.named_parameters() if p.grad is not None and p.grad.any()}
     assert moved == {"critic"}

@@ -11,21 +11,21 @@ import torch as th
 from conformance.case import SMALL, AlgorithmCase, parameters
 from conformance.environments import collect, pendulum
 
-from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.execution import Captured
+from sb3_flow.common.flow_algorithm import FlowAlgorithm
 
 pytestmark = pytest.mark.skipif(not th.cuda.is_available(), reason="needs a CUDA device")
 
 BATCH_SIZE = 16
 
 
-def make(case: AlgorithmCase, compile: bool | str, **kwargs: Any) -> OfflineToOnlineAlgorithm:
+def make(case: AlgorithmCase, compile: bool | str, **kwargs: Any) -> FlowAlgorithm:
     if compile == "cudagraph" and not case.cls.one_graph:
         pytest.skip("its updates are not alike")
     return case.make(pendulum(), dataset=collect(pendulum), device="cuda", compile=compile, **kwargs)
 
 
-def pair(case: AlgorithmCase, mode: bool | str, **kwargs: Any) -> tuple[OfflineToOnlineAlgorithm, OfflineToOnlineAlgorithm]:
+def pair(case: AlgorithmCase, mode: bool | str, **kwargs: Any) -> tuple[FlowAlgorithm, FlowAlgorithm]:
     """An eager model and one of another mode, after the same eager updates: Adam's first steps magnify rounding."""
     if mode == "cudagraph" and not case.cls.one_graph:
         pytest.skip("its updates are not alike")
@@ -36,7 +36,7 @@ def pair(case: AlgorithmCase, mode: bool | str, **kwargs: Any) -> tuple[OfflineT
     return models
 
 
-def assert_same_numbers(first: OfflineToOnlineAlgorithm, second: OfflineToOnlineAlgorithm) -> None:
+def assert_same_numbers(first: FlowAlgorithm, second: FlowAlgorithm) -> None:
     expected = parameters(first)
     for name, value in parameters(second).items():
         th.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
@@ -71,20 +71,20 @@ def test_first_update_can_be_captured(offline_algorithm: AlgorithmCase) -> None:
     assert eager == captured and set(eager) == {5.0}
 
 
-def _tau(model: OfflineToOnlineAlgorithm) -> None:
+def _tau(model: FlowAlgorithm) -> None:
     model.tau = 0.5
 
 
-def _optimizer(model: OfflineToOnlineAlgorithm) -> None:
+def _optimizer(model: FlowAlgorithm) -> None:
     model.set_parameters(copy.deepcopy(model.get_parameters()))
 
 
-def _learning_rate(model: OfflineToOnlineAlgorithm) -> None:
+def _learning_rate(model: FlowAlgorithm) -> None:
     model.learning_rate = 2e-3
     model._setup_lr_schedule()
 
 
-def _storage(model: OfflineToOnlineAlgorithm) -> None:
+def _storage(model: FlowAlgorithm) -> None:
     for parameter in model.policy.parameters():
         parameter.data = parameter.data.clone()
 

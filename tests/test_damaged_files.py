@@ -17,7 +17,7 @@ from gymnasium import spaces
 from stable_baselines3 import SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from sb3_flow.common import compact
+from sb3_flow.common.checkpoints import compact
 
 
 @pytest.fixture

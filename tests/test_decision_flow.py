@@ -23,7 +23,7 @@ from transcription import BATCH, OBS_DIM, Draw, Transcription, box_env, shake
 from sb3_flow import DecisionFlow
 from sb3_flow.common import networks
 from sb3_flow.common.flow import euler
-from sb3_flow.common.types import Batch
+from sb3_flow.common.type_aliases import Batch
 from sb3_flow.decision_flow import DecisionFlowPolicy
 from sb3_flow.decision_flow.decision_flow import DecisionFlowNoise
 from sb3_flow.decision_flow.inner import divergence, inner_rollout, misdirection
@@ -815,23 +815,23 @@ def test_noise() -> None:
 
 # Acting, arguments, files.
 
-HEADS = {"dir": ["flow"], "div": ["flow", "bc_flow"]}
+SAMPLERS = {"dir": ["flow"], "div": ["flow", "bc_flow"]}
 
 
-@pytest.mark.parametrize("name", HEADS)
-def test_heads(name: str) -> None:
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samplers(name: str) -> None:
     """Section 5: T Euler steps on the grid of training, then clipped; ``deterministic`` means zero noise."""
     variant = VARIANTS[name]
     model = variant.model()
     reference, policy = Reference(model, variant), model.policy
-    assert list(policy.heads) == HEADS[name] and policy.head == "flow"
+    assert list(policy.samplers) == SAMPLERS[name] and policy.sampler == "flow"
     obs = random_batch(variant, 0, th.float32)[0].observations
-    for head in HEADS[name]:
-        acting = policy.with_head(head)
+    for sampler in SAMPLERS[name]:
+        acting = policy.with_sampler(sampler)
         noise = th.randn(BATCH, variant.dim, generator=th.Generator().manual_seed(0))
         for given in (noise, th.zeros_like(noise)):
             with th.no_grad():
-                expected = th.clip(reference.final(obs.double(), given.double(), network=head), -1, 1)
+                expected = th.clip(reference.final(obs.double(), given.double(), network=sampler), -1, 1)
                 th.testing.assert_close(acting.act(obs, given).double(), expected, rtol=0, atol=5e-5)
         np.testing.assert_allclose(acting.predict(obs.numpy(), deterministic=True)[0], expected.numpy(), atol=5e-5)
 
@@ -865,7 +865,7 @@ def test_a_saved_variant(name: str, tmp_path: Path) -> None:
     model.update(*random_batch(variant, 0, th.float32))
     model.save(tmp_path / "model")
     loaded = DecisionFlow.load(tmp_path / "model", device="cpu")
-    assert list(loaded.policy.heads) == list(model.policy.heads)
+    assert list(loaded.policy.samplers) == list(model.policy.samplers)
     assert loaded.policy.inverse_scale.item() == model.policy.inverse_scale.item() > 0
     for argument in ("variant", "fm_coef", "beta", "flow_steps", "q_agg", "flow_target", "expectile", "targets"):
         assert getattr(loaded, argument) == getattr(model, argument), argument
@@ -919,11 +919,11 @@ class Bandit:
         shared = dict(dataset=self.data(10_000, seed), seed=seed, device="cpu", offline_log_interval=100_000)
         return DecisionFlow("FlowPolicy", box_env(1, 2), **shared, **kwargs)
 
-    def shares_of(self, model: DecisionFlow, head: str, n: int = 4000) -> np.ndarray:
+    def shares_of(self, model: DecisionFlow, sampler: str, n: int = 4000) -> np.ndarray:
         """The share of each mode among samples, counted where they are near it."""
         noise = th.randn(n, 2, generator=th.Generator().manual_seed(0))
         with th.no_grad():
-            actions = model.policy.with_head(head).act(th.zeros(n, 1), noise).numpy()
+            actions = model.policy.with_sampler(sampler).act(th.zeros(n, 1), noise).numpy()
         distances = np.linalg.norm(actions[:, None] - np.array(self.modes), axis=2)
         nearest = np.where(distances.min(axis=1) < self.near, distances.argmin(axis=1), len(self.modes))
         return np.bincount(nearest, minlength=len(self.modes) + 1)[:-1] / n
@@ -979,7 +979,7 @@ def test_the_best_of_four_ways() -> None:
     """P16: with beta 0.3, DF-div has more than 0.8 of the return of the best way, and keeps to the ways of the data."""
     model = FOUR_WAYS.model(0, variant="div", beta=0.3, **SMALL_AND_FAST)
     model.learn(2000)
-    clone, improved = (FOUR_WAYS.shares_of(model, head) for head in ("bc_flow", "flow"))
+    clone, improved = (FOUR_WAYS.shares_of(model, sampler) for sampler in ("bc_flow", "flow"))
     error = math.sqrt(0.25 / 4000)
     assert improved @ FOUR_WAYS.rewards > 0.8 + 4 * error and improved.sum() > 0.85
     assert clone @ FOUR_WAYS.rewards < 0.4 and clone.sum() > 0.7  # the clone knows of no rewards
@@ -991,6 +991,6 @@ def test_a_flow_that_is_held_to_its_clone() -> None:
     settings = {**SMALL_AND_FAST, "learning_rate": lambda progress: 3e-3 * progress}
     model = FOUR_WAYS.model(0, variant="div", beta=1e3, **settings)
     model.learn(1500)
-    clone, held = (FOUR_WAYS.shares_of(model, head) for head in ("bc_flow", "flow"))
+    clone, held = (FOUR_WAYS.shares_of(model, sampler) for sampler in ("bc_flow", "flow"))
     assert np.abs(held - clone).max() < 0.05
     assert np.abs(clone / clone.sum() - FOUR_WAYS.shares).max() < 0.08 and clone.sum() > 0.7

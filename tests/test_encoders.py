@@ -12,7 +12,7 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_flow import FQL
-from sb3_flow.common.batches import random_crop
+from sb3_flow.common.data.batches import random_crop
 from sb3_flow.common.encoders import FlowExtractor, ImpalaEncoder, ObservationNormalizer
 from sb3_flow.fql import FQLPolicy
 

@@ -20,9 +20,8 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sb3_flow import FPMD, FQL, SWFP
-from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.execution import Compiled, Execution, make_execution
-from sb3_flow.common.updates import MetricSums
+from sb3_flow.common.flow_algorithm import FlowAlgorithm, MetricSums
 
 BATCH_SIZE = 16
 
@@ -35,7 +34,7 @@ def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     th.compiler.reset()
 
 
-def make(case: AlgorithmCase, **kwargs: Any) -> OfflineToOnlineAlgorithm:
+def make(case: AlgorithmCase, **kwargs: Any) -> FlowAlgorithm:
     return case.make(pendulum(), dataset=collect(pendulum), **kwargs)
 
 
@@ -196,7 +195,7 @@ def test_an_update_reads_no_value(offline_algorithm: AlgorithmCase) -> None:
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The losses are looked at as seldom as on a GPU. Holds how many updates each look had before it."""
-    monkeypatch.setattr(OfflineToOnlineAlgorithm, "check_interval", 100)
+    monkeypatch.setattr(FlowAlgorithm, "check_interval", 100)
     counts: list[int] = []
     not_finite = MetricSums.not_finite
 

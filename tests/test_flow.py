@@ -7,7 +7,7 @@ import pytest
 import torch as th
 
 from sb3_flow.common.flow import euler, flow_matching_loss, interpolate
-from sb3_flow.common.types import Velocity
+from sb3_flow.common.type_aliases import Velocity
 
 MEAN = 0.2
 #: Standard deviation on arrival after N Euler steps from N(0, 1), computed by hand from the product below.

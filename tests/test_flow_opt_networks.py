@@ -3,7 +3,7 @@
 import pytest
 import torch as th
 
-from sb3_flow.flow_opt.diffusion import DiffusionOptPolicy, level
+from sb3_flow.baselines.diffusion_opt import DiffusionOptPolicy, level
 from sb3_flow.flow_opt.networks import Scene, TrajectoryTransformer, embed_time
 from sb3_flow.flow_opt.plans import Candidates
 from sb3_flow.flow_opt.symmetries import N_SYMMETRIES, parities, symmetries, transform

@@ -23,7 +23,7 @@ from sb3_flow import FPMD
 from sb3_flow.common import networks
 from sb3_flow.common.flow import euler
 from sb3_flow.common.networks import mish
-from sb3_flow.common.types import Batch
+from sb3_flow.common.type_aliases import Batch
 from sb3_flow.fpmd import FPMDPolicy
 from sb3_flow.fpmd.fpmd import FPMDNoise, Improved
 from sb3_flow.fpmd.mean_flow import mean_flow_loss, mean_flow_step
@@ -773,29 +773,29 @@ def test_one_step(flow: Any) -> None:
 
     with th.no_grad():
         model.policy.critic.net.weights[0].fill_(math.nan)
-        assert model.policy.head == "one_step" and model.policy.noise_dim == variant.dim
+        assert model.policy.sampler == "one_step" and model.policy.noise_dim == variant.dim
         th.testing.assert_close(model.policy.act(obs, noise), step(0.5 * noise), rtol=0, atol=1e-12)
         actions, _ = model.predict(obs.numpy(), deterministic=True)
     np.testing.assert_allclose(actions, step(th.zeros_like(noise)).detach().numpy(), rtol=0, atol=1e-6)
     assert 0.05 < (np.abs(actions) == 1).mean() < 0.95
     generator = th.Generator().manual_seed(5)
-    with model.policy.drawing_from(generator):
-        drawn, _ = model.predict(obs.numpy())
+    model.policy.generator = generator
+    drawn, _ = model.predict(obs.numpy())
     own = th.randn(40, variant.dim, dtype=th.float64, generator=th.Generator().manual_seed(5))
     np.testing.assert_allclose(drawn, step(0.5 * own).detach().numpy(), rtol=0, atol=1e-6)
 
 
 def test_all_steps() -> None:
-    """The head ``"flow"`` makes all the steps that learning makes; of a mean flow there is none."""
+    """The sampler ``"flow"`` makes all the steps that learning makes; of a mean flow there is none."""
     variant = VARIANTS["R"]
     model = variant.model()
     obs, noise = Draw(3).normal(40, OBS_DIM), Draw(4).normal(40, variant.dim)
     with th.no_grad():
-        found = model.policy.with_head("flow").act(obs, noise)
+        found = model.policy.with_sampler("flow").act(obs, noise)
     expected = th.clip(Reference(model, variant).sample("flow_target", obs, noise), -1, 1).detach()
     th.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     with pytest.raises(ValueError, match=r"'flow'.*one_step, particles, explore"):
-        make_model(flow="mean").policy.with_head("flow")
+        make_model(flow="mean").policy.with_sampler("flow")
 
 
 @pytest.mark.parametrize("flow", FLOWS)
@@ -807,7 +807,7 @@ def test_particles(flow: Any) -> None:
         model.policy.flow_target.net.layers[-1].weight.mul_(2)
     reference = Reference(model, variant)
     obs, noise, added = Draw(3).normal(40, OBS_DIM), Draw(4).normal(40, 6 * 2), Draw(5).normal(40, 2)
-    particles, explore = (model.policy.with_head(name) for name in ("particles", "explore"))
+    particles, explore = (model.policy.with_sampler(name) for name in ("particles", "explore"))
     assert (particles.noise_dim, explore.noise_dim) == (6 * 2, 7 * 2)
     best = reference.improve("flow_target", obs, noise, th.zeros_like(added))[0]
     with th.no_grad():
@@ -825,18 +825,18 @@ def test_particles(flow: Any) -> None:
         assert (other.argmax(dim=1) != values.argmax(dim=1)).any()
 
 
-@pytest.mark.parametrize("head", ["particles", "explore"])
+@pytest.mark.parametrize("sampler", ["particles", "explore"])
 @pytest.mark.parametrize("flow", FLOWS)
-def test_particles_of_deterministic_actions(flow: Any, head: str) -> None:
+def test_particles_of_deterministic_actions(flow: Any, sampler: str) -> None:
     """The same particles for every observation and call, the first of them zero; nothing is added."""
     variant = Variant(flow=flow)
     model = variant.model()
     obs = Draw(3).normal(40, OBS_DIM)
-    noise = th.randn(model.policy.with_head(head).noise_dim, generator=th.Generator().manual_seed(0))
+    noise = th.randn(model.policy.with_sampler(sampler).noise_dim, generator=th.Generator().manual_seed(0))
     noise = noise[: 5 * 3].double().repeat(40, 1)
     noise[:, :3] = 0.0
     expected = Reference(model, variant).improve("flow_target", obs, noise, th.zeros(40, 3, dtype=th.float64))[0]
-    found, _ = model.policy.with_head(head).predict(obs.numpy(), deterministic=True)
+    found, _ = model.policy.with_sampler(sampler).predict(obs.numpy(), deterministic=True)
     np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-6)
 
 
@@ -850,12 +850,12 @@ def test_training_acts_by_the_best_of_many_with_noise(flow: Any) -> None:
     generator = th.Generator()
     generator.set_state(model.generator.get_state())
     model.learn(15)
-    explorer = model.policy.with_head("explore")
+    explorer = model.policy.exploring(generator)
+    assert explorer.sampler == "explore"
     data = model.replay_buffer.to_dataset(lambda actions: actions)
     obs, actions = (np.asarray(part).reshape(3, 5, -1) for part in (data.observations, data.actions))
     for step in range(5):
-        with explorer.drawing_from(generator):
-            expected, _ = explorer.predict(obs[:, step])
+        expected, _ = explorer.predict(obs[:, step])
         np.testing.assert_allclose(actions[:, step], expected / 2, rtol=0, atol=1e-6)
     assert np.std(actions) > 0.1
 

@@ -18,9 +18,9 @@ from test_fpmd import BATCH, Reference, Variant
 from transcription import Draw
 
 from sb3_flow import FPMD, FQL
-from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.encoders import FlowExtractor
-from sb3_flow.common.types import Batch
+from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.common.type_aliases import Batch
 from sb3_flow.fpmd.fpmd import FPMDNoise
 
 #: Two frames of three channels. With a height and a width of their own, so that neither can stand for the other.
@@ -251,9 +251,9 @@ def test_published_networks() -> None:
 
 def test_published_settings() -> None:
     """Section 6.2, where nothing else is asked for, and those of vectors without images."""
-    names = ("weight_mode", "reward_scale", "noisy_particles", "crop_probability", "crop_pad", "temperature", "batch_size")
+    names = ("weight_mode", "reward_scale", "noisy_particles", "crop_probability", "temperature", "batch_size")
     pixels, vectors = (FPMD("FlowPolicy", AnySpaces(space, TORQUE), device="cpu") for space in (IMAGE, ARM))
-    assert [getattr(pixels, name) for name in names] == ["temp", 1.0, True, 1.0, 4, 1.0, 256]
+    assert [getattr(pixels, name) for name in names] == ["temp", 1.0, True, 1.0, 1.0, 256]
     assert [getattr(vectors, name) for name in names[:3]] == ["release", 0.2, False]
     mixed = make_model(spaces.Dict({"arm": ARM, "camera": IMAGE}))
     assert mixed.weight_mode == "temp" and mixed.policy.encoder is not None and vectors.policy.encoder is None
@@ -377,8 +377,8 @@ def test_images_are_encoded_once_for_all_networks() -> None:
     model.update(*tiny_batch(model))
     assert sizes == [8, 8]
     sizes.clear()
-    for head in model.policy.heads:
-        model.policy.with_head(head).predict(random_images(1)[0].numpy())
+    for sampler in model.policy.samplers:
+        model.policy.with_sampler(sampler).predict(random_images(1)[0].numpy())
     assert sizes == [1] * 4
 
 

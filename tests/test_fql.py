@@ -19,7 +19,7 @@ from transcription import BATCH, OBS_DIM, Draw, Transcription, box_env, shake
 
 from sb3_flow import FQL
 from sb3_flow.common import networks
-from sb3_flow.common.types import Batch
+from sb3_flow.common.type_aliases import Batch
 from sb3_flow.fql import FQLPolicy
 from sb3_flow.fql.fql import FQLNoise
 
@@ -485,16 +485,16 @@ def test_one_flow_step_is_the_mean_of_the_data() -> None:
     th.testing.assert_close(actions, mean.expand(50, 2), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("head", ["one_step", "bc_flow"])
-def test_heads(head: str) -> None:
-    """Section 5: a head clips to the box; deterministic means zero noise; actions are scaled to the action space."""
+@pytest.mark.parametrize("sampler", ["one_step", "bc_flow"])
+def test_samplers(sampler: str) -> None:
+    """Section 5: a sampler clips to the box; deterministic means zero noise; actions are scaled to the action space."""
     variant = Variant(action_dim=2)
     model = variant.model()
     reference = Reference(model, variant)
-    policy = model.policy.with_head(head)
-    assert model.policy.head == "one_step"  # the default is what FQL acts with, and stays so
+    policy = model.policy.with_sampler(sampler)
+    assert model.policy.sampler == "one_step"  # the default is what FQL acts with, and stays so
     batch, noise = random_batch(variant, 0, th.float32)
-    exact = reference.flow if head == "bc_flow" else lambda s, z: reference.one_step(s, z).clip(-1, 1)
+    exact = reference.flow if sampler == "bc_flow" else lambda s, z: reference.one_step(s, z).clip(-1, 1)
     obs, z = batch.observations, noise.z
     with th.no_grad():
         th.testing.assert_close(policy.act(obs, z).double(), exact(obs.double(), z.double()), rtol=0, atol=1e-5)
@@ -567,7 +567,7 @@ def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="flow_steps"):
         make_model(flow_steps=0)
     with pytest.raises(ValueError, match=r"'flow'.*one_step, bc_flow"):
-        make_model().policy.with_head("flow")
+        make_model().policy.with_sampler("flow")
 
 
 # Short trainings whose result is known.

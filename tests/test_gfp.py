@@ -21,10 +21,10 @@ from transcription import BATCH, OBS_DIM, Draw, Transcription, box_env, shake
 from sb3_flow import FQL, GFP
 from sb3_flow.common import networks
 from sb3_flow.common.networks import sinusoid
-from sb3_flow.common.one_step import Proposals, one_step_loss
-from sb3_flow.common.types import Batch
+from sb3_flow.common.type_aliases import Batch
 from sb3_flow.fql.fql import FQLNoise
 from sb3_flow.gfp import GFPPolicy
+from sb3_flow.gfp.gfp import Proposals
 
 NETWORKS = ("bc_flow", "actor", "critic", "critic_target")
 
@@ -396,17 +396,17 @@ def test_03_guidance_does_not_see_the_scale_of_values(factor: float) -> None:
     variant = VARIANTS["min"]
     model = double(variant.model())
     batch, noise = random_batch(variant, 0)
-    proposals = model.proposals(batch, noise)
-    guidance, loss = model.guidance(batch, proposals), one_step_loss(proposals, model.alpha)[0]
+    proposals = model.propose(batch, noise)
+    guidance, loss = model.guidance(batch, proposals), model.actor_loss(batch, noise, proposals)[0]
     assert 0.1 < guidance.std().item() and 0.1 < abs(loss.item())
     with th.no_grad():
         for network in (model.policy.critic, model.policy.critic_target):
             network.net.weights[-1].mul_(factor)
             network.net.biases[-1].mul_(factor)
-    scaled = model.proposals(batch, noise)
+    scaled = model.propose(batch, noise)
     th.testing.assert_close(scaled.q, factor * proposals.q, rtol=1e-10, atol=0)
     th.testing.assert_close(model.guidance(batch, scaled), guidance, rtol=0, atol=1e-10)
-    assert one_step_loss(scaled, model.alpha)[0].item() == pytest.approx(loss.item(), rel=1e-10)
+    assert model.actor_loss(batch, noise, scaled)[0].item() == pytest.approx(loss.item(), rel=1e-10)
 
 
 def test_04_sharp_guidance_is_finite_and_exact(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,7 +433,7 @@ def test_04_sharp_guidance_gives_a_finite_loss() -> None:
         for network in (model.policy.critic, model.policy.critic_target):
             network.net.weights[-1].mul_(1000.0)
     batch, noise = random_batch(VARIANTS["default"], 0, th.float32)
-    assert model.proposals(batch, noise).q.abs().max().item() > 1000
+    assert model.propose(batch, noise).q.abs().max().item() > 1000
     loss, _ = model.loss(batch, noise)
     loss.backward()
     assert math.isfinite(loss.item())
@@ -512,10 +512,10 @@ def test_08_the_scale_of_values_is_a_constant() -> None:
     with th.no_grad():
         model.policy.critic.net.biases[-1].add_(20.0)  # values of one sign: with its gradient, lambda mean q is constant
     batch, noise = random_batch(variant, 0)
-    proposals = model.proposals(batch, noise)
+    proposals = model.propose(batch, noise)
     assert proposals.q.min().item() > 0
     actor = list(model.policy.actor.parameters())
-    found = th.autograd.grad(one_step_loss(proposals, model.alpha)[1]["q_loss"], actor, retain_graph=True)
+    found = th.autograd.grad(model.actor_loss(batch, noise, proposals)[1]["q_loss"], actor, retain_graph=True)
     plain = th.autograd.grad(proposals.q.mean(), actor)
     scale = sum(proposals.q.abs().tolist()) / BATCH
     for gradient, of_q in zip(found, plain, strict=True):
@@ -530,7 +530,7 @@ def test_08_values_of_zero_divide_nothing() -> None:
         for network in (model.policy.critic, model.policy.critic_target):
             network.net.weights[-1].zero_()
     batch, noise = random_batch(Variant(action_dim=1), 0, th.float32)
-    proposals = model.proposals(batch, noise)
+    proposals = model.propose(batch, noise)
     assert proposals.scale.item() == pytest.approx(1e-8)
     assert model.guidance(batch, proposals).tolist() == [0.5] * BATCH
     assert math.isfinite(model.loss(batch, noise)[0].item())
@@ -726,26 +726,26 @@ def test_20_encoders_of_published_images() -> None:
 # Acting.
 
 
-@pytest.mark.parametrize("head", ["one_step", "vabc"])
-def test_heads(head: str) -> None:
+@pytest.mark.parametrize("sampler", ["one_step", "vabc"])
+def test_samplers(sampler: str) -> None:
     """Section 5: both policies act, from one noise a call; deterministic means zero noise."""
     variant = Variant(action_dim=2)
     model = variant.model()
     reference = Reference(model, variant)
-    policy = model.policy.with_head(head)
-    assert list(model.policy.heads) == ["one_step", "vabc"] and model.policy.head == "one_step"
+    policy = model.policy.with_sampler(sampler)
+    assert list(model.policy.samplers) == ["one_step", "vabc"] and model.policy.sampler == "one_step"
     batch, noise = random_batch(variant, 0, th.float32)
     obs, z = batch.observations, noise.z
 
     def exact(z: th.Tensor) -> th.Tensor:
-        act = reference.flow if head == "vabc" else reference.one_step
+        act = reference.flow if sampler == "vabc" else reference.one_step
         return act(obs.double(), z.double()).detach().clip(-1, 1)
 
     with th.no_grad():
         th.testing.assert_close(policy.act(obs, z).double(), exact(z), rtol=0, atol=1e-5)
     middle = exact(th.zeros_like(z)).numpy()
     np.testing.assert_allclose(policy.predict(obs.numpy(), deterministic=True)[0], middle, atol=1e-5)
-    if head == "one_step":
+    if sampler == "one_step":
         np.testing.assert_allclose(model.predict(obs.numpy(), deterministic=True)[0], middle, atol=1e-5)
     th.manual_seed(0)
     actions, state = policy.predict(obs.numpy())
@@ -859,4 +859,4 @@ def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
 def test_teacher_has_one_name() -> None:
     """FQL's name of the flow is none of GFP's: what it clones is not the behaviour."""
     with pytest.raises(ValueError, match=r"'bc_flow'.*one_step, vabc"):
-        make_model().policy.with_head("bc_flow")
+        make_model().policy.with_sampler("bc_flow")

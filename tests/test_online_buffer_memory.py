@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
-from sb3_flow.common.online_buffer import OnlineBuffer
+from sb3_flow.common.data.online_buffer import OnlineBuffer
 
 ACTIONS = spaces.Box(-1.0, 1.0, (2,))
 FRAME = spaces.Box(0, 255, (2, 5, 4), np.uint8)

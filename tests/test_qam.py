@@ -20,7 +20,7 @@ from transcription import BATCH, Draw, Transcription, box_env, shake
 
 from sb3_flow import QAM
 from sb3_flow.common import networks
-from sb3_flow.common.types import Batch
+from sb3_flow.common.type_aliases import Batch
 from sb3_flow.qam import QAMPolicy
 from sb3_flow.qam.qam import QAMNoise
 
@@ -490,26 +490,26 @@ def test_target_entropy(horizon_length: int, target_entropy: float | str, target
 
 # Acting.
 
-HEADS = {"plain": ["flow", "bc_flow"], "FQL": ["one_step", "flow", "bc_flow"], "EDIT": ["edit", "flow", "bc_flow"]}
+SAMPLERS = {"plain": ["flow", "bc_flow"], "FQL": ["one_step", "flow", "bc_flow"], "EDIT": ["edit", "flow", "bc_flow"]}
 
 
-@pytest.mark.parametrize("name", HEADS)
-def test_heads(name: str) -> None:
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samplers(name: str) -> None:
     """Section 5: each variant acts in its own way, clipped to the box; ``deterministic`` means zero noise, the edit's too."""
     variant = VARIANTS[name]
     model = variant.model()
     reference, policy = Reference(model, variant), model.policy
-    assert list(policy.heads) == HEADS[name] and policy.head == HEADS[name][0]
+    assert list(policy.samplers) == SAMPLERS[name] and policy.sampler == SAMPLERS[name][0]
     obs = random_batch(variant, 0, th.float32)[0].observations
-    for head in HEADS[name]:
-        acting = policy.with_head(head)
+    for sampler in SAMPLERS[name]:
+        acting = policy.with_sampler(sampler)
         noise = th.randn(BATCH, acting.noise_dim, generator=th.Generator().manual_seed(0))
-        assert acting.noise_dim == (2 if head == "edit" else 1) * variant.dim
+        assert acting.noise_dim == (2 if sampler == "edit" else 1) * variant.dim
         for given in (noise, th.zeros_like(noise)):
-            if head in ("one_step", "edit"):
+            if sampler in ("one_step", "edit"):
                 expected = reference.act(obs.double(), given.double())
             else:
-                expected = reference.flow_action(obs.double(), given.double(), head)
+                expected = reference.flow_action(obs.double(), given.double(), sampler)
             with th.no_grad():
                 th.testing.assert_close(acting.act(obs, given).double(), expected.detach(), rtol=0, atol=2e-5)
         assert expected.abs().max().item() > 0.01
@@ -595,7 +595,7 @@ def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
         make_model(**arguments)
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_a_saved_variant(name: str, tmp_path: Path) -> None:
     """It comes back as the same variant, its temperature and optimiser too, and goes on as the first does."""
     variant = VARIANTS[name]
@@ -603,7 +603,7 @@ def test_a_saved_variant(name: str, tmp_path: Path) -> None:
     model.update(*random_batch(variant, 0, th.float32))
     model.save(tmp_path / "model")
     loaded = QAM.load(tmp_path / "model", device="cpu")
-    assert list(loaded.policy.heads) == HEADS[name]
+    assert list(loaded.policy.samplers) == SAMPLERS[name]
     for argument in asdict(variant):
         if argument not in ("action_dim", "n_critics", "best_of_n", "horizon_length"):
             assert getattr(loaded, argument) == getattr(variant, argument), argument

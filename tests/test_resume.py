@@ -22,9 +22,9 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, EveryNTimesteps
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
-from sb3_flow.common.callback_state import get_callback_state, set_callback_state
 from sb3_flow.common.checkpoints import TrainingCheckpoint, checkpoints, latest_checkpoint
+from sb3_flow.common.checkpoints.callback_state import get_callback_state, set_callback_state
+from sb3_flow.common.flow_algorithm import FlowAlgorithm
 
 SCRIPT = Path(__file__).with_name("resumable.py")
 
@@ -117,8 +117,8 @@ def test_killed_runs_end_like_others(tmp_path: Path, scenario: str, kills: list[
 
 
 def interrupted(
-    make: Callable[[], OfflineToOnlineAlgorithm], folder: Path, at: int, env: Any, data: Any, n_envs: int = 1
-) -> OfflineToOnlineAlgorithm:
+    make: Callable[[], FlowAlgorithm], folder: Path, at: int, env: Any, data: Any, n_envs: int = 1
+) -> FlowAlgorithm:
     """A run of 40 timesteps that was broken off at a time, and resumed."""
     with pytest.raises(RuntimeError):
         make().learn(40, callback=[TrainingCheckpoint(folder, 10 // n_envs), Raising(at, RuntimeError)])
@@ -130,7 +130,7 @@ def interrupted(
 def test_interrupted_online_training(online_algorithm: AlgorithmCase, tmp_path: Path, n_envs: int) -> None:
     """Every algorithm that trains online goes on bit for bit."""
 
-    def make() -> OfflineToOnlineAlgorithm:
+    def make() -> FlowAlgorithm:
         return online_algorithm.make(pendulums(n_envs))
 
     whole = make().learn(40, callback=TrainingCheckpoint(tmp_path / "whole", 10 // n_envs))
@@ -143,7 +143,7 @@ def test_interrupted_offline_training(offline_algorithm: AlgorithmCase, tmp_path
     """And offline, where checkpoints change nothing at all."""
     data = collect(pendulum)
 
-    def make() -> OfflineToOnlineAlgorithm:
+    def make() -> FlowAlgorithm:
         return offline_algorithm.make(pendulum(), dataset=data)
 
     resumed = interrupted(make, tmp_path / "run", 36, pendulum(), data)

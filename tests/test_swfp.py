@@ -19,11 +19,11 @@ from conformance.environments import pendulum
 from transcription import BATCH, OBS_DIM, Draw, Transcription, box_env, shake
 
 from sb3_flow import FPMD, FQL, GFP, QAM, SWFP
-from sb3_flow.common.types import Batch, TensorObs
+from sb3_flow.baselines.whole_flow import WholeFlow, WholeFlowPolicy
+from sb3_flow.common.type_aliases import Batch, TensorObs
 from sb3_flow.swfp import SWFPPolicy, blocks
 from sb3_flow.swfp.blocks import Blocks, log_det
 from sb3_flow.swfp.swfp import SWFPNoise
-from sb3_flow.swfp.whole_flow import WholeFlow, WholeFlowPolicy
 
 SCALE = 0.25
 
@@ -450,7 +450,7 @@ def test_06_heat_adds_up() -> None:
     grown = (chain.actions - chain.starts[0]).var().item()
     assert grown == pytest.approx((0.02 / eta).sum().item(), rel=0.02)
     assert model.policy.noise_dim == 4
-    assert model.policy.with_head("base").noise_dim == 1
+    assert model.policy.with_sampler("base").noise_dim == 1
 
 
 @pytest.mark.parametrize("slope", [1.0, 1000.0])
@@ -621,8 +621,8 @@ def test_from_pretrained(make: Any, from_file: bool, tmp_path: Path) -> None:
         model = SWFP.from_pretrained(source, device="cpu")
     observations = th.as_tensor(np.stack([pendulum().observation_space.sample() for _ in range(8)]))
     z = th.randn(8, model.policy.action_dim)
-    head = {"SWFP": "base", "GFP": "vabc"}.get(type(source).__name__, "bc_flow")
-    assert th.equal(model.policy.act(observations, z), source.policy.with_head(head).act(observations, z))
+    sampler = {"SWFP": "base", "GFP": "vabc"}.get(type(source).__name__, "bc_flow")
+    assert th.equal(model.policy.act(observations, z), source.policy.with_sampler(sampler).act(observations, z))
     assert model.stage == "evaluate"
 
 

@@ -196,7 +196,7 @@ def test_the_zoo_trains_on_it(
     pytest.importorskip("rl_zoo3")
     monkeypatch.setenv("SB3_FLOW_DATA_DIR", str(data.parent))
     options = f"--algo streaming_flow --env {ID} --conf-file streaming_flow_small -n 3"
-    options += " --eval-freq 2 --eval-episodes 1 --n-eval-envs 1 --eval-heads sampled"
+    options += " --eval-freq 2 --eval-episodes 1 --n-eval-envs 1 --eval-samplers sampled"
     options += f" --log-folder {tmp_path} --device cpu --seed 0 --verbose 0 --env-kwargs max_episode_steps:20"
     predict, deterministic = StreamingFlow.predict, []
     monkeypatch.setattr(

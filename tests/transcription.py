@@ -14,8 +14,8 @@ import torch as th
 from conformance.environments import AnySpaces
 from gymnasium import spaces
 
-from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
-from sb3_flow.common.types import Batch
+from sb3_flow.common.flow_algorithm import FlowAlgorithm
+from sb3_flow.common.type_aliases import Batch
 
 OBS_DIM, BATCH = 4, 16
 
@@ -25,7 +25,7 @@ def box_env(obs_dim: int = OBS_DIM, action_dim: int = 1) -> AnySpaces:
     return AnySpaces(spaces.Box(-np.inf, np.inf, (obs_dim,)), spaces.Box(-1.0, 1.0, (action_dim,)))
 
 
-def shake(model: OfflineToOnlineAlgorithm, scale: float = 0.4) -> None:
+def shake(model: FlowAlgorithm, scale: float = 0.4) -> None:
     """Make all parameters random, targets as well, so that no two networks agree and actions leave the box now and then."""
     generator = th.Generator().manual_seed(1)
     with th.no_grad():
@@ -77,7 +77,7 @@ class Transcription:
     #: The name of each target network, and of the network that it follows
     targets: ClassVar[dict[str, str]] = {"critic_target": "critic"}
 
-    def __init__(self, model: OfflineToOnlineAlgorithm, variant: Any) -> None:
+    def __init__(self, model: FlowAlgorithm, variant: Any) -> None:
         """
         :param model: Whose parameters are copied
         :param variant: Its arguments; ``learning_rate`` and ``tau`` are used here

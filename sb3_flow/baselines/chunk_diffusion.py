@@ -9,10 +9,9 @@ from torch.nn import functional as F
 
 from sb3_flow.baselines.chunk_policies import ChunkPolicy
 from sb3_flow.baselines.diffusion import cosine_schedule, ddim, ddpm, noisy
-from sb3_flow.common.execution import Loss
 from sb3_flow.common.policies import Network, aliases
-from sb3_flow.common.types import Batch, Metrics
-from sb3_flow.streaming_flow.imitation import Imitation
+from sb3_flow.common.type_aliases import Batch, Metrics
+from sb3_flow.imitation.imitation import Imitation
 
 
 class ChunkDiffusionPolicy(ChunkPolicy):
@@ -46,7 +45,7 @@ class ChunkDiffusionPolicy(ChunkPolicy):
             raise ValueError(f"`ddim_steps` is {ddim_steps}; it must be from 1 to `diffusion_steps`, {diffusion_steps}.")
         super().build(encode_time_dim=encode_time_dim, modulated=modulated, **kwargs)
         self.diffusion_steps, self.ddim_steps = diffusion_steps, ddim_steps
-        self.heads = {"ddpm": "plan_ddpm", "ddim": "plan_ddim"}
+        self.samplers = {"ddpm": "plan_ddpm", "ddim": "plan_ddim"}
         self.register_buffer("shares", th.tensor(cosine_schedule(diffusion_steps)), persistent=False)
 
     @property
@@ -75,7 +74,7 @@ class ChunkDiffusionPolicy(ChunkPolicy):
         def denoise(x: th.Tensor, level: int) -> th.Tensor:
             return self.noise_in(self.acting, context, x, x.new_full((len(x), 1), level))
 
-        return getattr(self, self.heads[self.head])(denoise, noise)  # type: ignore[no-any-return]
+        return getattr(self, self.samplers[self.sampler])(denoise, noise)  # type: ignore[no-any-return]
 
     def plan_ddpm(self, denoise: Any, noise: th.Tensor) -> th.Tensor:
         """All levels; each chunk has as much noise as ``noise_dim`` says."""
@@ -103,7 +102,7 @@ class ChunkDiffusion(Imitation):
     Diffusion policy (Chi et al., 2023): imitation by a denoising diffusion model of chunks of actions::
 
         x_i = sqrt(c_i) x + sqrt(1 - c_i) epsilon
-        L = E[|epsilon(x_i, i | h) - epsilon|^2]                                                        denoising_loss
+        L = E[|epsilon(x_i, i | h) - epsilon|^2]
 
     ``x`` are the ``horizon_length`` actions that follow, ``h`` is the history of observations, ``c`` the cosine schedule of
     ``diffusion``, and all levels are equally likely; squared errors are means over dimensions. To act, noise becomes a chunk
@@ -146,10 +145,7 @@ class ChunkDiffusion(Imitation):
         levels = (self.uniform(n) * self.diffusion_steps).floor()
         return ChunkDiffusionNoise(levels, self.normal(n, dim=self.policy.chunk_dim))
 
-    def terms(self) -> list[Loss]:
-        return [self.denoising_loss]
-
-    def denoising_loss(self, batch: Batch, noise: ChunkDiffusionNoise) -> tuple[th.Tensor, Metrics]:
+    def loss(self, batch: Batch, noise: ChunkDiffusionNoise) -> tuple[th.Tensor, Metrics]:
         """``L``, see above."""
         policy, (levels, epsilon) = self.policy, noise
         chunks = noisy(batch.actions, epsilon, policy.shares[levels.long()])

@@ -7,11 +7,10 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_flow.baselines.chunk_policies import ChunkPolicy
-from sb3_flow.common.execution import Loss
 from sb3_flow.common.flow import euler, flow_matching_loss
 from sb3_flow.common.policies import aliases
-from sb3_flow.common.types import Batch, Metrics
-from sb3_flow.streaming_flow.imitation import Imitation
+from sb3_flow.common.type_aliases import Batch, Metrics
+from sb3_flow.imitation.imitation import Imitation
 
 
 class ChunkFlowPolicy(ChunkPolicy):
@@ -56,7 +55,7 @@ class ChunkFlow(Imitation):
     Imitation by flow matching on straight paths from noise to chunks of actions::
 
         x_t = (1 - t) x_0 + t x_1
-        L = E[|v(x_t, t | h) - (x_1 - x_0)|^2]                                                      flow_matching_loss
+        L = E[|v(x_t, t | h) - (x_1 - x_0)|^2]
 
     ``x_1`` are the ``horizon_length`` actions that follow, ``h`` is the history of observations; squared errors are means over
     dimensions. To act, a whole chunk is integrated, and its first ``n_action_steps`` actions are executed.
@@ -90,10 +89,7 @@ class ChunkFlow(Imitation):
         """Every random number of an update with ``n`` chunks."""
         return ChunkFlowNoise(self.uniform(n), self.normal(n, dim=self.policy.chunk_dim))
 
-    def terms(self) -> list[Loss]:
-        return [self.flow_matching_loss]
-
-    def flow_matching_loss(self, batch: Batch, noise: ChunkFlowNoise) -> tuple[th.Tensor, Metrics]:
+    def loss(self, batch: Batch, noise: ChunkFlowNoise) -> tuple[th.Tensor, Metrics]:
         """``L``, see above."""
         policy = self.policy
         field = policy.field(policy.flow, policy.context(policy.flow, batch.observations))

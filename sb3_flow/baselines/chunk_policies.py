@@ -6,9 +6,9 @@ import numpy as np
 import torch as th
 
 from sb3_flow.common.chunks import ChunkState
-from sb3_flow.common.types import TensorObs
-from sb3_flow.streaming_flow.history import HistoryPolicy, as_arrays, length
-from sb3_flow.streaming_flow.stream import Arrays, remember
+from sb3_flow.common.type_aliases import TensorObs
+from sb3_flow.imitation.history import Arrays, as_arrays, length, remember
+from sb3_flow.imitation.history_policy import HistoryPolicy
 
 
 class PlanState(NamedTuple):

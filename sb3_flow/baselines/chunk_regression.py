@@ -7,12 +7,11 @@ from stable_baselines3.common.policies import BasePolicy
 from torch.nn import functional as F
 
 from sb3_flow.baselines.chunk_policies import ChunkPolicy
-from sb3_flow.common.execution import Loss
 from sb3_flow.common.networks import MLP
 from sb3_flow.common.policies import aliases
-from sb3_flow.common.types import Batch, Metrics
-from sb3_flow.streaming_flow.history import HistoryPolicy
-from sb3_flow.streaming_flow.imitation import Imitation
+from sb3_flow.common.type_aliases import Batch, Metrics
+from sb3_flow.imitation.history_policy import HistoryPolicy
+from sb3_flow.imitation.imitation import Imitation
 
 
 class ChunkRegressionPolicy(ChunkPolicy):
@@ -53,7 +52,7 @@ class ChunkRegression(Imitation):
     """
     Imitation by regression of chunks of actions on histories::
 
-        L = E[|f(h) - x|^2]                                                                            regression_loss
+        L = E[|f(h) - x|^2]
 
     ``x`` are the ``horizon_length`` actions that follow; squared errors are means over dimensions. Where demonstrations
     differ, the mean of them is learned, which may be what none of them does.
@@ -69,10 +68,7 @@ class ChunkRegression(Imitation):
         """Nothing, for ``n`` chunks."""
         return ChunkRegressionNoise(self.normal(n, dim=0))
 
-    def terms(self) -> list[Loss]:
-        return [self.regression_loss]
-
-    def regression_loss(self, batch: Batch, noise: ChunkRegressionNoise) -> tuple[th.Tensor, Metrics]:
+    def loss(self, batch: Batch, noise: ChunkRegressionNoise) -> tuple[th.Tensor, Metrics]:
         """``L``, see above."""
         policy = self.policy
         chunks = policy.flow.net(policy.context(policy.flow, batch.observations), noise.nothing)

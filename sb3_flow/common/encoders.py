@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_flow.common.networks import gelu_tanh, linear
-from sb3_flow.common.types import TensorObs
+from sb3_flow.common.type_aliases import TensorObs
 
 
 def subspaces(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:

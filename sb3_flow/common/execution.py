@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch as th
 
-from sb3_flow.common.types import Batch, Metrics
+from sb3_flow.common.type_aliases import Batch, Metrics
 
 if TYPE_CHECKING:
-    from sb3_flow.common.updates import FlowAlgorithm
+    from sb3_flow.common.flow_algorithm import FlowAlgorithm
 
 #: A pure function of the parameters, a batch and noise (or what was made of it): what to descend, and what to log.
 Loss = Callable[..., tuple[th.Tensor, Metrics]]

@@ -9,7 +9,7 @@ data distribution (Lipman et al., 2023; Liu et al., 2023).
 import torch as th
 from torch.nn import functional as F
 
-from sb3_flow.common.types import Velocity
+from sb3_flow.common.type_aliases import Velocity
 
 
 def interpolate(x0: th.Tensor, x1: th.Tensor, t: th.Tensor) -> th.Tensor:

@@ -1,10 +1,10 @@
-"""What the policies of all algorithms share: features, networks, optimiser, and acting from noise."""
+"""The base class of all policies: features, networks, optimizers, and acting from noise."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch as th
@@ -18,7 +18,9 @@ from torch import nn
 from sb3_flow.common.chunks import ChunkState
 from sb3_flow.common.encoders import FlowExtractor, ObservationNormalizer
 from sb3_flow.common.networks import MLP, EnsembleMLP, VelocityMLP
-from sb3_flow.common.types import Encoded, TensorObs, Velocity
+from sb3_flow.common.type_aliases import TensorObs, Velocity
+
+SelfPolicy = TypeVar("SelfPolicy", bound="FlowPolicy")
 
 
 class Network(nn.Module):
@@ -42,10 +44,10 @@ def aliases(policy_class: type[BasePolicy]) -> dict[str, type[BasePolicy]]:
 
 class FlowPolicy(BasePolicy):
     """
-    Base class of flow policies. A subclass creates its networks in ``build`` and defines one or more ways to act.
+    Base class of flow policies. A subclass creates its networks in ``build`` and names one or more samplers.
 
-    Actions are in [-1, 1] here; ``predict`` scales them to the action space. A way to act ("head") turns observations
-    and noise into actions; ``deterministic=True`` acts from zero noise, the middle of the distribution (with
+    A sampler is a way to act: it turns observations and noise into actions. Actions are in [-1, 1] here; ``predict`` scales
+    them to the action space. ``deterministic=True`` acts from zero noise, the mode of the noise distribution (with
     ``best_of_n``, from zero and from noise that is the same for every observation).
 
     :param observation_space: Observation space
@@ -56,17 +58,18 @@ class FlowPolicy(BasePolicy):
     :param critic_layer_norm: Whether layer norm follows each activation of the critics
     :param n_critics: Number of critics
     :param horizon_length: Number of actions in a chunk
-    :param best_of_n: Number of actions that are sampled to act with the one that the critics value most
-    :param features_extractor_class: Features extractor; the default picks by the observation space
+    :param best_of_n: Number of actions that are sampled; the one that the critics value most is executed
+    :param features_extractor_class: Features extractor; the default one depends on the observation space
     :param features_extractor_kwargs: Arguments of the features extractor
     :param normalize_images: Whether to divide images by 255
-    :param optimizer_class: The optimiser of all networks
-    :param optimizer_kwargs: Arguments of the optimiser, but for the learning rate
+    :param optimizer_class: The optimizer of all networks
+    :param optimizer_kwargs: Arguments of the optimizer, except for the learning rate
+    :raises ValueError: If an argument is out of its range.
     """
 
-    #: Name of each head and of the method that it calls with ``(observations, noise)``; the first one is the default.
-    #: ``build`` sets it.
-    heads: dict[str, str]
+    #: Name of each sampler and of the method that it calls with ``(observations, noise)``. ``build`` sets it; the first one is
+    #: the default.
+    samplers: dict[str, str]
     critic: Network
     action_space: spaces.Box
 
@@ -114,27 +117,41 @@ class FlowPolicy(BasePolicy):
         self.best_of_n = best_of_n
         #: Size of what the networks call an action: a chunk of ``horizon_length`` actions, one after the other.
         self.action_dim = get_action_dim(action_space) * horizon_length
-        #: Where acting draws its noise from; None: PyTorch's global generator. See ``drawing_from``.
+        #: The generator that acting draws its noise from; None: PyTorch's global generator.
         self.generator: th.Generator | None = None
         self.method_kwargs = method_kwargs
         self.normalizer = ObservationNormalizer(observation_space)
-        #: What all networks see observations through, each with a features extractor of its own behind it; None: nothing.
-        #: ``build`` may set it. It is in no network, so that it has no target and is trained by whose optimiser has it.
-        self.encoder: BaseFeaturesExtractor | None = None
         self.build(**method_kwargs)
-        self.head = next(iter(self.heads))
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        self.sampler = next(iter(self.samplers))
         if optimizer_class is th.optim.Adam:
             self.optimizer_kwargs.setdefault("fused", True)
-        self.optimizer = optimizer_class(parameters, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+        self.make_optimizers(lr_schedule(1))
 
     def build(self) -> None:
-        """Create the networks. Arguments of the policy that only one method has arrive here."""
+        """Create the networks, and set ``samplers``. Arguments of the policy that only one method has are passed here."""
         raise NotImplementedError
+
+    def make_optimizers(self, lr: float) -> None:
+        """
+        Create the optimizers, as attributes of the policy: by default ``optimizer``, one for all networks.
+
+        :param lr: Initial learning rate
+        """
+        self.optimizer = self.make_optimizer((p for p in self.parameters() if p.requires_grad), lr)
+
+    def make_optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> th.optim.Optimizer:
+        """
+        An optimizer as ``optimizer_class`` and ``optimizer_kwargs`` say.
+
+        :param parameters: What it updates
+        :param lr: Initial learning rate
+        :return: The optimizer
+        """
+        return self.optimizer_class(list(parameters), lr=lr, **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     @property
     def optimizers(self) -> list[th.optim.Optimizer]:
-        """The optimisers whose learning rate is that of the algorithm."""
+        """The optimizers whose learning rate is that of the algorithm."""
         return [self.optimizer]
 
     # Networks.
@@ -146,7 +163,7 @@ class FlowPolicy(BasePolicy):
         A network with a features extractor of its own.
 
         :param make_net: From the number of features to the network
-        :param features_extractor: From what ``encode`` returns to features; None: from observations, by the policy's class
+        :param features_extractor: From observations to features; None: as ``features_extractor_class`` says
         :return: Both together
         """
         if features_extractor is None:
@@ -181,39 +198,25 @@ class FlowPolicy(BasePolicy):
 
     # Networks applied to observations.
 
-    def encode(self, observations: TensorObs | Encoded) -> TensorObs | Encoded:
-        """
-        Observations behind the encoder that the networks share, so that several of them need it once.
-
-        :param observations: A raw batch
-        :return: The latents; the observations themselves where there is no such encoder, or where they are latents already
-        """
-        if self.encoder is None or isinstance(observations, Encoded):
-            return observations
-        return Encoded(self.extract_features(observations, self.encoder))
-
-    def features(self, network: Network, observations: TensorObs | Encoded) -> th.Tensor:
+    def features(self, network: Network, observations: TensorObs) -> th.Tensor:
         """
         :param network: Whose features
-        :param observations: A raw batch, or what ``encode`` made of it
-        :return: ``(B, features_dim)``, or ``(n_critics, B, features_dim)`` of critics with features of their own
+        :param observations: A raw batch
+        :return: ``(B, features_dim)``
         """
-        encoded = self.encode(observations)
-        if isinstance(encoded, Encoded):
-            return network.features_extractor(encoded.latents)  # type: ignore[no-any-return]
-        return self.extract_features(encoded, network.features_extractor)
+        return self.extract_features(observations, network.features_extractor)
 
     def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor) -> th.Tensor:
-        # As the base class does, with the statistics of the data set in between.
+        # As the base class does, with the statistics of the dataset in between.
         preprocessed = preprocess_obs(obs, self.observation_space, normalize_images=self.normalize_images)
         return features_extractor(self.normalizer(preprocessed))  # type: ignore[no-any-return]
 
-    def velocity(self, network: Network, observations: TensorObs | Encoded, copies: int = 1) -> Velocity:
+    def velocity(self, network: Network, observations: TensorObs, copies: int = 1) -> Velocity:
         """
-        The velocity field given observations, which are encoded once for all the steps of an integration.
+        The velocity field given observations. Their features are computed once for all the steps of an integration.
 
         :param network: As made by ``make_velocity``
-        :param observations: A raw batch, or what ``encode`` made of it
+        :param observations: A raw batch
         :param copies: How many points there are for each observation; the points of the first copy come first
         :return: ``(x, t) -> v``, of shapes ``(copies * B, action_dim), (copies * B, 1) -> (copies * B, action_dim)``
         """
@@ -230,15 +233,15 @@ class FlowPolicy(BasePolicy):
         return network.net(network.net.context(self.features(network, observations)), noise)  # type: ignore[no-any-return,operator]
 
     def q_values(
-        self, network: Network, observations: TensorObs | Encoded, actions: th.Tensor, frozen: bool = False, copies: int = 1
+        self, network: Network, observations: TensorObs, actions: th.Tensor, frozen: bool = False, copies: int = 1
     ) -> th.Tensor:
         """
         :param network: As made by ``make_critic``
-        :param observations: A raw batch, or what ``encode`` made of it
+        :param observations: A raw batch
         :param actions: ``(copies * B, action_dim)``; those of the first copy come first
         :param frozen: Whether gradients may reach the actions only, not the critics
-        :param copies: How many actions there are for each observation, which is encoded once
-        :return: One value a critic and sample, ``(n_critics, copies * B)``
+        :param copies: How many actions there are for each observation, whose features are computed once
+        :return: One value per critic and sample, ``(n_critics, copies * B)``
         """
         if frozen:
             with th.no_grad():
@@ -254,41 +257,66 @@ class FlowPolicy(BasePolicy):
 
     def act(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
         """
-        Act with the current head.
+        Act with the current sampler.
 
         :param observations: A raw batch
         :param noise: ``(B, noise_dim)``, standard normal
         :return: Actions in [-1, 1], ``(B, action_dim)``
         """
-        return getattr(self, self.heads[self.head])(observations, noise)  # type: ignore[no-any-return]
+        return getattr(self, self.samplers[self.sampler])(observations, noise)  # type: ignore[no-any-return]
 
-    def with_head(self, head: str, best_of_n: int = 1) -> "FlowPolicy":
+    def with_sampler(self: SelfPolicy, sampler: str, best_of_n: int = 1) -> SelfPolicy:
         """
-        The same policy acting in another way; both share their networks.
+        The same policy with another sampler; both share their networks.
 
-        :param head: A name in ``heads``
-        :param best_of_n: Number of samples that the critics choose from; with 1 they have no say.
+        :param sampler: A name in ``samplers``
+        :param best_of_n: Number of samples that the critics choose from; 1: the first sample is taken as it is
         :return: A policy with ``predict``, for instance for ``evaluate_policy``
-        :raises ValueError: If there is no such head; the message lists them.
+        :raises ValueError: If there is no such sampler; the message lists them.
         """
-        if head not in self.heads:
-            raise ValueError(f"{type(self).__name__} has no head {head!r}; choose one of {', '.join(self.heads)}.")
+        if sampler not in self.samplers:
+            raise ValueError(f"{type(self).__name__} has no sampler {sampler!r}; choose one of {', '.join(self.samplers)}.")
         twin = copy.copy(self)
-        twin.head, twin.best_of_n = head, best_of_n
+        twin.sampler, twin.best_of_n = sampler, best_of_n
         return twin
 
-    @contextmanager
-    def drawing_from(self, generator: th.Generator) -> Iterator[None]:
-        """
-        Draw the noise of acting from a generator of one's own, for as long as this lasts.
+    def with_head(self: SelfPolicy, head: str, best_of_n: int = 1) -> SelfPolicy:
+        """Deprecated name of ``with_sampler``."""
+        warnings.warn("`with_head` is deprecated; use `with_sampler`.", DeprecationWarning, stacklevel=2)
+        return self.with_sampler(head, best_of_n)
 
-        :param generator: On the policy's device
+    @property
+    def heads(self) -> dict[str, str]:
+        """Deprecated name of ``samplers``."""
+        warnings.warn("`heads` is deprecated; use `samplers`.", DeprecationWarning, stacklevel=2)
+        return self.samplers
+
+    @heads.setter
+    def heads(self, samplers: dict[str, str]) -> None:
+        warnings.warn("`heads` is deprecated; set `samplers`.", DeprecationWarning, stacklevel=2)
+        self.samplers = samplers
+
+    @property
+    def head(self) -> str:
+        """Deprecated name of ``sampler``."""
+        warnings.warn("`head` is deprecated; use `sampler`.", DeprecationWarning, stacklevel=2)
+        return self.sampler
+
+    @head.setter
+    def head(self, sampler: str) -> None:
+        warnings.warn("`head` is deprecated; set `sampler`.", DeprecationWarning, stacklevel=2)
+        self.sampler = sampler
+
+    def exploring(self: SelfPolicy, generator: th.Generator) -> SelfPolicy:
         """
-        self.generator = generator
-        try:
-            yield
-        finally:
-            self.generator = None
+        The policy as it acts in rollouts of training; both share their networks.
+
+        :param generator: What the noise of its actions is drawn from, on the policy's device
+        :return: A policy with ``predict``
+        """
+        twin = copy.copy(self)
+        twin.generator = generator
+        return twin
 
     def predict(
         self,
@@ -298,8 +326,8 @@ class FlowPolicy(BasePolicy):
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """
-        Act, as SB3's policies do. With chunks (``horizon_length > 1``) the state holds what is left of them: pass it back,
-        with ``episode_start``, to execute a whole chunk before planning the next. Without it, each call plans anew.
+        Act, as SB3's policies do. With chunks (``horizon_length > 1``) the state holds the rest of them: pass it back, with
+        ``episode_start``, to execute a whole chunk before the next one is planned. Without it, each call plans anew.
 
         :param observation: One observation, or one for each environment
         :param state: As returned by the call before, or None
@@ -337,11 +365,11 @@ class FlowPolicy(BasePolicy):
 
     @property
     def noise_dim(self) -> int:
-        """Size of the noise that the current head acts from."""
+        """Size of the noise that the current sampler acts from."""
         return self.action_dim
 
     def _noise(self, n: int, deterministic: bool) -> th.Tensor:
-        """What to act from, ``(n, best_of_n, noise_dim)``."""
+        """The noise of ``n`` actions, ``(n, best_of_n, noise_dim)``."""
         dtype = next(self.parameters()).dtype
         if not deterministic:
             return th.randn(n, self.best_of_n, self.noise_dim, dtype=dtype, device=self.device, generator=self.generator)
@@ -355,7 +383,7 @@ class FlowPolicy(BasePolicy):
 
     def act_best(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
         """
-        Act from each of several noises, and take the action that the critics value most.
+        Act from each of several noise vectors, and take the action that the critics value most.
 
         :param observations: A raw batch
         :param noise: ``(B, best_of_n, noise_dim)``
@@ -374,7 +402,7 @@ class FlowPolicy(BasePolicy):
 
     def score(self, observations: TensorObs, actions: th.Tensor) -> th.Tensor:
         """
-        What the best of several actions is chosen by: the mean of the critics.
+        The score by which the best of several actions is chosen: the mean of the critics.
 
         :param observations: A raw batch
         :param actions: In [-1, 1], ``(B, action_dim)``
@@ -398,8 +426,8 @@ class FlowPolicy(BasePolicy):
         return actions.astype(self.action_space.dtype)
 
     def set_training_mode(self, mode: bool) -> None:
-        # Walking through all modules takes longer than acting does. Policies with other heads share the networks, so that
-        # the flag of a network counts, not the policy's own.
+        # Walking through all modules takes longer than acting does. Policies with other samplers share the networks, so
+        # that the flag of a network counts, not the policy's own.
         if self.normalizer.training != mode or self.training != mode:
             super().set_training_mode(mode)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_flow.common.dataset import OfflineDataset
+from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.datasets.arrays import ArrayFile
 from sb3_flow.datasets.relabel import is_single_task, relabel
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sb3_flow.common.dataset import DatasetError, OfflineDataset
+from sb3_flow.common.data.dataset import DatasetError, OfflineDataset
 from sb3_flow.common.optional import require
 
 

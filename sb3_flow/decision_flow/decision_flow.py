@@ -6,13 +6,12 @@ import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
-from sb3_flow.common.critics import Aggregation, aggregate, check_aggregation, scale_of, td_loss
-from sb3_flow.common.execution import Loss
+from sb3_flow.common.critics import Aggregation, aggregate, check_aggregation
 from sb3_flow.common.flow import flow_matching_loss, interpolate
+from sb3_flow.common.flow_algorithm import total
+from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.policies import aliases
-from sb3_flow.common.types import Batch, Metrics, Velocity
-from sb3_flow.common.updates import total
+from sb3_flow.common.type_aliases import Batch, Metrics, Velocity
 from sb3_flow.decision_flow.inner import Cost, divergence, inner_rollout, misdirection
 from sb3_flow.decision_flow.policies import DecisionFlowPolicy
 
@@ -181,22 +180,19 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
             t=self.uniform(n),
         )
 
-    def terms(self) -> list[Loss]:
-        return [self.loss]  # one term: two of the losses need the inner states
-
     def loss(self, batch: Batch, noise: DecisionFlowNoise) -> tuple[th.Tensor, Metrics]:
-        """All losses, at the same parameters; each reaches networks of its own."""
+        """All losses, at the same parameters; each reaches networks of its own. Two of them need the inner states."""
         inner = self.inner_states(batch, noise)
-        parts = [
+        terms = [
             self.critic_loss(batch, noise),
             self.flow_critic_loss(batch, inner),
             self.policy_loss(batch, noise, inner),
         ]
         if self.variant == "div":
-            parts.append(self.bc_flow_loss(batch, noise))
+            terms.append(self.bc_flow_loss(batch, noise))
         if self.expectile is not None:
-            parts.append(self.value_loss(batch))
-        return total(parts)
+            terms.append(self.value_loss(batch))
+        return total(*terms)
 
     def update(self, batch: Batch, noise: DecisionFlowNoise) -> Metrics:
         """As everywhere; ``lambda_hat``, which the loss has moved on, is kept for the next update."""
@@ -229,7 +225,10 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
                 next_actions = policy.act_flow(batch.next_observations, noise.next_noise)
                 next_qs = policy.q_values(policy.critic_target, batch.next_observations, next_actions)
                 next_q = aggregate(next_qs, self.q_agg)
-        return td_loss(policy, batch, next_q)
+            target = batch.rewards + batch.discounts * batch.masks * next_q
+        qs = policy.q_values(policy.critic, batch.observations, batch.actions)
+        loss = (batch.valids * (qs - target).square()).mean()
+        return loss, {"critic_loss": loss, "q_mean": qs.mean(), "q_min": qs.amin(), "q_max": qs.amax()}
 
     def value_loss(self, batch: Batch) -> tuple[th.Tensor, Metrics]:
         """
@@ -262,7 +261,7 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
             path = inner_rollout(velocity, x, start, noise.k, self.flow_steps, self.inner_cost(batch, on_policy))
 
             end_value = self.end_value(batch, path.end)
-            inverse_scale = 1 / scale_of(end_value)
+            inverse_scale = 1 / end_value.abs().mean().clamp(min=1e-8)
             running = policy.inverse_scale
             running = th.where(running > 0, th.lerp(running, inverse_scale, SCALE_RATE), inverse_scale)
             price = self.beta / running if self.variant == "div" else self.direction_coef

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch as th
 from torch.nn import functional as F
 
-from sb3_flow.common.types import Velocity
+from sb3_flow.common.type_aliases import Velocity
 
 #: What a velocity costs where it is chosen: ``(x, t, u) -> (B,)``, per unit of time.
 Cost = Callable[[th.Tensor, th.Tensor, th.Tensor], th.Tensor]

@@ -5,7 +5,7 @@ import torch as th
 from sb3_flow.common.flow import euler
 from sb3_flow.common.networks import EnsembleMLP, sinusoid
 from sb3_flow.common.policies import FlowPolicy, Network
-from sb3_flow.common.types import TensorObs
+from sb3_flow.common.type_aliases import TensorObs
 
 
 class DecisionFlowPolicy(FlowPolicy):
@@ -36,11 +36,11 @@ class DecisionFlowPolicy(FlowPolicy):
         if flow_steps < 1:
             raise ValueError(f"`flow_steps` is {flow_steps}; it must be at least 1.")
         self.flow_steps, self.encode_time_dim = flow_steps, encode_time_dim
-        self.heads = {"flow": "act_flow"}
+        self.samplers = {"flow": "act_flow"}
         self.flow = self.make_velocity(encode_time_dim)
         if clone:
             self.bc_flow = self.make_velocity(encode_time_dim)
-            self.heads["bc_flow"] = "act_bc_flow"
+            self.samplers["bc_flow"] = "act_bc_flow"
         self.critic = self.make_critic()
         self.critic_target = self.make_target(self.critic)
         self.flow_critic = self.make_values(self.action_dim + (encode_time_dim or 1), self.n_critics)

@@ -8,12 +8,12 @@ import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.execution import Loss
 from sb3_flow.common.flow import interpolate
+from sb3_flow.common.flow_algorithm import FlowAlgorithm, total
 from sb3_flow.common.policies import aliases
 from sb3_flow.common.schedules import InTurn, WarmUpCosine
-from sb3_flow.common.types import Batch, Metrics, TensorObs
+from sb3_flow.common.type_aliases import Batch, Metrics, TensorObs
 from sb3_flow.flow_opt.plans import Plan
 from sb3_flow.flow_opt.policies import FlowOptPolicy, there
 from sb3_flow.flow_opt.symmetries import N_SYMMETRIES, transform
@@ -44,7 +44,7 @@ class FlowOptNoise(NamedTuple):
     backwards: th.Tensor
 
 
-class FlowOpt(OfflineToOnlineAlgorithm):
+class FlowOpt(FlowAlgorithm):
     """
     Flow-Opt: a flow proposes joint trajectories, a safety filter makes them feasible, a network starts the filter well.
 
@@ -78,8 +78,8 @@ class FlowOpt(OfflineToOnlineAlgorithm):
     :param expert_scenes: Number of random scenes of the environment that the expert solves where there is no ``dataset``
     :param limits: What all problems have in common; None: as the environment says
     :param degree: Degree of the polynomials that plans are; None: as the environment says
-    :param kwargs: All other arguments are those of ``OfflineToOnlineAlgorithm``, such as ``dataset``, ``batch_size``, ``seed``
-        and ``policy_kwargs``. Those of critics and of the online phase are of no use.
+    :param kwargs: All other arguments are those of ``FlowAlgorithm``, such as ``dataset``, ``batch_size``, ``seed`` and
+        ``policy_kwargs``.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(FlowOptPolicy)
@@ -109,8 +109,6 @@ class FlowOpt(OfflineToOnlineAlgorithm):
         expert_scenes: int = 1_000,
         limits: dict[str, Any] | None = None,
         degree: int | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
         for name, share in (("flow_fraction", flow_fraction), ("imitation_fraction", imitation_fraction)):
@@ -134,27 +132,10 @@ class FlowOpt(OfflineToOnlineAlgorithm):
         self.warm_up = warm_up
         self.expert_scenes = expert_scenes
         self.limits, self.degree = limits, degree
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            tau=tau,
-            max_grad_norm=max_grad_norm,
-            policy_kwargs=policy_kwargs,
-            _init_setup_model=_init_setup_model,
-            **kwargs,
-        )
-        self._refuse_what_it_cannot_do()
-
-    def _refuse_what_it_cannot_do(self) -> None:
-        if self.horizon_length != 1:
-            raise ValueError(
-                f"`horizon_length` is {self.horizon_length}, but an action of FlowOpt is a whole plan: leave it at 1."
-            )
-        if self.offline_steps is not None:
-            raise ValueError(f"`offline_steps` is {self.offline_steps}, but FlowOpt learns from data only: leave it out.")
+        self.tau = tau
+        super().__init__(policy, env, learning_rate, max_grad_norm=max_grad_norm, **kwargs)
         if self.normalize_observations or (self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs):
-            raise ValueError("Observations of FlowOpt are positions that it needs as they are: do not normalise them.")
+            raise ValueError("Observations of FlowOpt are positions in meters: do not normalize them.")
 
     def _setup_model(self) -> None:
         if self.limits is None or self.degree is None:
@@ -253,8 +234,9 @@ class FlowOpt(OfflineToOnlineAlgorithm):
         backwards = th.randint(2, (n,), generator=self.generator, device=self.device).bool()
         return FlowOptNoise(self.normal(n), self.uniform(n), symmetry, backwards)
 
-    def terms(self) -> list[Loss]:
-        return [self.flow_loss, self.imitation_loss, self.unrolled_loss]
+    def loss(self, batch: Batch, noise: FlowOptNoise) -> tuple[th.Tensor, Metrics]:
+        """All losses at the same parameters. ``update`` descends that of its stage."""
+        return total(self.flow_loss(batch, noise), self.imitation_loss(batch, noise), self.unrolled_loss(batch, noise))
 
     def examples(self, batch: Batch, noise: FlowOptNoise) -> tuple[Problems, th.Tensor]:
         """Problems and the data's plans for them, ``(B, N, D, m)``, turned around as the noise says."""

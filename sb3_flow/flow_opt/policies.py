@@ -13,7 +13,7 @@ from torch import nn
 
 from sb3_flow.common.flow import euler
 from sb3_flow.common.policies import FlowPolicy
-from sb3_flow.common.types import TensorObs, Velocity
+from sb3_flow.common.type_aliases import TensorObs, Velocity
 from sb3_flow.flow_opt.networks import Scene, TrajectoryTransformer
 from sb3_flow.flow_opt.plans import Candidates, Plan, best_plan
 from sb3_flow.flow_opt.symmetries import parities, symmetries
@@ -113,7 +113,7 @@ class FlowOptPolicy(FlowPolicy):
         self.initialiser = TrajectoryTransformer(
             dimensions, points, 2 * points, initialiser_width, initialiser_depth, attention_heads
         )
-        self.heads = {"filter": "act_filtered", "flow": "act_unfiltered"}
+        self.samplers = {"filter": "act_filtered", "flow": "act_unfiltered"}
         self.last_plan: Plan | None = None
         self.register_buffer("sigma", th.ones(modes))
         self.register_buffer("symmetries", symmetries(dimensions).float(), persistent=False)
@@ -265,7 +265,7 @@ class FlowOptPolicy(FlowPolicy):
 
     def _noise_for(self, n: int, k: int, deterministic: bool) -> th.Tensor:
         """What to propose from, ``(n, k, action_dim)``."""
-        twin = self if k == self.best_of_n else self.with_head(self.head, best_of_n=k)
+        twin = self if k == self.best_of_n else self.with_sampler(self.sampler, best_of_n=k)
         return twin._noise(n, deterministic)
 
     # Acting.
@@ -281,7 +281,7 @@ class FlowOptPolicy(FlowPolicy):
         return self.to_actions(self.propose(self.problems(observations), noise))
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        if self.head != "filter":
+        if self.sampler != "filter":
             return super()._predict(observation, deterministic)
         self.last_plan = self.plan(observation, deterministic=deterministic)
         return self.last_plan.actions

@@ -3,22 +3,24 @@
 import math
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
-from sb3_flow.common.critics import td_loss
+from sb3_flow.common.data.batches import shift_images
 from sb3_flow.common.encoders import image_keys
-from sb3_flow.common.execution import Loss
 from sb3_flow.common.flow import flow_matching_loss
+from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.policies import aliases
-from sb3_flow.common.types import Batch, Metrics
+from sb3_flow.common.type_aliases import Batch, Metrics
 from sb3_flow.fpmd.mean_flow import mean_flow_loss
 from sb3_flow.fpmd.policies import FPMDPolicy
 from sb3_flow.fpmd.weights import WEIGHT_MODES, WeightMode, follow, weights
 
 Flow = Literal["rectified", "mean"]
+#: How far random crops shift an image, in pixels.
+CROP_PAD = 4
 
 
 class FPMDNoise(NamedTuple):
@@ -71,8 +73,8 @@ class FPMD(OfflineToOnlineAlgorithm):
     deterministic, one Euler step of it comes to be exact: the flow learns with 20 steps and acts with one. With
     ``flow="mean"`` (FPMD-M), it is a network of average velocities, for which one step is exact from the start.
 
-    ``predict`` acts in one step, from noise, or from zero with ``deterministic=True``. ``model.policy.with_head("particles")``
-    acts by the best of many samples, ``"flow"`` by all steps.
+    ``predict`` acts in one step, from noise, or from zero with ``deterministic=True``. The sampler ``"particles"``
+    (``model.policy.with_sampler("particles")``) acts with the best of many samples, ``"flow"`` with all steps.
 
     With images (alone or in a dictionary) it is the published variant for pixels: one convolutional encoder for all networks,
     which follows the gradient of ``L_Q`` through ``s`` alone, a trunk of its own for each network, random shifts of ``s`` and
@@ -117,8 +119,6 @@ class FPMD(OfflineToOnlineAlgorithm):
     policy: FPMDPolicy
     one_graph: ClassVar[bool] = False  # the flow learns every second time only
     targets: ClassVar[dict[str, str]] = {"critic_target": "critic", "flow_target": "flow"}
-    crop_pad: ClassVar[int] = 4
-    crops_differ: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -210,8 +210,15 @@ class FPMD(OfflineToOnlineAlgorithm):
             **super()._policy_arguments(),
         }
 
-    def explorer(self) -> FPMDPolicy:
-        return self.policy.with_head("explore")  # type: ignore[return-value]
+    def stored_action(self, actions: np.ndarray) -> np.ndarray:
+        return super().stored_action(actions) if self.clip_final else actions
+
+    def augment_images(self, batch: Batch) -> Batch:
+        """Shift the images of a batch at random; what precedes an action and what follows it are shifted apart."""
+        if th.rand((), generator=self.host_generator) >= self.crop_probability:
+            return batch
+        before, after = (self.crop_offsets(len(batch.actions), CROP_PAD) for _ in range(2))
+        return shift_images(batch, self.observation_space, before, after, CROP_PAD)
 
     def draw_noise(self, n: int) -> FPMDNoise:
         """Every random number of an update with ``n`` transitions."""
@@ -246,7 +253,10 @@ class FPMD(OfflineToOnlineAlgorithm):
         assert self.reward_scale is not None
         with th.no_grad():
             next_q = policy.q_values(policy.critic_target, batch.next_observations, improved.actions).amin(dim=0)
-        loss, metrics = td_loss(policy, batch._replace(rewards=self.reward_scale * batch.rewards), next_q)
+            target = self.reward_scale * batch.rewards + batch.discounts * batch.masks * next_q
+        qs = policy.q_values(policy.critic, batch.observations, batch.actions)
+        loss = (batch.valids * (qs - target).square()).mean()
+        metrics = {"critic_loss": loss, "q_mean": qs.mean(), "q_min": qs.amin(), "q_max": qs.amax()}
         return policy.n_critics * loss, metrics
 
     def flow_loss(self, batch: Batch, noise: FPMDNoise, improved: Improved, weight: th.Tensor) -> tuple[th.Tensor, Metrics]:
@@ -277,9 +287,6 @@ class FPMD(OfflineToOnlineAlgorithm):
         critic_loss, critic_metrics = self.critic_loss(batch, improved)
         flow_loss, flow_metrics = self.flow_loss(batch, noise, improved, self.weigh(batch, improved)[0])
         return critic_loss + flow_loss, critic_metrics | flow_metrics
-
-    def terms(self) -> list[Loss]:
-        return [self.loss]  # one term: both losses need the improved actions
 
     def update(self, batch: Batch, noise: FPMDNoise) -> Metrics:
         """
@@ -331,7 +338,3 @@ class FPMD(OfflineToOnlineAlgorithm):
         rate = self.policy_learning_rate + fallen * (self.final_policy_learning_rate - self.policy_learning_rate)
         for group in self.policy.flow_optimizer.param_groups:
             group["lr"] = rate
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        states, tensors = super()._get_torch_save_params()
-        return [*states, "policy.flow_optimizer", "policy.alpha_optimizer"], tensors

@@ -1,7 +1,7 @@
-"""How FPMD sees images: one encoder for all networks, which the critics train, and a trunk of its own for each head."""
+"""Images in FPMD: one encoder for all networks, which the critics train, and a trunk for each network."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
@@ -13,11 +13,21 @@ from torch.nn import functional as F
 
 from sb3_flow.common.encoders import Flatten, image_keys, subspaces
 from sb3_flow.common.networks import linear
-from sb3_flow.common.types import TensorObs
+from sb3_flow.common.type_aliases import TensorObs
 
 CHANNELS, KERNEL = 32, 3
 #: The stride of each convolution.
 STRIDES = (2, 1, 1, 1)
+
+
+class Encoded(NamedTuple):
+    """
+    Observations behind the encoder that the networks of a policy share; each makes features of its own of them.
+
+    :param latents: ``(B, latent_dim)``
+    """
+
+    latents: th.Tensor
 
 
 class Convolutions(nn.Module):
@@ -59,7 +69,7 @@ class PixelEncoder(BaseFeaturesExtractor):
     The encoder that all networks share: convolutions of each image, then all that is no image, as it is.
 
     :param observation_space: An image, or a dictionary with one or more of them
-    :param cnn_output_dim: How many features each head makes of what the convolutions give
+    :param cnn_output_dim: Number of features that each trunk computes from the outputs of the convolutions
     """
 
     def __init__(self, observation_space: spaces.Space[Any], cnn_output_dim: int = 50) -> None:
@@ -87,7 +97,8 @@ class PixelEncoder(BaseFeaturesExtractor):
 
 class Trunk(BaseFeaturesExtractor):
     """
-    What a head makes of the shared encoder's latents: a linear layer, layer norm and tanh of those of images; the rest passes.
+    From the shared encoder's latents to the features of one network: linear layer, layer norm and tanh for the latents of
+    images; the rest is unchanged.
 
     :param encoder: Whose latents
     """

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Literal
 
 import torch as th
@@ -15,10 +14,12 @@ from sb3_flow.common.encoders import FlowExtractor, image_keys
 from sb3_flow.common.flow import euler
 from sb3_flow.common.networks import MLP, linear, mish, sinusoid
 from sb3_flow.common.policies import FlowPolicy, Network
-from sb3_flow.common.types import Encoded, TensorObs
+from sb3_flow.common.type_aliases import TensorObs
 from sb3_flow.fpmd.mean_flow import mean_flow_step
-from sb3_flow.fpmd.pixels import PixelEncoder, Trunk, Trunks
+from sb3_flow.fpmd.pixels import Encoded, PixelEncoder, Trunk, Trunks
 
+#: A raw batch of observations, or their latents.
+Observed = TensorObs | Encoded
 #: Sizes of the embedding of a time, and of the hidden layer that makes it.
 TIME_DIM, TIME_HIDDEN = 16, 32
 
@@ -113,12 +114,6 @@ class FPMDPolicy(FlowPolicy):
             features_extractor_class=features_extractor_class,
             **kwargs,
         )
-        # One optimiser for the critics and the encoder, and one for the flow, which learns more slowly and more rarely.
-        actor = {id(parameter) for parameter in self.flow.parameters()}
-        critics = [p for p in self.parameters() if p.requires_grad and id(p) not in actor]
-        make: Any = partial(self.optimizer_class, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
-        self.optimizer, self.flow_optimizer = make(critics), make(list(self.flow.parameters()))
-        self.alpha_optimizer = th.optim.Adam([self.log_alpha], fused=True)  # the other kinds read its count of steps
 
     def build(
         self,
@@ -138,12 +133,13 @@ class FPMDPolicy(FlowPolicy):
         names = ["one_step", "flow", "particles", "explore"]
         if self.is_mean_flow:
             names.remove("flow")  # which is one step
-        self.heads = {name: f"act_{name}" for name in names}
+        self.samplers = {name: f"act_{name}" for name in names}
         n_times = 2 if self.is_mean_flow else 1
+        self.encoder: PixelEncoder | None = None
         trunk = trunks = None
         if issubclass(self.features_extractor_class, PixelEncoder):
-            self.encoder = encoder = PixelEncoder(self.observation_space, **self.features_extractor_kwargs)
-            trunk, trunks = Trunk(encoder), Trunks(encoder, self.n_critics)
+            self.encoder = PixelEncoder(self.observation_space, **self.features_extractor_kwargs)
+            trunk, trunks = Trunk(self.encoder), Trunks(self.encoder, self.n_critics)
         self.flow = self.make_network(lambda n: TimedMLP(n, self.action_dim, n_times, self.net_arch, self.activation), trunk)
         self.flow_target = self.make_target(self.flow)
         self.critic = self.make_critic(trunks)
@@ -151,6 +147,37 @@ class FPMDPolicy(FlowPolicy):
         #: Logarithm of alpha. The noise of exploration is a tenth of alpha; see ``FPMD.cool``.
         self.log_alpha = nn.Parameter(th.tensor(math.log(alpha)), requires_grad=False)
         self.register_buffer("value_statistics", th.tensor([0.0, 1.0]))
+
+    def make_optimizers(self, lr: float) -> None:
+        """One optimizer for the critics and the encoder, one for the flow, which learns at another rate, one for alpha."""
+        flow = {id(parameter) for parameter in self.flow.parameters()}
+        self.optimizer = self.make_optimizer((p for p in self.parameters() if p.requires_grad and id(p) not in flow), lr)
+        self.flow_optimizer = self.make_optimizer(self.flow.parameters(), lr)
+        self.alpha_optimizer = th.optim.Adam([self.log_alpha], fused=True)  # the other kinds read its count of steps
+
+    # Networks applied to observations.
+
+    def encode(self, observations: Observed) -> Observed:
+        """
+        Observations behind the encoder that the networks share, so that several of them need it once.
+
+        :param observations: A raw batch
+        :return: The latents; the observations themselves where there is no such encoder, or where they are latents already
+        """
+        if self.encoder is None or isinstance(observations, Encoded):
+            return observations
+        return Encoded(self.extract_features(observations, self.encoder))
+
+    def features(self, network: Network, observations: Observed) -> th.Tensor:
+        """
+        :param network: Whose features
+        :param observations: A raw batch, or what ``encode`` made of it
+        :return: ``(B, features_dim)``, or ``(n_critics, B, features_dim)`` of critics with trunks of their own
+        """
+        encoded = self.encode(observations)
+        if isinstance(encoded, Encoded):
+            return network.features_extractor(encoded.latents)  # type: ignore[no-any-return]
+        return super().features(network, encoded)
 
     @property
     def noise_std(self) -> th.Tensor:
@@ -160,21 +187,19 @@ class FPMDPolicy(FlowPolicy):
     @property
     def noise_dim(self) -> int:
         copies = {"particles": self.particles, "explore": self.particles + 1}
-        return copies.get(self.head, 1) * self.action_dim
+        return copies.get(self.sampler, 1) * self.action_dim
 
     def _fixed_noise(self) -> th.Tensor:
         # Particles that all start from zero would be one: only the first does, and nothing is added.
         noise = super()._fixed_noise()
-        if self.head in ("particles", "explore"):
+        if self.sampler in ("particles", "explore"):
             noise = th.randn(noise.shape, generator=th.Generator().manual_seed(0))
             noise[:, : self.action_dim] = 0.0
-        if self.head == "explore":
+        if self.sampler == "explore":
             noise[:, -self.action_dim :] = 0.0
         return noise
 
-    def sample(
-        self, network: Network, observations: TensorObs | Encoded, noise: th.Tensor, n_steps: int, copies: int = 1
-    ) -> th.Tensor:
+    def sample(self, network: Network, observations: Observed, noise: th.Tensor, n_steps: int, copies: int = 1) -> th.Tensor:
         """
         Actions of a flow, not clipped.
 
@@ -185,12 +210,12 @@ class FPMDPolicy(FlowPolicy):
         :param copies: Number of actions for each observation
         :return: ``(copies * B, action_dim)``
         """
-        field: Any = self.velocity(network, observations, copies)
+        field: Any = self.velocity(network, observations, copies)  # type: ignore[arg-type]
         start = self.init_noise_scale * noise
         return mean_flow_step(field, start) if self.is_mean_flow else euler(field, start, n_steps)
 
     def best(
-        self, network: Network, observations: TensorObs | Encoded, noise: th.Tensor, added: th.Tensor | None = None
+        self, network: Network, observations: Observed, noise: th.Tensor, added: th.Tensor | None = None
     ) -> tuple[th.Tensor, th.Tensor]:
         """
         The best of many actions, by the lower of the critics.
@@ -206,7 +231,8 @@ class FPMDPolicy(FlowPolicy):
         actions = self.sample(network, observations, self.copy_by_copy(noise), self.flow_steps, self.particles)
         if added is not None:
             actions = actions + self.copy_by_copy(added)
-        q = self.q_values(self.critic, observations, actions, copies=self.particles).amin(dim=0).view(self.particles, n)
+        qs = self.q_values(self.critic, observations, actions, copies=self.particles)  # type: ignore[arg-type]
+        q = qs.amin(dim=0).view(self.particles, n)
         best = actions.view(self.particles, n, -1)[q.argmax(dim=0), th.arange(n, device=noise.device)]
         return best.clamp(-1, 1), q.mean(dim=0)
 
@@ -214,9 +240,12 @@ class FPMDPolicy(FlowPolicy):
         """``(B, particles * action_dim) -> (particles * B, action_dim)``, all of the first particle first."""
         return noise.view(len(noise), self.particles, -1).transpose(0, 1).flatten(end_dim=1)
 
-    def score(self, observations: TensorObs | Encoded, actions: th.Tensor) -> th.Tensor:
+    def score(self, observations: Observed, actions: th.Tensor) -> th.Tensor:
         """What the best action is chosen by: the lowest of the critics, ``(B,)``."""
-        return self.q_values(self.critic, observations, actions).amin(dim=0)
+        return self.q_values(self.critic, observations, actions).amin(dim=0)  # type: ignore[arg-type]
+
+    def exploring(self, generator: th.Generator) -> "FPMDPolicy":
+        return super().exploring(generator).with_sampler("explore")
 
     def act_one_step(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
         """One step of the average flow, then clipped to [-1, 1]: one pass through one network."""

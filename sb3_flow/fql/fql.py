@@ -5,14 +5,14 @@ from typing import Any, ClassVar, NamedTuple
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch.nn import functional as F
 
-from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
-from sb3_flow.common.cloning import cloning_loss
-from sb3_flow.common.critics import Aggregation, aggregate, check_aggregation, td_loss
-from sb3_flow.common.execution import Loss
-from sb3_flow.common.one_step import Proposals, one_step_loss, propose
+from sb3_flow.common.critics import Aggregation, aggregate, check_aggregation
+from sb3_flow.common.flow import flow_matching_loss
+from sb3_flow.common.flow_algorithm import total
+from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.policies import aliases
-from sb3_flow.common.types import Batch, Metrics
+from sb3_flow.common.type_aliases import Batch, Metrics
 from sb3_flow.fql.policies import FQLPolicy
 
 
@@ -34,7 +34,7 @@ class FQLNoise(NamedTuple):
 
 class FQL(OfflineToOnlineAlgorithm):
     """
-    Flow Q-learning: a flow clones the behaviour, a one-step actor is distilled from it and climbs the critic.
+    Flow Q-learning: a flow clones the behavior; a one-step actor is distilled from it and maximizes the value.
 
     ``L = L_Q + L_BC + alpha L_D + L_q``, with::
 
@@ -45,8 +45,8 @@ class FQL(OfflineToOnlineAlgorithm):
 
     ``v_theta`` is the velocity field and ``mu_theta`` its flow (10 Euler steps), ``mu_w`` the one-step actor, ``Q'`` the
     target critics, ``m`` 0 where the task ended. Squared errors are means over the action's dimensions, as in the
-    published code, which ``alpha`` refers to. Nothing is differentiated through the flow. With chunks of actions
-    (``horizon_length > 1``), ``a`` is a chunk, and those that reach past the end of a trajectory count nothing in ``L_Q`` and
+    published code, which ``alpha`` refers to. No gradient passes through the flow. With chunks of actions
+    (``horizon_length > 1``), ``a`` is a chunk; chunks that reach past the end of a trajectory are masked out of ``L_Q`` and
     ``L_BC``.
 
     ``deterministic=True`` acts from ``z = 0``; the paper's scores are taken with ``deterministic=False``.
@@ -97,8 +97,18 @@ class FQL(OfflineToOnlineAlgorithm):
         """Every random number of an update with ``n`` transitions."""
         return FQLNoise(next_noise=self.normal(n), x0=self.normal(n), t=self.uniform(n), z=self.normal(n))
 
-    def terms(self) -> list[Loss]:
-        return [self.critic_loss, self.bc_flow_loss, self.actor_loss]
+    def loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
+        """``L``. Each term reaches networks of its own, so that one optimizer step descends all of them."""
+        return total(self.critic_loss(batch, noise), self.bc_flow_loss(batch, noise), self.actor_loss(batch, noise))
+
+    def critic_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
+        """``L_Q``: the temporal difference error, a mean over critics and batch. Gradient: critics only."""
+        with th.no_grad():
+            next_q = self.next_value(batch, noise)
+            target = batch.rewards + batch.discounts * batch.masks * next_q
+        qs = self.policy.q_values(self.policy.critic, batch.observations, batch.actions)
+        loss = (batch.valids * (qs - target).square()).mean()
+        return loss, {"critic_loss": loss, "q_mean": qs.mean(), "q_min": qs.amin(), "q_max": qs.amax()}
 
     def next_value(self, batch: Batch, noise: FQLNoise) -> th.Tensor:
         """``Q'(s', clip(mu_w(s', z')))``, aggregated over the critics: ``(B,)``."""
@@ -106,24 +116,23 @@ class FQL(OfflineToOnlineAlgorithm):
         next_qs = self.policy.q_values(self.policy.critic_target, batch.next_observations, next_actions)
         return aggregate(next_qs, self.q_agg)
 
-    def critic_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
-        """``L_Q``: the temporal difference error, a mean over critics and batch. Gradient: critics only."""
-        with th.no_grad():
-            next_q = self.next_value(batch, noise)
-        return td_loss(self.policy, batch, next_q)
-
     def bc_flow_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
-        """``L_BC``: flow matching towards the actions of the data. Gradient: the velocity field only."""
+        """``L_BC``: flow matching on the actions of the dataset. Gradient: the velocity field only."""
         velocity = self.policy.velocity(self.policy.bc_flow, batch.observations)
-        return cloning_loss(velocity, batch, noise.x0, noise.t)
-
-    def proposals(self, batch: Batch, noise: FQLNoise) -> Proposals:
-        """``mu_w(s, z)`` and ``mu_theta(s, z)``, and the critics' mean for the first, also where targets take the minimum."""
-        policy = self.policy
-        with th.no_grad():
-            flow_actions = policy.act_bc_flow(batch.observations, noise.z)
-        return propose(policy, policy.actor, batch.observations, noise.z, flow_actions, "mean", self.normalize_q_loss)
+        errors = flow_matching_loss(velocity, noise.x0, batch.actions, noise.t)
+        loss = (batch.valids * errors).mean()
+        return loss, {"bc_flow_loss": loss}
 
     def actor_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
-        """``alpha L_D + L_q``: stay close to the flow, climb the critics. Gradient: the one-step actor only."""
-        return one_step_loss(self.proposals(batch, noise), self.alpha)
+        """``alpha L_D + L_q``: stay close to the flow, increase the value. Gradient: the one-step actor only."""
+        policy, observations = self.policy, batch.observations
+        actions = policy.one_step(policy.actor, observations, noise.z)
+        with th.no_grad():
+            flow_actions = policy.act_bc_flow(observations, noise.z)
+        distill_loss = F.mse_loss(actions, flow_actions)  # not clipped, so that it brings actions back into the box
+        qs = policy.q_values(policy.critic, observations, actions.clamp(-1, 1), frozen=True)
+        q = qs.mean(dim=0)  # also where the target takes the minimum
+        scale = q.detach().abs().mean().clamp(min=1e-8) if self.normalize_q_loss else 1.0
+        q_loss = -q.mean() / scale
+        loss = self.alpha * distill_loss + q_loss
+        return loss, {"actor_loss": loss, "distill_loss": distill_loss, "q_loss": q_loss}

@@ -1,17 +1,17 @@
-"""The networks of FQL, and how it acts."""
+"""The networks of FQL, and its samplers."""
 
 import torch as th
 
 from sb3_flow.common.flow import euler
 from sb3_flow.common.policies import FlowPolicy
-from sb3_flow.common.types import TensorObs
+from sb3_flow.common.type_aliases import TensorObs
 
 
 class FQLPolicy(FlowPolicy):
     """
-    A behaviour-cloned flow, a one-step actor distilled from it, and critics with their targets.
+    A behavior-cloned flow, a one-step actor distilled from it, and critics with their targets.
 
-    Heads: ``"one_step"`` (what FQL acts with) and ``"bc_flow"`` (the cloned behaviour, plain imitation).
+    Samplers: ``"one_step"`` (the default) and ``"bc_flow"`` (behavior cloning, without reward).
 
     :param flow_steps: Euler steps of the flow
     :param encode_time_dim: Size of the embedding of the flow's time; 0: the time itself
@@ -21,7 +21,7 @@ class FQLPolicy(FlowPolicy):
         if flow_steps < 1:
             raise ValueError(f"`flow_steps` is {flow_steps}; it must be at least 1.")
         self.flow_steps = flow_steps
-        self.heads = {"one_step": "act_one_step", "bc_flow": "act_bc_flow"}
+        self.samplers = {"one_step": "act_one_step", "bc_flow": "act_bc_flow"}
         self.bc_flow = self.make_velocity(encode_time_dim)
         self.actor = self.make_one_step_actor()
         self.critic = self.make_critic()

@@ -1,16 +1,17 @@
 """FQL with a value-aware teacher: Guided Flow Policy (Tiofack et al., ICLR 2026, arXiv 2512.03973)."""
 
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch.nn import functional as F
 
 from sb3_flow.common.critics import Aggregation, aggregate
 from sb3_flow.common.flow import flow_matching_loss
-from sb3_flow.common.one_step import Proposals, one_step_loss, propose
+from sb3_flow.common.flow_algorithm import total
 from sb3_flow.common.policies import aliases
-from sb3_flow.common.types import Batch, Metrics
+from sb3_flow.common.type_aliases import Batch, Metrics
 from sb3_flow.fql.fql import FQL, FQLNoise
 from sb3_flow.gfp.policies import GFPPolicy
 
@@ -19,13 +20,29 @@ GuidanceAggregation = Literal["actor", "min"]
 TargetAggregation = Literal["actor", "mean", "min", "max", "vabc"]
 
 
+class Proposals(NamedTuple):
+    """
+    The actions of the actor and of its teacher in the states of a batch, from the same noise.
+
+    :param actions: The actor's, not clipped, with their graph, ``(B, action_dim)``
+    :param teacher_actions: The flow's, without graph, ``(B, action_dim)`` in [-1, 1]
+    :param q: Value of the actor's actions, clipped, with its graph, ``(B,)``
+    :param scale: ``1 / lambda``, without graph and without axes
+    """
+
+    actions: th.Tensor
+    teacher_actions: th.Tensor
+    q: th.Tensor
+    scale: th.Tensor
+
+
 class GFP(FQL):
     """
     Guided flow policy: FQL, with a flow that clones an action the more, the better it is than what the actor would do.
 
     ``L = L_Q + L_VaBC + L_A``, with::
 
-        L_VaBC = E[g(s, a) |v_omega(s, x_t, t) - (a - x_0)|^2]                                      vabc_loss
+        L_VaBC = E[g(s, a) |v_omega(s, x_t, t) - (a - x_0)|^2]                                      bc_flow_loss
         g      = sigmoid(lambda (Q'(s, a) - Q'(s, clip(mu_theta(s, z)))) / eta)                     guidance
         L_A    = -lambda E[Q(s, clip(mu_theta(s, z)))] + alpha E[|mu_theta(s, z) - mu_omega(s, z)|^2]   actor_loss
 
@@ -113,10 +130,6 @@ class GFP(FQL):
             self.eta = self.eta_online
         super().train(gradient_steps, batch_size)
 
-    def value(self, batch: Batch, actions: th.Tensor) -> th.Tensor:
-        """The target critics' value of actions in the batch's states, aggregated, ``(B,)``."""
-        return aggregate(self.policy.q_values(self.policy.critic_target, batch.observations, actions), self.q_agg)
-
     def next_value(self, batch: Batch, noise: FQLNoise) -> th.Tensor:
         """``V'``: what the target bootstraps from, by ``target_agg``; actor and teacher share their noise. ``(B,)``"""
         if self.target_agg == "actor":
@@ -133,41 +146,54 @@ class GFP(FQL):
             return (of_actor + of_teacher) / 2
         return th.minimum(of_actor, of_teacher) if self.target_agg == "min" else th.maximum(of_actor, of_teacher)
 
-    def proposals(self, batch: Batch, noise: FQLNoise) -> Proposals:
-        """What actor and teacher would do, from the same noise, and what the critics say of the actor's, by ``q_agg``."""
-        policy = self.policy
+    def loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
+        """``L``, all terms at the same parameters. Two of them need the proposals."""
+        proposals = self.propose(batch, noise)
+        return total(
+            self.critic_loss(batch, noise),
+            self.bc_flow_loss(batch, noise, proposals),
+            self.actor_loss(batch, noise, proposals),
+        )
+
+    def propose(self, batch: Batch, noise: FQLNoise) -> Proposals:
+        """The actions of actor and teacher from the same noise, and the value of the actor's, by ``q_agg``."""
+        policy, observations = self.policy, batch.observations
+        actions = policy.one_step(policy.actor, observations, noise.z)
         with th.no_grad():
-            teacher_actions = policy.act_bc_flow(batch.observations, noise.z)
-        return propose(policy, policy.actor, batch.observations, noise.z, teacher_actions, self.q_agg, self.normalize_q_loss)
+            teacher_actions = policy.act_bc_flow(observations, noise.z)
+        q = aggregate(policy.q_values(policy.critic, observations, actions.clamp(-1, 1), frozen=True), self.q_agg)
+        scale = q.detach().abs().mean().clamp(min=1e-8) if self.normalize_q_loss else q.new_ones(())
+        return Proposals(actions, teacher_actions, q, scale)
 
     def guidance(self, batch: Batch, proposals: Proposals) -> th.Tensor:
-        """``g(s, a)``: how much the teacher is to imitate each action of the data, without gradient, ``(B,)``."""
+        """``g(s, a)``: the weight of each action of the dataset in the teacher's loss, without gradient, ``(B,)``."""
         if self.eta == 0:
             return th.ones_like(proposals.q)
         with th.no_grad():
             reference = self.value(batch, proposals.actions.clamp(-1, 1))
             if self.guidance_agg == "min":
                 reference = th.minimum(reference, self.value(batch, proposals.teacher_actions))
-            # Subtracted before it is scaled: the quotients are so large that their difference would have lost its digits.
+            # Subtracted before they are scaled: the quotients are so large that their difference would lose its digits.
             advantage = (self.value(batch, batch.actions) - reference) / proposals.scale / self.eta
             return advantage.sigmoid() if self.guidance_fn == "softmax" else advantage.exp()
 
-    def vabc_loss(self, batch: Batch, noise: FQLNoise, guidance: th.Tensor) -> tuple[th.Tensor, Metrics]:
-        """``L_VaBC``: flow matching, each action by its weight; the weights are not normalised. Gradient: the flow only."""
+    def value(self, batch: Batch, actions: th.Tensor) -> th.Tensor:
+        """The target critics' value of actions in the batch's states, aggregated, ``(B,)``."""
+        return aggregate(self.policy.q_values(self.policy.critic_target, batch.observations, actions), self.q_agg)
+
+    def bc_flow_loss(self, batch: Batch, noise: FQLNoise, proposals: Proposals | None = None) -> tuple[th.Tensor, Metrics]:
+        """``L_VaBC``: flow matching, each action with its weight; the weights are not normalized. Gradient: the flow only."""
+        guidance = self.guidance(batch, proposals or self.propose(batch, noise))
         velocity = self.policy.velocity(self.policy.bc_flow, batch.observations)
         errors = flow_matching_loss(velocity, noise.x0, batch.actions, noise.t)
         loss = (batch.valids * guidance * errors).mean()
         metrics = {"vabc_loss": loss, "guidance": guidance.mean()}
         return loss, metrics | {f"guidance_above_{level}": (guidance > level).float().mean() for level in (0.01, 0.5)}
 
-    def bc_flow_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
-        """``L_VaBC`` alone, in the place of FQL's."""
-        return self.vabc_loss(batch, noise, self.guidance(batch, self.proposals(batch, noise)))
-
-    def loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
-        """``L``, all terms at the same parameters."""
-        proposals = self.proposals(batch, noise)
-        critic_loss, critic_metrics = self.critic_loss(batch, noise)
-        vabc_loss, vabc_metrics = self.vabc_loss(batch, noise, self.guidance(batch, proposals))
-        actor_loss, actor_metrics = one_step_loss(proposals, self.alpha)
-        return critic_loss + vabc_loss + actor_loss, critic_metrics | vabc_metrics | actor_metrics
+    def actor_loss(self, batch: Batch, noise: FQLNoise, proposals: Proposals | None = None) -> tuple[th.Tensor, Metrics]:
+        """``L_A``: stay close to the teacher, increase the value. Gradient: the one-step actor only."""
+        actions, teacher_actions, q, scale = proposals or self.propose(batch, noise)
+        distill_loss = F.mse_loss(actions, teacher_actions)
+        q_loss = -q.mean() / scale
+        loss = self.alpha * distill_loss + q_loss
+        return loss, {"actor_loss": loss, "distill_loss": distill_loss, "q_loss": q_loss}

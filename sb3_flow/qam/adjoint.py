@@ -5,10 +5,11 @@ gradient goes through its sampling (Domingo-Enrich et al., 2025; Li and Levine, 
 Pure functions of tensors. ``T`` steps of size ``h = 1 / T`` lead from noise at ``t_0 = 0`` to an action at ``t_T = 1``.
 """
 
+from collections.abc import Callable
+
 import torch as th
 
-from sb3_flow.common.derivatives import vjp
-from sb3_flow.common.types import Velocity
+from sb3_flow.common.type_aliases import Velocity
 
 
 def memoryless_std(n_steps: int) -> list[float]:
@@ -85,6 +86,23 @@ def adjoint_matching_loss(velocity: Velocity, base: Velocity, path: th.Tensor, a
         base_velocity = base(x, t)
     control = (velocity(x, t) - base_velocity).view_as(adjoints)
     return (2 / sigma * control + sigma * adjoints).square().sum(dim=(0, 2))
+
+
+def vjp(function: Callable[[th.Tensor], th.Tensor], x: th.Tensor, cotangent: th.Tensor) -> th.Tensor:
+    """
+    A vector-Jacobian product with respect to the function's input only: no parameter gets a gradient.
+
+    :param function: A function of one tensor
+    :param x: Where, ``(B, n)``
+    :param cotangent: The vector, shaped as the function's output
+    :return: ``(df/dx)^T cotangent``, ``(B, n)``, without a graph
+    """
+    if th.compiler.is_compiling():  # which supports this form only
+        pullback = th.func.vjp(function, x)[1]
+        return pullback(cotangent)[0]  # type: ignore[no-any-return]
+    with th.enable_grad():
+        x = x.detach().requires_grad_()
+        return th.autograd.grad(function(x), x, cotangent)[0]
 
 
 def _time(t: float, x: th.Tensor) -> th.Tensor:

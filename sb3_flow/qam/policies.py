@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from sb3_flow.common.flow import euler
 from sb3_flow.common.networks import MLP
 from sb3_flow.common.policies import FlowPolicy, Network
-from sb3_flow.common.types import TensorObs
+from sb3_flow.common.type_aliases import TensorObs
 
 #: Bounds of the logarithm of the edit's standard deviation.
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
@@ -50,7 +50,7 @@ class QAMPolicy(FlowPolicy):
         if flow_steps < 1:
             raise ValueError(f"`flow_steps` is {flow_steps}; it must be at least 1.")
         self.flow_steps, self.edit_scale = flow_steps, edit_scale
-        self.heads = {"flow": "act_flow", "bc_flow": "act_bc_flow"}
+        self.samplers = {"flow": "act_flow", "bc_flow": "act_bc_flow"}
         self.bc_flow = self.make_velocity()
         self.bc_flow_target = self.make_target(self.bc_flow)
         self.flow = self.make_velocity()
@@ -58,11 +58,11 @@ class QAMPolicy(FlowPolicy):
         self.critic_target = self.make_target(self.critic)
         if one_step:
             self.actor = self.make_one_step_actor()
-            self.heads = {"one_step": "act_one_step", **self.heads}
+            self.samplers = {"one_step": "act_one_step", **self.samplers}
         if edit_scale > 0:
             self.edit = self.make_edit()
             self.log_ent_coef = nn.Parameter(th.zeros(()))
-            self.heads = {"edit": "act_edit", **self.heads}
+            self.samplers = {"edit": "act_edit", **self.samplers}
 
     def make_edit(self) -> Network:
         """A Gaussian edit: its network takes features and an action, and gives means and logarithms of deviations."""
@@ -71,14 +71,14 @@ class QAMPolicy(FlowPolicy):
         def make_net(n_features: int) -> nn.Module:
             net = MLP(n_features, dim, 2 * dim, self.net_arch, self.activation)
             for half in net.layers[-1].weight.split(dim):  # type: ignore[operator]
-                nn.init.xavier_uniform_(half)  # two heads, not one of twice the width
+                nn.init.xavier_uniform_(half)  # initialized as two layers, not as one of twice the width
             return net
 
         return self.make_network(make_net)
 
     @property
     def noise_dim(self) -> int:
-        return 2 * self.action_dim if self.head == "edit" else self.action_dim
+        return 2 * self.action_dim if self.sampler == "edit" else self.action_dim
 
     def act_flow(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
         """The flow that adjoint matching has moved, integrated by Euler's method, then clipped to [-1, 1]."""

@@ -5,16 +5,14 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch.nn import functional as F
 
-from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
-from sb3_flow.common.cloning import cloning_loss
-from sb3_flow.common.critics import pessimistic, td_loss
-from sb3_flow.common.derivatives import vjp
-from sb3_flow.common.execution import Loss
-from sb3_flow.common.one_step import one_step_loss, propose
+from sb3_flow.common.flow import flow_matching_loss
+from sb3_flow.common.flow_algorithm import total
+from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.policies import aliases
-from sb3_flow.common.types import Batch, Metrics
-from sb3_flow.qam.adjoint import adjoint_matching_loss, lean_adjoint, memoryless_path
+from sb3_flow.common.type_aliases import Batch, Metrics
+from sb3_flow.qam.adjoint import adjoint_matching_loss, lean_adjoint, memoryless_path, vjp
 from sb3_flow.qam.policies import QAMPolicy
 
 
@@ -142,13 +140,14 @@ class QAM(OfflineToOnlineAlgorithm):
             edit=self.normal(n),
         )
 
-    def terms(self) -> list[Loss]:
-        terms: list[Loss] = [self.critic_loss, self.bc_flow_loss, self.adjoint_matching_loss]
+    def loss(self, batch: Batch, noise: QAMNoise) -> tuple[th.Tensor, Metrics]:
+        """``L``. Each term reaches networks of its own, so that one optimizer step descends all of them."""
+        terms = [self.critic_loss, self.bc_flow_loss, self.adjoint_matching_loss]
         if self.fql_alpha > 0:
             terms.append(self.one_step_loss)
         if self.edit_scale > 0:
             terms.append(self.edit_loss)
-        return terms
+        return total(*[term(batch, noise) for term in terms])
 
     def critic_loss(self, batch: Batch, noise: QAMNoise) -> tuple[th.Tensor, Metrics]:
         """``L_Q``, with the next action as the policy acts, and a pessimistic target. Gradient: critics only."""
@@ -156,12 +155,18 @@ class QAM(OfflineToOnlineAlgorithm):
         with th.no_grad():
             next_actions = policy.act_best(batch.next_observations, noise.next_noise)
             next_qs = policy.q_values(policy.critic_target, batch.next_observations, next_actions)
-        return td_loss(policy, batch, pessimistic(next_qs, self.rho))
+            next_q = next_qs.mean(dim=0) - self.rho * next_qs.std(dim=0, correction=0)
+            target = batch.rewards + batch.discounts * batch.masks * next_q
+        qs = policy.q_values(policy.critic, batch.observations, batch.actions)
+        loss = (batch.valids * (qs - target).square()).mean()
+        return loss, {"critic_loss": loss, "q_mean": qs.mean(), "q_min": qs.amin(), "q_max": qs.amax()}
 
     def bc_flow_loss(self, batch: Batch, noise: QAMNoise) -> tuple[th.Tensor, Metrics]:
-        """``L_BC``: flow matching towards the actions of the data. Gradient: the clone only."""
+        """``L_BC``: flow matching on the actions of the dataset. Gradient: the BC flow only."""
         velocity = self.policy.velocity(self.policy.bc_flow, batch.observations)
-        return cloning_loss(velocity, batch, noise.x0, noise.t)
+        errors = flow_matching_loss(velocity, noise.x0, batch.actions, noise.t)
+        loss = (batch.valids * errors).mean()
+        return loss, {"bc_flow_loss": loss}
 
     def adjoint_matching_loss(self, batch: Batch, noise: QAMNoise) -> tuple[th.Tensor, Metrics]:
         """``L_AM``, for the states of the batch; its actions do not matter. Gradient: the flow that acts only."""
@@ -189,14 +194,18 @@ class QAM(OfflineToOnlineAlgorithm):
         return vjp(value, actions, actions.new_ones(len(actions)))
 
     def one_step_loss(self, batch: Batch, noise: QAMNoise) -> tuple[th.Tensor, Metrics]:
-        """``L_FQL``: stay close to the flow, climb the critics. Gradient: the one-step actor only."""
-        policy = self.policy
+        """``L_FQL``: stay close to the flow, increase the value. Gradient: the one-step actor only."""
+        policy, observations = self.policy, batch.observations
+        actions = policy.one_step(policy.actor, observations, noise.z)
         with th.no_grad():
-            flow_actions = policy.act_flow(batch.observations, noise.z)
-        return one_step_loss(propose(policy, policy.actor, batch.observations, noise.z, flow_actions), self.fql_alpha)
+            flow_actions = policy.act_flow(observations, noise.z)
+        distill_loss = F.mse_loss(actions, flow_actions)  # not clipped, so that it brings actions back into the box
+        q_loss = -policy.q_values(policy.critic, observations, actions.clamp(-1, 1), frozen=True).mean(dim=0).mean()
+        loss = self.fql_alpha * distill_loss + q_loss
+        return loss, {"actor_loss": loss, "distill_loss": distill_loss, "q_loss": q_loss}
 
     def edit_loss(self, batch: Batch, noise: QAMNoise) -> tuple[th.Tensor, Metrics]:
-        """``L_EDIT``: edits that climb the critics and keep their entropy. Gradient: the edit and its temperature only."""
+        """``L_EDIT``: edits that increase the value and keep their entropy. Gradient: the edit and its temperature only."""
         policy = self.policy
         with th.no_grad():
             flow_actions = policy.act_flow(batch.observations, noise.z)

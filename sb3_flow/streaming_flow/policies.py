@@ -9,9 +9,10 @@ from stable_baselines3.common.preprocessing import get_action_dim, is_image_spac
 from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_flow.common.encoders import subspaces
-from sb3_flow.common.types import TensorObs
-from sb3_flow.streaming_flow.history import HistoryPolicy, as_arrays, length
-from sb3_flow.streaming_flow.stream import StreamState, remember
+from sb3_flow.common.type_aliases import TensorObs
+from sb3_flow.imitation.history import as_arrays, length, remember
+from sb3_flow.imitation.history_policy import HistoryPolicy
+from sb3_flow.streaming_flow.stream_state import StreamState
 
 #: Where a plan starts from in an observation: numbers of its coordinates, under the key of a dictionary's part.
 StartFrom = list[int] | dict[str, list[int]]

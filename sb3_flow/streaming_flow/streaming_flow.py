@@ -7,11 +7,10 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch.nn import functional as F
 
-from sb3_flow.common.buffers import Window
-from sb3_flow.common.execution import Loss
+from sb3_flow.common.data.offline_buffer import Window
 from sb3_flow.common.policies import aliases
-from sb3_flow.common.types import Batch, Metrics
-from sb3_flow.streaming_flow.imitation import Imitation
+from sb3_flow.common.type_aliases import Batch, Metrics
+from sb3_flow.imitation.imitation import Imitation
 from sb3_flow.streaming_flow.policies import StartFrom, StreamingFlowPolicy
 from sb3_flow.streaming_flow.tubes import latent_share, latent_std, latent_velocity, segment, tube_std, velocity
 
@@ -75,8 +74,8 @@ class StreamingFlow(Imitation):
         from, see ``StreamingFlowPolicy``. None: an episode starts from the mean of the first actions in the data.
     :param cosine: Whether the learning rate rises over ``warm_up`` and falls to zero as a cosine. If not, it stays.
     :param warm_up: Share of training in which it rises
-    :param kwargs: All other arguments are those of ``OfflineToOnlineAlgorithm``, such as ``dataset``, ``batch_size``,
-        ``normalize_observations``, ``seed`` and ``policy_kwargs``. Those of critics and of the online phase are of no use.
+    :param kwargs: All other arguments are those of ``FlowAlgorithm``, such as ``dataset``, ``batch_size``,
+        ``normalize_observations``, ``seed`` and ``policy_kwargs``.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(StreamingFlowPolicy)
@@ -160,8 +159,9 @@ class StreamingFlow(Imitation):
         """Every random number of an update with ``n`` chunks."""
         return StreamingFlowNoise(self.uniform(n), self.normal(n), self.normal(n, dim=self.policy.latent_dim))
 
-    def terms(self) -> list[Loss]:
-        return [self.latent_tube_loss if self.stochastic else self.tube_loss]
+    def loss(self, batch: Batch, noise: StreamingFlowNoise) -> tuple[th.Tensor, Metrics]:
+        """``L`` of the variant."""
+        return self.latent_tube_loss(batch, noise) if self.stochastic else self.tube_loss(batch, noise)
 
     def curve(self, batch: Batch, t: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """``xi(t)`` and ``xi'(t)`` of the batch's chunks, ``(B, action_dim)`` each."""

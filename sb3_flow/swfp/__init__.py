@@ -1,7 +1,6 @@
-"""Stepwise flow policy."""
+"""Stepwise flow policy, our reconstruction."""
 
 from sb3_flow.swfp.policies import SWFPPolicy
 from sb3_flow.swfp.swfp import SWFP
-from sb3_flow.swfp.whole_flow import WholeFlow
 
-__all__ = ["SWFP", "SWFPPolicy", "WholeFlow"]
+__all__ = ["SWFP", "SWFPPolicy"]

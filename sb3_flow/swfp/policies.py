@@ -2,17 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
 import torch as th
-from gymnasium import spaces
-from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
 from sb3_flow.common.flow import euler
 from sb3_flow.common.policies import FlowPolicy, Network
-from sb3_flow.common.types import TensorObs
+from sb3_flow.common.type_aliases import TensorObs
 from sb3_flow.swfp.blocks import Blocks, Chain
 
 #: Where ``eta`` starts: high, so that the blocks come to their radius from below. And its upper bound.
@@ -43,15 +39,6 @@ class SWFPPolicy(FlowPolicy):
     #: Running sum of the scale of the energy, and of its weights, ``(2,)``.
     energy_statistics: th.Tensor
 
-    def __init__(
-        self, observation_space: spaces.Space[Any], action_space: spaces.Box, lr_schedule: Schedule, **kwargs: Any
-    ) -> None:
-        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
-        make: Any = partial(self.optimizer_class, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
-        self.optimizer = make(list(self.critic.parameters()))
-        self.flow_optimizer = make(list(self.bc_flow.parameters()))
-        self.block_optimizer = make(list(self.blocks.parameters()))
-
     def build(
         self,
         flow_steps: int = 10,
@@ -65,7 +52,7 @@ class SWFPPolicy(FlowPolicy):
             if value < 1:
                 raise ValueError(f"`{name}` is {value}; it must be at least 1.")
         self.flow_steps, self.n_blocks, self.heat, self.entropy_coef = flow_steps, n_blocks, heat, entropy_coef
-        self.heads = {"cascade": "act_cascade", "base": "act_base"}
+        self.samplers = {"cascade": "act_cascade", "base": "act_base"}
         self.bc_flow = self.make_velocity(encode_time_dim)
         self.base = self.make_target(self.bc_flow)
         # Behind the features of the base, which no loss of a block reaches.
@@ -75,13 +62,19 @@ class SWFPPolicy(FlowPolicy):
         self.register_buffer("log_eta", th.full((n_blocks,), math.log(ETA_START)))
         self.register_buffer("energy_statistics", th.zeros(2))
 
+    def make_optimizers(self, lr: float) -> None:
+        """One optimizer each for the critics, the flow that learns, and the blocks, because stages train them apart."""
+        self.optimizer = self.make_optimizer(self.critic.parameters(), lr)
+        self.flow_optimizer = self.make_optimizer(self.bc_flow.parameters(), lr)
+        self.block_optimizer = self.make_optimizer(self.blocks.parameters(), lr)
+
     @property
     def optimizers(self) -> list[th.optim.Optimizer]:
         return [self.optimizer, self.flow_optimizer, self.block_optimizer]
 
     @property
     def noise_dim(self) -> int:
-        return self.chain_dim if self.head == "cascade" else self.action_dim
+        return self.chain_dim if self.sampler == "cascade" else self.action_dim
 
     @property
     def chain_dim(self) -> int:

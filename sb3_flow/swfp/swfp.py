@@ -9,14 +9,12 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
-from sb3_flow.common.cloning import cloning_loss
-from sb3_flow.common.critics import Aggregation, aggregate, check_aggregation, td_loss
-from sb3_flow.common.execution import Loss
+from sb3_flow.common.critics import Aggregation, aggregate, check_aggregation
 from sb3_flow.common.flow import flow_matching_loss
+from sb3_flow.common.flow_algorithm import total
+from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.policies import aliases
-from sb3_flow.common.types import Batch, Metrics
-from sb3_flow.common.updates import total
+from sb3_flow.common.type_aliases import Batch, Metrics
 from sb3_flow.swfp.blocks import Chain, log_det
 from sb3_flow.swfp.policies import ETA_MAX, SWFPPolicy
 from sb3_flow.swfp.pretrained import deployed_flow, network_arguments, pretrained_policy
@@ -238,7 +236,9 @@ class SWFP(OfflineToOnlineAlgorithm):
     def bc_flow_loss(self, batch: Batch, noise: SWFPNoise) -> tuple[th.Tensor, Metrics]:
         """``L_BC``: flow matching towards the actions of the data. Gradient: the learning flow only."""
         velocity = self.policy.velocity(self.policy.bc_flow, batch.observations)
-        return cloning_loss(velocity, batch, noise.x0, noise.t)
+        errors = flow_matching_loss(velocity, noise.x0, batch.actions, noise.t)
+        loss = (batch.valids * errors).mean()
+        return loss, {"bc_flow_loss": loss}
 
     def critic_loss(self, batch: Batch, noise: SWFPNoise) -> tuple[th.Tensor, Metrics]:
         """``L_Q``: the temporal difference error of what the cascade does. Gradient: critics only."""
@@ -246,7 +246,11 @@ class SWFP(OfflineToOnlineAlgorithm):
         with th.no_grad():
             next_actions = policy.act_cascade(batch.next_observations, noise.next_noise)
             next_qs = policy.q_values(policy.critic_target, batch.next_observations, next_actions)
-        return td_loss(policy, batch, aggregate(next_qs, self.q_agg))
+            next_q = aggregate(next_qs, self.q_agg)
+            target = batch.rewards + batch.discounts * batch.masks * next_q
+        qs = policy.q_values(policy.critic, batch.observations, batch.actions)
+        loss = (batch.valids * (qs - target).square()).mean()
+        return loss, {"critic_loss": loss, "q_mean": qs.mean(), "q_min": qs.amin(), "q_max": qs.amax()}
 
     def block_loss(self, batch: Batch, noise: SWFPNoise, chain: Chain) -> tuple[th.Tensor, Metrics]:
         """
@@ -294,12 +298,12 @@ class SWFP(OfflineToOnlineAlgorithm):
         """All losses at the same parameters. ``update`` descends those of its stage, one after the other."""
         with th.no_grad():
             chain = self.policy.chain(batch.observations, noise.z)
-        terms = [self.bc_flow_loss(batch, noise), self.critic_loss(batch, noise)]
-        terms += [self.block_loss(batch, noise, chain), self.absorption_loss(batch, noise, chain)]
-        return total(terms)
-
-    def terms(self) -> list[Loss]:
-        return [self.loss]  # one term: two of the losses need the actions behind each block
+        return total(
+            self.bc_flow_loss(batch, noise),
+            self.critic_loss(batch, noise),
+            self.block_loss(batch, noise, chain),
+            self.absorption_loss(batch, noise, chain),
+        )
 
     def update(self, batch: Batch, noise: SWFPNoise) -> Metrics:
         """
@@ -371,7 +375,3 @@ class SWFP(OfflineToOnlineAlgorithm):
             learned = policy.flow_to(policy.bc_flow, batch.observations, noise.z[:, : policy.action_dim])
             before, after = policy.energies(batch.observations, th.stack([chain.actions, learned])).mean(dim=1)
             return bool((after - before).abs() <= self.absorb_tolerance * policy.energy_scale)
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        states, tensors = super()._get_torch_save_params()
-        return [*states, "policy.flow_optimizer", "policy.block_optimizer"], tensors

@@ -9,6 +9,7 @@ import itertools
 import math
 import re
 import shlex
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ OPTIONS = {
     "eval_freq": Option("whole", "--eval-freq"),
     "eval_episodes": Option("whole", "--eval-episodes"),
     "n_eval_envs": Option("whole", "--n-eval-envs"),
-    "eval_heads": Option("names", "--eval-heads"),
+    "eval_samplers": Option("names", "--eval-samplers"),
     "save_freq": Option("whole", "--save-freq"),
     "checkpoint_freq": Option("whole", "--checkpoint-freq"),
     "log_interval": Option("whole", "--log-interval"),
@@ -54,6 +55,8 @@ OPTIONS = {
     "cpus": Option("number", None),
     "gpus": Option("number", None),
 }
+#: Options that had another name, and their names of today.
+RENAMED = {"eval_heads": "eval_samplers"}
 #: Keys of the file's top that are neither options nor hyperparameters.
 FILE_KEYS = ("output", "packages", "tasks", "algorithms", "settings")
 #: Arguments of every algorithm that RL Zoo, or this file by another key, takes care of.
@@ -136,7 +139,19 @@ def read_sweep(file: Path) -> Level:
         raise ValueError(f"{file} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file}: a sweep is a mapping with `tasks`, `algorithms` and `seeds`; see docs/sweeps.md.")
-    return content
+    renamed: Level = _with_new_names(content)
+    return renamed
+
+
+def _with_new_names(value: Any) -> Any:
+    """The same with keys of earlier versions under their names of today."""
+    if isinstance(value, list):
+        return [_with_new_names(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    for old in RENAMED.keys() & value.keys():
+        warnings.warn(f"`{old}` is deprecated in sweeps; write `{RENAMED[old]}`.", DeprecationWarning, stacklevel=4)
+    return {RENAMED.get(key, key): _with_new_names(item) for key, item in value.items()}
 
 
 def expand(

@@ -4,9 +4,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_flow import FPMD, FQL, GFP, QAM, SWFP, DecisionFlow, FlowOpt, StreamingFlow
 from sb3_flow.baselines import ChunkDiffusion, ChunkFlow, ChunkRegression, OfflineSAC, OfflineTD3
-from sb3_flow.common.updates import FlowAlgorithm
-from sb3_flow.flow_opt.diffusion import DiffusionOpt
-from sb3_flow.swfp import WholeFlow
+from sb3_flow.baselines.diffusion_opt import DiffusionOpt
+from sb3_flow.baselines.whole_flow import WholeFlow
+from sb3_flow.common.flow_algorithm import FlowAlgorithm
 from sb3_flow.zoo.search import (
     DECISION_FLOW_DIV_SPACE,
     DECISION_FLOW_SPACE,

@@ -60,32 +60,34 @@ class EvalCallback(callbacks.EvalCallback):
         return go_on
 
 
-class HeadEvalCallback(EvalCallback):
+class SamplerEvalCallback(EvalCallback):
     """
-    Evaluates another way to act of the same policy, such as the behaviour-cloned flow within FQL.
+    Evaluates another sampler of the same policy, such as the behavior-cloned flow within FQL.
 
-    :param head: Its name, see ``FlowPolicy.heads``
+    :param sampler: Its name, see ``FlowPolicy.samplers``
     :param args: As those of ``EvalCallback``, like ``kwargs``
     """
 
-    def __init__(self, head: str, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, sampler: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.head = head
+        self.sampler = sampler
 
     def _init_callback(self) -> None:
         super()._init_callback()
         policy: Any = self.model.policy
-        if not hasattr(policy, "with_head"):
-            raise ValueError(f"{type(self.model).__name__} acts in one way only, so there is no {self.head!r} to evaluate.")
-        policy.with_head(self.head)  # raises if there is none of that name
+        if not hasattr(policy, "with_sampler"):
+            raise ValueError(
+                f"{type(self.model).__name__} has one way to act only, so there is no sampler {self.sampler!r} to evaluate."
+            )
+        policy.with_sampler(self.sampler)  # raises if there is none of that name
 
     def _on_step(self) -> bool:
         policy: Any = self.model.policy
-        usual, policy.head = policy.head, self.head
+        usual, policy.sampler = policy.sampler, self.sampler
         try:
             return super()._on_step()
         finally:
-            policy.head = usual
+            policy.sampler = usual
 
 
 class TrainingClock(EventCallback):

@@ -111,8 +111,9 @@ def _parse_ours(name: str, arguments: list[str]) -> tuple[argparse.Namespace, li
             "--checkpoint-freq", type=int, help="timesteps between checkpoints (default: as evaluations; 0: none)"
         )
         group.add_argument(
-            "--eval-heads", nargs="*", default=[], help="other ways to act that are evaluated too: bc_flow, sampled"
+            "--eval-samplers", nargs="*", default=[], help="other samplers that are evaluated too: bc_flow, sampled"
         )
+        group.add_argument("--eval-heads", dest="eval_samplers", nargs="*", help="deprecated name of --eval-samplers")
         if {"-h", "--help"} & set(arguments):
             parser.print_help()
     ours, rest = parser.parse_known_args(arguments)

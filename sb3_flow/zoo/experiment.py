@@ -11,19 +11,19 @@ from stable_baselines3.common import callbacks
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.checkpoints import TrainingCheckpoint, latest_checkpoint
-from sb3_flow.zoo.callbacks import EvalCallback, HeadEvalCallback, TrainingClock
+from sb3_flow.common.offline_algorithm import OfflineAlgorithm
+from sb3_flow.zoo.callbacks import EvalCallback, SamplerEvalCallback, TrainingClock
 from sb3_flow.zoo.hyperparameters import HyperparameterReader
 from sb3_flow.zoo.system import describe_system
 
-#: A way to act that is no head of the policy: with noise.
+#: A way to act that is no sampler of the policy: with noise, where actions are usually deterministic.
 SAMPLED = "sampled"
 
 
 class FlowExperimentManager(HyperparameterReader):
     """
-    Reads our configurations, evaluates every head, and goes on with runs that were stopped. Other algorithms are left as
+    Reads our configurations, evaluates other samplers, and goes on with runs that were stopped. Other algorithms are left as
     they are.
 
     :param args: As those of ``HyperparameterReader``, like all arguments but these:
@@ -31,9 +31,9 @@ class FlowExperimentManager(HyperparameterReader):
         or, to be resumed, the latest
     :param resume: Whether to go on from the run's last checkpoint, if there is one
     :param checkpoint_freq: Timesteps between two checkpoints to resume from, 0 for none; None: as between evaluations
-    :param eval_heads: Ways to act, beside the usual one, that are evaluated too: heads of the policy, or ``"sampled"`` for
-        samples of one that is usually evaluated without noise. The results go to ``<log folder>/<algorithm>-<head>/``, as if
-        it were another algorithm.
+    :param eval_samplers: Samplers of the policy, beside the default one, that are evaluated too, or ``"sampled"`` for
+        sampled actions of one that is usually evaluated without noise. The results go to
+        ``<log folder>/<algorithm>-<sampler>/``, as if it were another algorithm.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class FlowExperimentManager(HyperparameterReader):
         run_id: int | None = None,
         resume: bool = False,
         checkpoint_freq: int | None = None,
-        eval_heads: tuple[str, ...] = (),
+        eval_samplers: tuple[str, ...] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.eval_heads = eval_heads
-        self.resumable = issubclass(ALGOS[self.algo], OfflineToOnlineAlgorithm) and not self.optimize_hyperparameters
+        self.eval_samplers = eval_samplers
+        self.resumable = issubclass(ALGOS[self.algo], OfflineAlgorithm) and not self.optimize_hyperparameters
         if checkpoint_freq is None:
             checkpoint_freq = self.eval_freq if self.eval_freq > 0 else 25_000
         self.checkpoint_freq = checkpoint_freq
@@ -115,27 +115,27 @@ class FlowExperimentManager(HyperparameterReader):
         (Path(self.params_path) / "system.yml").write_text(yaml.safe_dump(system, sort_keys=False), "utf-8")
 
     def create_callbacks(self) -> None:
-        """As RL Zoo does, with one more evaluation for each of ``eval_heads``, a clock, and checkpoints to resume from."""
+        """As RL Zoo does, with one more evaluation for each of ``eval_samplers``, a clock, and checkpoints to resume from."""
         super().create_callbacks()  # type: ignore[no-untyped-call]
         usual = [callback for callback in self.callbacks if isinstance(callback, callbacks.EvalCallback)]
         self.callbacks = [callback for callback in self.callbacks if callback not in usual]
         evaluations = [EvalCallback.like(callback) for callback in usual]
-        evaluations += [self._evaluation(head) for head in self.eval_heads if usual]
+        evaluations += [self._evaluation(sampler) for sampler in self.eval_samplers if usual]
         if evaluations:
             self.callbacks.append(TrainingClock(evaluations))
         if self.resumable and self.checkpoint_freq > 0:
             # The last one, so that a checkpoint has the evaluations of its timestep.
             self.callbacks.append(TrainingCheckpoint(self.save_path, save_freq=max(self.checkpoint_freq // self.n_envs, 1)))
 
-    def _evaluation(self, head: str) -> EvalCallback:
-        """Of another way to act: sampled actions where usual ones are not, or another head."""
-        if head == SAMPLED and not self.deterministic_eval:
-            raise ValueError(f"{self.algo} is evaluated by sampled actions anyway; leave `{SAMPLED}` out of --eval-heads.")
+    def _evaluation(self, sampler: str) -> EvalCallback:
+        """Of another sampler, or of sampled actions where actions are usually deterministic."""
+        if sampler == SAMPLED and not self.deterministic_eval:
+            raise ValueError(f"{self.algo} is evaluated by sampled actions anyway; leave `{SAMPLED}` out of --eval-samplers.")
         options = {
             "n_eval_episodes": self.n_eval_episodes,
             "eval_freq": self.eval_freq,
-            "log_path": str(Path(self.log_folder) / f"{self.algo}-{head}" / Path(self.save_path).name),
-            "deterministic": self.deterministic_eval and head != SAMPLED,
+            "log_path": str(Path(self.log_folder) / f"{self.algo}-{sampler}" / Path(self.save_path).name),
+            "deterministic": self.deterministic_eval and sampler != SAMPLED,
         }
         env = self.create_envs(self.n_eval_envs, eval_env=True)
-        return EvalCallback(env, **options) if head == SAMPLED else HeadEvalCallback(head, env, **options)
+        return EvalCallback(env, **options) if sampler == SAMPLED else SamplerEvalCallback(sampler, env, **options)

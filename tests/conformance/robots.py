@@ -10,7 +10,7 @@ import torch as th
 from conformance.case import AlgorithmCase
 from conformance.environments import Watched
 from sb3_flow import FlowOpt
-from sb3_flow.flow_opt.diffusion import DiffusionOpt
+from sb3_flow.baselines.diffusion_opt import DiffusionOpt
 from sb3_flow.planning import observations
 from sb3_flow.planning.expert import solve
 from sb3_flow.planning.safety_filter import SafetyFilter
@@ -22,7 +22,6 @@ SMALL_PLANS: dict[str, Any] = {
     "initialiser_batch_size": 4,
     "imitated_iterations": 5,
     "unrolled_iterations": 3,
-    "buffer_size": 1,
     "policy_kwargs": {**TINY, "best_of_n": 2},
     "device": "cpu",
     "seed": 0,

@@ -74,24 +74,18 @@ def test_data_without_rewards(offline_algorithm: AlgorithmCase) -> None:
         offline_algorithm.make(pendulum(), dataset=_without("rewards")).learn(5)
 
 
-def test_offline_steps_without_data(offline_algorithm: AlgorithmCase) -> None:
+def test_offline_steps_without_data(two_phase_algorithm: AlgorithmCase) -> None:
     """An offline budget needs data."""
     with pytest.raises(ValueError, match=r"`offline_steps=5` needs data.*`dataset`"):
-        offline_algorithm.make(pendulum(), offline_steps=5)
+        two_phase_algorithm.make(pendulum(), offline_steps=5)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n_steps": 0}, "`n_steps` is 0"),
-        ({"offline_steps": -1}, "`offline_steps` is -1"),
         ({"batch_size": 0}, "`batch_size` is 0"),
-        ({"gamma": 1.5}, "`gamma` is 1.5"),
-        ({"tau": -0.1}, "`tau` is -0.1"),
-        ({"gradient_steps": -2}, "`gradient_steps` is -2"),
         ({"crop_probability": 2.0}, "`crop_probability` is 2.0"),
         ({"learning_rate": -1.0}, "learning rate"),
-        ({"train_freq": (1, "year")}, "year"),
         ({"policy_kwargs": {"net_arch": []}}, "`net_arch` is empty"),
         ({"policy_kwargs": {"net_arch": [8], "activation": "gellu"}}, "'gellu'.*gelu"),
         ({"policy_kwargs": {"net_arch": [8], "n_critics": 0}}, "`n_critics` is 0"),
@@ -104,6 +98,24 @@ def test_bad_arguments(algorithm: AlgorithmCase, arguments: dict[str, Any], mess
     """The error comes when the model is made, and names the argument and its value."""
     with pytest.raises((ValueError, TypeError), match=message):
         algorithm.make(pendulum(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_steps": 0}, "`n_steps` is 0"),
+        ({"offline_steps": -1}, "`offline_steps` is -1"),
+        ({"gamma": 1.5}, "`gamma` is 1.5"),
+        ({"tau": -0.1}, "`tau` is -0.1"),
+        ({"gradient_steps": -2}, "`gradient_steps` is -2"),
+        ({"train_freq": (1, "year")}, "year"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_of_the_online_phase(online_algorithm: AlgorithmCase, arguments: dict[str, Any], message: str) -> None:
+    """So it is with those of the online phase, where there is one."""
+    with pytest.raises(ValueError, match=message):
+        online_algorithm.make(pendulum(), **arguments)
 
 
 def test_bad_arguments_of_the_method(algorithm: AlgorithmCase) -> None:

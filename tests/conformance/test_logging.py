@@ -12,11 +12,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from conformance.case import AlgorithmCase
 from conformance.environments import collect, pendulum
-from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
-from sb3_flow.common.types import Metrics
+from sb3_flow.common.flow_algorithm import FlowAlgorithm
+from sb3_flow.common.type_aliases import Metrics
 
 
-def _log_to_csv(model: OfflineToOnlineAlgorithm, folder: Path) -> None:
+def _log_to_csv(model: FlowAlgorithm, folder: Path) -> None:
     model.set_logger(configure(str(folder), ["csv"]))
 
 

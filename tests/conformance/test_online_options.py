@@ -9,7 +9,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from conformance.case import AlgorithmCase
 from conformance.environments import collect, pendulum, pendulums
-from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
 
 
 @pytest.mark.parametrize(

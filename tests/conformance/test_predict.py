@@ -52,32 +52,32 @@ def test_every_head(algorithm: AlgorithmCase) -> None:
     """Each way to act is a policy of its own for ``evaluate_policy``, and leaves the model's as it was."""
     model = algorithm.make(pendulum(), dataset=collect(pendulum) if algorithm.offline else None).learn(30)
     before, _ = model.predict(BATCH, deterministic=True)
-    for i, head in enumerate(model.policy.heads):
-        policy = model.policy.with_head(head)
+    for i, sampler in enumerate(model.policy.samplers):
+        policy = model.policy.with_sampler(sampler)
         actions, _ = policy.predict(BATCH, deterministic=True)
-        assert np.array_equal(actions, before) == (i == 0), "the first head is the default one"
+        assert np.array_equal(actions, before) == (i == 0), "the first sampler is the default one"
         mean, _ = evaluate_policy(policy, DummyVecEnv([pendulum]), n_eval_episodes=2, warn=False)
         assert -16.3 * 10 <= mean <= 0, "the range of ten rewards of Pendulum"
         np.testing.assert_array_equal(model.predict(BATCH, deterministic=True)[0], before)
 
 
 def test_head_that_does_not_exist(algorithm: AlgorithmCase) -> None:
-    """The error lists the heads there are."""
+    """The error lists the samplers there are."""
     model = algorithm.make(pendulum())
-    with pytest.raises(ValueError, match=f"'nose'.*{next(iter(model.policy.heads))}"):
-        model.policy.with_head("nose")
+    with pytest.raises(ValueError, match=f"'nose'.*{next(iter(model.policy.samplers))}"):
+        model.policy.with_sampler("nose")
 
 
 def test_a_head_sees_later_training(two_phase_algorithm: AlgorithmCase) -> None:
     """It shares its networks with the model, so one made before training acts as one made after."""
     model = two_phase_algorithm.make(pendulum(), dataset=collect(pendulum))
-    early = [model.policy.with_head(head) for head in model.policy.heads]
+    early = [model.policy.with_sampler(sampler) for sampler in model.policy.samplers]
     before = early[0].predict(BATCH, deterministic=True)[0]
     model.learn(20)
     for policy in early:
         np.testing.assert_array_equal(
             policy.predict(BATCH, deterministic=True)[0],
-            model.policy.with_head(policy.head).predict(BATCH, deterministic=True)[0],
+            model.policy.with_sampler(policy.sampler).predict(BATCH, deterministic=True)[0],
         )
     assert not np.array_equal(early[0].predict(BATCH, deterministic=True)[0], before)
 

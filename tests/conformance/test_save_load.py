@@ -66,7 +66,7 @@ def test_file_does_not_hold_the_data(offline_algorithm: AlgorithmCase, tmp_path:
     """Fifty times the data makes the same file, whether it comes as a dictionary or a replay buffer was filled."""
     sizes = []
     for rows in (100, 5_000):
-        model = offline_algorithm.make(pendulum(), dataset=collect(pendulum, rows), buffer_size=rows).learn(3)
+        model = offline_algorithm.make(pendulum(), dataset=collect(pendulum, rows)).learn(3)
         model.save(tmp_path / "model")
         sizes.append((tmp_path / "model.zip").stat().st_size)
     assert abs(sizes[1] - sizes[0]) < 200

@@ -61,7 +61,7 @@ def test_a_run_has_its_command_and_its_folder(tmp_path: Path) -> None:
         seeds: [3]
         n_timesteps: !!float 1e4
         eval_freq: 500
-        eval_heads: [bc_flow]
+        eval_samplers: [bc_flow]
         cpus: 2
         tasks: {Pendulum-v1: {dataset: "ogbench:a b", env_kwargs: {g: 9.81}}}
         algorithms: {fql: {policy_kwargs: {net_arch: [64, 64], activation: gelu, time_dim: null}}}
@@ -73,8 +73,8 @@ def test_a_run_has_its_command_and_its_folder(tmp_path: Path) -> None:
     flags = {"--algo": "fql", "--env": "Pendulum-v1", "--seed": "3", "--run-id": "4", "--log-folder": "results"}
     flags |= {"--n-timesteps": "10000", "--eval-freq": "500", "--num-threads": "2", "--device": "cpu", "--save-freq": None}
     assert {flag: value(run, flag) for flag in flags} == flags
-    heads = run.command.index("--eval-heads")
-    assert run.command[heads + 1] == "bc_flow"
+    samplers = run.command.index("--eval-samplers")
+    assert run.command[samplers + 1] == "bc_flow"
     assert run.command[run.command.index("--env-kwargs") + 1] == "g:9.81"
     assert params(run) == {
         "dataset": "ogbench:a b",
@@ -235,7 +235,7 @@ def test_the_order_of_keys_changes_no_command(tmp_path: Path) -> None:
         (SMALL + "    gpus: -1", "`gpus` is -1; expected a number above 0."),
         (SMALL + "    vec_env: 3", "`vec_env` is 3; expected text."),
         (SMALL + "    env_kwargs: 3", "`env_kwargs` is 3; expected a mapping."),
-        (SMALL + "    eval_heads: bc_flow", "eval_heads: expected a list of names, not 'bc_flow'"),
+        (SMALL + "    eval_samplers: bc_flow", "eval_samplers: expected a list of names, not 'bc_flow'"),
         (SMALL + "    conf_file: nowhere.yml", "`conf_file` is 'nowhere.yml', which does not exist"),
         (SMALL + "    alpha: 2020-01-01", "`alpha` holds datetime.date(2020, 1, 1); only numbers, text, lists and mappings"),
         (SMALL + "    packages: [no_such_module]", "packages: `no_such_module` cannot be imported"),

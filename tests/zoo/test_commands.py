@@ -22,7 +22,7 @@ from conformance.environments import collect, maze
 
 from sb3_flow import FQL
 from sb3_flow.cli import main
-from sb3_flow.common.updates import FlowAlgorithm
+from sb3_flow.common.flow_algorithm import FlowAlgorithm
 from sb3_flow.zoo.algorithms import ALGORITHMS, SEARCH_SPACES
 from sb3_flow.zoo.arguments import add_defaults, quote_values
 from sb3_flow.zoo.commands import SCRIPTS
@@ -96,7 +96,7 @@ def train(room: Path) -> Callable[..., str]:
 def offline(room: Path, train: Callable[..., str]) -> Path:
     """The folder of an offline run on the maze."""
     # By its number: tests that make other runs may come first.
-    train(MAZE, "train", "--eval-freq", 20, "--eval-episodes", 2, "--eval-heads", "bc_flow", "--run-id", 1)
+    train(MAZE, "train", "--eval-freq", 20, "--eval-episodes", 2, "--eval-samplers", "bc_flow", "--run-id", 1)
     return room / "logs" / "fql" / f"{MAZE}_1"
 
 
@@ -104,7 +104,7 @@ def offline(room: Path, train: Callable[..., str]) -> Path:
 def online(room: Path, train: Callable[..., str]) -> Path:
     """The folder of an online run on the pendulum."""
     often = ["--eval-freq", 40, "--eval-episodes", 2, "--save-freq", 40]
-    train(PENDULUM, "train", *often, "--eval-heads", "bc_flow", "--run-id", 1)
+    train(PENDULUM, "train", *often, "--eval-samplers", "bc_flow", "--run-id", 1)
     return room / "logs" / "fql" / f"{PENDULUM}_1"
 
 
@@ -149,9 +149,9 @@ def test_an_online_run_collects(online: Path) -> None:
 
 def test_heads_are_evaluated_as_algorithms_of_their_own(online: Path, offline: Path) -> None:
     for folder in (online, offline):
-        heads = np.load(folder.parents[1] / "fql-bc_flow" / folder.name / "evaluations.npz")
+        samplers = np.load(folder.parents[1] / "fql-bc_flow" / folder.name / "evaluations.npz")
         usual = np.load(folder / "evaluations.npz")
-        assert heads["timesteps"].tolist() == usual["timesteps"].tolist()
+        assert samplers["timesteps"].tolist() == usual["timesteps"].tolist()
 
 
 def test_data_is_named_on_the_command_line(room: Path, train: Callable[..., str]) -> None:
@@ -181,14 +181,14 @@ def test_our_files_are_found_by_name(tmp_path: Path) -> None:
 
 @pytest.fixture
 def acted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
-    """With which head ``predict`` acted at each call, and whether deterministically."""
+    """With which sampler ``predict`` acted at each call, and whether deterministically."""
     seen: list[tuple[str, bool]] = []
     predict = FlowAlgorithm.predict
 
     def watched(
         model: Any, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> Any:
-        seen.append((model.policy.head, deterministic))
+        seen.append((model.policy.sampler, deterministic))
         return predict(model, observation, state, episode_start, deterministic)
 
     monkeypatch.setattr(FlowAlgorithm, "predict", watched)
@@ -207,7 +207,7 @@ def test_enjoy_acts_as_training_evaluated(offline: Path, room: Path, acted: list
 
 def test_training_evaluates_by_sampling(train: Callable[..., str], acted: list[tuple[str, bool]]) -> None:
     options = ["-n", 2, "--eval-freq", 2, "--eval-episodes", 1, "--checkpoint-freq", 0, "--run-id", 8]
-    train(MAZE, "train", *options, "--eval-heads", "bc_flow")  # offline, so that nobody else acts
+    train(MAZE, "train", *options, "--eval-samplers", "bc_flow")  # offline, so that nobody else acts
     assert acted == [*[("one_step", False)] * 20, *[("bc_flow", False)] * 20]
 
 
@@ -277,8 +277,10 @@ def test_a_trial_is_trained_again_with_what_it_had(study: Any, room: Path, train
             assert model.policy.net_arch == [16]  # the search leaves policy_kwargs alone
 
 
-@pytest.mark.parametrize(("name", "head"), [("gfp", "vabc"), *((name, "bc_flow") for name in ("qam", "qam_edit", "qam_fql"))])
-def test_other_algorithms_are_tuned_trained_and_watched(room: Path, name: str, head: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "sampler"), [("gfp", "vabc"), *((name, "bc_flow") for name in ("qam", "qam_edit", "qam_fql"))]
+)
+def test_other_algorithms_are_tuned_trained_and_watched(room: Path, name: str, sampler: str) -> None:
     options = ["--algo", name, "--env", MAZE, "--conf-file", "small.yml", "--device", "cpu", "--seed", 1, "-n", 30]
     options += ["--env-kwargs", "max_episode_steps:20", "--num-threads", 1, "--verbose", 0, "--eval-episodes", 1]
     study = ["--study-name", name, "--storage", "others.log"]
@@ -287,7 +289,7 @@ def test_other_algorithms_are_tuned_trained_and_watched(room: Path, name: str, h
     succeed("optimize", *options, *study, *trials, *both, folder=room)
     trial = load_study(room, name, "others.log").trials[1]
     assert trial.state.name == "COMPLETE"
-    training = ["--eval-freq", 15, "--eval-heads", head, "--trial-id", 1, "--run-id", 5]
+    training = ["--eval-freq", 15, "--eval-samplers", sampler, "--trial-id", 1, "--run-id", 5]
     succeed("train", *options, *study, *training, *both, folder=room)
     folder = room / "logs" / name / f"{MAZE}_5"
     model = ALGORITHMS[name].load(folder / f"{MAZE}.zip", device="cpu")
@@ -295,7 +297,7 @@ def test_other_algorithms_are_tuned_trained_and_watched(room: Path, name: str, h
     del found["learning_rate"]  # a schedule by now
     assert {key: getattr(model, key) for key in found} == found
     assert (model.n_offline_updates, model.n_env_steps) == (20, 10)
-    assert np.load(room / "logs" / f"{name}-{head}" / folder.name / "evaluations.npz")["successes"].shape == (2, 1)
+    assert np.load(room / "logs" / f"{name}-{sampler}" / folder.name / "evaluations.npz")["successes"].shape == (2, 1)
     watching = ["--algo", name, "--env", MAZE, "--exp-id", 5, "-n", 20, "--no-render", "--device", "cpu"]
     assert "Success rate: " in succeed("enjoy", *watching, folder=room)
 
@@ -403,11 +405,11 @@ WRONG = [
     (["--env", PENDULUM, "-params", "alpha"], "", ["-params alpha: expected NAME:VALUE"]),
     (["--env", PENDULUM, "--trial-id", "0"], "", ["--storage and --study-name"]),
     (["--env", PENDULUM, "--trial-id", "7", "--study-name", "a", "--storage", "no.log"], "", ["no trial 7", "'a'"]),
-    (["--env", PENDULUM, "-n", "2", "--eval-heads", "nothing"], "", ["nothing", "bc_flow"]),
+    (["--env", PENDULUM, "-n", "2", "--eval-samplers", "nothing"], "", ["nothing", "bc_flow"]),
     (
-        ["--env", PENDULUM, "--algo", "sac", "-n", "2", "--eval-heads", "bc_flow"],
+        ["--env", PENDULUM, "--algo", "sac", "-n", "2", "--eval-samplers", "bc_flow"],
         "",
-        ["SAC acts in one way only", "'bc_flow'"],
+        ["SAC has one way to act only", "'bc_flow'"],
     ),
     (["--env", PENDULUM, "--algo", "nothing"], "", ["invalid choice: 'nothing'", "fql"]),
 ]

@@ -13,8 +13,8 @@ from conformance.environments import AnySpaces
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
-from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.environments import register_environment
+from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.zoo.algorithms import ALGORITHMS
 from sb3_flow.zoo.configs import ZOO_KEYS, arguments_of, check_keys, config_path, find_config, policy_arguments, read_entries
 
@@ -447,7 +447,9 @@ def test_an_entry_makes_a_model(file: str, env_id: str) -> None:
     check_keys(entry.get("policy_kwargs", {}), known, file, env_id)
     env = DummyVecEnv([lambda: make(env_id, from_images=env_id.startswith("visual-") or "env_wrapper" in entry)])
     arguments = {key: value for key, value in entry.items() if key not in ZOO_KEYS | OF_THE_DATA}
-    arguments |= {"policy_kwargs": {"net_arch": [8]}, "buffer_size": 1, "device": "cpu"}
+    arguments |= {"policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
+    if issubclass(ALGORITHMS[algorithm_of(file)], OfflineToOnlineAlgorithm):
+        arguments["buffer_size"] = 1
     if isinstance(entry.get("learning_rate"), str):  # of RL Zoo: lin_VALUE
         assert entry["learning_rate"].startswith("lin_")
         arguments["learning_rate"] = float(entry["learning_rate"].removeprefix("lin_"))

@@ -17,7 +17,7 @@ from sb3_flow.cli import main
 ENV = "Pendulum-v1"
 COMMAND = [
     *("train", "--algo", "fql", "--env", ENV, "-n", "900", "--run-id", "1", "--device", "cpu"),
-    *("--eval-freq", "300", "--eval-episodes", "1", "--eval-heads", "bc_flow", "--checkpoint-freq", "250"),
+    *("--eval-freq", "300", "--eval-episodes", "1", "--eval-samplers", "bc_flow", "--checkpoint-freq", "250"),
     *("--num-threads", "1", "-params", "learning_starts:100", "policy_kwargs:{'net_arch':[8,8]}"),
 ]
 

@@ -12,9 +12,9 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_flow import FPMD
 from sb3_flow.cli import main
-from sb3_flow.common.callback_state import get_callback_state, set_callback_state
 from sb3_flow.common.checkpoints import TrainingCheckpoint
-from sb3_flow.zoo.callbacks import HeadEvalCallback, TrainingClock
+from sb3_flow.common.checkpoints.callback_state import get_callback_state, set_callback_state
+from sb3_flow.zoo.callbacks import SamplerEvalCallback, TrainingClock
 
 ENV = "sb3_flow/TwoGoals-v0"
 
@@ -74,7 +74,10 @@ def test_evaluations_do_not_count(tmp_path: Path, time: type[Time]) -> None:
 
 def test_all_ways_to_act_have_the_time_of_the_same_training(tmp_path: Path) -> None:
     model = FPMD("FlowPolicy", ENV, learning_starts=100, policy_kwargs={"net_arch": [8]}, seed=0)
-    evaluations = [evaluation(tmp_path / "one", SlowEvaluation), evaluation(tmp_path / "other", HeadEvalCallback, "particles")]
+    evaluations = [
+        evaluation(tmp_path / "one", SlowEvaluation),
+        evaluation(tmp_path / "other", SamplerEvalCallback, "particles"),
+    ]
     model.learn(20, callback=[Slow(), TrainingClock(evaluations)])
     for name in ("one", "other"):
         np.testing.assert_array_equal(seconds(tmp_path / name), [20, 40])
@@ -115,10 +118,10 @@ def test_an_evaluation_without_a_file_is_left_alone() -> None:
 def test_the_command_has_a_clock(tmp_path: Path, name: str) -> None:
     """For Stable-Baselines3's own algorithms as for ours, and for every way to act."""
     pytest.importorskip("rl_zoo3")
-    heads = [] if name == "sac" else ["--eval-heads", "particles"]
+    samplers = [] if name == "sac" else ["--eval-samplers", "particles"]
     options = ["--algo", name, "--env", "Pendulum-v1", "--n-timesteps", "40", "--eval-freq", "20", "--eval-episodes", "1"]
-    options += ["--n-eval-envs", "1", "-f", str(tmp_path), "--verbose", "0", "--seed", "0", *heads]
+    options += ["--n-eval-envs", "1", "-f", str(tmp_path), "--verbose", "0", "--seed", "0", *samplers]
     assert main(["train", *options, "-params", "learning_starts:1000"]) == 0
-    for folder in [name, *(f"{name}-{head}" for head in heads[1:])]:
+    for folder in [name, *(f"{name}-{sampler}" for sampler in samplers[1:])]:
         with np.load(tmp_path / folder / "Pendulum-v1_1" / "evaluations.npz") as arrays:
             assert arrays["timesteps"].tolist() == [20, 40] and np.isfinite(arrays["seconds"]).all()

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import BaseBuffer
 
-from sb3_flow.common.dataset import OfflineDataset, blocks, read_dataset
+from sb3_flow.common.data.dataset import OfflineDataset, blocks, read_dataset
 
 
 class NoEnvironment(gym.Env[Any, Any]):

@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 
+from sb3_flow.common.flow_algorithm import total
 from sb3_flow.common.policies import aliases
-from sb3_flow.common.types import Batch, Metrics, TensorObs
-from sb3_flow.common.updates import total
+from sb3_flow.common.type_aliases import Batch, Metrics, TensorObs
 from sb3_flow.swfp.policies import SWFPPolicy
 from sb3_flow.swfp.swfp import SWFP, SWFPNoise
 
@@ -21,7 +21,7 @@ class WholeFlowPolicy(SWFPPolicy):
 
     def build(self, flow_steps: int = 10, encode_time_dim: int = 0, **kwargs: Any) -> None:  # type: ignore[override]
         super().build(flow_steps, encode_time_dim, n_blocks=1, block_arch=[1])
-        self.heads = {"flow": "act_cascade", "base": "act_base"}
+        self.samplers = {"flow": "act_cascade", "base": "act_base"}
 
     def act_cascade(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
         """The flow integrated from noise by Euler's method, then clipped to [-1, 1]."""
@@ -67,8 +67,7 @@ class WholeFlow(SWFP):
         """All losses at the same parameters. ``update`` descends those of its stage, one after the other."""
         with th.no_grad():
             start = self.policy.flow_to(self.policy.base, batch.observations, noise.z)
-        terms = [self.bc_flow_loss(batch, noise), self.critic_loss(batch, noise), self.whole_loss(batch, noise, start)]
-        return total(terms)
+        return total(self.bc_flow_loss(batch, noise), self.critic_loss(batch, noise), self.whole_loss(batch, noise, start))
 
     def _improve(self, batch: Batch, noise: SWFPNoise) -> Metrics:
         policy = self.policy

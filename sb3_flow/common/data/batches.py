@@ -1,4 +1,4 @@
-"""Batches on their way from a buffer to an update: moved, joined, normalised, augmented."""
+"""Batches between a buffer and an update: moved to a device, joined, normalized, augmented."""
 
 from typing import Any, TypeVar
 
@@ -8,7 +8,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_flow.common.encoders import image_keys
-from sb3_flow.common.types import Batch, TensorObs
+from sb3_flow.common.type_aliases import Batch, TensorObs
 
 #: How far random crops shift an image, in pixels.
 CROP_PAD = 3
@@ -18,10 +18,10 @@ Parts = TypeVar("Parts", bound=tuple[Any, ...])
 
 def offline_count(batch_size: int, n_offline: int, n_online: int, balanced: bool, generator: th.Generator) -> int:
     """
-    How many transitions of a batch come from the data set.
+    How many transitions of a batch come from the dataset.
 
     :param batch_size: Transitions in the batch
-    :param n_offline: Transitions in the data set
+    :param n_offline: Transitions in the dataset
     :param n_online: Transitions in the replay buffer
     :param balanced: Whether half of the batch comes from either; if not, all transitions are equally likely.
     :param generator: Source of randomness
@@ -41,7 +41,7 @@ def normalize(batch: Batch, env: VecNormalize | None) -> Batch:
 
     :param batch: A raw batch
     :param env: The wrapper, or None to change nothing
-    :return: The batch with normalised observations and rewards
+    :return: The batch with normalized observations and rewards
     """
     if env is None:
         return batch
@@ -79,20 +79,16 @@ def to_device(batch: Parts, device: th.device) -> Parts:
     return type(batch)(*map(move, batch))
 
 
-def augment(
-    batch: Batch,
-    space: spaces.Space[Any],
-    offsets: th.Tensor,
-    next_offsets: th.Tensor,
-    pad: int = CROP_PAD,
+def shift_images(
+    batch: Batch, space: spaces.Space[Any], offsets: th.Tensor, next_offsets: th.Tensor, pad: int = CROP_PAD
 ) -> Batch:
     """
     Shift the images of a batch by random crops, all frames of a stack alike.
 
     :param batch: A batch
     :param space: Observation space
-    :param offsets: As ``random_crop`` takes them, for what precedes an action
-    :param next_offsets: For what follows it
+    :param offsets: As ``random_crop`` takes them, for ``observations``
+    :param next_offsets: For ``next_observations``
     :param pad: How far the edge is repeated
     :return: The batch with its images shifted
     """

@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_flow.common.dataset import OfflineDataset, blocks
+from sb3_flow.common.data.dataset import OfflineDataset, blocks
 from sb3_flow.common.encoders import ObservationNormalizer
 
 

@@ -10,13 +10,13 @@ from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_flow.common.batches import as_replay_samples, normalize, to_device
-from sb3_flow.common.buffers import Transitions
-from sb3_flow.common.dataset import DatasetError, Observations, OfflineDataset
+from sb3_flow.common.data.batches import as_replay_samples, normalize, to_device
+from sb3_flow.common.data.dataset import DatasetError, Observations, OfflineDataset
+from sb3_flow.common.data.frames import as_arrays, join
+from sb3_flow.common.data.observation_store import ObservationStore, zeros
+from sb3_flow.common.data.transitions import Transitions
 from sb3_flow.common.encoders import image_keys
-from sb3_flow.common.frames import as_arrays, join
-from sb3_flow.common.observation_store import ObservationStore, zeros
-from sb3_flow.common.types import Batch, TensorObs
+from sb3_flow.common.type_aliases import Batch, TensorObs
 
 
 class OnlineBuffer(ReplayBuffer):

@@ -7,9 +7,9 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from sb3_flow.common.dataset import DatasetError, Observations
+from sb3_flow.common.data.dataset import DatasetError, Observations
 from sb3_flow.common.encoders import image_keys, subspaces
-from sb3_flow.common.types import TensorObs
+from sb3_flow.common.type_aliases import TensorObs
 
 #: What PyTorch reads as it is.
 TENSOR_TYPES = tuple(

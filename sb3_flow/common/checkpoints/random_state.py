@@ -1,20 +1,19 @@
-"""The state of everything random in a run, apart from its environments, which cannot be saved in general."""
+"""The state of the global random generators of a run. That of its environments cannot be saved in general."""
 
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch as th
 
-if TYPE_CHECKING:
-    from sb3_flow.common.algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.common.checkpoints.run import Resumable
 
 
-def get_random_state(model: OfflineToOnlineAlgorithm) -> dict[str, Any]:
+def get_random_state(model: Resumable) -> dict[str, Any]:
     """
-    The state of the global generators and of the action space. That of training, ``model.generator``, is saved by the model.
+    The state of the global generators and of the action space. The model saves that of its own generators.
 
     :param model: The model that is trained
     :return: What ``set_random_state`` takes
@@ -28,9 +27,9 @@ def get_random_state(model: OfflineToOnlineAlgorithm) -> dict[str, Any]:
     }
 
 
-def set_random_state(model: OfflineToOnlineAlgorithm, state: dict[str, Any]) -> None:
+def set_random_state(model: Resumable, state: dict[str, Any]) -> None:
     """
-    Put the generators back to where they were.
+    Restore the state of the generators.
 
     :param model: The model that is trained
     :param state: As returned by ``get_random_state``

@@ -7,7 +7,7 @@ import torch as th
 from stable_baselines3.common.policies import BasePolicy
 
 from sb3_flow.common.policies import aliases
-from sb3_flow.common.types import Velocity
+from sb3_flow.common.type_aliases import Velocity
 from sb3_flow.flow_opt.flow_opt import FlowOpt, FlowOptNoise
 from sb3_flow.flow_opt.policies import FlowOptPolicy
 

@@ -5,14 +5,13 @@ from functools import partial
 from typing import Any
 
 import torch as th
-from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from sb3_flow.common.networks import VelocityMLP
 from sb3_flow.common.policies import FlowPolicy, Network
-from sb3_flow.common.types import TensorObs, Velocity
-from sb3_flow.streaming_flow.networks import ModulatedMLP
-from sb3_flow.streaming_flow.stream import Arrays
+from sb3_flow.common.type_aliases import TensorObs, Velocity
+from sb3_flow.imitation.history import Arrays
+from sb3_flow.imitation.networks import ModulatedMLP
 
 #: What flow time is multiplied by before it is embedded, so that the sines and cosines of times in [0, 1] differ.
 TIME_SCALE = 100.0
@@ -51,7 +50,7 @@ class HistoryPolicy(FlowPolicy):
                     "predicted, `horizon_length`, is an argument of the algorithm."
                 )
         self.prediction_horizon, self.n_action_steps, self.n_obs_steps = prediction_horizon, n_action_steps, n_obs_steps
-        self.heads = {"average": "average", "latest": "flow"}
+        self.samplers = {"average": "average", "latest": "flow"}
 
     def make_networks(self, make_net: Callable[[int], nn.Module]) -> None:
         """
@@ -80,7 +79,7 @@ class HistoryPolicy(FlowPolicy):
     @property
     def acting(self) -> Network:
         """The network of the current head."""
-        return getattr(self, self.heads[self.head])  # type: ignore[no-any-return]
+        return getattr(self, self.samplers[self.sampler])  # type: ignore[no-any-return]
 
     def context(self, network: Network, frames: TensorObs) -> th.Tensor:
         """
@@ -126,15 +125,3 @@ class HistoryPolicy(FlowPolicy):
 
     def _flat(self, histories: Any) -> th.Tensor:
         return th.as_tensor(histories, device=self.device).flatten(end_dim=1)
-
-
-def as_arrays(observations: PyTorchObs) -> Arrays:
-    """Observations as arrays."""
-    if isinstance(observations, dict):
-        return {key: part.cpu().numpy() for key, part in observations.items()}
-    return observations.cpu().numpy()
-
-
-def length(arrays: Arrays) -> int:
-    """Of how many environments observations are."""
-    return len(next(iter(arrays.values())) if isinstance(arrays, dict) else arrays)

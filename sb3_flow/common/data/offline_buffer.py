@@ -1,9 +1,4 @@
-"""
-Offline data, and batches drawn from it.
-
-It lies contiguous in time in an ``OfflineBuffer``. N-step returns and action chunks are drawn by the arithmetic of
-``Transitions``, which never crosses the end of a trajectory, and which the buffer of what is collected online shares.
-"""
+"""Offline data, contiguous in time, and the batches and windows that are drawn from it."""
 
 from typing import Any, NamedTuple
 
@@ -11,28 +6,11 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from sb3_flow.common.batches import to_device
-from sb3_flow.common.dataset import DatasetError, OfflineDataset
-from sb3_flow.common.frames import Frames, as_tensor, readable, storable, trajectory_starts
-from sb3_flow.common.types import Batch, TensorObs
-
-
-class Steps(NamedTuple):
-    """
-    What a draw of ``n`` steps found.
-
-    :param rows: The row of each step, ``(n, B)``; past the end of a trajectory its last row is repeated.
-    :param rewards: Discounted sum, ``(B,)``
-    :param masks: 0 where the task ended within the steps, else 1, ``(B,)``
-    :param discounts: gamma to the power of the number of steps summed, ``(B,)``
-    :param valids: 1 where all steps lie in one trajectory, else 0, ``(B,)``
-    """
-
-    rows: th.Tensor
-    rewards: th.Tensor
-    masks: th.Tensor
-    discounts: th.Tensor
-    valids: th.Tensor
+from sb3_flow.common.data.batches import to_device
+from sb3_flow.common.data.dataset import DatasetError, OfflineDataset
+from sb3_flow.common.data.frames import Frames, as_tensor, readable, storable, trajectory_starts
+from sb3_flow.common.data.transitions import Transitions
+from sb3_flow.common.type_aliases import Batch, TensorObs
 
 
 class Window(NamedTuple):
@@ -51,74 +29,6 @@ class Window(NamedTuple):
     actions: th.Tensor
     previous_actions: th.Tensor
     has_previous: th.Tensor
-
-
-class Transitions:
-    """
-    Rows of transitions on the CPU, with the arithmetic of drawing several steps at once.
-
-    :param rewards: ``(N,)``, of any numeric type
-    :param terminations: ``(N,)``, bool: the task ended here
-    :param ends: ``(N,)``, bool: the last row of a trajectory
-    :param stride: How many rows lie between one step of a trajectory and the next
-    :param sparse_rewards: Whether every reward other than 0 is drawn as -1
-    """
-
-    def __init__(
-        self,
-        rewards: th.Tensor,
-        terminations: th.Tensor,
-        ends: th.Tensor,
-        stride: int = 1,
-        sparse_rewards: bool = False,
-    ) -> None:
-        self.rewards, self.terminations, self.ends, self.stride = rewards, terminations, ends, stride
-        self.sparse_rewards = sparse_rewards
-
-    def steps(self, rows: th.Tensor, n_steps: int, gamma: float, stop_at_termination: bool = True) -> Steps:
-        """
-        Follow trajectories for several steps.
-
-        :param rows: Where to start, ``(B,)``
-        :param n_steps: How many steps, at least 1. At the end of a trajectory fewer are taken.
-        :param gamma: Discount factor
-        :param stop_at_termination: Whether the steps stop where the task ended. If not, they go on to the end of the
-            trajectory (rewards after success count, as in Q-chunking), and only the bootstrap is cut.
-        :return: What was found
-        """
-        alive = th.ones(len(rows), dtype=th.bool)
-        rewards, masks, discounts = th.zeros(len(rows)), th.ones(len(rows)), th.ones(len(rows))
-        path = [rows]
-        for i in range(n_steps):
-            if i > 0:
-                alive = alive & ~self.ends[rows]
-                if stop_at_termination:
-                    alive = alive & ~self.terminations[rows]
-                rows = th.where(alive, (rows + self.stride) % len(self.rewards), rows)
-                path.append(rows)
-            reward = self.rewards[rows].float()
-            if self.sparse_rewards:
-                reward = -reward.ne(0).float()
-            rewards += discounts * reward * alive.float()
-            masks = th.where(alive & self.terminations[rows], 0.0, masks)
-            discounts = th.where(alive, discounts * gamma, discounts)
-        return Steps(th.stack(path), rewards, masks, discounts, alive.float())
-
-    def draw(self, rows: th.Tensor, n_steps: int, gamma: float, chunk_length: int) -> Steps:
-        """
-        The steps of an n-step return, or of a chunk of actions if its length is above 1.
-
-        :param rows: Where to start, ``(B,)``
-        :param n_steps: Number of steps of the return
-        :param gamma: Discount factor
-        :param chunk_length: Number of actions in a chunk
-        :return: What was found
-        """
-        if chunk_length > 1:
-            return self.steps(rows, chunk_length, gamma, stop_at_termination=False)
-        # A return over fewer steps is a return all the same; a chunk of fewer actions is none.
-        steps = self.steps(rows, n_steps, gamma)
-        return steps._replace(valids=th.ones_like(steps.valids))
 
 
 class OfflineBuffer:

@@ -1,4 +1,4 @@
-"""What an update is made of: a batch goes in, metrics come out."""
+"""Types of what an update takes and returns."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,26 +6,14 @@ from typing import NamedTuple
 import torch as th
 
 TensorObs = th.Tensor | dict[str, th.Tensor]
-
-
-class Encoded(NamedTuple):
-    """
-    Observations behind the encoder that the networks of a policy share; each makes features of its own of them.
-
-    :param latents: ``(B, latent_dim)``
-    """
-
-    latents: th.Tensor
-
-
 Metrics = dict[str, th.Tensor]
-#: A velocity field with its observation already given: ``(x, t) -> v``, of shapes ``(B, D), (B, 1) -> (B, D)``.
+#: A velocity field for given observations: ``(x, t) -> v``, of shapes ``(B, D), (B, 1) -> (B, D)``.
 Velocity = Callable[[th.Tensor, th.Tensor], th.Tensor]
 
 
 class Batch(NamedTuple):
     """
-    One mini-batch of ``B`` transitions, of ``n`` steps each (``n = 1`` unless n-step returns are asked for).
+    One minibatch of ``B`` transitions, of ``n`` steps each (``n = 1`` unless n-step returns are asked for).
 
     :param observations: ``(B, *shape)`` or a dictionary of these
     :param actions: ``(B, action_dim)`` in [-1, 1]; for chunks of ``h`` actions ``(B, h * action_dim)``, time first

@@ -1,0 +1,27 @@
+"""
+Saving and resuming of runs.
+
+An algorithm takes part by the protocol ``Resumable``. ``TrainingCheckpoint`` is the callback that users give to ``learn``.
+"""
+
+from sb3_flow.common.checkpoints.layout import BUFFER, MODEL, STATISTICS, checkpoints, latest_checkpoint, read_pickle
+from sb3_flow.common.checkpoints.random_state import seed_from
+from sb3_flow.common.checkpoints.resume import go_on, resume
+from sb3_flow.common.checkpoints.run import Resumable, Run
+from sb3_flow.common.checkpoints.training_checkpoint import TrainingCheckpoint, write_due
+
+__all__ = [
+    "BUFFER",
+    "MODEL",
+    "STATISTICS",
+    "Resumable",
+    "Run",
+    "TrainingCheckpoint",
+    "checkpoints",
+    "go_on",
+    "latest_checkpoint",
+    "read_pickle",
+    "resume",
+    "seed_from",
+    "write_due",
+]

@@ -1,0 +1,36 @@
+"""The logs of ``Monitor`` in the folder of a run."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+from stable_baselines3.common.monitor import Monitor, get_monitor_files
+from stable_baselines3.common.vec_env import VecEnv
+
+
+def get_monitor_state(env: VecEnv, folder: pathlib.Path) -> dict[str, Any]:
+    """
+    :param env: The environments of training
+    :param folder: Folder of the run
+    :return: How long the logs in the folder are, and when the monitors began
+    """
+    sizes = {os.path.basename(file): os.path.getsize(file) for file in get_monitor_files(str(folder))}
+    return {"sizes": sizes, "t_start": env.get_attr("t_start") if all(env.env_is_wrapped(Monitor)) else []}
+
+
+def set_monitor_state(env: VecEnv, state: dict[str, Any], folder: pathlib.Path) -> None:
+    """
+    Cut what was logged after the checkpoint from the run's ``monitor.csv``, and let the clocks of the monitors go on.
+
+    :param env: The environments of training
+    :param state: As returned by ``get_monitor_state``
+    :param folder: Folder of the run
+    """
+    for name, size in state["sizes"].items():
+        if (folder / name).exists() and (folder / name).stat().st_size > size:
+            os.truncate(folder / name, size)
+    if state["t_start"] and all(env.env_is_wrapped(Monitor)):
+        for i, t_start in enumerate(state["t_start"]):
+            env.env_method("set_wrapper_attr", "t_start", t_start, indices=[i])

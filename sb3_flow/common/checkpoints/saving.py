@@ -1,0 +1,60 @@
+"""Loading of saved models: every refusal says why."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.save_util import json_to_data
+
+from sb3_flow.common.files import name_of
+
+
+def require_own_model(cls: type[BaseAlgorithm], path: Any, settings: dict[str, Any], custom_objects: dict[str, Any]) -> None:
+    """
+    :param cls: The algorithm that loads
+    :param path: The file
+    :param settings: As ``read_settings`` returns them
+    :param custom_objects: What replaces saved objects
+    :raises ValueError: If the file is of an algorithm with other policies.
+    """
+    packed = settings.get("policy_class", {})
+    module = packed.get("__module__", "unknown") if isinstance(packed, dict) else "unknown"
+    advice = f"Load it with the class that saved it, and not with {cls.__name__}."
+    if "n_offline_updates" not in settings:
+        raise ValueError(f"{name_of(path)} was saved by an algorithm outside of sb3_flow (policy in {module}). {advice}")
+    try:
+        policy_class = json_to_data(json.dumps({"policy_class": packed}), custom_objects).get("policy_class")
+    except ImportError:
+        return  # `load` says what is missing
+    if not isinstance(policy_class, type) or not issubclass(policy_class, tuple(cls.policy_aliases.values())):
+        raise ValueError(f"{name_of(path)} was saved by another algorithm, or another version (policy in {module}). {advice}")
+
+
+@contextmanager
+def load_errors(cls: type[BaseAlgorithm], path: Any) -> Iterator[None]:
+    """
+    Turn what loading a file raises into a ``ValueError`` that names the file and what to do.
+
+    :param cls: The algorithm that loads
+    :param path: The file
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ValueError(
+            f"{name_of(path)} needs what cannot be imported here ({error}). Install or import it, or replace what needs "
+            "it by `custom_objects`."
+        ) from error
+    except (RuntimeError, KeyError, pickle.UnpicklingError, EOFError) as error:
+        raise ValueError(
+            f"{name_of(path)} does not fit {cls.__name__}: its parameters or settings are missing or of other shapes, "
+            f"perhaps because another version saved it. {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
+    except ValueError as error:
+        hint = " Pass the environment that it was trained on, wrapped as it was." if "spaces do" in str(error) else ""
+        raise ValueError(f"{name_of(path)} cannot be loaded. {str(error).rstrip('.')}.{hint}") from error

@@ -1,0 +1,128 @@
+"""The callback that writes checkpoints of a whole run."""
+
+from __future__ import annotations
+
+import pathlib
+import pickle
+import shutil
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+
+from sb3_flow.common.checkpoints.callback_state import all_callbacks, get_callback_state
+from sb3_flow.common.checkpoints.layout import PREFIX, STATE, checkpoints, latest_checkpoint, number
+from sb3_flow.common.checkpoints.monitors import get_monitor_state
+from sb3_flow.common.checkpoints.random_state import get_random_state
+from sb3_flow.common.checkpoints.run import Resumable
+from sb3_flow.common.files import atomic_write, sync_folder
+
+
+class TrainingCheckpoint(BaseCallback):
+    """
+    Saves all that ``resume`` needs to go on with a run that was killed: the model with its optimizers and counters, the replay
+    buffer, the statistics of ``VecNormalize``, the state of all random generators, and the state of the callbacks.
+
+    A checkpoint is a folder ``checkpoint_<timesteps>``, which has its name only once it is complete and on the disk; then
+    older ones are deleted. It is written between two updates, or between two rollouts, after all callbacks had their turn.
+    Online, new episodes begin at each checkpoint, because the state of an environment cannot be saved.
+
+    None is written that could not be gone on with, because the next loss would not be finite.
+
+    :param folder: Folder of the run
+    :param save_freq: How many calls of the callback lie between two checkpoints, as for ``CheckpointCallback``: with several
+        environments, each call is as many timesteps.
+    :param keep: How many checkpoints to keep, at least 1
+    :param verbose: 1: say when one is written
+    """
+
+    model: Any
+
+    def __init__(self, folder: str | pathlib.Path, save_freq: int, keep: int = 1, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        for name, value in (("save_freq", save_freq), ("keep", keep)):
+            if value < 1:
+                raise ValueError(f"`{name}` is {value}; it must be at least 1.")
+        self.folder, self.save_freq, self.keep = pathlib.Path(folder), save_freq, keep
+        #: Whether a checkpoint is to be written where nothing is half done.
+        self.due = False
+
+    def _init_callback(self) -> None:
+        if not isinstance(self.model, Resumable):
+            raise ValueError(f"TrainingCheckpoint is for the algorithms of sb3_flow, and not for {type(self.model).__name__}.")
+
+    def _on_training_start(self) -> None:
+        latest, done = latest_checkpoint(self.folder), self.model.timesteps_done
+        if latest is not None and number(latest) > done:
+            raise ValueError(
+                f"{latest} is of a run that is ahead of this model, which has {done} timesteps. Go on with "
+                f"it by `{type(self.model).__name__}.resume({str(self.folder)!r}, env)`, or take another folder, or remove it."
+            )
+
+    def _on_step(self) -> bool:
+        self.due = self.due or self.n_calls % self.save_freq == 0
+        return True
+
+    def write(self, root: BaseCallback) -> None:
+        """
+        Write a checkpoint now. The algorithm calls this where nothing is half done.
+
+        :param root: The callback that holds all others
+        :raises ValueError: If the next loss, or a parameter, is not finite.
+        """
+        self.due = False
+        model: Resumable = self.model
+        target = self.folder / f"{PREFIX}{model.timesteps_done}"
+        if target.exists():
+            return
+        model.check_next_update()
+        for leftover in self.folder.glob(f".{PREFIX}*"):
+            shutil.rmtree(leftover)
+        partial = self.folder / f".{target.name}.partial"
+        partial.mkdir(parents=True)
+        model.save_run(partial)
+        state = {
+            "run": {"started_at": model.run.started_at},
+            "random": get_random_state(model),
+            "callbacks": get_callback_state(root),
+            "monitors": get_monitor_state(self.training_env, self.folder),
+            **model.describe_run(),
+        }
+        with atomic_write(partial / STATE) as file:
+            pickle.dump(state, file)
+        sync_folder(partial)
+        partial.rename(target)
+        sync_folder(self.folder)
+        for older in checkpoints(self.folder)[: -self.keep]:
+            hidden = older.rename(self.folder / f".{older.name}.old")  # so that no half of it is taken for one
+            shutil.rmtree(hidden)
+        if self.verbose >= 1:
+            print(f"Saved {target}")
+
+
+def write_due(model: Resumable, root: BaseCallback) -> None:
+    """
+    Write the checkpoints that are due, between two updates or two rollouts, where nothing is half done.
+
+    :param model: The algorithm
+    :param root: The callback that holds all others
+    """
+    due = [callback for callback in all_callbacks(root) if isinstance(callback, TrainingCheckpoint) and callback.due]
+    for checkpoint in due:
+        checkpoint.write(root)
+    if due:
+        begin_anew(model, root)
+
+
+def begin_anew(model: Resumable, root: BaseCallback) -> None:
+    """
+    At a checkpoint, and again after it was resumed: environments begin new episodes when they are used next, with seeds that
+    follow from the state of training.
+
+    :param model: The algorithm
+    :param root: The callback that holds all others
+    """
+    model.run.episodes_are_stale = True
+    evaluations = [callback.eval_env for callback in all_callbacks(root) if isinstance(callback, EvalCallback)]
+    seed = model.restart_seed()
+    for i, env in enumerate(evaluations):
+        env.seed(seed + 2**12 * (i + 1))

@@ -1,0 +1,442 @@
+"""The base of the flow algorithms: an update takes a batch and noise, makes an optimizer step, and returns metrics."""
+
+import io
+import pathlib
+from collections.abc import Iterable
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import configure_logger
+
+from sb3_flow.common.checkpoints.random_state import seed_from
+from sb3_flow.common.data.batches import CROP_PAD, normalize, shift_images
+from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.statistics import observation_statistics
+from sb3_flow.common.encoders import image_keys
+from sb3_flow.common.execution import Execution, make_execution
+from sb3_flow.common.metrics import MetricSums
+from sb3_flow.common.offline_algorithm import OfflineAlgorithm
+from sb3_flow.common.policies import FlowPolicy
+from sb3_flow.common.type_aliases import Batch, Metrics
+
+SelfFlow = TypeVar("SelfFlow", bound="FlowAlgorithm")
+
+
+class FlowAlgorithm(OfflineAlgorithm):
+    """
+    Base class of the flow algorithms, and as it is of those that learn from a dataset only. A subclass gives ``draw_noise``
+    and ``loss``, and its policy.
+
+    :param policy: ``"FlowPolicy"`` (or a policy class); its features extractor depends on the observation space.
+    :param env: Environment, or its id. None: the spaces are those of the dataset, and the model cannot be evaluated before it
+        gets an environment.
+    :param learning_rate: Learning rate of the optimizer, or a function of the remaining progress (from 1 to 0)
+    :param batch_size: Transitions per update
+    :param max_grad_norm: What the norm of the gradients of all networks together is clipped to; None: they are not clipped.
+    :param dataset: Offline data: a name (``"cube-single-play-v0"``, ``"ogbench:..."``, ``"minari:..."``), the path of a
+        ``.npz`` or ``.hdf5`` file, a ``minari.MinariDataset``, a dictionary of arrays or a replay buffer
+    :param normalize_observations: Whether vector observations are normalized by the dataset's mean and standard deviation; the
+        statistics are part of the policy.
+    :param crop_probability: Probability that a batch of images is augmented by random crops
+    :param offline_log_interval: Number of offline updates between two lines of the log
+    :param policy_kwargs: Arguments of the policy
+    :param stats_window_size: Number of episodes that the logged averages are taken over
+    :param tensorboard_log: Folder of TensorBoard's log
+    :param verbose: 0: nothing, 1: information, 2: debugging
+    :param seed: Seed of all random generators
+    :param compile: How updates are executed: False (operator by operator), True (``torch.compile`` of the losses) or
+        ``"cudagraph"`` (the whole update as one CUDA graph). The numbers are the same up to rounding; see docs/speed.md.
+    :param device: ``"cpu"``, ``"cuda"`` or ``"auto"``
+    :param _init_setup_model: Whether to build the networks at once
+    :param kwargs: Arguments of the next base class
+    """
+
+    policy: FlowPolicy
+    policy_class: type[FlowPolicy]
+    generator: th.Generator
+    host_generator: th.Generator
+    #: Share of a network that enters its target at each update
+    tau: float
+
+    #: Whether all updates are alike, so that one CUDA graph can replay them.
+    one_graph: ClassVar[bool] = True
+    #: Names of the target networks of the policy, each with the network that it follows.
+    targets: ClassVar[dict[str, str]] = {"critic_target": "critic"}
+
+    def __init__(
+        self,
+        policy: str | type[FlowPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 3e-4,
+        *,
+        batch_size: int = 256,
+        max_grad_norm: float | None = None,
+        dataset: Any = None,
+        normalize_observations: bool = False,
+        crop_probability: float = 0.5,
+        offline_log_interval: int = 1_000,
+        policy_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        compile: bool | str = False,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` is {batch_size}; it must be at least 1.")
+        if not 0 <= crop_probability <= 1:
+            raise ValueError(f"`crop_probability` is {crop_probability}; it must be in [0, 1].")
+        if max_grad_norm is not None and not max_grad_norm > 0:
+            raise ValueError(f"`max_grad_norm` is {max_grad_norm}; it must be above 0, or None for gradients as they are.")
+        if env is None and dataset is None and _init_setup_model:
+            raise ValueError("There is neither an environment nor data: pass `env`, `dataset`, or both.")
+        if normalize_observations and dataset is None and _init_setup_model:
+            raise ValueError("`normalize_observations` takes its statistics from a `dataset`; online, use VecNormalize.")
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            dataset=dataset,
+            offline_log_interval=offline_log_interval,
+            policy_kwargs=dict(policy_kwargs or {}),
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            supported_action_spaces=(spaces.Box,),
+            support_multi_env=True,
+            **kwargs,
+        )
+        make_execution(compile, self.device, self.one_graph)  # raises now what it would raise later
+        self.compile = compile
+        self.batch_size = batch_size
+        self.max_grad_norm = max_grad_norm
+        self.normalize_observations = normalize_observations
+        self.crop_probability = crop_probability
+        self._metrics = MetricSums()
+        self._execution: Execution | None = None
+        if _init_setup_model:
+            self._setup_model()
+            if dataset is not None:
+                self.set_dataset(dataset)
+
+    def _setup_model(self) -> None:
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        self.seed_generators(int(th.randint(2**62, ())))
+        self.generator_state = self.random_state()
+        arguments = self._policy_arguments()
+        self.policy = self.policy_class(
+            self.observation_space, self.action_space, self.lr_schedule, **arguments, **self.policy_kwargs
+        ).to(self.device)
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        """The arguments of the policy that are arguments of the algorithm."""
+        return {}
+
+    @property
+    def execution(self) -> Execution:
+        """What executes updates. It is made when it is needed, so that a model that only acts is loaded anywhere."""
+        if self._execution is None or self._execution.mode != self.compile:
+            self._execution = make_execution(self.compile, self.device, self.one_graph)
+        return self._execution
+
+    # An update.
+
+    def draw_noise(self, n: int) -> NamedTuple:
+        """
+        Draw every random number of one update.
+
+        :param n: Batch size
+        :return: The noise, which ``update`` takes
+        """
+        raise NotImplementedError
+
+    def normal(self, *shape: int, dim: int | None = None) -> th.Tensor:
+        """
+        Standard normal noise of the training's random stream.
+
+        :param shape: All axes but the last
+        :param dim: The last axis, by default ``action_dim``
+        :return: ``(*shape, dim)``
+        """
+        dim = self.policy.action_dim if dim is None else dim
+        return th.randn((*shape, dim), generator=self.generator, device=self.device)
+
+    def uniform(self, n: int) -> th.Tensor:
+        """Times of the training's random stream, uniform in [0, 1], ``(n, 1)``."""
+        return th.rand((n, 1), generator=self.generator, device=self.device)
+
+    def loss(self, batch: Batch, noise: Any) -> tuple[th.Tensor, Metrics]:
+        """
+        What one optimizer step descends: a pure function of the parameters, the batch and the noise.
+
+        :param batch: A batch
+        :param noise: As drawn by ``draw_noise``
+        :return: The loss, and what to log (tensors without axes)
+        """
+        raise NotImplementedError
+
+    def update(self, batch: Batch, noise: Any) -> Metrics:
+        """
+        One update: loss, gradients, optimizer step, then the targets. All randomness is an argument, so that it can be
+        called by hand and compared with another implementation.
+
+        :param batch: A batch, as ``Batch`` describes it
+        :param noise: As drawn by ``draw_noise``
+        :return: What to log
+        """
+        loss, metrics = self.execution.evaluate(self.loss, batch, noise)
+        metrics |= self.descend(loss, self.policy.optimizer)
+        self.update_targets()
+        return metrics
+
+    def descend(self, loss: th.Tensor, optimizer: th.optim.Optimizer, clip: bool = True) -> Metrics:
+        """
+        Gradients, clipped where ``max_grad_norm`` says so, and a step of the optimizer.
+
+        :param loss: What to descend
+        :param optimizer: By whose parameters
+        :param clip: Whether ``max_grad_norm`` is meant for these parameters
+        :return: What to log
+        """
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        metrics = {}
+        if clip and self.max_grad_norm is not None:
+            metrics["grad_norm"] = clip_gradients(optimizer, self.max_grad_norm)
+        optimizer.step()
+        return metrics
+
+    def update_targets(self, *names: str) -> None:
+        """
+        Move target networks towards the networks that they follow: ``target <- tau net + (1 - tau) target``.
+
+        :param names: Which of ``targets``; by default all
+        """
+        with th.no_grad():
+            for target in names or self.targets:
+                followers = getattr(self.policy, target).parameters()
+                leaders = getattr(self.policy, self.targets[target]).parameters()
+                th._foreach_lerp_(list(followers), list(leaders), self.tau)
+
+    # Batches.
+
+    def _set_statistics(self, data: OfflineDataset) -> None:
+        if self.normalize_observations:
+            if self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs:
+                raise ValueError("Observations would be normalized twice: use VecNormalize or `normalize_observations`.")
+            for key, (mean, var) in observation_statistics(data, self.observation_space).items():
+                self.policy.normalizer.set_statistics(key, th.as_tensor(mean), th.as_tensor(var).sqrt())
+        super()._set_statistics(data)
+
+    def sample_batch(self, batch_size: int) -> Batch:
+        """
+        Draw a batch.
+
+        :param batch_size: Number of transitions
+        :return: The batch, normalized by ``VecNormalize`` and augmented where these are in use
+        :raises ValueError: If there is nothing to draw from.
+        """
+        batch = normalize(self.draw_batch(batch_size), self._vec_normalize_env)
+        return self.augment_images(batch) if image_keys(self.observation_space) else batch
+
+    def draw_batch(self, batch_size: int) -> Batch:
+        """
+        Draw a batch from the dataset.
+
+        :param batch_size: Number of transitions
+        :return: The batch, neither normalized nor augmented
+        """
+        if self.offline_buffer is None:
+            raise ValueError("There is nothing to train on: no dataset.")
+        indices = th.randint(len(self.offline_buffer), (batch_size,), generator=self.host_generator)
+        return self.draw_from(self.offline_buffer, indices)
+
+    def draw_from(self, buffer: Any, indices: th.Tensor) -> Batch:
+        """
+        The batch that given transitions make.
+
+        :param buffer: The buffer that they are in
+        :param indices: Which transitions, ``(B,)``
+        :return: The batch, neither normalized nor augmented
+        """
+        return buffer.draw(indices)  # type: ignore[no-any-return]
+
+    def augment_images(self, batch: Batch) -> Batch:
+        """Shift the images of a batch at random, with ``crop_probability``; what precedes and follows an action alike."""
+        if th.rand((), generator=self.host_generator) >= self.crop_probability:
+            return batch
+        offsets = self.crop_offsets(len(batch.actions), CROP_PAD)
+        return shift_images(batch, self.observation_space, offsets, offsets, CROP_PAD)
+
+    def crop_offsets(self, n: int, pad: int) -> th.Tensor:
+        """Corners of ``n`` random crops, as ``random_crop`` takes them, ``(n, 2)`` of int64 in [0, 2 pad]."""
+        return th.randint(2 * pad + 1, (n, 2), generator=self.generator, device=self.device)
+
+    # Training.
+
+    def train(self, gradient_steps: int, batch_size: int) -> None:
+        """
+        Draw batches and update.
+
+        :param gradient_steps: Number of updates
+        :param batch_size: Transitions per update
+        :raises ValueError: If a loss is not finite.
+        """
+        self.policy.set_training_mode(True)
+        if not hasattr(self, "_logger"):  # called by hand, before `learn`
+            self._logger = configure_logger(self.verbose)
+        self._update_learning_rate(self.policy.optimizers)
+        for _ in range(gradient_steps):
+            self._metrics.add(*self.execution.step(self, self.sample_batch(batch_size)))
+        self._n_updates += gradient_steps
+        if self._metrics.unchecked >= self.check_interval:
+            self.check_finite()
+
+    @property
+    def check_interval(self) -> int:
+        """Number of updates between two looks at the losses. A look costs nothing on a CPU; a GPU has to be waited for."""
+        return 1 if self.device.type == "cpu" else 100
+
+    def check_finite(self) -> None:
+        """
+        Look at the updates since the last look. Whoever uses the parameters (``predict``, ``save``, the log) looks first.
+
+        :raises ValueError: If a loss was not finite. (RL Zoo prunes a trial that raises this.)
+        """
+        count, last = self._metrics.unchecked, self._n_updates
+        lost = self._metrics.not_finite() if count > 0 else []
+        if lost:
+            where = f"Update {last}" if count == 1 else f"One of the updates {last - count + 1} to {last}"
+            raise ValueError(
+                f"{where} is not finite ({', '.join(lost)}). The parameters are lost from there on: go back to the last "
+                "checkpoint, with a lower learning rate or other data."
+            )
+
+    def _record_training(self) -> None:
+        self.check_finite()
+        for name, value in self._metrics.means().items():  # averages over the updates since the last time
+            self.logger.record(f"train/{name}", value)
+        super()._record_training()
+
+    def _run_phases(self, *args: Any) -> None:
+        super()._run_phases(*args)
+        self.check_finite()
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """As ``policy.predict``, after a check that the last updates were finite."""
+        self.check_finite()
+        return super().predict(observation, state, episode_start, deterministic)
+
+    # Random streams.
+
+    def seed_generators(self, seed: int) -> None:
+        """
+        Give the training random streams of its own: evaluating more often does not change what is learned.
+
+        :param seed: The seed
+        """
+        self.generator = th.Generator(self.device).manual_seed(seed)
+        # What the host decides, such as which rows make a batch, it draws itself: it does not wait for a GPU.
+        self.host_generator = self.generator if self.device.type == "cpu" else th.Generator().manual_seed(seed)
+
+    def random_state(self) -> th.Tensor:
+        """The state of the training's random streams."""
+        return th.cat([generator.get_state() for generator in self._generators()])
+
+    def set_random_state(self, state: th.Tensor) -> None:
+        """
+        Go on where a random state was taken. One of another kind of device is ignored: the streams start anew.
+
+        :param state: As returned by ``random_state``
+        """
+        sizes = [len(generator.get_state()) for generator in self._generators()]
+        if len(state) == sum(sizes):
+            for generator, part in zip(self._generators(), th.split(state.cpu(), sizes), strict=True):
+                generator.set_state(part.clone())
+
+    def _generators(self) -> list[th.Generator]:
+        return [self.generator] if self.generator is self.host_generator else [self.generator, self.host_generator]
+
+    # Saving.
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "generator", "host_generator", "_metrics", "_execution"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        optimizers = [name for name, value in vars(self.policy).items() if isinstance(value, th.optim.Optimizer)]
+        return ["policy", *(f"policy.{name}" for name in optimizers)], ["generator_state"]
+
+    def save(
+        self,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        self.check_finite()
+        self.check_parameters()
+        self.generator_state = self.random_state()
+        super().save(path, exclude, include)
+
+    @classmethod
+    def load(cls: type[SelfFlow], path: Any, env: GymEnv | None = None, *args: Any, **kwargs: Any) -> SelfFlow:
+        model = super().load(path, env, *args, **kwargs)
+        model.set_random_state(model.generator_state)
+        return model
+
+    def check_next_update(self) -> None:
+        self.check_parameters()
+        if self._n_updates == 0:
+            return
+        random_state = self.random_state()
+        self.policy.set_training_mode(False)
+        loss, _ = self.loss(self.sample_batch(self.batch_size), self.draw_noise(self.batch_size))
+        self.set_random_state(random_state)
+        if not bool(th.isfinite(loss)):
+            raise ValueError(
+                f"The loss after update {self._n_updates} is {loss.item()}, so no checkpoint is written. Go back to the last "
+                "one, with a lower learning rate or other data."
+            )
+
+    def restart_seed(self) -> int:
+        return seed_from(self.host_generator)
+
+
+def total(*terms: tuple[th.Tensor, Metrics]) -> tuple[th.Tensor, Metrics]:
+    """
+    Several losses as one.
+
+    :param terms: Each loss, and what it logs
+    :return: Their sum, and all that they log
+    """
+    losses, metrics = zip(*terms, strict=True)
+    return sum(losses[1:], losses[0]), {name: value for part in metrics for name, value in part.items()}
+
+
+def clip_gradients(optimizer: th.optim.Optimizer, max_norm: float) -> th.Tensor:
+    """
+    Scale the gradients of all parameters of an optimizer by one factor, so that their norm together is at most so much.
+    Unlike PyTorch's own function it adds nothing to the norm, and a gradient below the limit stays as it is.
+
+    :param optimizer: The optimizer, whose gradients are changed in place
+    :param max_norm: The limit, above 0
+    :return: The norm before
+    """
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm: th.Tensor = th.linalg.vector_norm(th.stack(th._foreach_norm(gradients)))
+    th._foreach_mul_(gradients, max_norm / norm.clamp(min=max_norm))
+    return norm

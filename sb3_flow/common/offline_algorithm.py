@@ -1,0 +1,366 @@
+"""
+The base of all algorithms that train on a dataset.
+
+``num_timesteps`` is the training clock: a timestep of the offline phase is one gradient step, so that every callback,
+schedule and checkpoint of Stable-Baselines3 works. The updates are also counted in ``n_offline_updates``.
+"""
+
+import io
+import pathlib
+import pickle
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_flow.common import checkpoints
+from sb3_flow.common.checkpoints import Run
+from sb3_flow.common.checkpoints.saving import load_errors, require_own_model
+from sb3_flow.common.data.dataset import OfflineDataset, read_dataset
+from sb3_flow.common.data.no_environment import NoEnvironment
+from sb3_flow.common.data.offline_buffer import OfflineBuffer
+from sb3_flow.common.data.online_buffer import OnlineBuffer
+from sb3_flow.common.data.statistics import prepare_vec_normalize
+from sb3_flow.common.environments import check_actions, register_environment, report_success
+from sb3_flow.common.files import atomic_write, file_to_read, file_to_write, is_path, read_settings
+
+SelfOffline = TypeVar("SelfOffline", bound="OfflineAlgorithm")
+
+
+class OfflineAlgorithm(BaseAlgorithm):
+    """
+    Base class of algorithms that train on a dataset. A subclass gives ``train(gradient_steps, batch_size)``.
+
+    :param policy: Policy class, or its name
+    :param env: Environment, or its id. None: the spaces are those of the dataset, and the model cannot be evaluated before it
+        gets an environment.
+    :param args: Arguments of the next base class, like ``kwargs``
+    :param dataset: Offline data: a name (``"cube-single-play-v0"``, ``"ogbench:..."``, ``"minari:..."``), the path of a
+        ``.npz`` or ``.hdf5`` file, a ``minari.MinariDataset``, a dictionary of arrays or a replay buffer
+    :param offline_log_interval: Number of offline updates between two lines of the log
+    """
+
+    action_space: spaces.Box
+    batch_size: int
+    #: Draws batches and updates: a method of ``(gradient_steps, batch_size)``.
+    train: Any
+    #: What ``learn`` trains for when it is given no number: the budget of the published offline results.
+    default_timesteps: ClassVar[int] = 1_000_000
+    #: Whether the losses use rewards. Imitation does not.
+    needs_rewards: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        policy: str | type[BasePolicy],
+        env: GymEnv | str | None,
+        *args: Any,
+        dataset: Any = None,
+        offline_log_interval: int = 1_000,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(env, str):
+            register_environment(env)
+        if env is None and dataset is not None:
+            env = NoEnvironment.of(dataset)
+        super().__init__(policy, env, *args, **kwargs)
+        self.dataset = dataset
+        self.offline_log_interval = offline_log_interval
+        self.offline_buffer: OfflineBuffer | None = None
+        #: The name of the dataset that this model was trained on; it is saved, the data is not.
+        self.dataset_name: str | None = None
+        self.n_offline_updates = 0
+        #: Steps of environments in training. Algorithms that learn from data only make none.
+        self.n_env_steps = 0
+        self.run = Run()
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        check_actions(env.action_space)
+        if not isinstance(env, VecEnv):
+            env = report_success(env)
+        return BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+
+    # The dataset.
+
+    def set_dataset(self, dataset: Any) -> None:
+        """
+        Set, or replace, the dataset of the offline phase.
+
+        :param dataset: As the argument of the constructor
+        :raises DatasetError: If it cannot be read, is damaged, or does not fit the environment.
+        """
+        data = self._read_dataset(dataset)
+        if self.needs_rewards and data.rewards is None:
+            raise ValueError(
+                f"{data.name}: it has no rewards, which {type(self).__name__} needs. For OGBench's data, make the model with "
+                "one of its single-task environments, such as 'cube-single-singletask-task2-v0'."
+            )
+        self.offline_buffer = self._make_offline_buffer(data)
+        self.dataset, self.dataset_name = dataset, data.name
+        if self._n_updates == 0:  # later, the policy keeps the statistics that it was trained with
+            self._set_statistics(data)
+
+    def _read_dataset(self, dataset: Any) -> OfflineDataset:
+        if isinstance(dataset, OnlineBuffer):
+            return dataset.to_dataset(self.policy.unscale_action)
+        if isinstance(dataset, ReplayBuffer):
+            return OfflineDataset.from_replay_buffer(dataset, self.policy.unscale_action)
+        return read_dataset(dataset, self._env_id())
+
+    def _make_offline_buffer(self, data: OfflineDataset) -> OfflineBuffer:
+        return OfflineBuffer(data, self.observation_space, self.action_space, self.device)
+
+    def _set_statistics(self, data: OfflineDataset) -> None:
+        """Take what normalizes observations and rewards from the dataset."""
+        if self._vec_normalize_env is not None:
+            prepare_vec_normalize(self._vec_normalize_env, data)
+
+    def _env_id(self) -> str | None:
+        spec = None if self.env is None else self.env.get_attr("spec", 0)[0]
+        return None if spec is None else spec.id
+
+    def _require_dataset(self) -> None:
+        """After ``load``, read the dataset again; a saved model has its name only."""
+        if self.offline_buffer is not None:
+            return
+        if self.dataset is not None:
+            self.set_dataset(self.dataset)
+        elif self.dataset_name is not None:
+            raise ValueError(
+                f"This model trains on {self.dataset_name!r}, which is not part of the saved file. Pass it again, by "
+                "`model.set_dataset(...)` or `load(..., dataset=...)`."
+            )
+        else:
+            raise ValueError(
+                f"{type(self).__name__} trains on a dataset, and there is none: pass `dataset`, or call "
+                "`model.set_dataset(...)`, before `learn`."
+            )
+
+    # Training.
+
+    def learn(
+        self: SelfOffline,
+        total_timesteps: int | None = None,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfOffline:
+        """
+        Train.
+
+        :param total_timesteps: Number of timesteps: an offline update, or a step of an environment. By default
+            ``default_timesteps``
+        :param callback: Callbacks, called at each timestep of either phase
+        :param log_interval: Online, number of episodes between two lines of the log; offline, ``offline_log_interval`` counts
+        :param tb_log_name: Name of the run in TensorBoard; by default that of the algorithm
+        :param reset_num_timesteps: Whether the clock starts from zero. The offline steps are spent once all the same.
+        :param progress_bar: Whether to show a progress bar
+        :return: The model
+        :raises ValueError: If the dataset is missing after ``load``, or a loss is not finite.
+        """
+        self.require_environment()
+        self._require_dataset()
+        total_timesteps = self.default_timesteps if total_timesteps is None else total_timesteps
+        resumed = self.run.begin(self.num_timesteps, reset_num_timesteps)
+        if resumed is not None:  # This is the rest of the call that was interrupted.
+            total_timesteps, reset_num_timesteps = total_timesteps + self.run.started_at - self.num_timesteps, False
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps,
+            callback,
+            reset_num_timesteps,
+            tb_log_name or type(self).__name__,
+            progress_bar,
+        )
+        callback.on_training_start(locals(), globals())
+        if resumed is not None:
+            checkpoints.go_on(self, callback, resumed)
+        try:
+            self._run_phases(total_timesteps, callback, log_interval)
+        finally:
+            # Also after Ctrl-C, so that a progress bar is closed; the model can be used and saved.
+            callback.on_training_end()
+        return self
+
+    def require_environment(self) -> None:
+        """After ``load`` without an environment, train with the spaces alone."""
+        if self.env is None:
+            self.set_env(NoEnvironment(self.observation_space, self.action_space))
+
+    def _run_phases(self, total_timesteps: int, callback: BaseCallback, log_interval: int) -> None:
+        self._learn_offline(total_timesteps, callback)
+
+    def _in_offline_phase(self) -> bool:
+        """Whether the next timestep is an offline update."""
+        return True
+
+    def _learn_offline(self, total_timesteps: int, callback: BaseCallback) -> bool:
+        """One timestep is one gradient step. Returns whether to go on."""
+        if not (self._in_offline_phase() and self.num_timesteps < total_timesteps):
+            return True
+        assert self.env is not None
+        # What callbacks look for among the local variables.
+        dones, infos = np.zeros(self.env.num_envs, dtype=bool), [dict[str, Any]() for _ in range(self.env.num_envs)]
+        updates_at_start, time_at_start = self.n_offline_updates, time.time()
+        next_log = self.n_offline_updates + self.offline_log_interval
+        while self._in_offline_phase() and self.num_timesteps < total_timesteps:
+            self.train(gradient_steps=self.env.num_envs, batch_size=self.batch_size)
+            self.n_offline_updates += self.env.num_envs
+            self.num_timesteps += self.env.num_envs
+            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+            if self.n_offline_updates >= next_log:
+                next_log += self.offline_log_interval
+                speed = (self.n_offline_updates - updates_at_start) / max(time.time() - time_at_start, sys.float_info.epsilon)
+                self.logger.record("time/updates_per_second", speed)
+                self.dump_logs()
+            callback.update_locals({"dones": dones, "infos": infos, "self": self})
+            if not callback.on_step():
+                return False
+            checkpoints.write_due(self, callback)
+        return True
+
+    def dump_logs(self) -> None:
+        """Write the log of the offline phase. It has no ``time/fps``: these were no steps of an environment."""
+        self._record_training()
+        self.logger.record("time/time_elapsed", int((time.time_ns() - self.start_time) / 1e9), exclude="tensorboard")
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+        self.logger.dump(step=self.num_timesteps)
+
+    def _record_training(self) -> None:
+        """Record what the log says of training in either phase."""
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("time/offline_updates", self.n_offline_updates)
+        self.logger.record("time/env_steps", self.n_env_steps)
+
+    # Checkpoints of a run; see `checkpoints`.
+
+    @property
+    def timesteps_done(self) -> int:
+        """The timesteps over all calls of ``learn``: ``num_timesteps`` starts anew with each."""
+        return self.n_offline_updates + self.n_env_steps
+
+    def save_run(self, folder: pathlib.Path) -> None:
+        """
+        Save what of a run is in the algorithm: the model, and the statistics of ``VecNormalize``.
+
+        :param folder: An empty folder
+        """
+        self.save(folder / checkpoints.MODEL)
+        if self._vec_normalize_env is not None:
+            with atomic_write(folder / checkpoints.STATISTICS) as file:
+                pickle.dump(self._vec_normalize_env, file)
+
+    def load_run(self, folder: pathlib.Path) -> None:
+        """
+        Load what ``save_run`` saved beside the model.
+
+        :param folder: The folder
+        """
+        self._require_dataset()
+        if self._vec_normalize_env is not None:
+            saved = checkpoints.read_pickle(folder / checkpoints.STATISTICS)
+            self._vec_normalize_env.ret_rms = saved.ret_rms
+            if self._vec_normalize_env.norm_obs:
+                self._vec_normalize_env.obs_rms = saved.obs_rms
+
+    def describe_run(self) -> dict[str, Any]:
+        """What must be the same when a run is resumed: number of environments and transitions, use of ``VecNormalize``."""
+        return {
+            "n_envs": self.n_envs,
+            "n_transitions": None if self.offline_buffer is None else len(self.offline_buffer),
+            "vec_normalize": self._vec_normalize_env is not None,
+        }
+
+    def check_next_update(self) -> None:
+        """
+        Check before a checkpoint is written that training can go on from it.
+
+        :raises ValueError: If a parameter is not finite, or the next loss is not.
+        """
+        self.check_parameters()
+
+    def check_parameters(self) -> None:
+        """
+        :raises ValueError: If a parameter of the policy is not finite.
+        """
+        if not all(bool(th.isfinite(parameter).all()) for parameter in self.policy.parameters()):
+            raise ValueError("The parameters are not finite, so they are not saved: go back to the last checkpoint.")
+
+    def restart_seed(self) -> int:
+        """The seed of the episodes that begin after a checkpoint: it follows from the state of training."""
+        return checkpoints.seed_from(th.default_generator)
+
+    # Saving.
+
+    def _excluded_save_params(self) -> list[str]:
+        excluded = [*super()._excluded_save_params(), "offline_buffer", "run"]
+        # A name or path can be read again; arrays stay out of the model's file.
+        return excluded if isinstance(self.dataset, str | pathlib.PurePath) else [*excluded, "dataset"]
+
+    def save(
+        self,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """As in Stable-Baselines3, but no file is ever seen half written."""
+        if not isinstance(path, (str, pathlib.Path)):
+            return super().save(path, exclude, include)
+        with atomic_write(file_to_write(path, "zip")) as file:
+            super().save(file, exclude, include)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls: type[SelfOffline], path: Any, env: GymEnv | None = None, *args: Any, **kwargs: Any) -> SelfOffline:
+        """
+        As in Stable-Baselines3.
+
+        :param path: A path, with or without its suffix, or an open file
+        :param env: Environment; None: the model can predict, but not train
+        :param args: As in Stable-Baselines3, like ``kwargs``
+        :return: The model
+        :raises FileNotFoundError: If there is no such file.
+        :raises ValueError: If it holds something else, is damaged, or does not fit the environment.
+        """
+        if is_path(path):
+            path = file_to_read(path, "zip", "saved model")
+        require_own_model(cls, path, read_settings(path), kwargs.get("custom_objects") or {})
+        with load_errors(cls, path):
+            return super().load(path, env, *args, **kwargs)
+
+    @classmethod
+    def resume(
+        cls: type[SelfOffline],
+        folder: str | pathlib.Path,
+        env: GymEnv | str | None = None,
+        dataset: Any = None,
+        device: th.device | str = "auto",
+        **kwargs: Any,
+    ) -> SelfOffline:
+        """
+        Go on with a run from the last checkpoint that a ``TrainingCheckpoint`` wrote.
+
+        Make the environment, and the callbacks, as for the run that was killed; then call ``learn`` with the same arguments
+        as then. That first ``learn`` is the rest of the call that was interrupted: it trains to the same end, and callbacks
+        have the state that they had. On a CPU the parameters become those of a run that was not interrupted, bit for bit.
+
+        :param folder: The folder that was given to ``TrainingCheckpoint``
+        :param env: The environment, wrapped as it was, or its id; None where the run had none
+        :param dataset: The data, as the argument of the constructor. Not needed where that was a name or a path.
+        :param device: ``"cpu"``, ``"cuda"`` or ``"auto"``
+        :param kwargs: Attributes that replace the saved ones, as for ``load``
+        :return: The model
+        :raises FileNotFoundError: If there is no complete checkpoint.
+        :raises ValueError: If the checkpoint is damaged, or environment or data are not what they were.
+        """
+        return checkpoints.resume(cls, folder, env, dataset, {"device": device, **kwargs})

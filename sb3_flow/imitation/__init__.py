@@ -1,0 +1,1 @@
+"""Imitation of demonstrations: what streaming flow policies and chunk policies share."""
