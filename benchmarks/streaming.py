@@ -6,9 +6,9 @@ updates per second, beside chunk policies with as many parameters. A table in Ma
 
 The sizes are those of Push-T's states. The first action is that of a `predict` without a state; actions are those of whole
 plans, of which eight actions are executed. The contestants take turns, so that all of them meet the same machine; times are
-medians over turns. `small` are the networks of results/streaming_flow.yml, `published` those of the published streaming flow
-policy, and as many parameters for the others. `outside` is what a first action takes beside the evaluations of the network,
-which are timed alone.
+medians over turns. `small` are the networks of results/streaming_flow/sweep.yml, `published` those of the published streaming
+flow policy, and as many parameters for the others. `outside` is what a first action takes beside the evaluations of the
+network, which are timed alone.
 """
 
 import argparse

@@ -449,7 +449,7 @@ def test_the_network_with_residual_blocks(cls: type) -> None:
 
 # The comparison.
 
-SWEEP = yaml.safe_load((Path(__file__).parents[1] / "results" / "streaming_flow.yml").read_text("utf-8"))
+SWEEP = yaml.safe_load((Path(__file__).parents[1] / "results" / "streaming_flow" / "sweep.yml").read_text("utf-8"))
 #: Sizes of observations and actions.
 SIZES = {"gym_pusht/PushT-v0": (5, 2), "sb3_flow/TwoRoutes-v0": (2, 2), "cube-single-singletask-task2-v0": (28, 6)}
 

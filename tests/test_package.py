@@ -12,7 +12,7 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
-import yaml
+from shipped_configs import FILES
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
@@ -35,10 +35,9 @@ ZOO_KEYS = {
 }
 
 ALGORITHMS = [name for name in sb3_flow.__all__ if name != "__version__"]
-CONFIGS = {file.stem: yaml.safe_load(file.read_text("utf-8")) for file in sorted((ROOT / "zoo_configs").glob("*.yml"))}
 ENTRIES = [
     pytest.param(name, env_id, entry, id=f"{name}:{env_id}")
-    for name, config in CONFIGS.items()
+    for name, config in FILES.items()
     for env_id, entry in config.items()
 ]
 
@@ -72,7 +71,7 @@ def test_every_room_of_an_algorithm_is_open_and_configured() -> None:
     names = {name for name, cls in zoo.ALGORITHMS.items() if cls.__module__.split(".")[1] in rooms}
     # Each is known to RL Zoo by the name of its room; a variant adds to it, as in qam_fql.
     assert rooms <= names and all(f"{name}_".startswith(zoo.ALGORITHMS[name].__module__.split(".")[1] + "_") for name in names)
-    assert set(zoo.ALGORITHMS) <= set(CONFIGS)
+    assert set(zoo.ALGORITHMS) <= set(FILES)
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -100,7 +99,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def test_the_wheel_is_complete(wheel: list[str]) -> None:
     modules = {file.relative_to(ROOT).as_posix() for file in (ROOT / "sb3_flow").rglob("*.py")}
-    configs = {f"sb3_flow/zoo_configs/{name}.yml" for name in CONFIGS}
+    configs = {f"sb3_flow/zoo_configs/{name}.yml" for name in FILES}
     assert configs and modules | configs | {"sb3_flow/py.typed"} <= set(wheel)
     assert any(name.endswith("/LICENSE") for name in wheel)
 
@@ -132,9 +131,9 @@ def arguments(cls: type[BaseAlgorithm]) -> set[str]:
     return names - {"self"}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", FILES)
 def test_configurations_have_a_default(name: str) -> None:
-    assert "default" in CONFIGS[name]
+    assert "default" in FILES[name]
 
 
 @pytest.mark.parametrize(("name", "env_id", "entry"), ENTRIES)

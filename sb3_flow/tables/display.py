@@ -96,7 +96,7 @@ class Display:
     """
     Shows the states of all runs. It is a context manager.
 
-    :param states: The states, which whoever runs the sweep changes
+    :param states: The states; the sweep changes them
     """
 
     def __init__(self, states: Sequence[State]) -> None:

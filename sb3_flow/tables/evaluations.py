@@ -1,6 +1,5 @@
-"""What runs left behind: RL Zoo's tree of folders, read into scores."""
+"""Scores of runs, from their folders or from a table of evaluations."""
 
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,23 +7,21 @@ from typing import Any
 
 import numpy as np
 
-#: How the names of arrays begin that hold measures.
-MEASURE = "measure_"
+from sb3_flow.tables.records import MEASURE, RunRecord, read_tree
+from sb3_flow.tables.table import TABLE, read_table
 
 
 @dataclass(frozen=True)
 class RunScores:
     """
-    The evaluations of one run.
+    The scores of one run.
 
-    :param algorithm: The folder's name, such as ``"fql"``
-    :param env: Environment id
-    :param setting: Name of the sweep's setting, which is a folder as well; empty where there is none
+    :param algorithm: Its name, such as ``"fql"``
+    :param task: What runs of several algorithms have in common: the environment, and the setting
     :param run_id: Number of the run
     :param timesteps: When it was evaluated, ``(n_evaluations,)``
     :param scores: A score for each episode, ``(n_evaluations, n_episodes)``
     :param metric: ``"success rate"`` or ``"return"``, or the name of a measure
-    :param config: The hyperparameters, if they were kept
     :param system: Versions, hardware and seconds, if they were kept
     :param last: How many evaluations at the end make the final score
     :param seconds: Seconds of training before each evaluation, ``(n_evaluations,)``; None where no clock ran
@@ -32,13 +29,11 @@ class RunScores:
     """
 
     algorithm: str
-    env: str
-    setting: str
+    task: str
     run_id: int
     timesteps: np.ndarray
     scores: np.ndarray
     metric: str
-    config: dict[str, Any]
     system: dict[str, Any]
     last: int = 1
     seconds: np.ndarray | None = None
@@ -47,11 +42,6 @@ class RunScores:
     def by_measure(self, name: str) -> "RunScores":
         """The run with a measure for its score."""
         return replace(self, scores=self.measures[name], metric=name)
-
-    @property
-    def task(self) -> str:
-        """What runs of several algorithms have in common: the environment, and the setting."""
-        return f"{self.env} ({self.setting})" if self.setting else self.env
 
     @property
     def curve(self) -> np.ndarray:
@@ -65,63 +55,79 @@ class RunScores:
         return float(self.curve[-self.last :].mean())
 
 
-def read_runs(folder: str | Path, last: int = 1) -> list[RunScores]:
+def read_records(source: str | Path) -> list[RunRecord]:
     """
-    Read every run below a folder.
+    Read what runs left, from a table or from their folders.
 
-    :param folder: A log folder of RL Zoo, or of a sweep
+    :param source: A table, a folder with one, or a folder of runs
+    :return: The runs, sorted by task, algorithm and number
+    :raises FileNotFoundError: If there is none.
+    :raises ValueError: If something is damaged, or the folder holds a table and runs.
+    """
+    path = Path(source)
+    table = path if path.is_file() else path / TABLE
+    if not table.is_file():
+        records = read_tree(path)
+    elif table != path and any(path.glob("**/evaluations.npz")):
+        raise ValueError(f"{path} holds both a table and runs: name the table, {table}, or move one of them away.")
+    else:
+        records = read_table(table)
+    return sorted(records, key=lambda record: (task_of(record), record.algorithm, record.run_id))
+
+
+def read_runs(source: str | Path, last: int = 1) -> list[RunScores]:
+    """
+    Read the scores of runs.
+
+    :param source: A table, a folder with one, or a log folder of RL Zoo or of a sweep
     :param last: How many evaluations at the end make the final score, at least 1; the paper of FQL takes 3
     :return: The runs, sorted by task, algorithm and number
     :raises FileNotFoundError: If there is none.
-    :raises ValueError: If a file is damaged; it names the file.
+    :raises ValueError: If something is damaged, or a task has success rates in some runs only.
+    """
+    return scores_of(read_records(source), last)
+
+
+def scores_of(records: Iterable[RunRecord], last: int = 1) -> list[RunScores]:
+    """
+    Take scores from what runs left: success rates where there are any, returns elsewhere.
+
+    :param records: The runs
+    :param last: How many evaluations at the end make the final score, at least 1
+    :return: Their scores, in the same order
+    :raises ValueError: If a task has success rates in some runs only, which cannot be compared with returns.
     """
     if last < 1:
         raise ValueError(f"The final score is the mean over the last {last} evaluations; it must be at least 1.")
-    root = Path(folder)
-    runs = [_read_run(root, file, last) for file in sorted(root.glob("**/evaluations.npz"))]
-    if not runs:
-        raise FileNotFoundError(
-            f"{root} has no run with evaluations: expected {root}/ALGORITHM/ENVIRONMENT_NUMBER/evaluations.npz."
-        )
-    return sorted(runs, key=lambda run: (run.task, run.algorithm, run.run_id))
+    runs = [_scores(record, last) for record in records]
+    first: dict[str, RunScores] = {}
+    for run in runs:
+        other = first.setdefault(run.task, run)
+        if other.metric != run.metric:
+            one, two = (f"{each.algorithm} {each.run_id} has a {each.metric}" for each in (other, run))
+            raise ValueError(f"{run.task}: {one}, and {two}. Scores of one task must be of one kind; leave some runs out.")
+    return runs
 
 
-def _read_run(root: Path, file: Path, last: int) -> RunScores:
-    import yaml
+def task_of(record: RunRecord) -> str:
+    """What runs of several algorithms have in common: the environment, and the setting."""
+    return f"{record.env} ({record.setting})" if record.setting else record.env
 
-    env, _, number = file.parent.name.rpartition("_")
-    if not number.isdigit():
-        raise ValueError(f"{file}: its folder should be named ENVIRONMENT_NUMBER, as RL Zoo does.")
-    try:
-        with np.load(file) as arrays:
-            metric = "success rate" if "successes" in arrays else "return"
-            scores = arrays["successes" if "successes" in arrays else "results"].astype(float)
-            timesteps = arrays["timesteps"]
-            seconds = arrays["seconds"] if "seconds" in arrays else None
-            found = [name for name in arrays.files if name.startswith(MEASURE)]
-            measures = {name.removeprefix(MEASURE): arrays[name].astype(float) for name in found}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} is damaged, or was not written by an evaluation: {error}") from error
 
-    def read(name: str) -> dict[str, Any]:
-        path = file.parent / env / name
-        # RL Zoo writes an OrderedDict, which only the loader for trusted files reads; these are the user's own.
-        return dict(yaml.load(path.read_text("utf-8"), yaml.UnsafeLoader)) if path.is_file() else {}
-
-    *setting, algorithm = file.parent.parent.relative_to(root).parts or (root.name,)
+def _scores(record: RunRecord, last: int) -> RunScores:
+    arrays = record.arrays
+    seconds = arrays.get("seconds")
     return RunScores(
-        algorithm=algorithm,
-        env=env,
-        setting="/".join(setting),
-        run_id=int(number),
-        timesteps=timesteps,
-        scores=scores,
-        metric=metric,
-        config=read("config.yml"),
-        system=read("system.yml"),
+        algorithm=record.algorithm,
+        task=task_of(record),
+        run_id=record.run_id,
+        timesteps=arrays["timesteps"],
+        scores=arrays["successes" if "successes" in arrays else "results"].astype(float),
+        metric="success rate" if "successes" in arrays else "return",
+        system=record.system,
         last=last,
         seconds=seconds if seconds is not None and np.isfinite(seconds).all() else None,  # nan: a part without a clock
-        measures=measures,
+        measures={name.removeprefix(MEASURE): arrays[name].astype(float) for name in arrays if name.startswith(MEASURE)},
     )
 
 
@@ -164,3 +170,27 @@ def matrix(runs: Iterable[RunScores], algorithm: str, tasks: list[str]) -> np.nd
     columns = [[run.final for run in runs if run.algorithm == algorithm and run.task == task] for task in tasks]
     n_seeds = min(len(column) for column in columns)
     return np.array([column[:n_seeds] for column in columns]).T
+
+
+def names(runs: list[RunScores]) -> tuple[list[str], list[str]]:
+    """
+    What runs are of.
+
+    :param runs: Some runs
+    :return: Their tasks in the order of the runs, and their algorithms sorted
+    """
+    return list(dict.fromkeys(run.task for run in runs)), sorted({run.algorithm for run in runs})
+
+
+def mean_seconds(runs: list[RunScores], algorithm: str) -> np.ndarray:
+    """
+    The time of each evaluation of an algorithm, a mean over seeds.
+
+    :param runs: Runs of one task
+    :param algorithm: Its name
+    :return: ``(n_evaluations,)``
+    """
+    found = [run.seconds for run in runs if run.algorithm == algorithm and run.seconds is not None]
+    n = min(map(len, found))
+    means: np.ndarray = np.mean([seconds[:n] for seconds in found], axis=0)
+    return means

@@ -1,28 +1,39 @@
-"""The command ``sb3-flow report``: a page with a table and learning curves, made of ``evaluations.npz`` alone."""
+"""The command ``sb3-flow report``: a page with a table and learning curves, made of evaluations alone."""
 
 from __future__ import annotations
 
 import argparse
-import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sb3_flow.common.optional import require
-from sb3_flow.tables.evaluations import RunScores, by_time, matrix, read_runs, split_finished
+from sb3_flow.tables.curves import plot_curves
+from sb3_flow.tables.evaluations import (
+    RunScores,
+    by_time,
+    matrix,
+    mean_seconds,
+    names,
+    read_records,
+    scores_of,
+    split_finished,
+)
+from sb3_flow.tables.records import RunRecord
+from sb3_flow.tables.table import TABLE, is_table, write_table
 
 #: Resamples of the bootstrap, and its seed.
 RESAMPLES, SEED = 2_000, 0
+#: With fewer seeds, resampling says nothing about others.
+FEWEST = 3
 CAPTION = "Lines: means over seeds; bands: from the lowest to the highest of them."
 TIME_CAPTION = (
     "The same over seconds of training, evaluations not counted: each evaluation at the mean time of its seeds. Fair only if "
     "all runs were made side by side on one machine."
 )
-CURVES, TIME_CURVES = "learning_curves.png", "learning_curves_time.png"
-#: What is kept of a run.
-KEPT = ("evaluations.npz", "config.yml", "system.yml")
+PAGE, CURVES, TIME_CURVES = "README.md", "learning_curves.png", "learning_curves_time.png"
+#: The line of a page by which the command knows its own.
+MARK = "<!-- `sb3-flow report` made what follows, and replaces it when it is run again. What stands above is kept. -->"
 
 
 def add_commands(subparsers: Any) -> None:
@@ -34,34 +45,37 @@ def add_commands(subparsers: Any) -> None:
     command = subparsers.add_parser(
         "report",
         help="make a page of results from runs: table, intervals, learning curves",
-        description="Read every evaluations.npz below a folder, as RL Zoo and `sb3-flow sweep` write them, and make README.md "
-        "and learning_curves.png there, and learning_curves_time.png where the evaluations know their time. With --output, "
-        "copy what they are made of to another folder first, without models and logs, to be kept and published.",
+        description="Read every evaluations.npz below a folder, as RL Zoo and `sb3-flow sweep` write them, or a table, "
+        f"and make {PAGE} and {CURVES} there, and {TIME_CURVES} where the evaluations know their time. With --output, write "
+        f"{TABLE} and the page to another folder, to be kept and published: the page can be made again from that table.",
     )
-    command.add_argument("folder", type=Path, help="a log folder of RL Zoo, or the output of a sweep")
-    command.add_argument("--output", type=Path, metavar="FOLDER", help="where to keep evaluations, settings and the page")
-    command.add_argument("--title", default="Results")
-    command.add_argument("--introduction", type=Path, metavar="FILE.md", help="text to put before the table")
+    command.add_argument("source", type=Path, help=f"a log folder of RL Zoo, the output of a sweep, or a {TABLE}")
+    command.add_argument("--output", type=Path, metavar="FOLDER", help="where to keep the table and the page")
+    command.add_argument("--title", help="title of the page (default: that of the page before, or Results)")
+    command.add_argument(
+        "--introduction", type=Path, metavar="FILE.md", help="text to put before the scores (default: that of the page before)"
+    )
     command.add_argument(
         "--last", type=int, default=1, metavar="N", help="score: mean over the last N evaluations (default: 1)"
     )
+    command.add_argument("--force", action="store_true", help=f"replace a {PAGE} or {TABLE} that this command did not make")
     command.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> None:
-    introduction = options.introduction.read_text("utf-8").strip() if options.introduction else ""
-    folder = options.folder
-    runs, unfinished = split_finished(read_runs(folder, options.last))
+    folder = options.output or (options.source.parent if options.source.is_file() else options.source)
+    text = head(folder / PAGE, options.title, options.introduction, options.force)
+    records = read_records(options.source)
+    runs, unfinished = split_finished(scores_of(records, options.last))
     for run in unfinished:
         print(
             f"Left out, because it has not finished: {run.algorithm} {run.task} {run.run_id} ({run.timesteps[-1]:,} timesteps)"
         )
     if options.output is not None:
-        folder = options.output
-        copy_evidence(options.folder, folder)
-    page = folder / "README.md"
-    page.write_text(make_page(runs, options.title, introduction), "utf-8")
-    print(f"Wrote {page}")
+        folder.mkdir(parents=True, exist_ok=True)
+        _keep(records, folder, options.force)
+    (folder / PAGE).write_text(make_page(runs, text), "utf-8")
+    print(f"Wrote {folder / PAGE}")
     pictures = [plot_curves(runs, folder / CURVES)]
     if timed := by_time(runs):
         pictures.append(plot_curves(timed, folder / TIME_CURVES, over_time=True))
@@ -69,32 +83,54 @@ def _run(options: argparse.Namespace) -> None:
         print(f"Wrote {picture}")
 
 
-def copy_evidence(source: Path, target: Path) -> None:
+def _keep(records: list[RunRecord], folder: Path, force: bool) -> None:
+    """Write the table, but not over another one, nor beside runs: these would be read later, or it."""
+    file = folder / TABLE
+    if any(folder.glob("**/evaluations.npz")):
+        raise ValueError(f"{folder} holds runs; give another --output, where only the table is.")
+    if file.exists() and not (force or is_table(file)):
+        raise ValueError(f"{file} is no table of evaluations: move it away, give another --output, or replace it by --force.")
+    write_table(records, file)
+    print(f"Wrote {file}")
+
+
+def head(page: Path, title: str | None = None, introduction: Path | None = None, force: bool = False) -> str:
     """
-    Copy what a page is made of: evaluations, settings and conditions of each run.
+    What stands above the scores: what is given, and else what the page before has there.
 
-    :param source: A log folder
-    :param target: Where to
+    :param page: The page, which need not exist
+    :param title: Its title
+    :param introduction: A file with the text below the title
+    :param force: Whether a page may be replaced that this command did not make
+    :return: Markdown
+    :raises ValueError: If there is a page that this command did not make.
     """
-    for pattern in KEPT:
-        for file in source.glob(f"**/{pattern}"):
-            copy = target / file.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
+    before = page.read_text("utf-8") if page.is_file() else ""
+    kept, mark, _ = before.partition(MARK)
+    if before and not (mark or force):
+        raise ValueError(
+            f"`sb3-flow report` did not make {page}: move it away, give another --output, or replace it by --force. "
+            "A page that it made has a line that says so."
+        )
+    first, _, rest = kept.strip().partition("\n") if mark else ("# Results", "", "")
+    if title is not None:
+        first = f"# {title}"
+    if introduction is not None:
+        rest = introduction.read_text("utf-8")
+    return f"{first}\n\n{rest.strip()}".strip()
 
 
-def make_page(runs: list[RunScores], title: str, introduction: str = "") -> str:
+def make_page(runs: list[RunScores], text: str = "# Results") -> str:
     """
     Make the page.
 
     :param runs: All runs
-    :param title: Its title
-    :param introduction: Text before the table
+    :param text: What stands above the scores: title and introduction
     :return: Markdown
     """
     parts = [
-        f"# {title}",
-        introduction,
+        text,
+        MARK,
         *_table(runs),
         *_measures(runs),
         *_aggregate(runs),
@@ -105,33 +141,45 @@ def make_page(runs: list[RunScores], title: str, introduction: str = "") -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def interval(scores: np.ndarray) -> tuple[float, float, float]:
+def interval(scores: np.ndarray) -> tuple[float, ...]:
     """
     The interquartile mean, and its 95 % interval by a bootstrap stratified over tasks (Agarwal et al., 2021).
 
+    The same scores always have the same interval.
+
     :param scores: ``(n_seeds, n_tasks)``
-    :return: Interquartile mean, lower and upper bound
+    :return: Interquartile mean, lower and upper bound; with fewer than three seeds, the interquartile mean alone
     """
-    library = require("rliable.library", "zoo", "The report")
-    metrics = require("rliable.metrics", "zoo", "The report")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of a package that rliable uses
-        points, bounds = library.get_interval_estimates(
-            {"": scores},
-            lambda values: np.array([metrics.aggregate_iqm(values)]),
-            reps=RESAMPLES,
-            random_state=np.random.RandomState(SEED),
-        )
-    return float(points[""][0]), float(bounds[""][0][0]), float(bounds[""][1][0])
+    n_seeds, n_tasks = scores.shape
+    point = float(_interquartile_mean(scores.reshape(1, -1))[0])
+    if n_seeds < FEWEST:
+        return (point,)
+    # rliable resamples alike, but from NumPy's global generator whatever `random_state` it is given (1.2.0).
+    seeds = np.random.RandomState(SEED).choice(n_seeds, (RESAMPLES, n_seeds, n_tasks))
+    resampled = np.take_along_axis(scores[None], seeds, axis=1)
+    low, high = np.percentile(_interquartile_mean(resampled.reshape(RESAMPLES, -1)), (2.5, 97.5))
+    return point, float(low), float(high)
 
 
-def _names(runs: list[RunScores]) -> tuple[list[str], list[str]]:
-    return list(dict.fromkeys(run.task for run in runs)), sorted({run.algorithm for run in runs})
+def _interquartile_mean(scores: np.ndarray) -> np.ndarray:
+    """Of each row, without a quarter of its scores at either end."""
+    cut = scores.shape[1] // 4
+    means: np.ndarray = np.sort(scores, axis=1)[:, cut : scores.shape[1] - cut].mean(axis=1)
+    return means
 
 
-def _format(values: tuple[float, ...], metric: str) -> str:
-    texts = [f"{value:,.0f}" if metric == "return" else f"{value:.2f}" for value in values]
-    return texts[0] if len(texts) == 1 else f"{texts[0]} ({texts[1]} to {texts[2]})"
+def _format(value: float, metric: str) -> str:
+    return f"{value:,.0f}" if metric == "return" else f"{value:.2f}"
+
+
+def _estimate(scores: np.ndarray, metric: str) -> str:
+    """The interquartile mean and its interval; nothing where there are no scores."""
+    if not scores.size:
+        return ""
+    point, *bounds = (_format(value, metric) for value in interval(scores))
+    if bounds:
+        return f"{point} ({' to '.join(bounds)})"
+    return f"{point} ({len(scores)} {'run' if len(scores) == 1 else 'runs'}: too few for an interval)"
 
 
 def _rows(header: list[str], rows: list[list[str]]) -> str:
@@ -140,14 +188,13 @@ def _rows(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _table(runs: list[RunScores]) -> list[str]:
-    tasks, algorithms = _names(runs)
+    tasks, algorithms = names(runs)
     rows = []
     for task in tasks:
         metric = next(run.metric for run in runs if run.task == task)
         row = [f"`{task}`", metric]
         for algorithm in algorithms:
-            scores = matrix(runs, algorithm, [task])
-            row.append(_format(interval(scores), metric) if scores.size else "")
+            row.append(_estimate(matrix(runs, algorithm, [task]), metric))
         rows.append(row)
     evaluations = "last evaluation" if runs[0].last == 1 else f"last {runs[0].last} evaluations"
     note = f"Score of the {evaluations}: interquartile mean over seeds, and in brackets its 95 % bootstrap interval."
@@ -157,29 +204,28 @@ def _table(runs: list[RunScores]) -> list[str]:
 def _measures(runs: list[RunScores]) -> list[str]:
     """What environments measure beside the score: a row for each task and measure."""
     rows = []
-    for task in _names(runs)[0]:
+    for task in names(runs)[0]:
         group = [run for run in runs if run.task == task]
         for name in dict.fromkeys(name for run in group for name in run.measures):
             measured = [run.by_measure(name) for run in group if name in run.measures]
             row = [f"`{task}`", name]
-            for algorithm in _names(runs)[1]:
-                scores = matrix(measured, algorithm, [task])
-                row.append(_format(interval(scores), name) if scores.size else "")
+            for algorithm in names(runs)[1]:
+                row.append(_estimate(matrix(measured, algorithm, [task]), name))
             rows.append(row)
     note = "What else was measured in these episodes, in the same way:"
-    return [note, _rows(["task", "measure", *_names(runs)[1]], rows)] if rows else []
+    return [note, _rows(["task", "measure", *names(runs)[1]], rows)] if rows else []
 
 
 def _aggregate(runs: list[RunScores]) -> list[str]:
     """Over all tasks with success rates; returns of different tasks have no common scale."""
-    tasks, algorithms = _names([run for run in runs if run.metric == "success rate"])
+    tasks, algorithms = names([run for run in runs if run.metric == "success rate"])
     if len(tasks) < 2:
         return []
     rows = []
     for algorithm in algorithms:
         if all(any(run.task == task and run.algorithm == algorithm for run in runs) for task in tasks):
             scores = matrix(runs, algorithm, tasks)
-            rows.append([algorithm, _format(interval(scores), "success rate"), str(len(scores)), str(len(tasks))])
+            rows.append([algorithm, _estimate(scores, "success rate"), str(len(scores)), str(len(tasks))])
     return ["Over all tasks with success rates:", _rows(["algorithm", "interquartile mean", "seeds", "tasks"], rows)]
 
 
@@ -187,20 +233,20 @@ def _equal_time(runs: list[RunScores]) -> list[str]:
     """The picture over time, and what all algorithms had reached when the fastest of them was done."""
     if not runs:
         return []
-    tasks, algorithms = _names(runs)
+    tasks, algorithms = names(runs)
     rows = []
     for task in tasks:
         group = [run for run in runs if run.task == task]
-        ends = {run.algorithm: _mean_seconds(group, run.algorithm)[-1] for run in group}
+        ends = {run.algorithm: mean_seconds(group, run.algorithm)[-1] for run in group}
         row = [f"`{task}`", f"{min(ends.values()):,.0f}"]
         for algorithm in algorithms:
             text = ""
             if algorithm in ends:
-                evaluation = np.searchsorted(_mean_seconds(group, algorithm), min(ends.values()), side="right") - 1
+                evaluation = np.searchsorted(mean_seconds(group, algorithm), min(ends.values()), side="right") - 1
                 text = "none yet"
                 if evaluation >= 0:
                     scores = [run.curve[evaluation] for run in group if run.algorithm == algorithm]
-                    text = f"{_format((float(np.mean(scores)),), group[0].metric)} of {ends[algorithm]:,.0f} s"
+                    text = f"{_format(float(np.mean(scores)), group[0].metric)} of {ends[algorithm]:,.0f} s"
             row.append(text)
         rows.append(row)
     note = (
@@ -209,14 +255,6 @@ def _equal_time(runs: list[RunScores]) -> list[str]:
     )
     picture = f"![Learning curves over time]({TIME_CURVES})"
     return ["## In equal time", picture, TIME_CAPTION, note, _rows(["task", "seconds", *algorithms], rows)]
-
-
-def _mean_seconds(runs: list[RunScores], algorithm: str) -> np.ndarray:
-    """The time of each evaluation of an algorithm, a mean over seeds, ``(n_evaluations,)``."""
-    found = [run.seconds for run in runs if run.algorithm == algorithm and run.seconds is not None]
-    n = min(map(len, found))
-    means: np.ndarray = np.mean([seconds[:n] for seconds in found], axis=0)
-    return means
 
 
 def _each_seed(runs: list[RunScores]) -> list[str]:
@@ -230,7 +268,7 @@ def _each_seed(runs: list[RunScores]) -> list[str]:
                 str(run.run_id),
                 f"{int(run.timesteps[-1]):,}",
                 str(run.scores.shape[1]),
-                _format((run.final,), run.metric),
+                _format(run.final, run.metric),
                 "" if seconds is None else f"{seconds:,}",
             ]
         )
@@ -247,42 +285,3 @@ def _conditions(runs: list[RunScores]) -> list[str]:
     if not values:
         return []
     return ["## Made with", _rows(["", ""], [[key, "; ".join(known)] for key, known in values.items()])]
-
-
-def plot_curves(runs: list[RunScores], path: Path, over_time: bool = False) -> Path:
-    """
-    Draw the learning curves: the mean over seeds, and a band from the lowest to the highest.
-
-    :param runs: All runs; tasks that were evaluated once are left out, unless all of them were.
-    :param path: The picture
-    :param over_time: Over seconds of training, instead of timesteps
-    :return: The picture
-    """
-    figure_module = require("matplotlib.figure", "zoo", "The report")
-    tasks, algorithms = _names([run for run in runs if len(run.curve) > 1] or runs)
-    columns = min(len(tasks), 2)
-    n_rows = -(-len(tasks) // columns)
-    figure = figure_module.Figure(figsize=(4.5 * columns, 3.2 * n_rows), layout="constrained")
-    panels = figure.subplots(n_rows, columns, squeeze=False).flatten()
-    for axes, task in zip(panels, tasks, strict=False):
-        for number, algorithm in enumerate(algorithms):
-            group = [run for run in runs if run.task == task and run.algorithm == algorithm]
-            if not group:
-                continue
-            n = min(len(run.curve) for run in group)
-            curves = np.array([run.curve[:n] for run in group])
-            places = _mean_seconds(group, algorithm)[:n] if over_time else group[0].timesteps[:n]
-            axes.plot(places, curves.mean(axis=0), label=algorithm, color=f"C{number}", marker="o", markersize=3)
-            axes.fill_between(places, curves.min(axis=0), curves.max(axis=0), color=f"C{number}", alpha=0.15, linewidth=0)
-        label = "seconds of training" if over_time else "updates or steps"
-        axes.set(title=task, xlabel=label, ylabel=next(run.metric for run in runs if run.task == task))
-        if axes.get_ylabel() == "success rate":
-            axes.set_ylim(-0.03, 1.03)
-        axes.locator_params(axis="x", nbins=5)
-        axes.grid(alpha=0.3)
-    for axes in panels[len(tasks) :]:
-        axes.set_visible(False)
-    handles = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), 2 * columns))
-    figure.savefig(path, dpi=120)
-    return path

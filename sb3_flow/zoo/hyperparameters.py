@@ -1,14 +1,20 @@
 """How RL Zoo reads hyperparameters, with our files, our environments, and errors that say what is wrong where."""
 
+import tempfile
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_SAMPLER
 
 from sb3_flow.common.environments import needs_success_report
+from sb3_flow.common.optional import require
 from sb3_flow.zoo.algorithms import ALGORITHMS, acts_by_sampling
 from sb3_flow.zoo.configs import check_entry, check_keys, find_config, no_such_config, policy_arguments, read_entries
+from sb3_flow.zoo.entries import find_entry, resolve_entries
 
 REPORT_SUCCESS = "sb3_flow.common.environments.report_success"
 
@@ -48,11 +54,10 @@ class HyperparameterReader(ExperimentManager):
         self.custom_hyperparams, self.trial_id = {**found, **(self.custom_hyperparams or {})}, None
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As RL Zoo does, with errors that name the file and the key."""
-        if self.config.endswith((".yml", ".yaml")) and self.env_name.gym_id not in read_entries(self.config):
-            self.entry_name = "default"
+        """As RL Zoo does, with patterns for names, and errors that name the file and the key."""
         try:
-            hyperparams, saved = super().read_hyperparameters()
+            with self._resolved():
+                hyperparams, saved = super().read_hyperparameters()
         except (FileNotFoundError, ModuleNotFoundError) as error:
             if isinstance(error, ModuleNotFoundError) and error.name != self.config.split(".")[0]:
                 raise  # the module is there, but something that it needs itself is missing
@@ -66,6 +71,32 @@ class HyperparameterReader(ExperimentManager):
             hyperparams = {**hyperparams, "env_wrapper": wrappers}
             saved = OrderedDict(sorted({**saved, "env_wrapper": wrappers}.items()))
         return hyperparams, saved
+
+    @contextmanager
+    def _resolved(self) -> Iterator[None]:
+        """Give RL Zoo, which looks for the id alone, a file with the entry of the environment under its id."""
+        file, env_id = self.config, self.env_name.gym_id
+        if not file.endswith((".yml", ".yaml")):
+            yield
+            return
+        entries = read_entries(file)
+        try:
+            self.entry_name = find_entry(entries, env_id) or "default"
+            resolved = resolve_entries(entries, env_id)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+        if all(entries.get(name) == entry for name, entry in resolved.items()):
+            yield  # RL Zoo reads the same
+            return
+        yaml = require("yaml", "zoo", "Reading a configuration")
+        print(f"Entry {self.entry_name!r} of {file}, for {env_id}:")
+        with tempfile.TemporaryDirectory() as folder:
+            self.config = str(Path(folder) / Path(file).name)
+            Path(self.config).write_text(yaml.safe_dump(resolved, sort_keys=False), "utf-8")
+            try:
+                yield
+            finally:
+                self.config = file
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> tuple[dict[str, Any], Any, list[Any], Any]:
         name, place = hyperparams.get("policy"), self._place("policy_kwargs")

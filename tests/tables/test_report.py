@@ -1,62 +1,28 @@
 """The page of results: what it says of evaluations whose numbers are known."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
-import matplotlib.axes
 import numpy as np
 import pytest
-import yaml
+from written_runs import write_run
 
 from sb3_flow.cli import main
 from sb3_flow.tables.evaluations import by_time, matrix, read_runs
-from sb3_flow.tables.report import interval, make_page, plot_curves
-
-
-def write_run(
-    folder: Path,
-    algorithm: str,
-    env: str,
-    run_id: int,
-    successes: list[float] | None,
-    returns: list[float],
-    seconds: list[float] | None = None,
-) -> None:
-    """
-    A run with two evaluations of four episodes: nothing at first, then the given share of successes, or returns; perhaps
-    with the time of both.
-    """
-    run = folder / algorithm / f"{env}_{run_id}"
-    (run / env).mkdir(parents=True)
-    arrays = {"timesteps": np.array([500, 1000]), "results": np.array([[0.0] * 4, returns]), "ep_lengths": np.ones((2, 4))}
-    if successes is not None:
-        arrays["successes"] = np.array([[0.0] * 4, successes])
-    if seconds is not None:
-        arrays["seconds"] = np.array(seconds)
-    np.savez(run / "evaluations.npz", **arrays)
-    (run / env / "system.yml").write_text(yaml.safe_dump({"torch": "1.2.3", "seconds": 60 * run_id}), "utf-8")
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> Path:
-    for run_id in (1, 2, 3):
-        write_run(tmp_path, "fql", "maze-a-v0", run_id, [1, 1, 1, 0], [-5.0] * 4)
-        write_run(tmp_path, "fql", "maze-b-v0", run_id, [1, 0, 0, 0], [-7.0] * 4)
-        write_run(tmp_path, "fql", "Runner-v5", run_id, None, [1000.0 * run_id] * 4)
-        write_run(tmp_path, "td3", "maze-a-v0", run_id, [0, 0, 0, 0], [-9.0] * 4)
-    return tmp_path
+from sb3_flow.tables.report import FEWEST, MARK, RESAMPLES, SEED, interval, make_page
 
 
 def test_runs_are_read_with_their_conditions(results: Path) -> None:
     runs = read_runs(results)
-    assert [(run.env, run.algorithm, run.run_id) for run in runs[:4]] == [
+    assert [(run.task, run.algorithm, run.run_id) for run in runs[:4]] == [
         *(("Runner-v5", "fql", run_id) for run_id in (1, 2, 3)),
         ("maze-a-v0", "fql", 1),
     ]
     first = runs[0]
     assert (first.metric, first.final, first.system["seconds"]) == ("return", 1000.0, 60)
     np.testing.assert_array_equal(first.curve, [0.0, 1000.0])
-    maze = next(run for run in runs if run.env == "maze-a-v0" and run.algorithm == "fql")
+    maze = next(run for run in runs if run.task == "maze-a-v0" and run.algorithm == "fql")
     assert (maze.metric, maze.final) == ("success rate", 0.75)
 
 
@@ -77,7 +43,7 @@ def test_other_measures_have_rows_of_their_own(results: Path) -> None:
         file = results / "fql" / f"maze-a-v0_{run_id}" / "evaluations.npz"
         with np.load(file) as arrays:
             np.savez(file, **arrays, measure_coverage=[[0.0] * 4, [0.25, 0.5, 0.5, 0.75]])
-    page = make_page(read_runs(results), "Results")
+    page = make_page(read_runs(results))
     assert "| `maze-a-v0` | coverage | 0.50 (0.50 to 0.50) |  |" in page
     assert page.count("coverage") == 1 and "| `maze-a-v0` | success rate | 0.75" in page
     assert "| `Runner-v5` | return | 2,000 (1,000 to 3,000) |" in page
@@ -87,9 +53,9 @@ def test_a_setting_is_part_of_the_task(results: Path) -> None:
     """The same environment in two settings makes two rows, never one average; an algorithm keeps its name."""
     write_run(results / "chunks", "fql", "maze-a-v0", 1, [0, 0, 0, 1], [-5.0] * 4)
     runs = read_runs(results)
-    assert {run.task for run in runs if run.env == "maze-a-v0"} == {"maze-a-v0", "maze-a-v0 (chunks)"}
-    page = make_page(runs, "Results")
-    assert "| `maze-a-v0 (chunks)` | success rate | 0.25 (0.25 to 0.25) |  |" in page
+    assert {run.task for run in runs if run.task.startswith("maze-a-v0")} == {"maze-a-v0", "maze-a-v0 (chunks)"}
+    page = make_page(runs)
+    assert "| `maze-a-v0 (chunks)` | success rate | 0.25 (1 run: too few for an interval) |  |" in page
     assert "| `maze-a-v0` | success rate | 0.75 (0.75 to 0.75) | 0.00 (0.00 to 0.00) |" in page
     assert {run.task for run in read_runs(results / "fql")} == {"maze-a-v0", "maze-b-v0", "Runner-v5"}
 
@@ -98,6 +64,38 @@ def test_the_interquartile_mean_drops_a_quarter_at_either_end() -> None:
     point, low, high = interval(np.array([[0.0], [1.0], [2.0], [99.0]]))
     assert point == 1.5
     assert low < point < high
+
+
+def test_the_interval_is_that_of_rliable() -> None:
+    """Its resamples are drawn from NumPy's global generator, whatever generator it is given."""
+    library, metrics = pytest.importorskip("rliable.library"), pytest.importorskip("rliable.metrics")
+    scores = np.random.default_rng(0).uniform(size=(8, 5))
+    state = np.random.get_state()
+    np.random.seed(SEED)
+    points, bounds = library.get_interval_estimates(
+        {"": scores}, lambda values: np.array([metrics.aggregate_iqm(values)]), reps=RESAMPLES
+    )
+    np.random.set_state(state)
+    np.testing.assert_allclose(interval(scores), [points[""][0], *bounds[""].flatten()], rtol=1e-12)
+
+
+def test_the_same_scores_have_the_same_interval() -> None:
+    scores = np.random.default_rng(0).uniform(size=(8, 5))
+    before = np.random.get_state()[1].copy()
+    assert interval(scores) == interval(scores)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # NumPy's global generator is left alone
+
+
+@pytest.mark.parametrize("n_runs", [1, 2])
+def test_few_runs_have_no_interval(results: Path, n_runs: int) -> None:
+    assert n_runs < FEWEST
+    assert interval(np.arange(3.0 * n_runs).reshape(n_runs, 3)) == (pytest.approx((3 * n_runs - 1) / 2),)
+    runs = [dataclasses.replace(run, measures={"speed": run.scores}) for run in read_runs(results) if run.run_id <= n_runs]
+    page = make_page(runs)
+    few = f"({n_runs} {'run' if n_runs == 1 else 'runs'}: too few for an interval)"
+    assert f"| `Runner-v5` | return | {'1,000' if n_runs == 1 else '1,500'} {few} |  |" in page
+    assert f"| `maze-a-v0` | speed | 0.75 {few} | 0.00 {few} |" in page
+    assert f"| fql | 0.50 {few} | {n_runs} | 2 |" in page
 
 
 def test_the_interval_of_equal_scores_is_a_point() -> None:
@@ -110,8 +108,8 @@ def test_the_interval_resamples_seeds_within_each_task() -> None:
 
 
 def test_the_page_has_every_score(results: Path) -> None:
-    page = make_page(read_runs(results), "Title", "Introduction.")
-    assert page.startswith("# Title\n\nIntroduction.\n")
+    page = make_page(read_runs(results), "# Title\n\nIntroduction.")
+    assert page.startswith(f"# Title\n\nIntroduction.\n\n{MARK}\n\n## Scores\n")
     assert "| `maze-a-v0` | success rate | 0.75 (0.75 to 0.75) | 0.00 (0.00 to 0.00) |" in page
     assert "| `Runner-v5` | return | 2,000 (1,000 to 3,000) |  |" in page
     # Over the tasks with success rates; td3 was not run on all of them.
@@ -155,36 +153,8 @@ def test_scores_in_equal_time(tmp_path: Path) -> None:
     assert "Old-v5" not in section and "learning_curves_time.png" in section
 
 
-def test_the_picture_over_time_has_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for run_id in (1, 2):
-        write_run(tmp_path, "fast", "Runner-v5", run_id, None, [100.0 * run_id] * 4, [8.0 * run_id, 30.0])
-    drawn = []
-    original = matplotlib.axes.Axes.plot
-    monkeypatch.setattr(
-        matplotlib.axes.Axes, "plot", lambda axes, *args, **kwargs: drawn.append(args) or original(axes, *args, **kwargs)
-    )
-    runs = read_runs(tmp_path)
-    plot_curves(runs, tmp_path / "steps.png")
-    plot_curves(runs, tmp_path / "seconds.png", over_time=True)
-    np.testing.assert_array_equal(drawn, [([500, 1000], [0, 150]), ([12, 30], [0, 150])])
-
-
-def test_a_task_that_was_evaluated_once_has_no_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_run(tmp_path, "fast", "Runner-v5", 1, None, [100.0] * 4)
-    (run,) = read_runs(tmp_path)
-    once = dataclasses.replace(run, env="Once-v5", timesteps=run.timesteps[:1], scores=run.scores[:1])
-    drawn = []
-    original = matplotlib.axes.Axes.set
-    monkeypatch.setattr(
-        matplotlib.axes.Axes, "set", lambda axes, **kwargs: drawn.append(kwargs["title"]) or original(axes, **kwargs)
-    )
-    plot_curves([run, once], tmp_path / "both.png")
-    plot_curves([once], tmp_path / "once.png")
-    assert drawn == ["Runner-v5", "Once-v5"]
-
-
 def test_runs_on_their_way_are_left_out(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    expected = make_page([run for run in read_runs(results) if (run.algorithm, run.run_id) != ("td3", 2)], "Results")
+    expected = make_page([run for run in read_runs(results) if (run.algorithm, run.run_id) != ("td3", 2)])
     file = results / "td3" / "maze-a-v0_2" / "evaluations.npz"
     arrays = np.load(file)
     np.savez(file, **{name: arrays[name][:1] for name in arrays})
@@ -193,14 +163,90 @@ def test_runs_on_their_way_are_left_out(results: Path, capsys: pytest.CaptureFix
     assert (results / "README.md").read_text("utf-8") == expected
 
 
-def test_evidence_is_copied_without_models(results: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_table_is_kept_without_models(results: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Also what has not finished; and the page can be made again from the table alone, by its own name or the folder's."""
+    file = results / "td3" / "maze-a-v0_2" / "evaluations.npz"
+    with np.load(file) as arrays:
+        np.savez(file, **{name: arrays[name][:1] for name in arrays})
     (results / "fql" / "maze-a-v0_1" / "best_model.zip").write_bytes(b"large")
+    assert main(["report", str(results)]) == 0
+    page = (results / "README.md").read_text("utf-8")
     output = tmp_path_factory.mktemp("kept") / "table"
     assert main(["report", str(results), "--output", str(output)]) == 0
-    expected = make_page(read_runs(results), "Results")
-    assert (output / "README.md").read_text("utf-8") == expected == make_page(read_runs(output), "Results")
-    assert not (results / "README.md").exists()
-    assert not list(output.glob("**/*.zip"))
+    names = {"README.md", "evaluations.csv", "learning_curves.png"}
+    assert {path.name for path in output.iterdir()} == names
+    for source in (output, output / "evaluations.csv"):
+        (output / "README.md").unlink()
+        assert main(["report", str(source)]) == 0
+        assert (output / "README.md").read_text("utf-8") == page
+    assert len(read_runs(output)) == 12
+
+
+def test_what_stands_above_the_scores_is_kept(results: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    page, other = results / "README.md", tmp_path_factory.mktemp("text") / "other.md"
+    other.write_text("Something else.\n", "utf-8")
+    assert main(["report", str(results)]) == 0
+    assert page.read_text("utf-8").startswith(f"# Results\n\n{MARK}\n")
+    page.write_text(
+        page.read_text("utf-8").replace("# Results", "# Mine\n\nBy hand.\n\nTwice.").replace("0.75", "0.99"), "utf-8"
+    )
+    assert main(["report", str(results)]) == 0
+    assert page.read_text("utf-8") == make_page(read_runs(results), "# Mine\n\nBy hand.\n\nTwice.")
+    assert main(["report", str(results), "--introduction", str(other)]) == 0
+    assert page.read_text("utf-8").startswith(f"# Mine\n\nSomething else.\n\n{MARK}\n")
+    assert main(["report", str(results), "--title", "New"]) == 0
+    assert page.read_text("utf-8").startswith(f"# New\n\nSomething else.\n\n{MARK}\n")
+
+
+def test_a_page_of_somebody_else_is_not_replaced(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = results / "README.md"
+    page.write_text("# A project\n\n## Scores\n", "utf-8")
+    assert main(["report", str(results)]) == 2
+    assert f"did not make {page}" in capsys.readouterr().err
+    assert page.read_text("utf-8") == "# A project\n\n## Scores\n" and not (results / "learning_curves.png").exists()
+    assert main(["report", str(results), "--force"]) == 0
+    assert page.read_text("utf-8") == make_page(read_runs(results))
+
+
+def test_another_table_is_not_replaced(
+    results: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path_factory.mktemp("kept")
+    (output / "evaluations.csv").write_text("student,mark\n", "utf-8")
+    assert main(["report", str(results), "--output", str(output)]) == 2
+    assert "evaluations.csv is no table of evaluations" in capsys.readouterr().err
+    assert (output / "evaluations.csv").read_text("utf-8") == "student,mark\n"
+    for _ in range(2):  # the second time it is the command's own
+        assert main(["report", str(results), "--output", str(output), "--force"]) == 0
+
+
+def test_a_table_is_not_written_beside_runs(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(results), "--output", str(results)]) == 2
+    assert "holds runs; give another --output" in capsys.readouterr().err
+    (results / "evaluations.csv").touch()
+    with pytest.raises(ValueError, match="holds both a table and runs: name the table"):
+        read_runs(results)
+
+
+def test_returns_and_success_rates_of_one_task_are_not_mixed(results: Path) -> None:
+    write_run(results, "sac", "maze-a-v0", 1, None, [-5.0] * 4)
+    message = r"maze-a-v0: fql 1 has a success rate, and sac 1 has a return\. Scores of one task must be of one kind"
+    with pytest.raises(ValueError, match=message):
+        read_runs(results)
+
+
+PAGES = sorted((Path(__file__).parents[2] / "results").glob("*/evaluations.csv"))
+
+
+@pytest.mark.parametrize("table", PAGES, ids=lambda table: table.parent.name)
+def test_the_pages_of_this_repository_can_be_made_again(table: Path, tmp_path: Path) -> None:
+    """Word for word, by the command that their sweep files name."""
+    page = table.with_name("README.md")
+    for file in (page, table):
+        shutil.copy(file, tmp_path)
+    assert main(["report", str(tmp_path)]) == 0
+    assert (tmp_path / "README.md").read_text("utf-8") == page.read_text("utf-8")
+    assert all(table.with_name(picture.name).is_file() for picture in tmp_path.glob("*.png"))
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,7 @@ from sb3_flow.zoo.algorithms import ALGORITHMS, SEARCH_SPACES
 from sb3_flow.zoo.arguments import add_defaults, quote_values
 from sb3_flow.zoo.commands import SCRIPTS
 from sb3_flow.zoo.configs import config_path, read_entries
+from sb3_flow.zoo.entries import find_entry
 from sb3_flow.zoo.search import FQL_SPACE
 
 pytest.importorskip("rl_zoo3")
@@ -174,6 +175,26 @@ def test_our_files_are_found_by_name(tmp_path: Path) -> None:
     result = run(*arguments, folder=tmp_path)
     assert result.code == 2 and "nothing.npz" in result.err
     assert "zoo_configs/fql_small.yml" in result.out.replace(os.sep, "/") and "('n_steps', 20)" in result.out
+
+
+@pytest.mark.parametrize("algo", ["fql", "td3_offline", "sac"])
+def test_a_run_keeps_the_entry_that_a_pattern_gave_it(room: Path, algo: str) -> None:
+    """Filled in, so that what is acted with or resumed later needs no pattern; also with RL Zoo's own algorithms."""
+    policy = "FlowPolicy" if algo == "fql" else "MlpPolicy"
+    entry: dict[str, Any] = {"policy": policy, "n_timesteps": 4, "batch_size": 8, "gamma": "= 3 / 4"}
+    entry |= {"policy_kwargs": {"net_arch": [8]}} | ({} if algo == "sac" else {"dataset": f"{room}/dat{{*}}.npz"})
+    name = MAZE.replace("-task", "-t*sk")
+    (room / "pattern.yml").write_text(yaml.safe_dump({"default": {"gamma": 0.1}, name: entry}), "utf-8")
+    options = ["--algo", algo, "--env", MAZE, "--conf-file", "pattern.yml", "--device", "cpu", "--eval-freq", -1]
+    options += ["--run-id", 77]
+    output = succeed("train", *options, "-params", "tau:0.5", folder=room)
+    config = dict(config_of(room / "logs" / algo / f"{MAZE}_77"))
+    del config["env_wrapper"]
+    config["policy_kwargs"].pop("use_sde", None)  # of RL Zoo
+    expected = {**entry, "gamma": 0.75, "tau": 0.5} | ({} if algo == "sac" else {"dataset": f"{room}/data.npz"})
+    assert config == expected and f"Entry {name!r} of pattern.yml" in output
+    assert "has finished" in succeed("train", *options, "-params", "tau:0.5", "--resume", folder=room)
+    succeed("enjoy", "--algo", algo, "--env", MAZE, "--exp-id", 77, "-f", "logs", "--no-render", "-n", 5, folder=room)
 
 
 # Acting.
@@ -339,7 +360,7 @@ def test_the_second_process_finds_the_configuration(room: Path, train: Callable[
 
 @pytest.mark.parametrize("file", ["paper", "offline_methods_paper"])
 def test_full_size_sweeps_train_with_published_settings(file: str, tmp_path: Path) -> None:
-    commands = succeed("sweep", ROOT / "results" / f"{file}.yml", "--dry-run", folder=tmp_path).splitlines()
+    commands = succeed("sweep", ROOT / "results" / file / "sweep.yml", "--dry-run", folder=tmp_path).splitlines()
     seen, read = set(), cache(read_entries)
     for words in (shlex.split(line) for line in commands if line.startswith("sb3-flow ")):
         option = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
@@ -348,7 +369,7 @@ def test_full_size_sweeps_train_with_published_settings(file: str, tmp_path: Pat
         if cell not in seen:  # once for all seeds
             seen.add(cell)
             # From the method's file and not its `default`, or, all of it, from the sweep.
-            assert cell[1] in read(str(config_path(cell[2]))) or params >= {"alpha", "dataset", "normalize_q_loss"}
+            assert find_entry(read(str(config_path(cell[2]))), cell[1]) or params >= {"alpha", "dataset", "normalize_q_loss"}
     assert len(seen) >= 50
 
 
@@ -397,6 +418,10 @@ WRONG = [
     (["--env", PENDULUM], "- a", ["conf.yml has no entries"]),
     (["--env", PENDULUM], f"{PENDULUM}: 3", ["conf.yml, entry 'Pendulum-v1'", "found 3"]),
     (["--env", PENDULUM], "Other-v0: {policy: FlowPolicy}", ["Hyperparameters not found", "conf.yml"]),
+    (["--env", PENDULUM], f"Pend*-v1: {ENTRY}, bacth_size: 3}}", ["sb3-flow: conf.yml, entry 'Pend*-v1': ", "`batch_size`?"]),
+    (["--env", PENDULUM], f"Pend*: {ENTRY}}}\n'*-v1': {ENTRY}}}", ["conf.yml: `Pend*` and `*-v1` match Pendulum-v1"]),
+    (["--env", PENDULUM], f"{PENDULUM}: {ENTRY}, dataset: 'a{{*}}'}}", ["conf.yml: entry 'Pendulum-v1': {*} needs a name"]),
+    (["--env", PENDULUM], f"Pend*: {ENTRY}, alpha: '= 1 + 1'}}", ["conf.yml: entry 'Pend*': '= 1 + 1' is no formula"]),
     (["--env", PENDULUM, "--conf-file", "absent.yml"], "", ["--conf-file absent.yml does not exist", "fql_small"]),
     (["--env", PENDULUM, "--conf-file", "fql_smal"], "", ["--conf-file fql_smal does not exist", "fql_small"]),
     (["--env", "Pendulun-v1"], "", ["Pendulun-v1 not found", "Pendulum-v1"]),

@@ -2,15 +2,16 @@
 
 import inspect
 import re
-from pathlib import Path
+from fnmatch import fnmatchcase
+from fractions import Fraction
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
-import yaml
 from conformance.environments import AnySpaces
 from gymnasium import spaces
+from shipped_configs import FILES, FOLDER, TASKS, WRITTEN, names_of
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
 from sb3_flow.common.environments import register_environment
@@ -18,8 +19,6 @@ from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.zoo.algorithms import ALGORITHMS
 from sb3_flow.zoo.configs import ZOO_KEYS, arguments_of, check_keys, config_path, find_config, policy_arguments, read_entries
 
-FOLDER = Path(__file__).parents[2] / "zoo_configs"
-FILES = {file.stem: yaml.safe_load(file.read_text("utf-8")) for file in sorted(FOLDER.glob("*.yml"))}
 #: Packages whose environments we configure, but that need not be there; how their ids begin.
 ELSEWHERE = {
     "gymnasium_robotics": ("AntMaze_", "AdroitHand"),
@@ -77,7 +76,7 @@ def env_of(dataset: str, task: str = "") -> str:
 
 
 @pytest.mark.parametrize("dataset", OGBENCH)
-@pytest.mark.parametrize("task", ["", *(f"-task{number}" for number in range(1, 6))])
+@pytest.mark.parametrize("task", TASKS)
 def test_published_offline_settings(dataset: str, task: str) -> None:
     entry = FILES["fql"][env_of(dataset, task)]
     assert (entry["alpha"], entry["gamma"], entry["q_agg"]) == OGBENCH[dataset]
@@ -135,7 +134,7 @@ QAM = {
 
 
 @pytest.mark.parametrize("dataset", QAM)
-@pytest.mark.parametrize("task", ["", *(f"-task{number}" for number in range(1, 6))])
+@pytest.mark.parametrize("task", TASKS)
 def test_published_settings_of_qam(dataset: str, task: str) -> None:
     plain, edit, fql = QAM[dataset]
     for name, extra in (
@@ -280,7 +279,7 @@ def aggregations(entry: dict[str, Any]) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize(("file", "dataset"), [(file, dataset) for file, datasets in GFP.items() for dataset in datasets])
-@pytest.mark.parametrize("task", ["", *(f"-task{number}" for number in range(1, 6))])
+@pytest.mark.parametrize("task", TASKS)
 def test_published_settings_of_gfp(file: str, dataset: str, task: str) -> None:
     entry = FILES[file][env_of(dataset, task)]
     settings = entry.get("batch_size", 256), entry["gamma"], entry.get("flow_steps", 10), *aggregations(entry)
@@ -318,7 +317,9 @@ def test_published_settings_of_gfp_on_d4rl_and_minari() -> None:
 
 
 def test_published_settings_of_gfp_by_advantage_on_other_data() -> None:
-    comments = re.findall(r"v0: &(\S+)  # .*; also (\S+), (.*)$", (FOLDER / "gfp_advantage.yml").read_text("utf-8"), re.M)
+    comments = re.findall(
+        r"^(\S+)-singletask\*-v0:  # .*; also (\S+), (.*)$", (FOLDER / "gfp_advantage.yml").read_text("utf-8"), re.M
+    )
     assert {data: settings for _, data, settings in comments} == GFP_ADVANTAGE_OTHERS
     assert all(data.startswith(f"{env}-") for env, data, _ in comments)
 
@@ -395,7 +396,7 @@ def test_settings_of_decision_flow_are_derived_from_those_of_gfp(env_id: str) ->
         del entry[name]
     for file, weight, factor in (("decision_flow", "fm_coef", 1), ("decision_flow_div", "beta", 2)):
         found = dict(FILES[file][env_id])
-        assert found.pop(weight) == pytest.approx(factor * alpha / dim, rel=0.01)
+        assert found.pop(weight) == float(factor * Fraction(str(alpha)) / dim)
         assert found == {**entry, **({"variant": "div"} if file == "decision_flow_div" else {})}
 
 
@@ -458,6 +459,26 @@ def test_an_entry_makes_a_model(file: str, env_id: str) -> None:
     action, _ = model.predict(stacked.reset())
     assert isinstance(model.action_space, spaces.Box) and np.isfinite(action).all()
     stacked.close()
+
+
+# How they are written.
+
+PATTERNS = sorted({name for entries in WRITTEN.values() for name in entries if "*" in name})
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_pattern_stands_for_the_tasks_of_one_environment(pattern: str) -> None:
+    """And for no other environment that there is."""
+    register_environment(pattern)
+    assert {env_id for env_id in gym.registry if fnmatchcase(env_id, pattern)} == set(names_of(pattern))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_tasks_that_share_their_settings_share_an_entry(file: str) -> None:
+    """No entry stands there for every task, and every environment has one."""
+    names = [name for pattern in WRITTEN[file] for name in names_of(pattern)]
+    assert len(names) == len(set(names))
+    assert not [name for name in WRITTEN[file] if re.search("-task[2-5]-", name)]
 
 
 # Finding and reading them.

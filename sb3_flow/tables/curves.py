@@ -1,0 +1,83 @@
+"""The picture of the learning curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sb3_flow.common.optional import require
+from sb3_flow.tables.evaluations import RunScores, mean_seconds, names
+
+#: Colors that people with a color vision deficiency tell apart (Okabe and Ito, 2008), without yellow, which is faint on white.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = "osD^vP*X"
+#: Inches of a panel.
+WIDTH = 4.5
+#: A period of a line with gaps, in units of its width, and the share of it that the line with the longest gaps has left.
+PERIOD, SHORTEST = 12.0, 0.3
+
+
+def style(number: int, count: int) -> dict[str, Any]:
+    """
+    How the curve of an algorithm is drawn, so that equal curves do not hide each other: each next one has longer gaps, through
+    which those below it show, and smaller markers.
+
+    :param number: Number of the algorithm, from 0
+    :param count: How many there are
+    :return: Arguments of matplotlib's ``plot``
+    """
+    place = number / max(count - 1, 1)
+    gap = PERIOD * (1 - SHORTEST) * place
+    color = COLORS[number % len(COLORS)]
+    return {
+        "color": color,
+        "linestyle": (0, (PERIOD - gap, gap)) if number else "-",
+        "linewidth": 1.8,
+        "marker": MARKERS[number % len(MARKERS)],
+        "markersize": 8.0 - 4.5 * place,
+        "markerfacecolor": "none",
+    }
+
+
+def plot_curves(runs: list[RunScores], path: Path, over_time: bool = False) -> Path:
+    """
+    Draw the learning curves: the mean over seeds, and a band from the lowest to the highest.
+
+    :param runs: All runs; tasks that were evaluated once are left out, unless all of them were.
+    :param path: The picture
+    :param over_time: Over seconds of training, instead of timesteps
+    :return: The picture
+    """
+    figure_module = require("matplotlib.figure", "zoo", "The report")
+    tasks, algorithms = names([run for run in runs if len(run.curve) > 1] or runs)
+    columns = min(len(tasks), 2)
+    n_rows = -(-len(tasks) // columns)
+    figure = figure_module.Figure(figsize=(WIDTH * columns, 3.2 * n_rows), layout="constrained")
+    panels = figure.subplots(n_rows, columns, squeeze=False).flatten()
+    for axes, task in zip(panels, tasks, strict=False):
+        for number, algorithm in enumerate(algorithms):
+            group = [run for run in runs if run.task == task and run.algorithm == algorithm]
+            if not group:
+                continue
+            n = min(len(run.curve) for run in group)
+            curves = np.array([run.curve[:n] for run in group])
+            places = mean_seconds(group, algorithm)[:n] if over_time else group[0].timesteps[:n]
+            look = style(number, len(algorithms))
+            axes.plot(places, curves.mean(axis=0), label=algorithm, **look)
+            axes.fill_between(places, curves.min(axis=0), curves.max(axis=0), color=look["color"], alpha=0.12, linewidth=0)
+        label = "seconds of training" if over_time else "updates or steps"
+        axes.set(title=task, xlabel=label, ylabel=next(run.metric for run in runs if run.task == task))
+        if axes.get_ylabel() == "success rate":
+            axes.set_ylim(-0.03, 1.03)
+        axes.locator_params(axis="x", nbins=5)
+        axes.grid(alpha=0.3)
+    for axes in panels[len(tasks) :]:
+        axes.set_visible(False)
+    handles = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    entry = 0.95 + 0.076 * max(map(len, handles))  # inches of a line and the longest label
+    fitting = min(len(handles), max(1, int(WIDTH * columns / entry)))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=fitting, handlelength=4)
+    figure.savefig(path, dpi=120)
+    return path

@@ -1,0 +1,71 @@
+"""The picture of learning curves."""
+
+import dataclasses
+from pathlib import Path
+
+import matplotlib.axes
+import matplotlib.colors
+import matplotlib.image
+import numpy as np
+import pytest
+from written_runs import write_run
+
+from sb3_flow.tables.curves import COLORS, plot_curves
+from sb3_flow.tables.evaluations import RunScores, read_runs
+
+
+def test_the_picture_over_time_has_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for run_id in (1, 2):
+        write_run(tmp_path, "fast", "Runner-v5", run_id, None, [100.0 * run_id] * 4, [8.0 * run_id, 30.0])
+    drawn = []
+    original = matplotlib.axes.Axes.plot
+    monkeypatch.setattr(
+        matplotlib.axes.Axes, "plot", lambda axes, *args, **kwargs: drawn.append(args) or original(axes, *args, **kwargs)
+    )
+    runs = read_runs(tmp_path)
+    plot_curves(runs, tmp_path / "steps.png")
+    plot_curves(runs, tmp_path / "seconds.png", over_time=True)
+    np.testing.assert_array_equal(drawn, [([500, 1000], [0, 150]), ([12, 30], [0, 150])])
+
+
+def test_a_task_that_was_evaluated_once_has_no_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path, "fast", "Runner-v5", 1, None, [100.0] * 4)
+    (run,) = read_runs(tmp_path)
+    once = dataclasses.replace(run, task="Once-v5", timesteps=run.timesteps[:1], scores=run.scores[:1])
+    drawn = []
+    original = matplotlib.axes.Axes.set
+    monkeypatch.setattr(
+        matplotlib.axes.Axes, "set", lambda axes, **kwargs: drawn.append(kwargs["title"]) or original(axes, **kwargs)
+    )
+    plot_curves([run, once], tmp_path / "both.png")
+    plot_curves([once], tmp_path / "once.png")
+    assert drawn == ["Runner-v5", "Once-v5"]
+
+
+@pytest.mark.parametrize("count", [2, 3, len(COLORS)])
+def test_equal_curves_are_all_seen(tmp_path: Path, count: int) -> None:
+    """Each color is on the line itself, away from its markers."""
+    timesteps, scores = np.array([0, 1000]), np.array([[0.5], [0.5]])
+    runs = [RunScores(f"{number}", "task", 1, timesteps, scores, "success rate", {}) for number in range(count)]
+    plot_curves(runs, tmp_path / "curves.png")
+    picture = matplotlib.image.imread(tmp_path / "curves.png")[..., :3]
+    height, width = picture.shape[:2]
+    line = picture[: int(0.6 * height), int(0.3 * width) : int(0.8 * width)]  # the legend is below
+    for color in COLORS[:count]:
+        seen = np.abs(line - matplotlib.colors.to_rgb(color)).max(axis=-1) < 0.05
+        assert seen.sum() >= 10, color
+
+
+@pytest.mark.parametrize("name", ["short", "a_very_long_name_of_an_algorithm"])
+def test_the_legend_fits_into_the_picture(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    legends = []
+    original = matplotlib.figure.Figure.legend
+    monkeypatch.setattr(
+        matplotlib.figure.Figure, "legend", lambda *args, **kwargs: legends.append(original(*args, **kwargs)) or legends[-1]
+    )
+    scores = {"timesteps": np.array([0, 1]), "scores": np.zeros((2, 1)), "metric": "return", "system": {}}
+    runs = [RunScores(algorithm=f"{name}_{number}", task=task, run_id=1, **scores) for number in range(7) for task in "ab"]
+    plot_curves(runs, tmp_path / "curves.png")
+    (legend,) = legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= legend.figure.bbox.x1
