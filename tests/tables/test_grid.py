@@ -131,10 +131,10 @@ def test_settings_are_trees_of_their_own_and_win(tmp_path: Path) -> None:
 
 
 def test_patterns_stand_for_environments(tmp_path: Path) -> None:
-    text = SMALL.replace("[Pendulum-v1]", '{"MountainCar[-C]*v0": {gamma: 0.5}}').replace("seeds: 2", "seeds: 1")
+    text = SMALL.replace("[Pendulum-v1]", '{"FrozenLake*-v1": {gamma: 0.5}}').replace("seeds: 2", "seeds: 1")
     assert {(run.env, params(run)["gamma"]) for run in runs(tmp_path, text)} == {
-        ("MountainCar-v0", 0.5),
-        ("MountainCarContinuous-v0", 0.5),
+        ("FrozenLake-v1", 0.5),
+        ("FrozenLake8x8-v1", 0.5),
     }
 
 
