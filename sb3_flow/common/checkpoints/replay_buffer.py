@@ -9,6 +9,7 @@ from typing import Any
 from stable_baselines3.common.save_util import load_from_pkl
 
 from sb3_flow.common.checkpoints import compact
+from sb3_flow.common.checkpoints.old_files import moved_modules
 from sb3_flow.common.data.online_buffer import OnlineBuffer
 from sb3_flow.common.files import atomic_write, file_to_read, file_to_write, is_path, name_of
 
@@ -37,7 +38,8 @@ def load_replay_buffer(path: Any, own: OnlineBuffer, algorithm: str) -> OnlineBu
         path = file_to_read(path, "pkl", "saved replay buffer")
     name = name_of(path)
     try:
-        buffer = load_from_pkl(path)
+        with moved_modules():
+            buffer = load_from_pkl(path)
     except Exception as error:  # damaged pickles can raise anything
         raise ValueError(
             f"{name} is no replay buffer, or it is damaged ({error}). Give a file that `save_replay_buffer` wrote."

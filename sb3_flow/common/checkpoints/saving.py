@@ -11,6 +11,7 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import json_to_data
 
+from sb3_flow.common.checkpoints.old_files import moved_modules
 from sb3_flow.common.files import name_of
 
 
@@ -24,15 +25,18 @@ def require_own_model(cls: type[BaseAlgorithm], path: Any, settings: dict[str, A
     """
     packed = settings.get("policy_class", {})
     module = packed.get("__module__", "unknown") if isinstance(packed, dict) else "unknown"
-    advice = f"Load it with the class that saved it, and not with {cls.__name__}."
-    if "n_offline_updates" not in settings:
-        raise ValueError(f"{name_of(path)} was saved by an algorithm outside of sb3_flow (policy in {module}). {advice}")
     try:
-        policy_class = json_to_data(json.dumps({"policy_class": packed}), custom_objects).get("policy_class")
+        with moved_modules():
+            policy_class = json_to_data(json.dumps({"policy_class": packed}), custom_objects).get("policy_class")
     except ImportError:
         return  # `load` says what is missing
     if not isinstance(policy_class, type) or not issubclass(policy_class, tuple(cls.policy_aliases.values())):
-        raise ValueError(f"{name_of(path)} was saved by another algorithm, or another version (policy in {module}). {advice}")
+        ours = "n_offline_updates" in settings
+        other = "another algorithm, or another version" if ours else "an algorithm outside of sb3_flow"
+        raise ValueError(
+            f"{name_of(path)} was saved by {other} (policy in {module}). Load it with the class that saved it, and not with "
+            f"{cls.__name__}."
+        )
 
 
 @contextmanager
@@ -44,7 +48,8 @@ def load_errors(cls: type[BaseAlgorithm], path: Any) -> Iterator[None]:
     :param path: The file
     """
     try:
-        yield
+        with moved_modules():
+            yield
     except ImportError as error:
         raise ValueError(
             f"{name_of(path)} needs what cannot be imported here ({error}). Install or import it, or replace what needs "

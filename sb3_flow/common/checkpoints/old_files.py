@@ -1,0 +1,28 @@
+"""Files of version 0.1: the modules that they name have moved."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+#: Modules that files of version 0.1 name, and where what was in them is today.
+MOVED = {
+    "sb3_flow.common.buffers": "sb3_flow.common.data.transitions",
+    "sb3_flow.common.compact": "sb3_flow.common.checkpoints.compact",
+    "sb3_flow.common.observation_store": "sb3_flow.common.data.observation_store",
+    "sb3_flow.common.online_buffer": "sb3_flow.common.data.online_buffer",
+    "sb3_flow.flow_opt.diffusion": "sb3_flow.baselines.diffusion_opt",
+    "sb3_flow.swfp.whole_flow": "sb3_flow.baselines.whole_flow",
+}
+
+
+@contextmanager
+def moved_modules() -> Iterator[None]:
+    """While this lasts, modules can be imported under their former names, too."""
+    added = {old: importlib.import_module(new) for old, new in MOVED.items() if old not in sys.modules}
+    sys.modules.update(added)
+    try:
+        yield
+    finally:
+        for old in added:
+            sys.modules.pop(old, None)
