@@ -21,27 +21,19 @@ from gymnasium import spaces
 from stable_baselines3 import SAC
 from stable_baselines3.common.logger import configure
 
-from sb3_flow import FPMD, FQL, GFP, QAM, SWFP, DecisionFlow
-from sb3_flow.baselines.whole_flow import WholeFlow
 from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.methods import METHODS
 
 #: Widths of the hidden layers.
 SIZES = {"512x4": [512] * 4, "256x2": [256] * 2, "128x3": [128] * 3}
 #: How updates are executed, and the value of the argument ``compile``.
 MODES: dict[str, bool | str] = {"eager": False, "compiled": True, "cudagraph": "cudagraph"}
 #: Algorithms by name: the class, and what makes it the variant.
-ALGORITHMS: dict[str, tuple[type[OfflineToOnlineAlgorithm], dict[str, Any]]] = {
-    "decision_flow": (DecisionFlow, {}),
-    "decision_flow_div": (DecisionFlow, {"variant": "div"}),
-    "fpmd": (FPMD, {}),
-    "fpmd_m": (FPMD, {"flow": "mean"}),
-    "fql": (FQL, {}),
-    "gfp": (GFP, {}),
-    "qam": (QAM, {}),
-    "qam_fql": (QAM, {"fql_alpha": 10.0}),
-    "qam_edit": (QAM, {"edit_scale": 0.1}),
-    "swfp": (SWFP, {"bc_steps": 0, "critic_steps": 0, "absorb_interval": 0}),
-    "swfp_whole": (WholeFlow, {"bc_steps": 0, "critic_steps": 0, "absorb_interval": 0}),
+ALGORITHMS: dict[str, tuple[type[Any], dict[str, Any]]] = {
+    variant.name: (method.algorithm, {**variant.arguments, **variant.updates})
+    for method in METHODS
+    for variant in method.variants
+    if variant.updates is not None
 }
 OBSERVATION_DIM, ACTION_DIM, BATCH_SIZE = 28, 5, 256
 
@@ -86,7 +78,7 @@ def make_model(
     if algo not in ALGORITHMS:
         raise SystemExit(f"There is no algorithm {algo!r}; choose one of {', '.join(ALGORITHMS)}.")
     algorithm, variant = ALGORITHMS[algo]
-    model = algorithm(
+    model: OfflineToOnlineAlgorithm = algorithm(
         "FlowPolicy",
         Spaces(),
         dataset=data,

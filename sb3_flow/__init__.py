@@ -1,15 +1,13 @@
-"""Flow-policy reinforcement learning for Stable-Baselines3."""
+"""
+Flow-policy reinforcement learning for Stable-Baselines3.
+
+``FQL``, ``QAM``, ``GFP``, ``FPMD`` and ``StreamingFlow`` are as published. ``DecisionFlow``, ``SWFP`` and ``FlowOpt`` are our
+reconstructions of papers that leave parts open; the pages in ``docs/`` say which parts.
+"""
 
 import sb3_flow.datasets
 import sb3_flow.envs  # noqa: F401 (so that Gymnasium knows their ids)
-from sb3_flow.decision_flow import DecisionFlow
-from sb3_flow.flow_opt import FlowOpt
-from sb3_flow.fpmd import FPMD
-from sb3_flow.fql import FQL
-from sb3_flow.gfp import GFP
-from sb3_flow.qam import QAM
-from sb3_flow.streaming_flow import StreamingFlow
-from sb3_flow.swfp import SWFP
+from sb3_flow.methods import *  # noqa: F403
+from sb3_flow.methods import __all__ as __all__
 
 __version__ = "0.1.0"
-__all__ = ["FPMD", "FQL", "GFP", "QAM", "SWFP", "DecisionFlow", "FlowOpt", "StreamingFlow"]

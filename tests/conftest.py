@@ -2,8 +2,7 @@
 
 import pytest
 import torch as th
-from conformance.algorithms import ALGORITHMS
-from conformance.robots import PLANNERS
+from conformance.algorithms import ALGORITHMS, CASES
 
 # The networks of the tests are so small that more threads only cost time.
 th.set_num_threads(1)
@@ -15,10 +14,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     Those on any environment are an ``algorithm``; a ``case`` is one of all, and brings an environment and data.
     """
-    every = [*ALGORITHMS, *PLANNERS]
     cases = {
-        "case": every,
-        "offline_case": [case for case in every if case.offline],
+        "case": CASES,
+        "offline_case": [case for case in CASES if case.offline],
         "algorithm": ALGORITHMS,
         "offline_algorithm": [case for case in ALGORITHMS if case.offline],
         "online_algorithm": [case for case in ALGORITHMS if case.online],

@@ -11,11 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from sb3_flow.methods import METHODS
+
 PACKAGE = Path(__file__).parents[1] / "sb3_flow"
 
 #: Rooms that may import from every room, but for those named. `__init__` is the package itself, as in
 #: ``from sb3_flow import FQL``, and `__main__` what `python -m` runs, in whatever folder.
-TOP: dict[str, set[str]] = {"__init__": set(), "__main__": set(), "cli": set(), "tables": {"cli"}, "zoo": {"cli", "tables"}}
+TOP: dict[str, set[str]] = {
+    "__init__": set(),
+    "__main__": set(),
+    "cli": set(),
+    "methods": {"cli", "tables", "zoo"},
+    "tables": {"cli"},
+    "zoo": {"cli", "tables"},
+}
 #: Rooms that know no algorithm, and what they may import from beside themselves.
 FOUNDATIONS: dict[str, set[str]] = {
     "common": set(),
@@ -29,12 +38,11 @@ EXTENSIONS: dict[str, set[str]] = {
     "zoo/experiment.py": {"rl_zoo3", "yaml"},
     "zoo/hyperparameters.py": {"rl_zoo3"},
 }
-#: Rooms that stand on an algorithm's, which they then may import.
-EXTENDS: dict[str, set[str]] = {
-    "baselines": {"flow_opt", "imitation", "swfp"},
-    "gfp": {"fql"},
-    "streaming_flow": {"imitation"},
-}
+#: Packages of methods that extend another one, which they then may import: the packages of the bases of each class.
+EXTENDS: dict[str, set[str]] = {}
+for method in METHODS:
+    package, *bases = (cls.__module__.split(".") for cls in method.algorithm.__mro__)
+    EXTENDS.setdefault(package[1], set()).update(base[1] for base in bases if base[0] == "sb3_flow")
 #: What the core install has; everything else is imported where it is used.
 CORE = {"gymnasium", "numpy", "sb3_flow", "stable_baselines3", "torch"} | sys.stdlib_module_names
 MAX_LINES = 500

@@ -521,3 +521,23 @@ def test_measures_of_the_real_push_t() -> None:
     assert max(rewards) > min(rewards), "the block was pushed"
     env.reset(seed=3)
     assert env.step(observation[:2])[4]["measures"]["score"] == pytest.approx(rewards[0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("cls", "arguments", "message"),
+    [
+        (ChunkFlow, {"n_action_steps": 5}, "`n_action_steps` is 5.*`horizon_length`, 4"),
+        (ChunkFlow, {"policy_kwargs": {"encode_time_dim": 7}}, "`encode_time_dim` is 7"),
+        (ChunkFlow, {"flow_steps": 0}, "`flow_steps` is 0"),
+        (ChunkDiffusion, {"diffusion_steps": 0}, "`diffusion_steps` is 0"),
+        (ChunkDiffusion, {"ddim_steps": 0}, "`ddim_steps` is 0"),
+        (ChunkDiffusion, {"ddim_steps": 9, "diffusion_steps": 8}, "`ddim_steps` is 9.*`diffusion_steps`, 8"),
+        (ChunkRegression, {"policy_kwargs": {"best_of_n": 2}}, "`best_of_n` among `policy_kwargs` is 2"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(cls: type, arguments: dict[str, Any], message: str) -> None:
+    """The error comes when the model is made; it names the argument and its value."""
+    small: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu", "horizon_length": 4}
+    with pytest.raises(ValueError, match=message):
+        cls("FlowPolicy", pendulum(), **{**small, **arguments})

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from conformance.robots import MOST_ROBOTS, SMALL_PLANS, TINY, plans, scenes
+from conformance.robots import MOST_ROBOTS, plans, scenes
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -19,8 +19,12 @@ from sb3_flow import FlowOpt
 from sb3_flow.baselines.diffusion_opt import DiffusionOpt
 from sb3_flow.common.schedules import InTurn, WarmUpCosine
 from sb3_flow.common.type_aliases import Batch
+from sb3_flow.methods import SMALL_PLANS as SMALL_SETTINGS
 from sb3_flow.planning import observations
 from sb3_flow.planning.measures import measure
+
+TINY: dict[str, Any] = {name: value for name, value in SMALL_SETTINGS["policy_kwargs"].items() if name != "best_of_n"}
+SMALL_PLANS: dict[str, Any] = {**SMALL_SETTINGS, "device": "cpu", "seed": 0}
 
 
 @pytest.fixture(scope="module")

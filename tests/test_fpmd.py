@@ -957,3 +957,24 @@ def test_actions_as_they_are_stored(clip_final: bool) -> None:
     model.learn(60)
     stored = model.sample_batch(500).actions.abs()
     assert (stored.max() > 1) == (not clip_final)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"flow": "linear"}, "'linear'.*'rectified'.*'mean'"),
+        ({"weight_mode": "exp"}, "'exp'.*'advantage'"),
+        ({"alpha": 0.0}, "`alpha` is 0.0"),
+        ({"policy_delay": 0}, "`policy_delay` is 0"),
+        ({"particles": 0}, "`particles` is 0"),
+        ({"decay_from": 0.5, "decay_until": 0.2}, "`decay_from` is 0.5"),
+        ({"equal_time_probability": 2.0}, "`equal_time_probability` is 2.0"),
+        ({"flow_steps": 0}, "`flow_steps` is 0"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+    """The error comes when the model is made; it names the argument and its value."""
+    small: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
+    with pytest.raises(ValueError, match=message):
+        FPMD("FlowPolicy", pendulum(), **{**small, **arguments})

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch as th
-from conformance.environments import AnySpaces
+from conformance.environments import AnySpaces, pendulum
 from gymnasium import spaces
 from transcription import BATCH, OBS_DIM, Draw, Transcription, box_env, shake
 
@@ -643,3 +643,19 @@ def test_two_modes(seed: int) -> None:
     assert (one_step > 0.25).double().mean().item() == pytest.approx(0.5, abs=0.1)
     assert mean.mean().item() == pytest.approx(0.0, abs=0.25)
     assert mean.std().item() < 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"alpha": -1.0}, "`alpha` is -1.0"),
+        ({"q_agg": "max"}, "'max'"),
+        ({"flow_steps": 0}, "`flow_steps` is 0"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+    """The error comes when the model is made; it names the argument and its value."""
+    small: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
+    with pytest.raises(ValueError, match=message):
+        FQL("FlowPolicy", pendulum(), **{**small, **arguments})

@@ -860,3 +860,22 @@ def test_teacher_has_one_name() -> None:
     """FQL's name of the flow is none of GFP's: what it clones is not the behaviour."""
     with pytest.raises(ValueError, match=r"'bc_flow'.*one_step, vabc"):
         make_model().policy.with_sampler("bc_flow")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"eta": -1.0}, "`eta` is -1.0"),
+        ({"guidance_fn": "sigmoid"}, "'sigmoid'.*'softmax', 'advantage'"),
+        ({"guidance_agg": "mean"}, "'mean'.*'actor', 'min'"),
+        ({"target_agg": "critic"}, "'critic'.*'vabc'"),
+        ({"policy_kwargs": {"encode_time_dim": 7}}, "`encode_time_dim` is 7"),
+        ({"flow_steps": 0}, "`flow_steps` is 0"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+    """The error comes when the model is made; it names the argument and its value."""
+    small: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
+    with pytest.raises(ValueError, match=message):
+        GFP("FlowPolicy", pendulum(), **{**small, **arguments})

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch as th
-from conformance.environments import AnySpaces
+from conformance.environments import AnySpaces, pendulum
 from gymnasium import spaces
 from transcription import BATCH, Draw, Transcription, box_env, shake
 
@@ -654,3 +654,22 @@ def test_learned_tilt() -> None:
     assert clone.std().item() == pytest.approx(0.34, abs=0.03)  # Euler's own bias
     assert tilted.mean().item() == pytest.approx(0.165, abs=0.04)
     assert tilted.std().item() == pytest.approx(0.34, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"inv_temp": -1.0}, "`inv_temp` is -1.0"),
+        ({"rho": -0.5}, "`rho` is -0.5"),
+        ({"fql_alpha": 3.0, "edit_scale": 0.1}, "two variants"),
+        ({"edit_scale": 1.5}, "`edit_scale` is 1.5"),
+        ({"target_entropy": "half"}, "'half'.*'auto'"),
+        ({"flow_steps": 0}, "`flow_steps` is 0"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+    """The error comes when the model is made; it names the argument and its value."""
+    small: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
+    with pytest.raises(ValueError, match=message):
+        QAM("FlowPolicy", pendulum(), **{**small, **arguments})

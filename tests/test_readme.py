@@ -1,9 +1,12 @@
 """The figures of the README are those of the recorded runs."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+
+from sb3_flow.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
 RUNS = sorted((ROOT / "docs" / "demo").glob("seed*.json"))
@@ -20,3 +23,24 @@ def test_demo_figures(path: Path) -> None:
     cells = [rates[name][mode] for name in ("FQL", "behaviour cloning (BC flow)") for mode in ("sampled", "deterministic")]
     row = " | ".join([str(run["seed"]), *(f"{cell:.2f}" for cell in cells)])
     assert f"| {row} |" in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_tables_of_algorithms_are_those_of_the_records() -> None:
+    """A row per method that is no baseline, in the README and in the index of the documentation."""
+    for file, folder in (("README.md", "docs/"), ("docs/index.md", "")):
+        text = (ROOT / file).read_text("utf-8")
+        found = re.findall(r"^\| \[`(\w+)`\]\((\S+)\) \| (.*) \| ([^|]*) \|$", text, re.MULTILINE)
+        expected = []
+        for method in METHODS:
+            if not method.baseline:
+                title = method.title + (" (our reconstruction)" if method.reconstructed else "")
+                title = title if folder else f"[{title}]({method.paper})"
+                expected.append((method.algorithm.__name__, f"{folder}{method.docs}", title, method.regime))
+        assert found == expected, file
+
+
+def test_every_method_has_its_page_and_its_settings() -> None:
+    for method in METHODS:
+        assert method.docs is None or (ROOT / "docs" / method.docs).is_file(), method.title
+        for variant in method.variants:
+            assert (ROOT / "zoo_configs" / f"{variant.name}.yml").is_file(), variant.name

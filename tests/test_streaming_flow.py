@@ -852,3 +852,28 @@ def test_positions_are_not_normalized() -> None:
     env = VecNormalize(DummyVecEnv([pendulum]))
     with pytest.raises(ValueError, match=r"`start_from`.*VecNormalize.*`normalize_observations`"):
         StreamingFlow("FlowPolicy", env, dataset=collect(pendulum), start_from=[2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"k": -1.0}, "`k` is -1.0"),
+        ({"k": 4.0}, "`k` is 4.0.*`horizon_length`, 4"),
+        ({"sigma_0": 0.0}, "`sigma_0` is 0.0"),
+        ({"stochastic": True, "sigma_0": 0.5, "sigma_1": 0.1, "k": 0.0}, "`sigma_1` is 0.1.*0.5"),
+        ({"warm_up": 1.0}, "`warm_up` is 1.0"),
+        ({"n_obs_steps": 0}, "`n_obs_steps` is 0"),
+        ({"n_action_steps": 0}, "`n_action_steps` is 0"),
+        ({"n_action_steps": 5}, "`n_action_steps` is 5.*`horizon_length`, 4"),
+        ({"start_from": [0, 1]}, r"`start_from` is \[0, 1\].*1 number"),
+        ({"start_from": {"arm": [0]}}, "`start_from` is {'arm': .*no vector"),
+        ({"policy_kwargs": {"horizon_length": 2}}, "`horizon_length` among `policy_kwargs` is 2"),
+        ({"policy_kwargs": {"best_of_n": 2}}, "`best_of_n` among `policy_kwargs` is 2"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+    """The error comes when the model is made; it names the argument and its value."""
+    small: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu", "horizon_length": 4}
+    with pytest.raises(ValueError, match=message):
+        StreamingFlow("FlowPolicy", pendulum(), **{**small, **arguments})

@@ -724,3 +724,24 @@ def test_whole_flow_starts_as_the_clone_and_learns_online() -> None:
     assert loss.item() == pytest.approx(sum(metrics[name].item() for name in ("bc_flow_loss", "critic_loss", "whole_loss")))
     assert not th.equal(model.policy.act(observations, z), source.policy.act_bc_flow(observations, z))
     assert th.equal(model.policy.act_base(observations, z), source.policy.act_bc_flow(observations, z))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"radius": 0.0}, "`radius` is 0.0"),
+        ({"entropy_coef": -1.0}, "`entropy_coef` is -1.0"),
+        ({"n_blocks": 0}, "`n_blocks` is 0"),
+        ({"bc_steps": -1}, "`bc_steps` is -1"),
+        ({"absorb_interval": 10, "absorb_steps": 20}, "`absorb_steps` is 20"),
+        ({"q_agg": "max"}, "'max'"),
+        ({"policy_kwargs": {"block_arch": []}}, "`block_arch` is empty"),
+        ({"flow_steps": 0}, "`flow_steps` is 0"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+    """The error comes when the model is made; it names the argument and its value."""
+    small: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
+    with pytest.raises(ValueError, match=message):
+        SWFP("FlowPolicy", pendulum(), **{**small, **arguments})

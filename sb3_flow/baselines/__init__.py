@@ -1,11 +1,13 @@
 """
-What flow policies are compared with: SB3's own algorithms on a data set, and policies that imitate chunks of actions by flow
-matching, diffusion and regression.
+Algorithms to compare with: those of Stable-Baselines3 on a dataset, imitation of chunks by flow matching, diffusion and
+regression, and the alternatives that papers of this family measure themselves against.
 """
 
 from sb3_flow.baselines.chunk_diffusion import ChunkDiffusion
 from sb3_flow.baselines.chunk_flow import ChunkFlow
 from sb3_flow.baselines.chunk_regression import ChunkRegression
+from sb3_flow.baselines.diffusion_opt import DiffusionOpt
 from sb3_flow.baselines.offline import OfflineSAC, OfflineTD3
+from sb3_flow.baselines.whole_flow import WholeFlow
 
-__all__ = ["ChunkDiffusion", "ChunkFlow", "ChunkRegression", "OfflineSAC", "OfflineTD3"]
+__all__ = ["ChunkDiffusion", "ChunkFlow", "ChunkRegression", "DiffusionOpt", "OfflineSAC", "OfflineTD3", "WholeFlow"]

@@ -31,7 +31,6 @@ class AlgorithmCase:
     :param cls: The algorithm
     :param variant: Which of its variants, where it has several
     :param small: Constructor arguments that make it small, beside ``SMALL``
-    :param bad_arguments: Constructor arguments that must be refused, each with a pattern of the message
     :param offline: Whether it trains on datasets
     :param online: Whether it trains on environments
     :param stages: Number of updates until every loss has been descended once
@@ -44,7 +43,6 @@ class AlgorithmCase:
     cls: type[FlowAlgorithm]
     variant: str = ""
     small: dict[str, Any] = field(default_factory=dict)
-    bad_arguments: tuple[tuple[dict[str, Any], str], ...] = ()
     offline: bool = True
     online: bool = True
     stages: int = 1

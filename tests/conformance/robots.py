@@ -1,4 +1,4 @@
-"""Plans of several robots: algorithms that are for their environments alone."""
+"""Plans of several robots: an environment and a dataset for the algorithms that are for them only."""
 
 from functools import cache
 from typing import Any
@@ -7,25 +7,12 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 
-from conformance.case import AlgorithmCase
 from conformance.environments import Watched
-from sb3_flow import FlowOpt
-from sb3_flow.baselines.diffusion_opt import DiffusionOpt
 from sb3_flow.planning import observations
 from sb3_flow.planning.expert import solve
 from sb3_flow.planning.safety_filter import SafetyFilter
 
 MOST_ROBOTS = 3
-TINY: dict[str, Any] = {"width": 16, "depth": 1, "attention_heads": 2, "initialiser_width": 16, "initialiser_depth": 1}
-SMALL_PLANS: dict[str, Any] = {
-    "batch_size": 16,
-    "initialiser_batch_size": 4,
-    "imitated_iterations": 5,
-    "unrolled_iterations": 3,
-    "policy_kwargs": {**TINY, "best_of_n": 2},
-    "device": "cpu",
-    "seed": 0,
-}
 
 
 def scenes() -> gym.Env:
@@ -47,9 +34,3 @@ def plans() -> dict[str, Any]:
         "terminations": np.ones(rows, dtype=bool),
         "truncations": np.zeros(rows, dtype=bool),
     }
-
-
-PLANNERS = [
-    AlgorithmCase(cls, small=SMALL_PLANS, online=False, environment=scenes, data=plans, starts=5)
-    for cls in (FlowOpt, DiffusionOpt)
-]

@@ -118,13 +118,6 @@ def test_bad_arguments_of_the_online_phase(online_algorithm: AlgorithmCase, argu
         online_algorithm.make(pendulum(), **arguments)
 
 
-def test_bad_arguments_of_the_method(algorithm: AlgorithmCase) -> None:
-    """So it is with the arguments that this algorithm alone has."""
-    for arguments, message in algorithm.bad_arguments:
-        with pytest.raises(ValueError, match=message):
-            algorithm.make(pendulum(), **arguments)
-
-
 class Infinite(gym.RewardWrapper):
     """Its reward is infinite from some step on."""
 

@@ -23,12 +23,12 @@ from conformance.environments import collect, maze
 from sb3_flow import FQL
 from sb3_flow.cli import main
 from sb3_flow.common.flow_algorithm import FlowAlgorithm
+from sb3_flow.fql.search import FQL_SPACE
 from sb3_flow.zoo.algorithms import ALGORITHMS, SEARCH_SPACES
 from sb3_flow.zoo.arguments import add_defaults, quote_values
 from sb3_flow.zoo.commands import SCRIPTS
 from sb3_flow.zoo.configs import config_path, read_entries
 from sb3_flow.zoo.entries import find_entry
-from sb3_flow.zoo.search import FQL_SPACE
 
 pytest.importorskip("rl_zoo3")
 pytest.importorskip("ogbench")

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 import sb3_flow
+from sb3_flow.common.search import SearchSpace
 from sb3_flow.zoo.algorithms import ALGORITHMS, SEARCH_SPACES
 from sb3_flow.zoo.configs import arguments_of
-from sb3_flow.zoo.search import SearchSpace
 
 optuna = pytest.importorskip("optuna")
 optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,0 +1,202 @@
+"""
+One record per method. What lists methods derives from these: the names that ``sb3_flow`` exports, RL Zoo's names and search
+spaces, benchmarks, conformance tests, the tables of the README and of the documentation.
+"""
+
+from sb3_flow.baselines import ChunkDiffusion, ChunkFlow, ChunkRegression, DiffusionOpt, OfflineSAC, OfflineTD3, WholeFlow
+from sb3_flow.common.method import Method, Variant
+from sb3_flow.decision_flow import DecisionFlow
+from sb3_flow.decision_flow.search import DECISION_FLOW_DIV_SPACE, DECISION_FLOW_SPACE
+from sb3_flow.flow_opt import FlowOpt
+from sb3_flow.flow_opt.search import FLOW_OPT_SPACE
+from sb3_flow.fpmd import FPMD
+from sb3_flow.fpmd.search import FPMD_SPACE
+from sb3_flow.fql import FQL
+from sb3_flow.fql.search import FQL_SPACE
+from sb3_flow.gfp import GFP
+from sb3_flow.gfp.search import GFP_SPACE
+from sb3_flow.qam import QAM
+from sb3_flow.qam.search import QAM_EDIT_SPACE, QAM_FQL_SPACE, QAM_SPACE
+from sb3_flow.streaming_flow import StreamingFlow
+from sb3_flow.streaming_flow.search import STREAMING_FLOW_SPACE, STREAMING_FLOW_STOCHASTIC_SPACE
+from sb3_flow.swfp import SWFP
+from sb3_flow.swfp.search import SWFP_SPACE
+
+#: What ``from sb3_flow import ...`` finds. DecisionFlow, SWFP and FlowOpt are our reconstructions.
+__all__ = ["FPMD", "FQL", "GFP", "QAM", "SWFP", "DecisionFlow", "FlowOpt", "StreamingFlow"]
+
+ALL_REGIMES = "offline, offline-to-online, online"
+#: Small settings that several methods share. The learning rate of imitation is constant, as that of the others.
+FEW_STEPS = {"flow_steps": 3}
+SMALL_FPMD = {"flow_steps": 3, "particles": 4, "learning_starts": 10}
+SMALL_CHUNKS = {"horizon_length": 4, "cosine": False}
+SMALL_STREAMING = {**SMALL_CHUNKS, "k": 0.5}
+SMALL_PLANS = {
+    "batch_size": 16,
+    "initialiser_batch_size": 4,
+    "imitated_iterations": 5,
+    "unrolled_iterations": 3,
+    "policy_kwargs": {
+        **{"width": 16, "depth": 1, "attention_heads": 2, "initialiser_width": 16, "initialiser_depth": 1},
+        "best_of_n": 2,
+    },
+}
+#: SWFP's updates of critics and blocks, without cloning before and absorption between them.
+IMPROVING = {"bc_steps": 0, "critic_steps": 0, "absorb_interval": 0}
+
+METHODS = (
+    Method(
+        FQL,
+        "Flow Q-learning (Park et al., 2025)",
+        ALL_REGIMES,
+        (Variant("fql", search_space=FQL_SPACE, small=FEW_STEPS, updates={}),),
+        paper="https://arxiv.org/abs/2502.02538",
+        docs="fql.md",
+    ),
+    Method(
+        QAM,
+        "Q-learning with adjoint matching (Li and Levine, 2026): plain, QAM-FQL, QAM-EDIT",
+        ALL_REGIMES,
+        (
+            Variant("qam", search_space=QAM_SPACE, small=FEW_STEPS, updates={}),
+            Variant("qam_fql", {"fql_alpha": 10.0}, QAM_FQL_SPACE, updates={}),
+            Variant("qam_edit", {"edit_scale": 0.3}, QAM_EDIT_SPACE, small=FEW_STEPS, updates={}),
+        ),
+        paper="https://arxiv.org/abs/2601.14234",
+        docs="qam.md",
+    ),
+    Method(
+        GFP,
+        "Guided flow policy (Tiofack et al., 2026)",
+        ALL_REGIMES,
+        (
+            Variant(
+                "gfp",
+                search_space=GFP_SPACE,
+                small={**FEW_STEPS, "target_agg": "mean", "guidance_agg": "min"},
+                updates={},
+            ),
+        ),
+        paper="https://arxiv.org/abs/2512.03973",
+        docs="gfp.md",
+    ),
+    Method(
+        FPMD,
+        "Flow policy mirror descent (Chen et al., 2025): FPMD-R, FPMD-M",
+        "online",
+        (
+            Variant("fpmd", search_space=FPMD_SPACE, small=SMALL_FPMD, updates={}),
+            Variant(
+                "fpmd_m",
+                {"flow": "mean"},
+                FPMD_SPACE,
+                small={**SMALL_FPMD, "equal_time_probability": 0.25},
+                updates={},
+            ),
+        ),
+        paper="https://arxiv.org/abs/2507.23675",
+        docs="fpmd.md",
+    ),
+    Method(
+        SWFP,
+        "Stepwise flow policy (2025): a cloned flow is improved online by a cascade of small blocks",
+        "offline-to-online, from a BC flow",
+        (
+            Variant(
+                "swfp",
+                search_space=SWFP_SPACE,
+                small={
+                    **FEW_STEPS,
+                    **{"n_blocks": 2, "bc_steps": 5, "critic_steps": 5, "absorb_interval": 8, "absorb_steps": 4},
+                },
+                updates=IMPROVING,
+                stages=15,  # 5 clone, 5 evaluate, and the fifth that improves is the first to absorb
+            ),
+        ),
+        paper="https://arxiv.org/abs/2510.15388",
+        docs="swfp.md",
+        reconstructed=True,
+    ),
+    Method(
+        DecisionFlow,
+        "Decision Flow (Hu et al., 2025): DF-dir and DF-div",
+        ALL_REGIMES,
+        (
+            Variant("decision_flow", search_space=DECISION_FLOW_SPACE, small=FEW_STEPS, updates={}),
+            Variant(
+                "decision_flow_div",
+                {"variant": "div"},
+                DECISION_FLOW_DIV_SPACE,
+                small={**FEW_STEPS, "flow_target": "td"},
+                updates={},
+            ),
+        ),
+        paper="https://arxiv.org/abs/2505.20350",
+        docs="decision_flow.md",
+        reconstructed=True,
+    ),
+    Method(
+        StreamingFlow,
+        "Streaming flow policy (Jiang et al., 2025): the flow is the sequence of actions",
+        "imitation",
+        (
+            Variant("streaming_flow", search_space=STREAMING_FLOW_SPACE, deterministic=True, small=SMALL_STREAMING),
+            Variant("streaming_flow_stochastic", {"stochastic": True}, STREAMING_FLOW_STOCHASTIC_SPACE, small=SMALL_STREAMING),
+        ),
+        paper="https://arxiv.org/abs/2505.21851",
+        docs="streaming_flow.md",
+    ),
+    Method(
+        FlowOpt,
+        "Flow-Opt (Idoko et al., 2025): plans of many robots by a flow, a safety filter and a certificate",
+        "imitation of an expert",
+        (Variant("flow_opt", search_space=FLOW_OPT_SPACE, small=SMALL_PLANS),),
+        paper="https://arxiv.org/abs/2510.09204",
+        docs="flow_opt.md",
+        reconstructed=True,
+        environment="sb3_flow/MultiRobot2D-v0",
+    ),
+    Method(
+        WholeFlow,
+        "The cloned flow of SWFP, improved as a whole",
+        "offline-to-online, from a BC flow",
+        (Variant("swfp_whole", updates=IMPROVING),),
+        docs="swfp.md",
+        baseline=True,
+    ),
+    Method(
+        DiffusionOpt,
+        "FlowOpt with a diffusion model",
+        "imitation of an expert",
+        (Variant("flow_opt_diffusion", search_space=FLOW_OPT_SPACE, small=SMALL_PLANS),),
+        docs="flow_opt.md",
+        baseline=True,
+        environment="sb3_flow/MultiRobot2D-v0",
+    ),
+    Method(
+        ChunkFlow,
+        "Chunks of actions by flow matching",
+        "imitation",
+        (Variant("chunk_flow", small={**SMALL_CHUNKS, **FEW_STEPS}),),
+        docs="streaming_flow.md",
+        baseline=True,
+    ),
+    Method(
+        ChunkDiffusion,
+        "Chunks of actions by diffusion (DDPM and DDIM)",
+        "imitation",
+        (Variant("chunk_diffusion", small={**SMALL_CHUNKS, "diffusion_steps": 8, "ddim_steps": 3}),),
+        docs="streaming_flow.md",
+        baseline=True,
+    ),
+    Method(
+        ChunkRegression,
+        "Chunks of actions by regression",
+        "imitation",
+        (Variant("chunk_regression", small=SMALL_CHUNKS, samples=False),),
+        docs="streaming_flow.md",
+        baseline=True,
+    ),
+    Method(OfflineTD3, "TD3 of Stable-Baselines3 on a dataset", "offline", (Variant("td3_offline"),), baseline=True),
+    Method(OfflineSAC, "SAC of Stable-Baselines3 on a dataset", "offline", (Variant("sac_offline"),), baseline=True),
+)
