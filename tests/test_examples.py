@@ -11,6 +11,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 #: What makes each example short, with the files that it is to write.
 SHORT: dict[str, tuple[str, list[str]]] = {
+    "custom_algorithm.py": ("--episodes 2 --updates 20", []),
     "decision_flow_two_modes.py": ("--updates 20 --file picture.png", ["picture.png"]),
     "fql_cube_demo.py": (
         "--transitions 1000 --updates 20 --episodes 2 --folder run",

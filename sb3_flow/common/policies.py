@@ -186,8 +186,19 @@ class FlowPolicy(BasePolicy):
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Network:
         """An ensemble of critics: its network takes features and actions. See ``make_network``."""
+        return self.make_values(self.action_dim, self.n_critics, features_extractor)
+
+    def make_values(self, n_inputs: int, n_members: int, features_extractor: BaseFeaturesExtractor | None = None) -> Network:
+        """
+        An ensemble of value functions, with the architecture of critics.
+
+        :param n_inputs: Size of what they take beside features: 0 for values of states
+        :param n_members: Number of value functions
+        :param features_extractor: See ``make_network``
+        :return: The network
+        """
         return self.make_network(
-            lambda n: EnsembleMLP(self.n_critics, n + self.action_dim, self.net_arch, self.activation, self.critic_layer_norm),
+            lambda n: EnsembleMLP(n_members, n + n_inputs, self.net_arch, self.activation, self.critic_layer_norm),
             features_extractor,
         )
 

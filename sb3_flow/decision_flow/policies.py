@@ -3,7 +3,7 @@
 import torch as th
 
 from sb3_flow.common.flow import euler
-from sb3_flow.common.networks import EnsembleMLP, sinusoid
+from sb3_flow.common.networks import sinusoid
 from sb3_flow.common.policies import FlowPolicy, Network
 from sb3_flow.common.type_aliases import TensorObs
 
@@ -49,18 +49,6 @@ class DecisionFlowPolicy(FlowPolicy):
         if state_value:
             self.state_value = self.make_values(0, 1)
         self.register_buffer("inverse_scale", th.zeros(()))
-
-    def make_values(self, n_rest: int, n_members: int) -> Network:
-        """
-        Values, of the same build as the critics.
-
-        :param n_rest: Size of what they take beside features
-        :param n_members: Number of values
-        :return: The network
-        """
-        return self.make_network(
-            lambda n: EnsembleMLP(n_members, n + n_rest, self.net_arch, self.activation, self.critic_layer_norm)
-        )
 
     def flow_values(
         self, network: Network, observations: TensorObs, x: th.Tensor, t: th.Tensor, frozen: bool = False
