@@ -1,8 +1,8 @@
 """
 A complete algorithm of your own in one file: advantage-weighted flow matching.
 
-A flow clones each action of the dataset with the weight ``exp((Q(s, a) - Q(s, a')) / temperature)``, where ``a'`` is an action of
-the flow itself. ``CONTRIBUTING.md`` says what each method has to do, and how an algorithm becomes part of the package.
+A flow clones each action of the dataset with the weight ``exp((Q(s, a) - Q(s, a')) / temperature)``, where ``a'`` is an action
+of the flow itself. ``CONTRIBUTING.md`` says what each method has to do, and how an algorithm becomes part of the package.
 """
 
 import argparse
