@@ -61,6 +61,8 @@ class OfflineTraining(OfflineAlgorithm, OffPolicyAlgorithm):
     :param kwargs: ``offline_log_interval`` is as of ``OfflineAlgorithm``.
     """
 
+    takes_sb3_arguments = True
+
     def __init__(
         self,
         policy: Any,

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import configure_logger
 
+from sb3_flow.common.arguments import CheckedArguments, as_policy_kwargs, checked
 from sb3_flow.common.checkpoints.random_state import seed_from
 from sb3_flow.common.data.batches import CROP_PAD, normalize, shift_images
 from sb3_flow.common.data.dataset import OfflineDataset
@@ -69,7 +70,7 @@ class FlowAlgorithm(OfflineAlgorithm):
     def __init__(
         self,
         policy: str | type[FlowPolicy],
-        env: GymEnv | str | None,
+        env: GymEnv | str | None = None,
         learning_rate: float | Schedule = 3e-4,
         *,
         batch_size: int = 256,
@@ -104,7 +105,7 @@ class FlowAlgorithm(OfflineAlgorithm):
             learning_rate,
             dataset=dataset,
             offline_log_interval=offline_log_interval,
-            policy_kwargs=dict(policy_kwargs or {}),
+            policy_kwargs=as_policy_kwargs(policy_kwargs),
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             verbose=verbose,
@@ -133,6 +134,11 @@ class FlowAlgorithm(OfflineAlgorithm):
         self.seed_generators(int(th.randint(2**62, ())))
         self.generator_state = self.random_state()
         arguments = self._policy_arguments()
+        for name in arguments.keys() & self.policy_kwargs.keys():
+            raise TypeError(f"`{name}` in `policy_kwargs` is an argument of {type(self).__name__} itself: write {name}=....")
+        if isinstance(self.policy_class, CheckedArguments):
+            owner = f"{self.policy_class.__name__} (`policy_kwargs`)"
+            self.policy_kwargs = checked(self.policy_class, self.policy_kwargs, owner)
         self.policy = self.policy_class(
             self.observation_space, self.action_space, self.lr_schedule, **arguments, **self.policy_kwargs
         ).to(self.device)

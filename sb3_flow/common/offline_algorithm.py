@@ -24,6 +24,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_flow.common import checkpoints
+from sb3_flow.common.arguments import CheckedArguments
 from sb3_flow.common.checkpoints import Run
 from sb3_flow.common.checkpoints.saving import load_errors, require_own_model
 from sb3_flow.common.data.dataset import OfflineDataset, read_dataset
@@ -37,7 +38,7 @@ from sb3_flow.common.files import atomic_write, file_to_read, file_to_write, is_
 SelfOffline = TypeVar("SelfOffline", bound="OfflineAlgorithm")
 
 
-class OfflineAlgorithm(BaseAlgorithm):
+class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
     """
     Base class of algorithms that train on a dataset. A subclass gives ``train(gradient_steps, batch_size)``.
 

@@ -37,7 +37,8 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
     gives ``draw_noise`` and ``loss``, and its policy.
 
     :param policy: ``"FlowPolicy"`` (or a policy class); its features extractor depends on the observation space.
-    :param env: Environment, or its id
+    :param env: Environment, or its id. None: the spaces are those of the dataset, and the model cannot be evaluated, or train
+        online, before it gets an environment.
     :param learning_rate: Learning rate of the optimizer, or a function of the remaining progress (from 1 to 0)
     :param buffer_size: Capacity of the replay buffer for what is collected online; the dataset is kept apart.
     :param learning_starts: Environment steps before the first online update. Actions are random until then, unless the
@@ -71,7 +72,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
     def __init__(
         self,
         policy: str | type[FlowPolicy],
-        env: GymEnv | str | None,
+        env: GymEnv | str | None = None,
         learning_rate: float | Schedule = 3e-4,
         buffer_size: int = 1_000_000,
         learning_starts: int = 100,

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
+from sb3_flow.common.arguments import CheckedArguments
 from sb3_flow.common.chunks import ChunkState
 from sb3_flow.common.encoders import FlowExtractor, ObservationNormalizer
 from sb3_flow.common.networks import MLP, EnsembleMLP, VelocityMLP
@@ -42,7 +43,27 @@ def aliases(policy_class: type[BasePolicy]) -> dict[str, type[BasePolicy]]:
     return dict.fromkeys(("FlowPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy"), policy_class)
 
 
-class FlowPolicy(BasePolicy):
+def split_net_arch(net_arch: Any) -> tuple[list[int], list[int]]:
+    """
+    The widths of the hidden layers of actors, and those of critics.
+
+    :param net_arch: A list of widths, or a dictionary of two lists as for Stable-Baselines3's SAC and TD3
+    :return: Both lists
+    :raises ValueError: If it is something else, or a list is empty.
+    """
+    parts = net_arch if isinstance(net_arch, Mapping) else {"pi": net_arch, "qf": net_arch}
+    expected = "expected a list of widths such as [256, 256], or {'pi': [256, 256], 'qf': [256, 256]}"
+    if parts.keys() != {"pi", "qf"}:
+        raise ValueError(f"`net_arch` has the keys {sorted(map(str, parts))}; {expected}.")
+    for widths in parts.values():
+        if not isinstance(widths, Sequence) or not all(isinstance(width, int) and width > 0 for width in widths):
+            raise ValueError(f"`net_arch` is {net_arch!r}; {expected}.")
+        if not widths:
+            raise ValueError(f"`net_arch` is empty; {expected}.")
+    return list(parts["pi"]), list(parts["qf"])
+
+
+class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
     """
     Base class of flow policies. A subclass creates its networks in ``build`` and names one or more samplers.
 
@@ -53,7 +74,8 @@ class FlowPolicy(BasePolicy):
     :param observation_space: Observation space
     :param action_space: Any finite ``Box``
     :param lr_schedule: Learning rate as a function of the remaining progress (from 1 to 0)
-    :param net_arch: Widths of the hidden layers of every network
+    :param net_arch: Widths of the hidden layers of every network; or ``{"pi": [...], "qf": [...]}``: those of flows and
+        actors, and those of critics and other value functions
     :param activation: Name of the activation, see ``networks.ACTIVATIONS``
     :param critic_layer_norm: Whether layer norm follows each activation of the critics
     :param n_critics: Number of critics
@@ -78,7 +100,7 @@ class FlowPolicy(BasePolicy):
         observation_space: spaces.Space[Any],
         action_space: spaces.Box,
         lr_schedule: Schedule,
-        net_arch: Sequence[int] = (512, 512, 512, 512),
+        net_arch: Sequence[int] | Mapping[str, Sequence[int]] = (512, 512, 512, 512),
         activation: str = "gelu",
         critic_layer_norm: bool = True,
         n_critics: int = 2,
@@ -109,7 +131,8 @@ class FlowPolicy(BasePolicy):
             optimizer_kwargs=dict(optimizer_kwargs or {}),
             squash_output=True,
         )
-        self.net_arch = list(net_arch)
+        #: Widths of the hidden layers of flows and actors, and of value functions.
+        self.net_arch, self.value_arch = split_net_arch(net_arch)
         self.activation = activation
         self.critic_layer_norm = critic_layer_norm
         self.n_critics = n_critics
@@ -198,7 +221,7 @@ class FlowPolicy(BasePolicy):
         :return: The network
         """
         return self.make_network(
-            lambda n: EnsembleMLP(n_members, n + n_inputs, self.net_arch, self.activation, self.critic_layer_norm),
+            lambda n: EnsembleMLP(n_members, n + n_inputs, self.value_arch, self.activation, self.critic_layer_norm),
             features_extractor,
         )
 
@@ -449,7 +472,7 @@ class FlowPolicy(BasePolicy):
             observation_space=self.observation_space,
             action_space=self.action_space,
             lr_schedule=self._dummy_schedule,  # the algorithm has the real one
-            net_arch=self.net_arch,
+            net_arch={"pi": self.net_arch, "qf": self.value_arch},
             activation=self.activation,
             critic_layer_norm=self.critic_layer_norm,
             n_critics=self.n_critics,

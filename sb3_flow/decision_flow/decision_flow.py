@@ -91,7 +91,7 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
     Paper: https://arxiv.org/abs/2505.20350.
 
     :param policy: ``"FlowPolicy"`` (or a subclass of ``DecisionFlowPolicy``)
-    :param env: Environment, or its id
+    :param env: Environment, or its id. None: the spaces are those of the dataset
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
     :param variant: ``"dir"`` (DF-dir) or ``"div"`` (DF-div)
     :param fm_coef: ``w_FM``, weight of flow matching, at least 0. The one to tune in DF-dir: start at GFP's alpha over the
@@ -117,7 +117,7 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
     def __init__(
         self,
         policy: str | type[DecisionFlowPolicy],
-        env: GymEnv | str,
+        env: GymEnv | str | None = None,
         learning_rate: float | Schedule = 3e-4,
         *,
         variant: FlowVariant = "dir",

@@ -94,7 +94,7 @@ class FlowOpt(FlowAlgorithm):
     def __init__(
         self,
         policy: str | type[FlowOptPolicy],
-        env: GymEnv | str,
+        env: GymEnv | str | None = None,
         learning_rate: float | Schedule = 3e-4,
         *,
         tau: float = 0.001,

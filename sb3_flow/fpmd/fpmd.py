@@ -83,7 +83,7 @@ class FPMD(OfflineToOnlineAlgorithm):
     Paper: https://arxiv.org/abs/2507.23675. Deviations from the published code: see ``docs/fpmd.md``.
 
     :param policy: ``"FlowPolicy"`` (or a subclass of ``FPMDPolicy``)
-    :param env: Environment, or its id
+    :param env: Environment, or its id. None: the spaces are those of the dataset
     :param learning_rate: Learning rate of the critics, or a function of the remaining progress (from 1 to 0)
     :param learning_starts: Environment steps, with random actions, before the first update
     :param flow: ``"rectified"`` (FPMD-R) or ``"mean"`` (FPMD-M)
@@ -123,7 +123,7 @@ class FPMD(OfflineToOnlineAlgorithm):
     def __init__(
         self,
         policy: str | type[FPMDPolicy],
-        env: GymEnv | str,
+        env: GymEnv | str | None = None,
         learning_rate: float | Schedule = 3e-4,
         *,
         learning_starts: int = 30_000,

@@ -54,7 +54,7 @@ class FQL(OfflineToOnlineAlgorithm):
     Paper: https://arxiv.org/abs/2502.02538. Deviations from the published code: see ``docs/fql.md``.
 
     :param policy: ``"FlowPolicy"`` (or a subclass of ``FQLPolicy``)
-    :param env: Environment, or its id
+    :param env: Environment, or its id. None: the spaces are those of the dataset
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
     :param alpha: Weight of the distillation, that is, how close the policy stays to the behaviour. The one to tune: the
         paper took 3 to 1000, on tasks with rewards in [-1, 0]; with ``normalize_q_loss`` try 0.03 to 10.
@@ -72,7 +72,7 @@ class FQL(OfflineToOnlineAlgorithm):
     def __init__(
         self,
         policy: str | type[FQLPolicy],
-        env: GymEnv | str,
+        env: GymEnv | str | None = None,
         learning_rate: float | Schedule = 3e-4,
         *,
         alpha: float = 10.0,

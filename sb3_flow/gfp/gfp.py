@@ -57,7 +57,7 @@ class GFP(FQL):
     Paper: https://arxiv.org/abs/2512.03973. Deviations from the published code: see ``docs/gfp.md``.
 
     :param policy: ``"FlowPolicy"`` (or a subclass of ``GFPPolicy``)
-    :param env: Environment, or its id
+    :param env: Environment, or its id. None: the spaces are those of the dataset
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
     :param alpha: Weight of the distillation. The first one to tune: the paper took 0.01 to 10.
     :param eta: Temperature of the guidance. The second one to tune: the paper took 1e-6 (only actions that beat the actor
@@ -83,7 +83,7 @@ class GFP(FQL):
     def __init__(
         self,
         policy: str | type[GFPPolicy],
-        env: GymEnv | str,
+        env: GymEnv | str | None = None,
         learning_rate: float | Schedule = 3e-4,
         *,
         alpha: float = 1.0,

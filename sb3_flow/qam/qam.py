@@ -63,7 +63,7 @@ class QAM(OfflineToOnlineAlgorithm):
     Paper: https://arxiv.org/abs/2601.14234.
 
     :param policy: ``"FlowPolicy"`` (or a subclass of ``QAMPolicy``)
-    :param env: Environment, or its id
+    :param env: Environment, or its id. None: the spaces are those of the dataset
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
     :param inv_temp: Inverse temperature of the tilt, at least 0 (the paper's tau; here ``tau`` is the targets' rate, as in
         Stable-Baselines3). The one to tune: the paper took 0.1 to 30. Rewards ``c`` times as large want it ``c`` times
@@ -89,7 +89,7 @@ class QAM(OfflineToOnlineAlgorithm):
     def __init__(
         self,
         policy: str | type[QAMPolicy],
-        env: GymEnv | str,
+        env: GymEnv | str | None = None,
         learning_rate: float | Schedule = 3e-4,
         *,
         inv_temp: float = 1.0,

@@ -48,7 +48,7 @@ def network_arguments(policy: FlowPolicy) -> dict[str, Any]:
     :return: ``policy_kwargs``
     """
     return {
-        "net_arch": policy.net_arch,
+        "net_arch": {"pi": policy.net_arch, "qf": policy.value_arch},
         "activation": policy.activation,
         "encode_time_dim": deployed_flow(policy).net.encode_time_dim,
         "features_extractor_class": policy.features_extractor_class,

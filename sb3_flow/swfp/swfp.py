@@ -78,7 +78,7 @@ class SWFP(OfflineToOnlineAlgorithm):
     see ``docs/swfp.md``.
 
     :param policy: ``"FlowPolicy"`` (or a subclass of ``SWFPPolicy``)
-    :param env: Environment, or its id
+    :param env: Environment, or its id. None: the spaces are those of the dataset
     :param learning_rate: Learning rate of all networks, or a function of the remaining progress (from 1 to 0)
     :param flow_steps: Euler steps of the base
     :param n_blocks: Number of blocks
@@ -108,7 +108,7 @@ class SWFP(OfflineToOnlineAlgorithm):
     def __init__(
         self,
         policy: str | type[SWFPPolicy],
-        env: GymEnv | str,
+        env: GymEnv | str | None = None,
         learning_rate: float | Schedule = 3e-4,
         *,
         flow_steps: int = 10,

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sb3_flow.common.arguments import hints_of
 from sb3_flow.common.checkpoints import latest_checkpoint
 from sb3_flow.common.optional import require
 from sb3_flow.tables import supervisor
 from sb3_flow.tables.display import Display, State, last_lines
 from sb3_flow.tables.grid import Run, expand, read_sweep
-from sb3_flow.zoo.configs import ZOO_KEYS, arguments_of
+from sb3_flow.zoo.configs import ZOO_KEYS
 from sb3_flow.zoo.registration import register
 
 Subparsers = Any  # argparse's own class for these is private
@@ -106,7 +107,7 @@ def list_runs(file: Path, output: Path | None = None, cpus: float | None = None,
     register()
     algorithms = require("rl_zoo3.utils", "zoo", "A sweep").ALGOS
     hyperparameters = {
-        name: ZOO_KEYS | {key for key in arguments_of(cls) if not key.startswith("_")} for name, cls in algorithms.items()
+        name: ZOO_KEYS | {key for key in hints_of(cls) if not key.startswith("_")} for name, cls in algorithms.items()
     }
     return expand(read_sweep(file), file, hyperparameters, output, cpus, gpus)
 

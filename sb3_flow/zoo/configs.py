@@ -1,12 +1,12 @@
 """The configurations that ship with the package, and what may stand in one."""
 
 import difflib
-import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import sb3_flow
+from sb3_flow.common.arguments import checked_value, hints_of, unknown
 from sb3_flow.common.optional import require
 
 #: Keys of an entry that RL Zoo takes for itself; all others are arguments of the algorithm.
@@ -14,6 +14,10 @@ ZOO_KEYS = {
     *("callback", "env_kwargs", "env_wrapper", "frame_stack", "monitor_kwargs", "n_envs", "n_timesteps", "noise_std"),
     *("noise_type", "normalize", "policy", "vec_env_wrapper"),
 }
+
+
+#: Those that are numbers, with their types.
+ZOO_NUMBERS: dict[str, Any] = {"n_timesteps": int, "n_envs": int, "frame_stack": int, "noise_std": float}
 
 
 def config_path(name: str) -> Path:
@@ -77,40 +81,6 @@ def read_entries(path: str) -> dict[str, Any]:
     return entries
 
 
-def arguments_of(cls: type) -> set[str]:
-    """
-    The names of all arguments of a constructor, those included that it passes on as ``**kwargs``.
-
-    :param cls: A class
-    :return: The names, without ``self``
-    """
-    names: set[str] = set()
-    for base in cls.__mro__:
-        if "__init__" not in vars(base):
-            continue
-        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-        names |= {parameter.name for parameter in parameters if parameter.kind not in (2, 4)} - {"self"}
-        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-            break
-    return names
-
-
-def policy_arguments(cls: type, policy: Any) -> set[str] | None:
-    """
-    What ``policy_kwargs`` may have.
-
-    :param cls: The algorithm
-    :param policy: Its policy, as a configuration names it
-    :return: The names; None for a policy that is not one of the algorithm's own
-    """
-    policy_class = getattr(cls, "policy_aliases", {}).get(policy)
-    if policy_class is None:
-        return None
-    # Ours hand on to `build` what only one method has. What the algorithm takes itself, it gives them.
-    own = set(inspect.signature(policy_class.build).parameters) if hasattr(policy_class, "build") else set()
-    return arguments_of(policy_class) | own - arguments_of(cls) - {"self", "kwargs"}
-
-
 def check_keys(given: Iterable[str], known: set[str], owner: str, place: str, prefix: str = "") -> None:
     """
     Refuse keys that nobody understands.
@@ -129,18 +99,31 @@ def check_keys(given: Iterable[str], known: set[str], owner: str, place: str, pr
             raise ValueError(f"{place}: {owner} has no `{prefix}{key}`; {hint}")
 
 
-def check_entry(entry: dict[str, Any], cls: type, place: Callable[[str], str]) -> None:
+def check_entry(entry: dict[str, Any], cls: type, place: Callable[[str], str]) -> dict[str, Any]:
     """
     Refuse an entry with keys that neither RL Zoo nor the algorithm knows, or without those that RL Zoo needs.
 
     :param entry: The hyperparameters
     :param cls: The algorithm
     :param place: From a key to where it was given, for the message
+    :return: The same with its numbers converted: YAML reads ``5e-3`` as a text
     :raises ValueError: It names the key, where it stands, and what may have been meant.
     """
-    known = ZOO_KEYS | {name for name in arguments_of(cls) if not name.startswith("_")}
+    hints = hints_of(cls)
+    known = ZOO_KEYS | {name for name in hints if not name.startswith("_")}
     for key in entry:
-        check_keys([key], known, cls.__name__, place(key))
+        if key not in known:
+            raise ValueError(f"{place(key)}: {unknown(cls.__name__, key, known)}")
     for key, example in (("policy", '"FlowPolicy"'), ("n_timesteps", "1000000")):
         if key not in entry:
             raise ValueError(f"{place(key)}: `{key}` is missing; write `{key}: {example}`.")
+    checked = {}
+    for key, value in entry.items():
+        if isinstance(value, str) and (value.startswith("lin_") or key == "policy_kwargs"):
+            checked[key] = value  # RL Zoo's forms of a schedule and of a dictionary
+            continue
+        try:
+            checked[key] = checked_value(key, value, ZOO_NUMBERS.get(key) or hints.get(key, Any))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{place(key)}: {error}") from error
+    return checked

@@ -10,10 +10,11 @@ from typing import Any
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_SAMPLER
 
+from sb3_flow.common.arguments import policy_arguments
 from sb3_flow.common.environments import needs_success_report
 from sb3_flow.common.optional import require
 from sb3_flow.zoo.algorithms import ALGORITHMS, acts_by_sampling
-from sb3_flow.zoo.configs import check_entry, check_keys, find_config, no_such_config, policy_arguments, read_entries
+from sb3_flow.zoo.configs import check_entry, check_keys, find_config, no_such_config, read_entries
 from sb3_flow.zoo.entries import find_entry, resolve_entries
 
 REPORT_SUCCESS = "sb3_flow.common.environments.report_success"
@@ -63,7 +64,8 @@ class HyperparameterReader(ExperimentManager):
                 raise  # the module is there, but something that it needs itself is missing
             raise no_such_config(self.config) from error
         if self.algo in ALGORITHMS:
-            check_entry(saved, ALGORITHMS[self.algo], self._place)
+            checked = check_entry(saved, ALGORITHMS[self.algo], self._place)
+            hyperparams, saved = {**hyperparams, **checked}, OrderedDict({**saved, **checked})
         if needs_success_report(self.env_name.gym_id):
             # In the saved configuration too, so that whatever reads it later wraps the environment alike.
             wrappers = hyperparams.get("env_wrapper") or []

@@ -404,10 +404,10 @@ def test_success_rates_are_plotted(offline: Path, tmp_path: Path, monkeypatch: p
 
 ENTRY = "{policy: FlowPolicy, n_timesteps: 5"
 WRONG = [
-    (["--env", PENDULUM, "-params", "alhpa:1"], "", ["-params: FQL has no `alhpa`", "did you mean `alpha`?"]),
+    (["--env", PENDULUM, "-params", "alhpa:1"], "", ["-params: FQL has no argument `alhpa`", "did you mean `alpha`?"]),
     (["--env", PENDULUM], f"{PENDULUM}: {ENTRY}, bacth_size: 3}}", ["conf.yml, entry 'Pendulum-v1'", "`batch_size`?"]),
     (["--env", PENDULUM], f"default: {ENTRY}, bacth_size: 3}}", ["conf.yml, entry 'default'", "`batch_size`?"]),
-    (["--env", PENDULUM], f"{PENDULUM}: {ENTRY}, zzz: 3}}", ["FQL has no `zzz`; it takes: ", "alpha, b"]),
+    (["--env", PENDULUM], f"{PENDULUM}: {ENTRY}, zzz: 3}}", ["FQL has no argument `zzz`; it takes: ", "alpha, b"]),
     (["--env", PENDULUM], f"{PENDULUM}: {ENTRY}, policy_kwargs: {{net_arhc: [8]}}}}", ["`policy_kwargs.net_arch`?"]),
     (["--env", PENDULUM], f"{PENDULUM}: {ENTRY}, policy_kwargs: 'dict(net_arhc=[8])'}}", ["`policy_kwargs.net_arch`?"]),
     (["--env", PENDULUM, "-params", "policy_kwargs:dict(n_critic=3)"], "", ["-params: ", "`policy_kwargs.n_critics`?"]),
