@@ -56,7 +56,7 @@ class ChunkDiffusionPolicy(ChunkPolicy):
     @property
     def noise_dim(self) -> int:
         """DDPM draws noise at each level."""
-        return self.chunk_dim * (self.diffusion_steps if self.head == "ddpm" else 1)
+        return self.chunk_dim * (self.diffusion_steps if self.sampler == "ddpm" else 1)
 
     def noise_in(self, network: Network, context: th.Tensor, chunks: th.Tensor, levels: th.Tensor) -> th.Tensor:
         """

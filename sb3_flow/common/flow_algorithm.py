@@ -10,6 +10,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import configure_logger
+from torch import nn
 
 from sb3_flow.common.arguments import CheckedArguments, as_policy_kwargs, checked
 from sb3_flow.common.checkpoints.random_state import seed_from
@@ -65,7 +66,7 @@ class FlowAlgorithm(OfflineAlgorithm):
     #: Whether all updates are alike, so that one CUDA graph can replay them.
     one_graph: ClassVar[bool] = True
     #: Names of the target networks of the policy, each with the network that it follows.
-    targets: ClassVar[dict[str, str]] = {"critic_target": "critic"}
+    targets: ClassVar[dict[str, str]] = {}
 
     def __init__(
         self,
@@ -223,15 +224,16 @@ class FlowAlgorithm(OfflineAlgorithm):
 
     def update_targets(self, *names: str) -> None:
         """
-        Move target networks towards the networks that they follow: ``target <- tau net + (1 - tau) target``.
+        Move target networks towards the networks that they follow: ``target <- tau net + (1 - tau) target``. Buffers of
+        networks, such as the statistics of batch norm, are copied.
 
         :param names: Which of ``targets``; by default all
         """
         with th.no_grad():
             for target in names or self.targets:
-                followers = getattr(self.policy, target).parameters()
-                leaders = getattr(self.policy, self.targets[target]).parameters()
-                th._foreach_lerp_(list(followers), list(leaders), self.tau)
+                follower, leader = getattr(self.policy, target), getattr(self.policy, self.targets[target])
+                th._foreach_lerp_(list(follower.parameters()), list(leader.parameters()), self.tau)
+                copy_buffers(follower, leader)
 
     # Batches.
 
@@ -431,6 +433,17 @@ def total(*terms: tuple[th.Tensor, Metrics]) -> tuple[th.Tensor, Metrics]:
     """
     losses, metrics = zip(*terms, strict=True)
     return sum(losses[1:], losses[0]), {name: value for part in metrics for name, value in part.items()}
+
+
+def copy_buffers(follower: nn.Module, leader: nn.Module) -> None:
+    """
+    Copy all buffers, such as the running statistics of batch norm.
+
+    :param follower: The network that they are copied to
+    :param leader: A network of the same architecture
+    """
+    for own, buffer in zip(follower.buffers(), leader.buffers(), strict=True):
+        own.copy_(buffer)
 
 
 def clip_gradients(optimizer: th.optim.Optimizer, max_norm: float) -> th.Tensor:

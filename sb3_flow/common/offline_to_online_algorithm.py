@@ -10,7 +10,7 @@ import math
 import pathlib
 import time
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -68,6 +68,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
     policy_class: type[FlowPolicy]
     action_space: spaces.Box
     replay_buffer: OnlineBuffer
+    targets: ClassVar[dict[str, str]] = {"critic_target": "critic"}
 
     def __init__(
         self,

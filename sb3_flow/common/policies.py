@@ -22,6 +22,7 @@ from sb3_flow.common.networks import MLP, EnsembleMLP, VelocityMLP
 from sb3_flow.common.type_aliases import TensorObs, Velocity
 
 SelfPolicy = TypeVar("SelfPolicy", bound="FlowPolicy")
+SelfNetwork = TypeVar("SelfNetwork", bound=nn.Module)
 
 
 class Network(nn.Module):
@@ -144,6 +145,8 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         self.generator: th.Generator | None = None
         self.method_kwargs = method_kwargs
         self.normalizer = ObservationNormalizer(observation_space)
+        #: The networks that follow others.
+        self.targets: list[nn.Module] = []
         self.build(**method_kwargs)
         self.sampler = next(iter(self.samplers))
         if optimizer_class is th.optim.Adam:
@@ -225,10 +228,11 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
             features_extractor,
         )
 
-    @staticmethod
-    def make_target(network: Network) -> Network:
-        """A copy of a network that no gradient reaches."""
-        return copy.deepcopy(network).requires_grad_(False)
+    def make_target(self, network: SelfNetwork) -> SelfNetwork:
+        """A copy of a network, always in evaluation mode, that no gradient reaches."""
+        target = copy.deepcopy(network).requires_grad_(False).eval()
+        self.targets.append(target)
+        return target
 
     # Networks applied to observations.
 
@@ -464,6 +468,8 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         # that the flag of a network counts, not the policy's own.
         if self.normalizer.training != mode or self.training != mode:
             super().set_training_mode(mode)
+            for target in self.targets:
+                target.eval()
 
     # Saving.
 

@@ -1,6 +1,5 @@
 """The networks of FlowOpt, and how it plans: proposals of a flow, a learned start, the safety filter, the best of several."""
 
-import copy
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -108,7 +107,7 @@ class FlowOptPolicy(FlowPolicy):
             )
         points = dimensions * modes
         self.flow = TrajectoryTransformer(dimensions, points, points, width, depth, attention_heads)
-        self.flow_average = copy.deepcopy(self.flow).requires_grad_(False)
+        self.flow_average = self.make_target(self.flow)
         # From a proposal to where the filter starts: a displacement, and multipliers.
         self.initialiser = TrajectoryTransformer(
             dimensions, points, 2 * points, initialiser_width, initialiser_depth, attention_heads

@@ -6,7 +6,7 @@ import torch as th
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_flow.common.data.offline_buffer import OfflineBuffer, Window
-from sb3_flow.common.flow_algorithm import FlowAlgorithm
+from sb3_flow.common.flow_algorithm import FlowAlgorithm, copy_buffers
 from sb3_flow.common.schedules import WarmUpCosine
 from sb3_flow.common.type_aliases import Batch
 from sb3_flow.imitation.history_policy import HistoryPolicy
@@ -35,6 +35,7 @@ class Imitation(FlowAlgorithm):
 
     policy: HistoryPolicy
     needs_rewards: ClassVar[bool] = False
+    targets: ClassVar[dict[str, str]] = {"average": "flow"}
 
     def __init__(
         self,
@@ -110,3 +111,4 @@ class Imitation(FlowAlgorithm):
             averages: list[th.Tensor] = list(policy.average.parameters())
             moves = th._foreach_sub(list[th.Tensor](policy.flow.parameters()), averages)
             th._foreach_add_(averages, th._foreach_mul(moves, share))
+            copy_buffers(policy.average, policy.flow)

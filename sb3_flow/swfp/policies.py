@@ -137,9 +137,7 @@ class SWFPPolicy(FlowPolicy):
 
     def absorb(self) -> None:
         """Start anew from a base that does what base and blocks did: the flow that has learned it."""
-        with th.no_grad():
-            for own, learned in zip(self.base.parameters(), self.bc_flow.parameters(), strict=True):
-                own.copy_(learned)
+        self.base.load_state_dict(self.bc_flow.state_dict())
         self.blocks.make_identity()
         for parameter in self.blocks.parameters():
             for moment in self.block_optimizer.state.get(parameter, {}).values():
