@@ -352,15 +352,28 @@ class FlowAlgorithm(OfflineAlgorithm):
 
     # Random streams.
 
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """
+        Seed all random generators, those of training included.
+
+        :param seed: The seed; None: nothing changes
+        """
+        super().set_random_seed(seed)
+        if seed is not None and hasattr(self, "generator"):  # `_setup_model` seeds them for the first time
+            self.seed_generators(int(th.randint(2**62, (), generator=th.Generator().manual_seed(seed))))
+
     def seed_generators(self, seed: int) -> None:
         """
         Give the training random streams of its own: evaluating more often does not change what is learned.
 
         :param seed: The seed
         """
-        self.generator = th.Generator(self.device).manual_seed(seed)
-        # What the host decides, such as which rows make a batch, it draws itself: it does not wait for a GPU.
-        self.host_generator = self.generator if self.device.type == "cpu" else th.Generator().manual_seed(seed)
+        if not hasattr(self, "generator"):  # later they are seeded in place, because a captured graph draws from them
+            self.generator = th.Generator(self.device)
+            # What the host decides, such as which rows make a batch, it draws itself: it does not wait for a GPU.
+            self.host_generator = self.generator if self.device.type == "cpu" else th.Generator()
+        for generator in self._generators():
+            generator.manual_seed(seed)
 
     def random_state(self) -> th.Tensor:
         """The state of the training's random streams."""
@@ -403,7 +416,8 @@ class FlowAlgorithm(OfflineAlgorithm):
     @classmethod
     def load(cls: type[SelfFlow], path: Any, env: GymEnv | None = None, *args: Any, **kwargs: Any) -> SelfFlow:
         model = super().load(path, env, *args, **kwargs)
-        model.set_random_state(model.generator_state)
+        if kwargs.get("seed") is None:  # go on where the saved model was
+            model.set_random_state(model.generator_state)
         return model
 
     def check_next_update(self) -> None:

@@ -1,5 +1,6 @@
 """The same seed gives the same model; watching it changes nothing."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,3 +62,20 @@ def test_predicting_does_not_change_offline_training(offline_case: AlgorithmCase
             model.predict(offline_case.environment().reset(seed=0)[0])
         results.append(parameters(model.learn(10, reset_num_timesteps=False)))
     assert same_parameters(*results)
+
+
+def test_seeds_after_loading(offline_case: AlgorithmCase, tmp_path: Path) -> None:
+    """Each seed is a run of its own, by ``load(seed=...)`` or ``set_random_seed``, and can be repeated."""
+    offline_case.fresh(dataset=offline_case.data()).learn(3).save(tmp_path / "model")
+
+    def tuned(by_load: bool, seed: int) -> dict[str, th.Tensor]:
+        options: dict[str, Any] = {"seed": seed} if by_load else {}
+        model = offline_case.load(tmp_path / "model", env=offline_case.environment(), dataset=offline_case.data(), **options)
+        if not by_load:
+            model.set_random_seed(seed)
+        return parameters(model.learn(5))
+
+    for by_load in (True, False):
+        first = tuned(by_load, 1)
+        assert same_parameters(first, tuned(by_load, 1))
+        assert not same_parameters(first, tuned(by_load, 2))
