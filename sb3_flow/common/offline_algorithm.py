@@ -10,6 +10,7 @@ import pathlib
 import pickle
 import sys
 import time
+import warnings
 from collections.abc import Iterable
 from typing import Any, ClassVar, TypeVar
 
@@ -31,7 +32,7 @@ from sb3_flow.common.data.dataset import OfflineDataset, read_dataset
 from sb3_flow.common.data.no_environment import NoEnvironment
 from sb3_flow.common.data.offline_buffer import OfflineBuffer
 from sb3_flow.common.data.online_buffer import OnlineBuffer
-from sb3_flow.common.data.statistics import prepare_vec_normalize
+from sb3_flow.common.data.statistics import lacks_statistics, prepare_vec_normalize
 from sb3_flow.common.environments import check_actions, register_environment, report_success
 from sb3_flow.common.files import atomic_write, file_to_read, file_to_write, is_path, read_settings
 
@@ -110,6 +111,13 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         self.dataset, self.dataset_name = dataset, data.name
         if self._n_updates == 0:  # later, the policy keeps the statistics that it was trained with
             self._set_statistics(data)
+        elif self._vec_normalize_env is not None and lacks_statistics(self._vec_normalize_env, data):
+            warnings.warn(
+                "This model has been trained, and the `VecNormalize` of its environment has no statistics yet: they are taken "
+                "from the dataset. To go on with those of training, wrap the environment by `VecNormalize.load(path, venv)`.",
+                stacklevel=3,
+            )
+            prepare_vec_normalize(self._vec_normalize_env, data)
 
     def _read_dataset(self, dataset: Any) -> OfflineDataset:
         if isinstance(dataset, OnlineBuffer):

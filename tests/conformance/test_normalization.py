@@ -1,5 +1,6 @@
 """``VecNormalize``, and ``normalize_observations``: statistics that come from the data."""
 
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -69,10 +70,11 @@ def test_used_wrapper_is_left_alone(offline_algorithm: AlgorithmCase) -> None:
     """Statistics that somebody has gathered already are not mixed with the data's."""
     env = VecNormalize(pendulums(1))
     env.reset()
-    for _ in range(50):
+    data = _data()
+    for _ in range(len(data["rewards"])):
         env.step(np.zeros((1, 1)))
     before = env.obs_rms.mean.copy()
-    offline_algorithm.make(env, dataset=_data())
+    offline_algorithm.make(env, dataset=data)
     np.testing.assert_array_equal(env.obs_rms.mean, before)
 
 
@@ -191,3 +193,38 @@ def test_normalized_twice(offline_algorithm: AlgorithmCase) -> None:
     with pytest.raises(ValueError, match=r"twice.*VecNormalize.*normalize_observations"):
         offline_algorithm.make(VecNormalize(pendulums(1)), dataset=_data(), normalize_observations=True)
     offline_algorithm.make(VecNormalize(pendulums(1), norm_obs=False), dataset=_data(), normalize_observations=True)
+
+
+def test_a_wrapper_that_has_seen_a_handful_of_observations_takes_the_statistics_of_the_data(
+    offline_algorithm: AlgorithmCase,
+) -> None:
+    """One reset does not make statistics: without those of the data every batch would be clipped to a constant."""
+    data = _data()
+    env = VecNormalize(pendulums(2))
+    env.reset()
+    model = offline_algorithm.make(env, dataset=data)
+    np.testing.assert_allclose(env.obs_rms.mean, data["observations"].mean(axis=0), atol=0.05)
+    assert model.sample_batch(64).observations.abs().median() < 2
+
+
+def test_a_new_wrapper_of_a_trained_model_is_noticed(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    data = _data()
+    model = offline_algorithm.make(VecNormalize(pendulums(1)), dataset=data).learn(3)
+    model.save(tmp_path / "model")
+    model.get_vec_normalize_env().save(str(tmp_path / "statistics.pkl"))
+    new = VecNormalize(pendulums(1))
+    loaded = offline_algorithm.load(tmp_path / "model", env=new)
+    with pytest.warns(UserWarning, match=r"has no statistics yet.*VecNormalize\.load"):
+        loaded.set_dataset(data)
+    np.testing.assert_allclose(new.obs_rms.mean, data["observations"].mean(axis=0), atol=0.05)
+    kept = VecNormalize.load(str(tmp_path / "statistics.pkl"), pendulums(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        offline_algorithm.load(tmp_path / "model", env=kept).set_dataset(data)
+
+
+def test_a_batch_that_is_clipped_to_constants_is_refused(offline_algorithm: AlgorithmCase) -> None:
+    env = VecNormalize(pendulums(1), training=False)
+    env.obs_rms.var[:] = 1e-12
+    with pytest.raises(ValueError, match="`VecNormalize` clips nearly all observations"):
+        offline_algorithm.make(env, dataset=_data()).sample_batch(16)

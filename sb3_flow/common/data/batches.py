@@ -52,12 +52,33 @@ def normalize(batch: Batch, env: VecNormalize | None) -> Batch:
             return {key: th.as_tensor(part, device=obs[key].device) for key, part in arrays.items()}
         return th.as_tensor(env.normalize_obs(obs.cpu().numpy()), device=obs.device)
 
+    normalized = observations(batch.observations)
+    if env.norm_obs:
+        require_not_clipped(normalized, env)
     rewards = th.as_tensor(env.normalize_reward(batch.rewards.cpu().numpy()), device=batch.rewards.device)
     return batch._replace(
-        observations=observations(batch.observations),
+        observations=normalized,
         next_observations=observations(batch.next_observations),
         rewards=rewards.to(batch.rewards.dtype),
     )
+
+
+#: Share of numbers at the clipping limit of ``VecNormalize`` from which on a batch is refused.
+MOST = 0.9
+
+
+def require_not_clipped(observations: TensorObs, env: VecNormalize) -> None:
+    """
+    :param observations: Normalized observations
+    :param env: The wrapper that normalized them
+    :raises ValueError: If nearly all of them are clipped: networks would see a constant.
+    """
+    for part in observations.values() if isinstance(observations, dict) else [observations]:
+        if part.is_floating_point() and (part.abs() >= env.clip_obs).float().mean().item() > MOST:
+            raise ValueError(
+                f"`VecNormalize` clips nearly all observations of a batch to {env.clip_obs}: its statistics are not those of "
+                "the data. Load those of training by `VecNormalize.load(path, venv)`, or give the model a fresh wrapper."
+            )
 
 
 def concatenate(first: Batch, second: Batch) -> Batch:

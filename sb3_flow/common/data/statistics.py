@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_flow.common.data.dataset import OfflineDataset, blocks
@@ -53,11 +54,31 @@ def discounted_returns(dataset: OfflineDataset, gamma: float) -> np.ndarray:
     return returns
 
 
+#: Number of observations, or rewards, from which on the statistics of a ``VecNormalize`` count as gathered, unless the dataset
+#: is smaller.
+GATHERED = 1_000
+
+
+def has_gathered(running: RunningMeanStd, dataset: OfflineDataset) -> bool:
+    """Whether statistics of a ``VecNormalize`` were taken from enough numbers to mean something."""
+    return bool(running.count >= min(GATHERED, len(dataset)))
+
+
+def lacks_statistics(env: VecNormalize, dataset: OfflineDataset) -> bool:
+    """
+    :param env: The wrapper
+    :param dataset: The data that it is to normalize
+    :return: Whether it normalizes observations, and has not seen enough of them
+    """
+    statistics = env.obs_rms.values() if isinstance(env.obs_rms, dict) else [env.obs_rms]
+    return env.norm_obs and not all(has_gathered(running, dataset) for running in statistics)
+
+
 def prepare_vec_normalize(env: VecNormalize, dataset: OfflineDataset) -> None:
     """
-    Give a fresh ``VecNormalize`` the statistics of a data set, since no environment step will until the online phase.
+    Give a fresh ``VecNormalize`` the statistics of a dataset, because no environment step does before the online phase.
 
-    :param env: The wrapper; one that has seen steps already, or whose statistics are frozen, is left alone.
+    :param env: The wrapper. One that has gathered statistics already, or whose statistics are frozen, is left alone.
     :param dataset: The data
     """
     if not env.training:
@@ -66,7 +87,7 @@ def prepare_vec_normalize(env: VecNormalize, dataset: OfflineDataset) -> None:
         parts = dataset.observations if isinstance(dataset.observations, dict) else {"": dataset.observations}
         statistics = env.obs_rms if isinstance(env.obs_rms, dict) else {"": env.obs_rms}
         for key, running in statistics.items():
-            if running.count < 1:
+            if not has_gathered(running, dataset):
                 running.update_from_moments(*moments(parts[key]), len(parts[key]))
-    if env.norm_reward and env.ret_rms.count < 1 and dataset.rewards is not None:
+    if env.norm_reward and not has_gathered(env.ret_rms, dataset) and dataset.rewards is not None:
         env.ret_rms.update(discounted_returns(dataset, env.gamma))
