@@ -203,7 +203,7 @@ def test_a_wrapper_that_has_seen_a_handful_of_observations_takes_the_statistics_
     env = VecNormalize(pendulums(2))
     env.reset()
     model = offline_algorithm.make(env, dataset=data)
-    np.testing.assert_allclose(env.obs_rms.mean, data["observations"].mean(axis=0), atol=0.05)
+    np.testing.assert_allclose(env.obs_rms.mean, data["observations"].mean(axis=0), atol=0.1)
     assert model.sample_batch(64).observations.abs().median() < 2
 
 
