@@ -77,26 +77,24 @@ class ChunkPolicy(HistoryPolicy):
         """
         return self.plan(self.context(self.acting, self.first_frames(observations)), noise)[:, : self.action_dim]
 
-    def predict(
+    def decide(
         self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
+        observations: TensorObs,
+        state: tuple[np.ndarray, ...] | None,
+        episode_start: np.ndarray | None,
+        deterministic: bool,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """
-        The next action of the plan. The state holds the plan of each environment: pass it back, with ``episode_start``. Where
-        ``n_action_steps`` actions are executed, or an episode begins, a new plan is made, given the history as it is then.
-        Without the state each call begins an episode.
+        The next action of the plan. The state holds the plan of each environment. Where ``n_action_steps`` actions are
+        executed, or an episode begins, a new plan is made, given the history as it is then. Without the state each call
+        begins an episode.
 
-        :param observation: One observation, or one for each environment
+        :param observations: A raw batch
         :param state: As returned by the call before, or None
         :param episode_start: Where an episode begins, ``(n_envs,)``
         :param deterministic: Whether to plan from zero noise, at every step of the sampler
-        :return: Actions, in the units of the environment, and the new state
+        :return: Actions in [-1, 1], and the new state
         """
-        self.set_training_mode(False)
-        observations, vectorized = self.obs_to_tensor(observation)
         arrays = as_arrays(observations)
         n_envs = length(arrays)
         new = np.zeros(n_envs, bool) if episode_start is None else np.array(episode_start, bool)
@@ -110,11 +108,9 @@ class ChunkPolicy(HistoryPolicy):
         frames = remember(frames, arrays, new, self.n_obs_steps)
         rows = chunks.used_up(new)
         if rows.any():
-            with th.no_grad():
-                context = self.context(self.acting, self.frames_of(frames, rows))
-                plans = self.plan(context, self._noise(len(context), deterministic)[:, 0])
+            context = self.context(self.acting, self.frames_of(frames, rows))
+            plans = self.plan(context, self._noise(len(context), deterministic)[:, 0])
             executed = plans[:, : self.n_action_steps * self.action_dim]
             chunks = chunks.planned(rows, executed.cpu().numpy())
         actions, chunks = chunks.take()
-        unscaled = self.unscale_action(actions)
-        return (unscaled if vectorized else unscaled[0]), PlanState(*chunks, frames)  # type: ignore[return-value]
+        return actions, PlanState(*chunks, frames)  # type: ignore[return-value]

@@ -124,7 +124,7 @@ class Flatten(nn.Module):
     """One axis for each sample: ``(B, *shape) -> (B, n)``, also of spaces whose shape is ``()``."""
 
     def forward(self, part: th.Tensor) -> th.Tensor:
-        return part.reshape(len(part), math.prod(part.shape[1:]))
+        return part.unsqueeze(-1).flatten(start_dim=1)
 
 
 class FlowExtractor(BaseFeaturesExtractor):

@@ -52,5 +52,5 @@ def euler(velocity: Velocity, x: th.Tensor, n_steps: int) -> th.Tensor:
     """
     step = 1.0 / n_steps
     for i in range(n_steps):
-        x = th.add(x, velocity(x, x.new_full((len(x), 1), i * step)), alpha=step)
+        x = th.add(x, velocity(x, x.new_full((x.shape[0], 1), i * step)), alpha=step)
     return x

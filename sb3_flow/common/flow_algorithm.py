@@ -124,6 +124,8 @@ class FlowAlgorithm(OfflineAlgorithm):
         self.crop_probability = crop_probability
         self._metrics = MetricSums()
         self._execution: Execution | None = None
+        #: How the policy acted when the model was saved.
+        self.acting: dict[str, Any] = {}
         if _init_setup_model:
             self._setup_model()
             if dataset is not None:
@@ -411,6 +413,7 @@ class FlowAlgorithm(OfflineAlgorithm):
         self.check_finite()
         self.check_parameters()
         self.generator_state = self.random_state()
+        self.acting = {"sampler": self.policy.sampler, "best_of_n": self.policy.best_of_n}
         super().save(path, exclude, include)
 
     @classmethod
@@ -418,6 +421,8 @@ class FlowAlgorithm(OfflineAlgorithm):
         model = super().load(path, env, *args, **kwargs)
         if kwargs.get("seed") is None:  # go on where the saved model was
             model.set_random_state(model.generator_state)
+        for name, value in model.acting.items():
+            setattr(model.policy, name, value)
         return model
 
     def check_next_update(self) -> None:

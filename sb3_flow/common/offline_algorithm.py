@@ -35,6 +35,7 @@ from sb3_flow.common.data.online_buffer import OnlineBuffer
 from sb3_flow.common.data.statistics import lacks_statistics, prepare_vec_normalize
 from sb3_flow.common.environments import check_actions, register_environment, report_success
 from sb3_flow.common.files import atomic_write, file_to_read, file_to_write, is_path, read_settings
+from sb3_flow.common.vec_envs import check_wrapper_order, env_id_of
 
 SelfOffline = TypeVar("SelfOffline", bound="OfflineAlgorithm")
 
@@ -90,7 +91,9 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         check_actions(env.action_space)
         if not isinstance(env, VecEnv):
             env = report_success(env)
-        return BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+        wrapped = BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+        check_wrapper_order(wrapped)
+        return wrapped
 
     # The dataset.
 
@@ -124,7 +127,9 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
             return dataset.to_dataset(self.policy.unscale_action)
         if isinstance(dataset, ReplayBuffer):
             return OfflineDataset.from_replay_buffer(dataset, self.policy.unscale_action)
-        return read_dataset(dataset, self._env_id())
+        # Which environment the data is for matters to names and files only.
+        named = isinstance(dataset, (str, pathlib.PurePath)) and self.env is not None
+        return read_dataset(dataset, env_id_of(self.env) if named and self.env is not None else None)
 
     def _make_offline_buffer(self, data: OfflineDataset) -> OfflineBuffer:
         return OfflineBuffer(data, self.observation_space, self.action_space, self.device)
@@ -133,10 +138,6 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         """Take what normalizes observations and rewards from the dataset."""
         if self._vec_normalize_env is not None:
             prepare_vec_normalize(self._vec_normalize_env, data)
-
-    def _env_id(self) -> str | None:
-        spec = None if self.env is None else self.env.get_attr("spec", 0)[0]
-        return None if spec is None else spec.id
 
     def _require_dataset(self) -> None:
         """After ``load``, read the dataset again; a saved model has its name only."""

@@ -18,7 +18,8 @@ from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TrainFreq
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TrainFreq, TrainFrequencyUnit
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_flow.common import checkpoints
 from sb3_flow.common.checkpoints.replay_buffer import load_replay_buffer, save_replay_buffer
@@ -27,8 +28,10 @@ from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.offline_buffer import OfflineBuffer
 from sb3_flow.common.data.online_buffer import OnlineBuffer
 from sb3_flow.common.flow_algorithm import FlowAlgorithm
+from sb3_flow.common.guards import check_action_noise, check_step, warn_about_memory
 from sb3_flow.common.policies import FlowPolicy
 from sb3_flow.common.type_aliases import Batch
+from sb3_flow.common.vec_envs import images_memory
 
 
 class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
@@ -138,6 +141,24 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
                 self.buffer_size, self.observation_space, self.action_space, self.device, self.n_envs, self.sparse_rewards
             )
         self._convert_train_freq()
+        if self.env is not None:
+            self._check_online_phase(self.env)
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        super().set_env(env, force_reset)
+        assert self.env is not None
+        self._check_online_phase(self.env)
+
+    def _check_online_phase(self, env: VecEnv) -> None:
+        """Find now what would otherwise fail after the offline phase."""
+        if self.train_freq.unit is TrainFrequencyUnit.EPISODE and env.num_envs > 1:  # type: ignore[union-attr]
+            raise ValueError(
+                f"`train_freq` counts episodes, which needs a single environment, and there are {env.num_envs}: count steps, "
+                f"such as train_freq=(1, 'step')."
+            )
+        check_action_noise(self.action_noise, self.action_space, env.num_envs)
+        if self.dataset is None or self.offline_steps is not None:  # there is an online phase
+            warn_about_memory(images_memory(env, self.buffer_size))
 
     def _policy_arguments(self) -> dict[str, Any]:
         return {"horizon_length": self.horizon_length}
@@ -282,6 +303,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
     def _store_transition(
         self, replay_buffer: Any, buffer_action: Any, new_obs: Any, reward: Any, dones: np.ndarray, infos: Any
     ) -> None:
+        check_step(new_obs, reward, infos, self.observation_space, self.n_env_steps)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         self._last_episode_starts = dones
 

@@ -18,6 +18,7 @@ from torch import nn
 from sb3_flow.common.arguments import CheckedArguments
 from sb3_flow.common.chunks import ChunkState
 from sb3_flow.common.encoders import FlowExtractor, ObservationNormalizer
+from sb3_flow.common.guards import check_observation
 from sb3_flow.common.networks import MLP, EnsembleMLP, VelocityMLP
 from sb3_flow.common.type_aliases import TensorObs, Velocity
 
@@ -37,6 +38,11 @@ class Network(nn.Module):
         super().__init__()
         self.features_extractor = features_extractor
         self.net = net
+
+
+def batch_size(observations: TensorObs) -> int:
+    """The number of observations. It stays dynamic when a policy is traced."""
+    return (next(iter(observations.values())) if isinstance(observations, dict) else observations).shape[0]
 
 
 def aliases(policy_class: type[BasePolicy]) -> dict[str, type[BasePolicy]]:
@@ -82,6 +88,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
     :param n_critics: Number of critics
     :param horizon_length: Number of actions in a chunk
     :param best_of_n: Number of actions that are sampled; the one that the critics value most is executed
+    :param sampler: Name of the sampler that acts; None: the first one
     :param features_extractor_class: Features extractor; the default one depends on the observation space
     :param features_extractor_kwargs: Arguments of the features extractor
     :param normalize_images: Whether to divide images by 255
@@ -107,6 +114,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         n_critics: int = 2,
         horizon_length: int = 1,
         best_of_n: int = 1,
+        sampler: str | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] = FlowExtractor,
         features_extractor_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
@@ -148,7 +156,9 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         #: The networks that follow others.
         self.targets: list[nn.Module] = []
         self.build(**method_kwargs)
-        self.sampler = next(iter(self.samplers))
+        if sampler is not None and sampler not in self.samplers:
+            raise ValueError(f"There is no `sampler` {sampler!r}; choose one of {', '.join(self.samplers)}.")
+        self.sampler = sampler or next(iter(self.samplers))
         if optimizer_class is th.optim.Adam:
             self.optimizer_kwargs.setdefault("fused", True)
         self.make_optimizers(lr_schedule(1))
@@ -372,15 +382,40 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         :param episode_start: Where an episode begins, and with it a new chunk, ``(n_envs,)``
         :param deterministic: Whether to act from zero noise
         :return: Actions, in the units of the environment, and the new state
+        :raises ValueError: If the observation does not fit the space or is not finite, or the actions are not.
         """
-        if self.horizon_length == 1:
-            return super().predict(observation, state, episode_start, deterministic)
         self.set_training_mode(False)
+        check_observation(observation, self.observation_space)
         observations, vectorized = self.obs_to_tensor(observation)
-        n_envs = len(next(iter(observations.values())) if isinstance(observations, dict) else observations)
+        with th.no_grad():
+            scaled, state = self.decide(observations, state, episode_start, deterministic)
+        if not np.isfinite(scaled).all():
+            raise ValueError("The policy gives actions that are not finite: its parameters are lost. Load an earlier model.")
+        actions = self.unscale_action(scaled)
+        return (actions if vectorized else actions[0]), state
+
+    def decide(
+        self,
+        observations: TensorObs,
+        state: tuple[np.ndarray, ...] | None,
+        episode_start: np.ndarray | None,
+        deterministic: bool,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        What ``predict`` does, between the observations as tensors and the actions in [-1, 1].
+
+        :param observations: A raw batch
+        :param state: As returned by the call before, or None
+        :param episode_start: Where an episode begins, ``(n_envs,)``
+        :param deterministic: Whether to act from zero noise
+        :return: Actions in [-1, 1], ``(n_envs, *action_shape)``, and the new state
+        """
+        assert self.action_space.shape is not None
+        if self.horizon_length == 1:
+            actions = self._predict(observations, deterministic).cpu().numpy()
+            return actions.reshape(-1, *self.action_space.shape), state
         if state is None:
-            assert self.action_space.shape is not None
-            chunks = ChunkState.start(n_envs, self.horizon_length, self.action_space.shape)
+            chunks = ChunkState.start(batch_size(observations), self.horizon_length, self.action_space.shape)
         else:
             chunks = ChunkState(*state)
         used_up = chunks.used_up(episode_start)
@@ -390,16 +425,21 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
                 asking: TensorObs = {key: part[rows] for key, part in observations.items()}
             else:
                 asking = observations[rows]
-            with th.no_grad():
-                plans = self._predict(asking, deterministic).cpu().numpy()
-            chunks = chunks.planned(used_up, plans)
-        actions, chunks = chunks.take()
-        actions = self.unscale_action(actions)
-        return actions if vectorized else actions[0], chunks
+            chunks = chunks.planned(used_up, self._predict(asking, deterministic).cpu().numpy())
+        return chunks.take()
+
+    def forward(self, observations: TensorObs, deterministic: bool = False) -> th.Tensor:
+        """
+        Act on tensors, for instance to export the policy as a module.
+
+        :param observations: A batch as ``obs_to_tensor`` makes it, on the policy's device
+        :param deterministic: Whether to act from zero noise
+        :return: Actions in [-1, 1], ``(B, action_dim)``; of chunks all actions, one after the other
+        """
+        return self._predict(observations, deterministic)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        n = len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
-        return self.act_best(observation, self._noise(n, deterministic))
+        return self.act_best(observation, self._noise(batch_size(observation), deterministic))
 
     @property
     def noise_dim(self) -> int:
@@ -415,6 +455,8 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
 
     def _fixed_noise(self) -> th.Tensor:
         """The noise of ``deterministic=True``, ``(best_of_n, noise_dim)``."""
+        if self.best_of_n == 1:
+            return th.zeros(1, self.noise_dim)
         noise = th.randn(self.best_of_n, self.noise_dim, generator=th.Generator().manual_seed(0))
         noise[0] = 0.0
         return noise
@@ -484,6 +526,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
             n_critics=self.n_critics,
             horizon_length=self.horizon_length,
             best_of_n=self.best_of_n,
+            sampler=self.sampler,
             features_extractor_class=self.features_extractor_class,
             features_extractor_kwargs=self.features_extractor_kwargs,
             normalize_images=self.normalize_images,

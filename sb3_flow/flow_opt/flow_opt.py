@@ -14,6 +14,7 @@ from sb3_flow.common.flow_algorithm import FlowAlgorithm, total
 from sb3_flow.common.policies import aliases
 from sb3_flow.common.schedules import InTurn, WarmUpCosine
 from sb3_flow.common.type_aliases import Batch, Metrics, TensorObs
+from sb3_flow.common.vec_envs import attributes
 from sb3_flow.flow_opt.plans import Plan
 from sb3_flow.flow_opt.policies import FlowOptPolicy, there
 from sb3_flow.flow_opt.symmetries import N_SYMMETRIES, transform
@@ -146,16 +147,15 @@ class FlowOpt(FlowAlgorithm):
 
     def _ask_the_environment(self) -> None:
         assert self.env is not None
-        try:
-            limits, degree = self.env.get_attr("limits", 0)[0], self.env.get_attr("degree", 0)[0]
-        except AttributeError:
+        limits, degree = attributes(self.env, "limits"), attributes(self.env, "degree")
+        if limits is None or degree is None:
             raise ValueError(
                 "FlowOpt plans for several robots, in environments such as 'sb3_flow/MultiRobot2D-v0'. This one does not say "
                 "what plans must keep to: it has no `limits` and no `degree`."
-            ) from None
+            )
         if self.limits is None:
-            self.limits = dataclasses.asdict(limits)
-        self.degree = int(degree) if self.degree is None else self.degree
+            self.limits = dataclasses.asdict(limits[0])
+        self.degree = int(degree[0]) if self.degree is None else self.degree
 
     def _policy_arguments(self) -> dict[str, Any]:
         return {"limits": self.limits, "degree": self.degree}
@@ -174,9 +174,10 @@ class FlowOpt(FlowAlgorithm):
         :return: Its plans, as ``dataset`` takes them
         :raises ValueError: If there is no environment that scenes can be drawn from, or no plan was found.
         """
-        if self.env is None or not self.env.has_attr("scenes"):
+        found = None if self.env is None else attributes(self.env, "scenes")
+        if found is None:
             raise ValueError("There is nothing to imitate: pass `dataset`, or an environment that scenes can be drawn from.")
-        scenes, seed = self.env.get_attr("scenes", 0)[0], int(th.randint(2**31, (), generator=self.host_generator))
+        scenes, seed = found[0], int(th.randint(2**31, (), generator=self.host_generator))
         rng, generator = np.random.default_rng(seed), th.Generator().manual_seed(seed)
         parts = []
         for start in range(0, self.expert_scenes, EXPERT_BATCH):

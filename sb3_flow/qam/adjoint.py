@@ -107,4 +107,4 @@ def vjp(function: Callable[[th.Tensor], th.Tensor], x: th.Tensor, cotangent: th.
 
 def _time(t: float, x: th.Tensor) -> th.Tensor:
     """One time for all points, ``(B, 1)``."""
-    return x.new_full((len(x), 1), t)
+    return x.new_full((x.shape[0], 1), t)

@@ -138,50 +138,46 @@ class StreamingFlowPolicy(HistoryPolicy):
         points = th.cat(self.begin(self.start(observations), noise), dim=1)
         return self.step(self.context(self.acting, frames), points, th.zeros_like(points[:, :1]))[0]
 
-    def predict(
+    def decide(
         self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
+        observations: TensorObs,
+        state: tuple[np.ndarray, ...] | None,
+        episode_start: np.ndarray | None,
+        deterministic: bool,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """
-        The next action, after one integration step. The state holds where each environment is in its plan: pass it back, with
-        ``episode_start``. Every ``n_action_steps`` calls a new plan begins, at the last action and with the history as it is
-        then. Without the state each call begins an episode.
+        The next action, after one integration step. The state holds where each environment is in its plan. Every
+        ``n_action_steps`` calls a new plan begins, at the last action and with the history as it is then. Without the state
+        each call begins an episode.
 
-        :param observation: One observation, or one for each environment
+        :param observations: A raw batch
         :param state: As returned by the call before, or None
         :param episode_start: Where an episode begins, ``(n_envs,)``
         :param deterministic: Whether plans begin exactly at the last action, and with the latent ``z = 0``. If not, they begin
             beside it, or with a random latent.
-        :return: Actions, in the units of the environment, and the new state
+        :return: Actions in [-1, 1], and the new state
         """
-        self.set_training_mode(False)
-        observations, vectorized = self.obs_to_tensor(observation)
         arrays = as_arrays(observations)
         n_envs = length(arrays)
         new = np.zeros(n_envs, bool) if episode_start is None else np.array(episode_start, bool)
-        with th.no_grad():
-            if state is None:
-                new[:] = True
-                frames = remember(None, arrays, new, self.n_obs_steps)
-                stream = StreamState.blank(n_envs, self.action_dim, self.latent_dim, self.context_dim, frames)
-            else:
-                stream = StreamState(*state)
-                stream = stream._replace(frames=remember(stream.frames, arrays, new, self.n_obs_steps))
-            if new.any():
-                stream = stream.replaced(new, actions=self.start(_rows(observations, new)).cpu().numpy())
-            stream = self._plan(stream, new | (stream.cursor >= self.n_action_steps), deterministic)
-            points, context, cursor = (
-                th.as_tensor(part, device=self.device)
-                for part in (np.hstack([stream.actions, stream.latents]), stream.context, stream.cursor[:, None])
-            )
-            actions, latents = (part.cpu().numpy() for part in self.step(context, points, cursor))
+        if state is None:
+            new[:] = True
+            frames = remember(None, arrays, new, self.n_obs_steps)
+            stream = StreamState.blank(n_envs, self.action_dim, self.latent_dim, self.context_dim, frames)
+        else:
+            stream = StreamState(*state)
+            stream = stream._replace(frames=remember(stream.frames, arrays, new, self.n_obs_steps))
+        if new.any():
+            stream = stream.replaced(new, actions=self.start(_rows(observations, new)).cpu().numpy())
+        stream = self._plan(stream, new | (stream.cursor >= self.n_action_steps), deterministic)
+        points, context, cursor = (
+            th.as_tensor(part, device=self.device)
+            for part in (np.hstack([stream.actions, stream.latents]), stream.context, stream.cursor[:, None])
+        )
+        actions, latents = (part.cpu().numpy() for part in self.step(context, points, cursor))
         stream = stream._replace(actions=actions, latents=latents, cursor=stream.cursor + 1)
         assert self.action_space.shape is not None
-        unscaled = self.unscale_action(actions.reshape(n_envs, *self.action_space.shape))
-        return (unscaled if vectorized else unscaled[0]), stream  # type: ignore[return-value]
+        return actions.reshape(n_envs, *self.action_space.shape), stream  # type: ignore[return-value]
 
     def _plan(self, stream: StreamState, rows: np.ndarray, deterministic: bool) -> StreamState:
         """Begin new plans where they are due: encode the history, draw the noise."""

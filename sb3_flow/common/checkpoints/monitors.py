@@ -6,8 +6,10 @@ import os
 import pathlib
 from typing import Any
 
-from stable_baselines3.common.monitor import Monitor, get_monitor_files
+from stable_baselines3.common.monitor import get_monitor_files
 from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_flow.common.vec_envs import all_monitored, attributes
 
 
 def get_monitor_state(env: VecEnv, folder: pathlib.Path) -> dict[str, Any]:
@@ -17,7 +19,7 @@ def get_monitor_state(env: VecEnv, folder: pathlib.Path) -> dict[str, Any]:
     :return: How long the logs in the folder are, and when the monitors began
     """
     sizes = {os.path.basename(file): os.path.getsize(file) for file in get_monitor_files(str(folder))}
-    return {"sizes": sizes, "t_start": env.get_attr("t_start") if all(env.env_is_wrapped(Monitor)) else []}
+    return {"sizes": sizes, "t_start": (attributes(env, "t_start") or []) if all_monitored(env) else []}
 
 
 def set_monitor_state(env: VecEnv, state: dict[str, Any], folder: pathlib.Path) -> None:
@@ -31,6 +33,6 @@ def set_monitor_state(env: VecEnv, state: dict[str, Any], folder: pathlib.Path) 
     for name, size in state["sizes"].items():
         if (folder / name).exists() and (folder / name).stat().st_size > size:
             os.truncate(folder / name, size)
-    if state["t_start"] and all(env.env_is_wrapped(Monitor)):
+    if state["t_start"] and all_monitored(env):
         for i, t_start in enumerate(state["t_start"]):
             env.env_method("set_wrapper_attr", "t_start", t_start, indices=[i])

@@ -15,6 +15,7 @@ from sb3_flow.common.checkpoints.monitors import get_monitor_state
 from sb3_flow.common.checkpoints.random_state import get_random_state
 from sb3_flow.common.checkpoints.run import Resumable
 from sb3_flow.common.files import atomic_write, sync_folder
+from sb3_flow.common.vec_envs import forbids_early_resets
 
 
 class TrainingCheckpoint(BaseCallback):
@@ -49,6 +50,12 @@ class TrainingCheckpoint(BaseCallback):
     def _init_callback(self) -> None:
         if not isinstance(self.model, Resumable):
             raise ValueError(f"TrainingCheckpoint is for the algorithms of sb3_flow, and not for {type(self.model).__name__}.")
+
+        if forbids_early_resets(self.training_env):
+            raise ValueError(
+                "TrainingCheckpoint begins new episodes after each checkpoint, and the `Monitor` of the environment forbids "
+                "it. Make it with `allow_early_resets=True`."
+            )
 
     def _on_training_start(self) -> None:
         latest, done = latest_checkpoint(self.folder), self.model.timesteps_done

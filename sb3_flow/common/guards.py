@@ -1,0 +1,126 @@
+"""Checks of what comes from environments and users, before it is used."""
+
+import copy
+import warnings
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.noise import ActionNoise
+
+from sb3_flow.common.encoders import subspaces
+
+
+def check_observation(observation: Any, space: spaces.Space[Any], where: str = "The observation") -> None:
+    """
+    :param observation: One observation or a batch of them, as arrays
+    :param space: Observation space
+    :param where: What to call it in messages
+    :raises ValueError: If it is a tuple, as ``reset`` of Gymnasium returns; if a number is not finite; if it is an image of
+        floats in [0, 1] where the space has bytes.
+    """
+    if isinstance(observation, tuple):
+        raise ValueError(
+            f"{where} is a tuple. Gymnasium's `reset` returns a tuple `(observation, info)`, SB3's vectorized environments an "
+            "observation: pass `observation`."
+        )
+    wanted = subspaces(space)
+    parts = observation if isinstance(observation, dict) else {"": observation}
+    for key, part in parts.items():
+        array = np.asarray(part)
+        if array.dtype.kind != "f":
+            continue
+        name = f"{where}, part {key!r}," if key else where
+        if not np.isfinite(array).all():
+            value = array[~np.isfinite(array)].flat[0]
+            raise ValueError(f"{name} has the value {value}. Observations must be finite: check sensors and wrappers.")
+        of_bytes = key in wanted and wanted[key].dtype == np.uint8 and len(wanted[key].shape or ()) == 3
+        if of_bytes and 0 < array.max() <= 1:
+            raise ValueError(
+                f"{name} is an image of floats in [0, 1], and the observation space has bytes from 0 to 255, which are "
+                "divided by 255 here. Pass the bytes: (255 * image).astype(numpy.uint8)."
+            )
+
+
+def check_step(
+    observations: Any, rewards: np.ndarray, infos: list[dict[str, Any]], space: spaces.Space[Any], n_steps: int
+) -> None:
+    """
+    Check one step of the environments, before it is stored.
+
+    :param observations: The new observations, ``(n_envs, *shape)`` or a dictionary of these
+    :param rewards: ``(n_envs,)``
+    :param infos: One dictionary for each environment; ``terminal_observation`` is checked, too
+    :param space: Observation space
+    :param n_steps: Number of environment steps so far, for messages
+    :raises ValueError: If observations do not fit the space, or a number is not finite.
+    """
+    where = f"After {n_steps} environment steps, the observation"
+    parts = observations if isinstance(observations, dict) else {"": observations}
+    wanted = subspaces(space)
+    for key, part in parts.items():
+        if key in wanted and np.shape(part)[1:] != wanted[key].shape:
+            name = f"{where}, part {key!r}," if key else where
+            raise ValueError(
+                f"{name} of each environment has the shape {np.shape(part)[1:]}, but the observation space has "
+                f"{wanted[key].shape}."
+            )
+    check_observation(observations, space, where)
+    for info in infos:
+        if info.get("terminal_observation") is not None:
+            check_observation(info["terminal_observation"], space, f"{where} at the end of the episode")
+    if not np.isfinite(rewards).all():
+        index = int(np.flatnonzero(~np.isfinite(rewards))[0])
+        raise ValueError(
+            f"After {n_steps} environment steps, the reward of environment {index} is {np.asarray(rewards)[index]}. Rewards "
+            "must be finite: nothing of this step is stored. Check the reward function."
+        )
+
+
+def check_action_noise(noise: ActionNoise | None, space: spaces.Box, n_envs: int) -> None:
+    """
+    :param noise: The noise that is added to actions, or None
+    :param space: Action space
+    :param n_envs: Number of environments
+    :raises ValueError: If its shape is not that of actions.
+    """
+    if noise is None:
+        return
+    state = np.random.get_state()
+    shape = np.shape(copy.deepcopy(noise)())
+    np.random.set_state(state)  # the noise of Stable-Baselines3 draws from the global generator
+    if shape not in ((), space.shape, (n_envs, *(space.shape or ()))):
+        raise ValueError(
+            f"`action_noise` has the shape {shape}, but actions have {space.shape}. Make it with a mean and a standard "
+            "deviation per dimension of an action."
+        )
+
+
+def warn_about_memory(needed: int) -> None:
+    """
+    Warn where a full replay buffer of images will need more memory than is available.
+
+    :param needed: Bytes
+    """
+    available = available_memory()
+    if available is not None and needed > available:
+        warnings.warn(
+            f"The images of a full replay buffer need up to {needed / 2**30:,.1f} GiB of memory, and "
+            f"{available / 2**30:,.1f} GiB are available. Pass a smaller `buffer_size`.",
+            stacklevel=4,
+        )
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that processes can still take; None where that is not known."""
+    try:
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    except ImportError:
+        pass
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
