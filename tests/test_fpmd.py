@@ -246,18 +246,22 @@ class Reference(Transcription):
         weight = self.weights(self.values(batch, actions), baselines)
         return {"critic_loss": self.critic_loss(batch, actions), "flow_loss": self.flow_loss(batch, noise, actions, weight)}
 
-    def adam(self, network: str, loss: th.Tensor, learning_rate: float, steps: int = 1) -> None:
+    def adam(
+        self, network: str, loss: th.Tensor, learning_rate: float, gradients: tuple[th.Tensor, ...] | None = None
+    ) -> tuple[th.Tensor, ...]:
+        """A step of Adam, by the gradients of the loss where none are given; returns these."""
         own = {name: parameter for name, parameter in self.trained.items() if name.split(".")[0] == network}
-        gradients = th.autograd.grad(loss, list(own.values()))
-        for _ in range(steps):
-            self.steps[network] += 1
-            n = self.steps[network]
-            with th.no_grad():
-                for (name, parameter), gradient in zip(own.items(), gradients, strict=True):
-                    first = self.first_moment[name] = 0.9 * self.first_moment[name] + 0.1 * gradient
-                    second = self.second_moment[name] = 0.999 * self.second_moment[name] + 0.001 * gradient**2
-                    first, second = first / (1 - 0.9**n), second / (1 - 0.999**n)
-                    parameter -= learning_rate * first / (th.sqrt(second) + 1e-8)
+        if gradients is None:
+            gradients = th.autograd.grad(loss, list(own.values()))
+        self.steps[network] += 1
+        n = self.steps[network]
+        with th.no_grad():
+            for (name, parameter), gradient in zip(own.items(), gradients, strict=True):
+                first = self.first_moment[name] = 0.9 * self.first_moment[name] + 0.1 * gradient
+                second = self.second_moment[name] = 0.999 * self.second_moment[name] + 0.001 * gradient**2
+                first, second = first / (1 - 0.9**n), second / (1 - 0.999**n)
+                parameter -= learning_rate * first / (th.sqrt(second) + 1e-8)
+        return gradients
 
     def cool(self) -> None:
         """4.7: one step of Adam on the logarithm of alpha."""
@@ -288,8 +292,10 @@ class Reference(Transcription):
         metrics = {"noise_std": 0.1 * math.exp(self.log_alpha)}
         actions, baselines = self.improve("flow", batch.next_observations, noise.particles, noise.added)
         critic_loss = self.critic_loss(batch, actions)
-        self.adam("critic", critic_loss, v.learning_rate, steps=2 if v.critic_double_step else 1)
+        gradients = self.adam("critic", critic_loss, v.learning_rate)
         q = self.values(batch, actions)
+        if v.critic_double_step:  # the release makes the second step when the weights are known
+            self.adam("critic", critic_loss, v.learning_rate, gradients)
         weight = self.weights(q, baselines)
         metrics |= {"critic_loss": critic_loss.item() / v.n_critics, "weight_max": max(weight)}
         if k % v.policy_delay == 0:

@@ -150,15 +150,17 @@ class PixelReference(Reference):
     def update(self, batch: Batch, noise: FPMDNoise) -> dict[str, float]:
         return super().update(self.latents(batch), noise)
 
-    def adam(self, network: str, loss: th.Tensor, learning_rate: float, steps: int = 1) -> None:
+    def adam(
+        self, network: str, loss: th.Tensor, learning_rate: float, gradients: tuple[th.Tensor, ...] | None = None
+    ) -> tuple[th.Tensor, ...]:
         """The encoder makes one step with the critics, also where they make two."""
-        own = {name: parameter for name, parameter in self.trained.items() if name.startswith("encoder.")}
-        gradients = th.autograd.grad(loss, list(own.values()), retain_graph=True) if network == "critic" else ()
-        super().adam(network, loss, learning_rate, steps)
-        if network == "critic":
-            # The gradient of this one is what was kept.
-            kept = sum((gradient * parameter).sum() for gradient, parameter in zip(gradients, own.values(), strict=True))
-            super().adam("encoder", kept, learning_rate)  # type: ignore[arg-type]
+        if network != "critic" or gradients is not None:
+            return super().adam(network, loss, learning_rate, gradients)
+        own = [parameter for name, parameter in self.trained.items() if name.startswith("encoder.")]
+        of_encoder = th.autograd.grad(loss, own, retain_graph=True)
+        of_critics = super().adam(network, loss, learning_rate)
+        super().adam("encoder", loss, learning_rate, of_encoder)
+        return of_critics
 
 
 def random_batch(variant: PixelVariant, seed: int) -> tuple[Batch, FPMDNoise]:

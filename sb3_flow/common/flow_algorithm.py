@@ -255,6 +255,10 @@ class FlowAlgorithm(OfflineAlgorithm):
         :return: The batch, normalized by ``VecNormalize`` and augmented where these are in use
         :raises ValueError: If there is nothing to draw from.
         """
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` is {batch_size}; it must be at least 1.")
+        if self.offline_buffer is None and self.dataset is not None:  # after `load`
+            self.set_dataset(self.dataset)
         batch = normalize(self.draw_batch(batch_size), self._vec_normalize_env)
         return self.augment_images(batch) if image_keys(self.observation_space) else batch
 

@@ -220,8 +220,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         if not (self._in_offline_phase() and self.num_timesteps < total_timesteps):
             return True
         assert self.env is not None
-        # What callbacks look for among the local variables.
-        dones, infos = np.zeros(self.env.num_envs, dtype=bool), [dict[str, Any]() for _ in range(self.env.num_envs)]
+        step = self._step_of_no_environment()
         updates_at_start, time_at_start = self.n_offline_updates, time.time()
         next_log = self.n_offline_updates + self.offline_log_interval
         while self._in_offline_phase() and self.num_timesteps < total_timesteps:
@@ -234,11 +233,31 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
                 speed = (self.n_offline_updates - updates_at_start) / max(time.time() - time_at_start, sys.float_info.epsilon)
                 self.logger.record("time/updates_per_second", speed)
                 self.dump_logs()
-            callback.update_locals({"dones": dones, "infos": infos, "self": self})
+            callback.update_locals({**step, "self": self, "callback": callback})
             if not callback.on_step():
                 return False
             checkpoints.write_due(self, callback)
         return True
+
+    def _step_of_no_environment(self) -> dict[str, Any]:
+        """
+        What callbacks find among ``locals`` in the offline phase, under the names that Stable-Baselines3 has online: no episode
+        ends, rewards and actions are zeros, and observations are those of the last reset.
+        """
+        assert self.env is not None
+        n_envs = self.env.num_envs
+        actions = np.zeros((n_envs, *(self.action_space.shape or ())), dtype=self.action_space.dtype)
+        return {
+            "env": self.env,
+            "dones": np.zeros(n_envs, dtype=bool),
+            "infos": [dict[str, Any]() for _ in range(n_envs)],
+            "rewards": np.zeros(n_envs, dtype=np.float32),
+            "new_obs": self._last_obs,
+            "actions": actions,
+            "buffer_actions": actions.astype(np.float32),
+            "num_collected_steps": 0,
+            "num_collected_episodes": 0,
+        }
 
     def dump_logs(self) -> None:
         """Write the log of the offline phase. It has no ``time/fps``: these were no steps of an environment."""

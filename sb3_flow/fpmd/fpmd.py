@@ -302,11 +302,11 @@ class FPMD(OfflineToOnlineAlgorithm):
         improved = self.improve(batch, noise)
         critic_loss, metrics = evaluate(self.critic_loss, batch, improved)
         metrics |= self.descend(critic_loss, policy.optimizer)
-        if self.critic_double_step:
-            if policy.encoder is not None:
-                policy.encoder.zero_grad()  # it makes one step; without gradients the optimiser leaves it as it is
-            policy.optimizer.step()
         weight, q = self.weigh(batch, improved)
+        if self.critic_double_step:  # after the weights, as in the published code
+            if policy.encoder is not None:
+                policy.encoder.zero_grad()  # it makes one step; without gradients the optimizer leaves it as it is
+            policy.optimizer.step()
         metrics |= {"weight_max": weight.amax(), "weight_std": weight.std(), "noise_std": policy.noise_std.detach().clone()}
         if self.n_critic_updates % self.policy_delay == 0:
             flow_loss, flow_metrics = evaluate(self.flow_loss, batch, noise, improved, weight)
