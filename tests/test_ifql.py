@@ -15,6 +15,7 @@ import pytest
 import torch as th
 from conformance.environments import AnySpaces
 from gymnasium import spaces
+from shipped_configs import FILES, TASKS
 from transcription import BATCH, OBS_DIM, Draw, Transcription, box_env, shake
 
 from sb3_flow import IFQL
@@ -405,6 +406,24 @@ def test_published_defaults() -> None:
     held = {id(parameter) for parameter in group["params"]}
     trained = [p for network in (policy.critic, policy.value, policy.bc_flow) for p in network.parameters()]
     assert held == {id(parameter) for parameter in trained}
+
+
+#: Number of samples and gamma, by the sources that the file names.
+PUBLISHED = {
+    **dict.fromkeys(("cube-single-play", "cube-double-play", "scene-play", "puzzle-3x3-play", "puzzle-4x4-play"), (32, 0.99)),
+    **dict.fromkeys(("humanoidmaze-medium-navigate", "humanoidmaze-large-navigate", "antmaze-giant-navigate"), (32, 0.995)),
+    "antmaze-large-navigate": (32, 0.99),
+    "antsoccer-arena-navigate": (64, 0.995),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("dataset", PUBLISHED)
+def test_published_settings(dataset: str, task: str) -> None:
+    entry = FILES["ifql"][f"{dataset.rsplit('-', 1)[0]}-singletask{task}-v0"]
+    samples, gamma = PUBLISHED[dataset]
+    expected = {"policy": "FlowPolicy", "n_timesteps": 1e6, "num_samples": samples, "gamma": gamma}
+    assert entry == {**expected, "dataset": f"ogbench:{dataset}-singletask{task}-v0"}
 
 
 @pytest.mark.parametrize(
