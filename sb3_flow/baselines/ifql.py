@@ -109,7 +109,7 @@ class IFQL(OfflineToOnlineAlgorithm):
     2025, https://arxiv.org/abs/2502.02538. Deviations from the published code: see ``docs/ifql.md``.
 
     :param policy: ``"FlowPolicy"`` (or a subclass of ``IFQLPolicy``)
-    :param env: Environment, or its id
+    :param env: Environment, or its id. None: the spaces are those of the dataset
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
     :param expectile: Which expectile of the values of the dataset's actions ``V`` is, in (0, 1). At 0.5 it is their mean; the
         closer to 1, the closer it is to their maximum.
@@ -126,7 +126,7 @@ class IFQL(OfflineToOnlineAlgorithm):
     def __init__(
         self,
         policy: str | type[IFQLPolicy],
-        env: GymEnv | str,
+        env: GymEnv | str | None = None,
         learning_rate: float | Schedule = 3e-4,
         *,
         expectile: float = 0.9,
