@@ -3,7 +3,17 @@ One record per method. What lists methods derives from these: the names that ``s
 spaces, benchmarks, conformance tests, the tables of the README and of the documentation.
 """
 
-from sb3_flow.baselines import ChunkDiffusion, ChunkFlow, ChunkRegression, DiffusionOpt, OfflineSAC, OfflineTD3, WholeFlow
+from sb3_flow.baselines import (
+    IFQL,
+    ChunkDiffusion,
+    ChunkFlow,
+    ChunkRegression,
+    DiffusionOpt,
+    OfflineSAC,
+    OfflineTD3,
+    WholeFlow,
+)
+from sb3_flow.baselines.ifql import IFQL_SPACE
 from sb3_flow.common.method import Method, Variant
 from sb3_flow.decision_flow import DecisionFlow
 from sb3_flow.decision_flow.search import DECISION_FLOW_DIV_SPACE, DECISION_FLOW_SPACE
@@ -23,7 +33,7 @@ from sb3_flow.swfp import SWFP
 from sb3_flow.swfp.search import SWFP_SPACE
 
 #: What ``from sb3_flow import ...`` finds. DecisionFlow, SWFP and FlowOpt are our reconstructions.
-__all__ = ["FPMD", "FQL", "GFP", "QAM", "SWFP", "DecisionFlow", "FlowOpt", "StreamingFlow"]
+__all__ = ["FPMD", "FQL", "GFP", "IFQL", "QAM", "SWFP", "DecisionFlow", "FlowOpt", "StreamingFlow"]
 
 ALL_REGIMES = "offline, offline-to-online, online"
 #: Small settings that several methods share. The learning rate of imitation is constant, as that of the others.
@@ -155,6 +165,15 @@ METHODS = (
         docs="flow_opt.md",
         reconstructed=True,
         environment="sb3_flow/MultiRobot2D-v0",
+    ),
+    Method(
+        IFQL,
+        "Implicit flow Q-learning, a baseline of the FQL paper (Park et al., 2025)",
+        ALL_REGIMES,
+        (Variant("ifql", search_space=IFQL_SPACE, small={**FEW_STEPS, "num_samples": 2}, updates={}),),
+        paper="https://arxiv.org/abs/2502.02538",
+        docs="ifql.md",
+        baseline=True,
     ),
     Method(
         WholeFlow,
