@@ -45,7 +45,7 @@ for method in METHODS:
     EXTENDS.setdefault(package[1], set()).update(base[1] for base in bases if base[0] == "sb3_flow")
 #: What the core install has; everything else is imported where it is used.
 CORE = {"gymnasium", "numpy", "sb3_flow", "stable_baselines3", "torch"} | sys.stdlib_module_names
-MAX_LINES = 500
+MAX_LINES = 650
 
 
 def may_import(room: str, other: str) -> bool:

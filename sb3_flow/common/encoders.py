@@ -1,11 +1,13 @@
 """From observations to features: what each network sees of a vector, an image or a dictionary."""
 
 import math
+import warnings
 from typing import Any
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space, is_image_space_channels_first
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 from torch.nn import functional as F
@@ -13,15 +15,34 @@ from torch.nn import functional as F
 from sb3_flow.common.networks import gelu_tanh, linear
 from sb3_flow.common.type_aliases import TensorObs
 
+#: Sides of a box from which on it may be an image.
+SIDE = 16
+
 
 def subspaces(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
     """The parts of an observation space by key; a space that is no dictionary is one part, under the empty key."""
     return dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
 
 
-def image_keys(space: spaces.Space[Any]) -> list[str]:
-    """The keys of those parts that are images (uint8 in [0, 255], three axes)."""
-    return [key for key, part in subspaces(space).items() if is_image_space(part)]
+def image_keys(space: spaces.Space[Any], normalized_image: bool = False) -> list[str]:
+    """
+    The keys of those parts that are images.
+
+    :param space: Observation space
+    :param normalized_image: Whether images have been scaled already: any box of three axes is one. If not, an image has bytes
+        from 0 to 255.
+    """
+    return [key for key, part in subspaces(space).items() if is_image_space(part, normalized_image=normalized_image)]
+
+
+def looks_like_an_image(part: spaces.Space[Any]) -> bool:
+    """Whether a box that is no image has the shape of one: two sides of 16 or more, and perhaps 1, 3 or 4 channels."""
+    if not isinstance(part, spaces.Box) or len(part.shape) not in (2, 3):
+        return False
+    sides = sorted(part.shape)
+    if len(sides) == 2:
+        return part.dtype == np.uint8 and sides[0] >= SIDE
+    return sides[0] in (1, 3, 4) and sides[1] >= SIDE
 
 
 class ObservationNormalizer(nn.Module):
@@ -31,14 +52,14 @@ class ObservationNormalizer(nn.Module):
     It starts as the identity, and its statistics are saved with the policy.
 
     :param observation_space: The space, after preprocessing by Stable-Baselines3
+    :param normalized_image: Whether images have been scaled already, see ``image_keys``
     """
 
-    def __init__(self, observation_space: spaces.Space[Any]) -> None:
+    def __init__(self, observation_space: spaces.Space[Any], normalized_image: bool = False) -> None:
         super().__init__()
+        images = image_keys(observation_space, normalized_image)
         self.keys = [
-            key
-            for key, part in subspaces(observation_space).items()
-            if isinstance(part, spaces.Box) and not is_image_space(part)
+            key for key, part in subspaces(observation_space).items() if isinstance(part, spaces.Box) and key not in images
         ]
         for i, key in enumerate(self.keys):  # by number, because a key may hold characters that no buffer name may
             shape = subspaces(observation_space)[key].shape
@@ -133,13 +154,28 @@ class FlowExtractor(BaseFeaturesExtractor):
 
     :param observation_space: Any space that Stable-Baselines3 supports
     :param cnn_output_dim: Number of features of each image
+    :param normalized_image: Whether images have been scaled already, see ``image_keys``
     """
 
-    def __init__(self, observation_space: spaces.Space[Any], cnn_output_dim: int = 512) -> None:
+    def __init__(
+        self, observation_space: spaces.Space[Any], cnn_output_dim: int = 512, normalized_image: bool = False
+    ) -> None:
         parts = subspaces(observation_space)
-        images = image_keys(observation_space)
+        images = image_keys(observation_space, normalized_image)
         sizes = [cnn_output_dim if key in images else get_flattened_obs_dim(part) for key, part in parts.items()]
         super().__init__(observation_space, features_dim=sum(sizes))
+        for key, part in parts.items():
+            if key in images and not is_image_space_channels_first(part):  # type: ignore[arg-type]
+                raise ValueError(
+                    f"Images of shape {part.shape} have their channels last; transpose them: (channels, height, width)."
+                )
+            if key not in images and looks_like_an_image(part):
+                warnings.warn(
+                    f"Observations of shape {part.shape} look like images, and are flattened: images are bytes from 0 to 255 "
+                    "with three axes, one of them channels. Floats that have been scaled already need "
+                    "policy_kwargs={'normalize_images': False}.",
+                    stacklevel=2,
+                )
         self.keys = list(parts)
         self.encoders = nn.ModuleList(
             ImpalaEncoder(part.shape, cnn_output_dim) if key in images else Flatten()  # type: ignore[arg-type]

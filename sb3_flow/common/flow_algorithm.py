@@ -116,6 +116,8 @@ class FlowAlgorithm(OfflineAlgorithm):
             support_multi_env=True,
             **kwargs,
         )
+        if policy == "CnnPolicy" and env is not None:
+            self._require_images()
         make_execution(compile, self.device, self.one_graph)  # raises now what it would raise later
         self.compile = compile
         self.batch_size = batch_size
@@ -130,6 +132,15 @@ class FlowAlgorithm(OfflineAlgorithm):
             self._setup_model()
             if dataset is not None:
                 self.set_dataset(dataset)
+
+    def _require_images(self) -> None:
+        """``CnnPolicy`` means a convolution, as in Stable-Baselines3."""
+        if not image_keys(self.observation_space, not self.policy_kwargs.get("normalize_images", True)):
+            raise ValueError(
+                f"`CnnPolicy` needs images, and the observation space is {self.observation_space}. Images are bytes from 0 to "
+                "255 with three axes, one of them channels (gymnasium.wrappers.ReshapeObservation adds one); floats that have "
+                "been scaled already need policy_kwargs={'normalize_images': False}."
+            )
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()

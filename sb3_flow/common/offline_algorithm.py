@@ -241,7 +241,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
 
     def _step_of_no_environment(self) -> dict[str, Any]:
         """
-        What callbacks find among ``locals`` in the offline phase, under the names that Stable-Baselines3 has online: no episode
+        What callbacks find among ``locals`` in the offline phase, under the names of Stable-Baselines3's rollouts: no episode
         ends, rewards and actions are zeros, and observations are those of the last reset.
         """
         assert self.env is not None

@@ -332,11 +332,13 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         Load what ``save_replay_buffer`` saved.
 
         :param path: A path, or an open file
-        :param truncate_last_traj: Has no effect: the newest trajectories end where the environments are reset.
+        :param truncate_last_traj: Whether the newest trajectories end here. If not, what is collected next continues them.
         :raises FileNotFoundError: If there is no such file.
         :raises ValueError: If it holds something else, or what was collected with other spaces.
         """
         self.replay_buffer = load_replay_buffer(path, self.replay_buffer, type(self).__name__)
+        if truncate_last_traj:
+            self.replay_buffer.cut()
 
     def save_run(self, folder: pathlib.Path) -> None:
         super().save_run(folder)

@@ -91,7 +91,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
     :param sampler: Name of the sampler that acts; None: the first one
     :param features_extractor_class: Features extractor; the default one depends on the observation space
     :param features_extractor_kwargs: Arguments of the features extractor
-    :param normalize_images: Whether to divide images by 255
+    :param normalize_images: Whether images have bytes, which are divided by 255. If not, any box of three axes is an image.
     :param optimizer_class: The optimizer of all networks
     :param optimizer_kwargs: Arguments of the optimizer, except for the learning rate
     :raises ValueError: If an argument is out of its range.
@@ -130,11 +130,14 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
             raise ValueError(f"Some action can take one value only, so it cannot be scaled to [-1, 1]: {action_space}.")
         if n_critics < 1:
             raise ValueError(f"`n_critics` is {n_critics}; it must be at least 1.")
+        features_extractor_kwargs = dict(features_extractor_kwargs or {})
+        if issubclass(features_extractor_class, FlowExtractor):
+            features_extractor_kwargs.setdefault("normalized_image", not normalize_images)
         super().__init__(
             observation_space,
             action_space,
             features_extractor_class,
-            dict(features_extractor_kwargs or {}),  # a copy, because the base class writes into it
+            features_extractor_kwargs,
             normalize_images=normalize_images,
             optimizer_class=optimizer_class,
             optimizer_kwargs=dict(optimizer_kwargs or {}),
@@ -152,7 +155,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         #: The generator that acting draws its noise from; None: PyTorch's global generator.
         self.generator: th.Generator | None = None
         self.method_kwargs = method_kwargs
-        self.normalizer = ObservationNormalizer(observation_space)
+        self.normalizer = ObservationNormalizer(observation_space, normalized_image=not normalize_images)
         #: The networks that follow others.
         self.targets: list[nn.Module] = []
         self.build(**method_kwargs)

@@ -134,6 +134,57 @@ class OnlineBuffer(ReplayBuffer):
         """The observations of rows, ``(B,)``, or those that followed."""
         return join({key: store.after(rows) if after else store.at(rows) for key, store in self.stores.items()})
 
+    # The columns under the names of Stable-Baselines3's replay buffers, with the rows that have been written.
+
+    @property
+    def observations(self) -> Observations:  # type: ignore[override]
+        """A copy of all observations, ``(size, n_envs, *shape)`` or a dictionary of these."""
+        return self._column(self._observations(self._written()))
+
+    @property
+    def next_observations(self) -> Observations:  # type: ignore[override]
+        """A copy of what followed them, ``(size, n_envs, *shape)`` or a dictionary of these."""
+        return self._column(self._observations(self._written(), after=True))
+
+    @property
+    def actions(self) -> np.ndarray:  # type: ignore[override]
+        """Actions in [-1, 1], ``(size, n_envs, action_dim)``."""
+        rows = self._written()
+        return np.asarray(self._column(self.action_column[rows]))
+
+    @property
+    def rewards(self) -> np.ndarray:  # type: ignore[override]
+        """Rewards as collected, ``(size, n_envs)``."""
+        rows = self._written()
+        return np.asarray(self._column(self.transitions.rewards[rows]))
+
+    @property
+    def dones(self) -> np.ndarray:  # type: ignore[override]
+        """1 where an episode ended, for whatever reason, else 0, ``(size, n_envs)``."""
+        rows = self._written()
+        ends = self.transitions.ends[rows].view(-1, self.n_envs).clone()
+        ends[(self.pos - 1) % self.buffer_size] = self.newest_done
+        return ends.float().numpy()
+
+    @property
+    def timeouts(self) -> np.ndarray:  # type: ignore[override]
+        """1 where a time limit, or a reset, ended an episode, else 0, ``(size, n_envs)``."""
+        rows = self._written()
+        terminations = self.transitions.terminations[rows].view(-1, self.n_envs)
+        timeouts: np.ndarray = self.dones * (1.0 - terminations.float().numpy())
+        return timeouts
+
+    def _written(self) -> th.Tensor:
+        """The rows that have been written, in the order of the ring."""
+        if not self.allocated:
+            raise ValueError("The replay buffer is empty: collect or add transitions first.")
+        return th.arange(len(self))
+
+    def _column(self, column: TensorObs) -> Observations:
+        if isinstance(column, dict):
+            return {key: np.asarray(self._column(part)) for key, part in column.items()}
+        return column.view(-1, self.n_envs, *column.shape[1:]).numpy()
+
     def cut(self) -> None:
         """End the newest trajectories here: the environments were reset without being done."""
         self.newest_done = th.ones_like(self.newest_done)
