@@ -212,3 +212,26 @@ def test_no_hidden_layer() -> None:
     """The reused first layer must be a hidden one, so an empty architecture is refused by name."""
     with pytest.raises(ValueError, match="net_arch"):
         MLP(1, 1, 1, [])
+
+
+@pytest.mark.parametrize("name", ["gelu", "mish"])
+@pytest.mark.parametrize("n", [16, 2_000])
+def test_transforms_of_torch_func(name: str, n: int) -> None:
+    """Users' Jacobians and sensitivities: all kinds of derivatives agree, below and above the size of the fast kernels."""
+    field = networks.VelocityMLP(2, 1, [8, 8], name)
+    with th.no_grad():
+        context = field.context(th.randn(n, 2))
+    x, t = th.randn(n, 1), th.full((n, 1), 0.5)
+
+    def f(x: th.Tensor) -> th.Tensor:
+        return field(context, x, t)
+
+    leaf = x.clone().requires_grad_()
+    (expected_slope,) = th.autograd.grad(f(leaf).sum(), leaf)
+    ones = th.ones_like(x)
+    th.testing.assert_close(th.func.grad(lambda x: f(x).sum())(x), expected_slope)
+    th.testing.assert_close(th.func.vjp(f, x)[1](ones)[0], expected_slope)
+    th.testing.assert_close(th.func.jvp(f, (x,), (ones,))[1], expected_slope)
+    with th.autograd.forward_ad.dual_level():
+        dual = th.autograd.forward_ad.make_dual(x, ones)
+        th.testing.assert_close(th.autograd.forward_ad.unpack_dual(f(dual)).tangent, expected_slope)

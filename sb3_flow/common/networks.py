@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 import torch as th
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 ActivationName = Literal["gelu", "relu", "silu", "mish", "tanh", "elu"]
@@ -48,6 +49,11 @@ def _gelu_gate(x: th.Tensor) -> th.Tensor:
     return th.sigmoid_(gate)
 
 
+def is_transformed() -> bool:
+    """Whether a transform of ``torch.func``, or forward-mode differentiation, is at work."""
+    return th._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
 def gelu_tanh(x: th.Tensor) -> th.Tensor:
     """
     GELU in its tanh approximation, which JAX has by default; half the time of ``F.gelu(approximate="tanh")`` on a CPU.
@@ -55,7 +61,7 @@ def gelu_tanh(x: th.Tensor) -> th.Tensor:
     :param x: Any shape
     :return: ``0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))``
     """
-    if th.compiler.is_compiling():  # which makes one loop of it, and finds the derivative itself
+    if th.compiler.is_compiling() or is_transformed():  # which find the derivative themselves
         return x * th.sigmoid(x * (_GELU_SCALE + _GELU_SCALE * _GELU_CUBIC * x * x))
     if x.numel() < SMALL:
         return F.gelu(x, approximate="tanh")
@@ -71,7 +77,7 @@ def mish(x: th.Tensor) -> th.Tensor:
     :param x: Any shape
     :return: ``x tanh(softplus(x))``, that is ``x n / (n + 2)`` with ``n = e^x (e^x + 2)``
     """
-    if (x.requires_grad and th.is_grad_enabled()) or x.numel() < SMALL or th.compiler.is_compiling():
+    if (x.requires_grad and th.is_grad_enabled()) or x.numel() < SMALL or th.compiler.is_compiling() or is_transformed():
         return F.mish(x)
     n = x.clamp(max=20.0).exp_()  # from there on the quotient is 1
     n.mul_(n + 2)
