@@ -135,3 +135,17 @@ def test_values_of_other_types_are_left_to_their_own_checks() -> None:
     assert checked_value("learning_rate", schedule, float | type(schedule)) is schedule
     assert checked_value("train_freq", [2, "episode"], int | tuple[int, str]) == (2, "episode")
     assert checked(FQL, {"dataset": [1]}) == {"dataset": [1]}
+
+
+@pytest.mark.parametrize("n_stack", [1, 4])
+def test_memory_of_images_counts_each_frame_once(n_stack: int) -> None:
+    """84 x 84 gray images: 7,056 bytes a transition, whether frames are stacked or not, and a hundredth more for the ends."""
+    from stable_baselines3.common.envs import FakeImageEnv
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack
+
+    from sb3_flow.common.vec_envs import SLACK, images_memory
+
+    env: VecEnv = DummyVecEnv([lambda: FakeImageEnv(screen_height=84, screen_width=84, n_channels=1, discrete=False)])
+    if n_stack > 1:
+        env = VecFrameStack(env, n_stack, channels_order="first")
+    assert images_memory(env, 1000) == int(7056 * 1000 * (1 + SLACK))

@@ -94,7 +94,7 @@ def images_memory(env: VecEnv, buffer_size: int) -> int:
     :param buffer_size: Capacity of the replay buffer, in transitions
     :return: Bytes that the images in a full replay buffer take. Frames that ``VecFrameStack`` repeats are stored once.
     """
-    n_stacked = next((wrapper.n_stack for wrapper in wrappers_of(env) if isinstance(wrapper, VecFrameStack)), 1)
+    n_stacked = next((wrapper.stacked_obs.n_stack for wrapper in wrappers_of(env) if isinstance(wrapper, VecFrameStack)), 1)
     parts = subspaces(env.observation_space)
     pixels = sum(int(spaces.flatdim(parts[key])) for key in image_keys(env.observation_space))
     return int(pixels * buffer_size / n_stacked * (1 + SLACK))
