@@ -18,6 +18,8 @@ from typing import Any, Literal, get_args, get_origin
 import numpy as np
 from torch import nn
 
+from sb3_flow.common.renamed import with_new_names
+
 #: Arguments of Stable-Baselines3's algorithms and policies that these do not have: what to write instead. Those whose value
 #: changes nothing (False or None) are accepted.
 ELSEWHERE = {
@@ -73,12 +75,12 @@ def checked(cls: type, arguments: Mapping[str, Any], owner: str | None = None) -
     :param cls: The class
     :param arguments: By name
     :param owner: What to call the class in messages; None: by its name
-    :return: The arguments, without those of Stable-Baselines3 that change nothing
+    :return: The arguments, under their new names, without those of Stable-Baselines3 that change nothing
     :raises TypeError: If there is no such argument, or a value is of another type. It names what may have been meant.
     """
     hints = hints_of(cls)
     result = {}
-    for name, value in arguments.items():
+    for name, value in with_new_names(arguments, former_names_of(cls), stacklevel=3).items():
         if name in hints:
             result[name] = checked_value(name, value, hints[name])
         elif not (name in ELSEWHERE and (value is None or value is False)):
@@ -100,7 +102,7 @@ def unknown(owner: str, name: str, known: Iterable[str]) -> str:
     if name in ONLINE:
         return f"{owner} has no argument `{name}`: it learns from data only. Leave it out."
     close = difflib.get_close_matches(name, public, n=1)
-    hint = f"did you mean `{close[0]}`?" if close else f"it takes: {', '.join(public)}."
+    hint = f"did you mean `{close[0]}`?" if close else f"expected one of: {', '.join(public)}."
     return f"{owner} has no argument `{name}`; {hint}"
 
 
@@ -135,6 +137,18 @@ def _hints_of(cls: type, method: str) -> dict[str, Any]:
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             break
     return hints
+
+
+@cache
+def former_names_of(cls: type) -> dict[str, str]:
+    """
+    Former names of the arguments of a constructor. Of a policy, also of those of ``build``.
+
+    :param cls: A class
+    :return: New name of each former name, see ``renamed_arguments``
+    """
+    functions = [vars(base).get(method) for base in cls.__mro__ for method in ("__init__", "build")]
+    return {old: new for function in functions for old, new in getattr(function, "former_names", {}).items()}
 
 
 def checked_value(name: str, value: Any, hint: Any) -> Any:
@@ -221,7 +235,7 @@ def policy_arguments(cls: type, policy: Any) -> set[str] | None:
         return None
     # What only one method has goes to `build`. The algorithm passes those that are arguments of its own.
     names = set(_hints_of(policy_class, "__init__")) | set(_hints_of(policy_class, "build")) - set(hints_of(cls))
-    return names - {"observation_space", "action_space", "lr_schedule"}
+    return names - {"observation_space", "action_space", "lr_schedule"} | former_names_of(policy_class).keys()
 
 
 def as_policy_kwargs(given: Any) -> dict[str, Any]:
