@@ -281,11 +281,11 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
         """
         if self.variant == "div":
             with th.no_grad():
-                clone = self.policy.velocity(self.policy.bc_flow, batch.observations)
+                bc_velocity = self.policy.velocity(self.policy.bc_flow, batch.observations)
 
             def divergence_from_bc_flow(x: th.Tensor, t: th.Tensor, u: th.Tensor) -> th.Tensor:
                 with th.no_grad():
-                    v = clone(x, t)
+                    v = bc_velocity(x, t)
                 return divergence(u, v)
 
             return divergence_from_bc_flow

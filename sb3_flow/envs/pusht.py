@@ -1,4 +1,4 @@
-"""Measures of Push-T that papers report beside success."""
+"""Measures of Push-T that papers report in addition to success."""
 
 from typing import Any
 

@@ -39,7 +39,7 @@ class StreamingFlow(Imitation):
         a = xi + sigma_0 exp(-k t) eta
         L = E[|v(a, t | h) - (xi' - k (a - xi))|^2]                                                        tube_loss
 
-    The stochastic variant has a latent ``z`` beside the action, which chooses between demonstrations::
+    The stochastic variant has an additional latent ``z``, which chooses between demonstrations::
 
         a = xi + sigma_0 exp(-k t) eta + sigma_r t z_0,  z = (1 - (1 - sigma_1) t) z_0 + t xi
         L = E[|v_a - (xi' - k (a - xi) + sigma_r (1 + k t) z_0)|^2] / 2
