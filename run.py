@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """
-The two commands of a checkout, from nothing but Python:
+Two commands of a checkout, which need Python only:
 
     python3 run.py demo [ARGUMENTS]    train a robot arm from logged data (arguments: see examples/fql_cube_demo.py)
-    python3 run.py test [ARGUMENTS]    lint, types, tests and their coverage (arguments: pytest's, such as -k fql)
+    python3 run.py test [ARGUMENTS]    lint, types, tests and coverage (arguments: pytest's, such as -k fql)
 
-Both make a virtual environment in .venv and install into it what they need, the first time and after the package's
+Both create a virtual environment in .venv and install the requirements there, when they run for the first time and when the
 requirements have changed.
 """
 
@@ -20,12 +20,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-#: There from before the first file of .venv until all is installed: whoever finds it finds an environment half made.
+#: This file exists while the installation is incomplete.
 UNFINISHED = VENV / "unfinished"
-#: What the installation depends on.
+#: Files on which the installation depends.
 REQUIREMENTS = (ROOT / "pyproject.toml", ROOT / "constraints.txt", ROOT / "sb3_flow" / "__init__.py")
 
-#: Each command: the extra of the package that it needs, and what it then runs; its arguments go to the last one.
+#: Each command: the extra that it needs, and the programs that it runs. The last one gets the arguments.
 COMMANDS = {
     "demo": ("demo", [["examples/fql_cube_demo.py"]]),
     "test": (
@@ -41,7 +41,7 @@ COMMANDS = {
 
 
 def main(arguments):
-    if sys.version_info < (3, 10):  # noqa: UP036 (whoever has cloned this may have an older one)
+    if sys.version_info < (3, 10):  # noqa: UP036 (users may have an older version)
         return fail(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}.")
     if not arguments or arguments[0] not in COMMANDS:
         print(__doc__.strip())
@@ -54,7 +54,7 @@ def main(arguments):
 
 
 def prepare(extra):
-    """Bring .venv up to date with an extra of the package; whether that worked."""
+    """Install or update an extra of the package in .venv. Return whether this succeeded."""
     stamp = VENV / f"installed-{extra}"
     digest = hashlib.sha256("\n".join([str(ROOT), *(path.read_text("utf-8") for path in REQUIREMENTS)]).encode()).hexdigest()
     usable = PYTHON.exists() and not UNFINISHED.exists()
@@ -65,10 +65,10 @@ def prepare(extra):
     stamp.unlink(missing_ok=True)
     pip = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
     package = [*pip, "--editable", f".[{extra}]", "--constraint", "constraints.txt"]
-    # The pip that comes with an older Python can search for minutes what a newer one finds at once.
+    # The pip of an older Python can take minutes for what a newer pip does in seconds.
     if not quietly("Updating pip", [*pip, "--upgrade", "pip"]):
         return False
-    if not quietly(f"Installing sb3_flow[{extra}] (the first time this downloads PyTorch)", package):
+    if not quietly(f"Installing sb3_flow[{extra}] (this downloads PyTorch when it runs for the first time)", package):
         return False
     stamp.write_text(digest, "utf-8")
     UNFINISHED.unlink(missing_ok=True)
@@ -76,19 +76,19 @@ def prepare(extra):
 
 
 def make_environment():
-    """Make .venv, in place of one that was never finished; whether that worked."""
+    """Create .venv, and replace an incomplete one. Return whether this succeeded."""
     if not all(map(importlib.util.find_spec, ("venv", "ensurepip"))):
-        fail("This Python cannot make virtual environments; on Debian and Ubuntu: sudo apt install python3-venv")
+        fail("This Python cannot create virtual environments. On Debian and Ubuntu: sudo apt install python3-venv")
         return False
     if VENV.exists():
         shutil.rmtree(VENV)
     VENV.mkdir()
     UNFINISHED.touch()
-    return quietly("Making .venv", [sys.executable, "-m", "venv", str(VENV)])
+    return quietly("Creating .venv", [sys.executable, "-m", "venv", str(VENV)])
 
 
 def quietly(title, command):
-    """Run a step of the preparation behind one line of progress, with its output only if it fails; whether it worked."""
+    """Run a command with one line of progress, and print its output only if it fails. Return whether it succeeded."""
     print(f"{title} ... ", end="", flush=True)
     start = time.monotonic()
     process = subprocess.run(
@@ -103,7 +103,7 @@ def quietly(title, command):
 
 
 def run(arguments):
-    """Run a command with the Python of .venv; its exit code."""
+    """Run a command with the Python of .venv. Return its exit code."""
     print(f"$ python {' '.join(arguments)}", flush=True)
     return subprocess.run([str(PYTHON), *arguments], cwd=ROOT).returncode
 

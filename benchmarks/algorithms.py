@@ -1,10 +1,10 @@
 """
-Updates per second of every algorithm beside FQL, with the same networks and the same number of critics, and the arithmetic
-of their matrix products, which is most of what they do.
+Updates per second of all algorithms relative to FQL, with the same networks and number of critics, and the floating-point
+operations of their matrix products, which dominate the computation.
 
     python benchmarks/algorithms.py [--critics 2] [--mode compiled] [--threads 1] [--device cuda]
 
-A ratio of speeds far below the ratio of the arithmetic means time lost elsewhere: in many small operators, or in waiting.
+If a speed ratio is far below the ratio of the operations, time is lost elsewhere: in many small operators, or in waiting.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from torch.utils.flop_counter import flop_registry
 
 
 class Operations(TorchDispatchMode):
-    """Counts multiplications and additions. (PyTorch's own counter stumbles over `autograd.grad`.)"""
+    """Counts multiplications and additions. (PyTorch's own counter fails with `autograd.grad`.)"""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Operations(TorchDispatchMode):
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--critics", type=int, default=2, help="critics of every algorithm")
+    parser.add_argument("--critics", type=int, default=2, help="number of critics of all algorithms")
     parser.add_argument("--mode", default="eager", choices=["eager", "compiled"])
     parser.add_argument("--algos", nargs="+", default=list(ALGORITHMS), choices=list(ALGORITHMS))
 

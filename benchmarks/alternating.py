@@ -1,8 +1,8 @@
 """
-What the benchmarks share: the problem, the models, and the protocol.
+Common parts of the benchmarks: problem, models and protocol.
 
-Blocks of about a second alternate between the variants, round by round. A ratio is taken within each round, and the median
-over rounds is reported with its range, so that a machine whose speed drifts matters little.
+Variants alternate in blocks of about a second. Ratios are computed within each round, and their median over rounds is reported
+with its range, so that changes in the speed of the machine have little effect.
 """
 
 import argparse
@@ -26,9 +26,9 @@ from sb3_flow.methods import METHODS
 
 #: Widths of the hidden layers.
 SIZES = {"512x4": [512] * 4, "256x2": [256] * 2, "128x3": [128] * 3}
-#: How updates are executed, and the value of the argument ``compile``.
+#: Modes of execution, and their values of the argument ``compile``.
 MODES: dict[str, bool | str] = {"eager": False, "compiled": True, "cudagraph": "cudagraph"}
-#: Algorithms by name: the class, and what makes it the variant.
+#: Algorithms by name: the class, and the arguments of the variant.
 ALGORITHMS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     variant.name: (method.algorithm, {**variant.arguments, **variant.updates})
     for method in METHODS
@@ -37,14 +37,14 @@ ALGORITHMS: dict[str, tuple[type[Any], dict[str, Any]]] = {
 }
 OBSERVATION_DIM, ACTION_DIM, BATCH_SIZE = 28, 5, 256
 
-#: What time is measured with.
+#: The clock of all measurements.
 clock: Callable[[], float] = time.perf_counter
-#: A variant: does its work for about that many seconds, and returns how often a second it could be done.
+#: A variant: runs for about the given number of seconds, and returns its rate per second.
 Variant = Callable[[float], float]
 
 
 class Spaces(gym.Env[np.ndarray, np.ndarray]):
-    """The spaces of OGBench's cube-single, and nothing behind them: only updates are timed."""
+    """The spaces of OGBench's cube-single without an environment: only updates are timed."""
 
     observation_space = spaces.Box(-np.inf, np.inf, (OBSERVATION_DIM,), np.float32)
     action_space = spaces.Box(-1, 1, (ACTION_DIM,), np.float32)
@@ -74,9 +74,9 @@ def make_model(
     mode: str = "eager",
     **policy_kwargs: Any,
 ) -> OfflineToOnlineAlgorithm:
-    """An algorithm of ours, by its name."""
+    """Create an algorithm of this package by its name."""
     if algo not in ALGORITHMS:
-        raise SystemExit(f"There is no algorithm {algo!r}; choose one of {', '.join(ALGORITHMS)}.")
+        raise SystemExit(f"Unknown algorithm {algo!r}; choose one of {', '.join(ALGORITHMS)}.")
     algorithm, variant = ALGORITHMS[algo]
     model: OfflineToOnlineAlgorithm = algorithm(
         "FlowPolicy",
@@ -93,7 +93,7 @@ def make_model(
 
 
 def make_sac(net_arch: Sequence[int], data: dict[str, np.ndarray], device: str) -> SAC:
-    """SB3's SAC with networks of the same sizes."""
+    """Create SB3's SAC with networks of the same size."""
     policy_kwargs = {"net_arch": list(net_arch), "activation_fn": th.nn.GELU}
     model = SAC("MlpPolicy", Spaces(), buffer_size=10_000, policy_kwargs=policy_kwargs, seed=0, device=device)
     model.set_logger(configure(None, []))
@@ -105,12 +105,12 @@ def make_sac(net_arch: Sequence[int], data: dict[str, np.ndarray], device: str) 
 
 
 def now() -> float:
-    """Seconds on the clock that the command line chose."""
+    """Seconds on the selected clock."""
     return clock()
 
 
 def synchronize(device: str) -> None:
-    """Wait until a GPU has done what it was told."""
+    """Wait for the GPU."""
     if device.startswith("cuda"):
         th.cuda.synchronize()
 
@@ -119,9 +119,9 @@ def repeated(step: Callable[[], Any], device: str, warm_up: int = 10) -> Variant
     """
     A variant that repeats one step.
 
-    :param step: What is timed
-    :param device: Where it runs
-    :param warm_up: How often it is done before anything is timed
+    :param step: The step
+    :param device: Its device
+    :param warm_up: Number of steps before the measurement
     """
     for _ in range(warm_up):
         step()
@@ -140,15 +140,15 @@ def repeated(step: Callable[[], Any], device: str, warm_up: int = 10) -> Variant
 
 class Worker:
     """
-    A variant in a process of its own: it prints ``ready``, and then a rate for each line of seconds that it reads.
+    A variant in a separate process, which prints ``ready``, and then a rate for each line of seconds that it reads.
 
-    :param command: How to start it
+    :param command: The command of the process
     """
 
     def __init__(self, command: Sequence[str]) -> None:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if self._line() != "ready":
-            raise SystemExit(f"This did not start: {' '.join(command)}")
+            raise SystemExit(f"This command failed to start: {' '.join(command)}")
 
     def _line(self) -> str:
         assert self.process.stdout is not None
@@ -165,14 +165,14 @@ class Worker:
 
 
 def alternate(variants: dict[str, Variant], rounds: int, seconds: float = 1.0) -> dict[str, np.ndarray]:
-    """The rates of the variants, round by round."""
+    """The rates of the variants in each round."""
     rates = np.array([[variant(seconds) for variant in variants.values()] for _ in range(rounds)])
     return dict(zip(variants, rates.T, strict=True))
 
 
 def report(title: str, rates: dict[str, np.ndarray], unit: str) -> None:
-    """Print the median rates, and the ratio of the first variant and of each other one to every one."""
-    print(f"\n{title} (median; ratios within a round: median, least and greatest)")
+    """Print the median rates, and the ratios of all variants to each other."""
+    print(f"\n{title} (median; ratios within a round: median, smallest and largest)")
     names = list(rates)
     print(f"{'':<24}{unit:>14}   " + "".join(f"{'/ ' + name:>26}" for name in names))
     for name in names:
@@ -183,10 +183,10 @@ def report(title: str, rates: dict[str, np.ndarray], unit: str) -> None:
 
 def parse(description: str | None, add: Callable[[argparse.ArgumentParser], None] = lambda parser: None) -> argparse.Namespace:
     """
-    Read the command line, set the number of threads, and print the conditions.
+    Parse the command line, set the number of threads, and print the conditions.
 
-    :param description: Of the script
-    :param add: Adds its own arguments
+    :param description: Description of the script
+    :param add: Adds the script's own arguments
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--algo", default="fql", help="an algorithm of sb3_flow")
@@ -198,7 +198,7 @@ def parse(description: str | None, add: Callable[[argparse.ArgumentParser], None
     parser.add_argument(
         "--cpu-time",
         action="store_true",
-        help="measure this process's CPU time: for one thread, on a machine that is not quiet",
+        help="measure CPU time of this process: for one thread, on a busy machine",
     )
     add(parser)
     arguments = parser.parse_args()
@@ -218,5 +218,5 @@ def parse(description: str | None, add: Callable[[argparse.ArgumentParser], None
 
 
 def load() -> str:
-    """The load of the machine over the last minute. Above the number of threads here, somebody else is computing."""
+    """The load of the machine over the last minute. Above the number of threads, other processes are running."""
     return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"

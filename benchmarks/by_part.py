@@ -1,10 +1,10 @@
 """
-The time of the parts of an update: drawing, each sampler, each loss, the optimizer, the target networks.
+Time of the parts of an update: sampling of batches, each sampler, each loss, the optimizer, the target networks.
 
     python benchmarks/by_part.py [--algo fql] [--threads 1] [--device cuda]
 
-The parts are timed one after the other, round by round; medians in milliseconds, and as a share of a whole update. A sampler
-is part of a loss, and listed to see how much of it: FQL's `bc_flow` is its ten Euler steps.
+The parts are timed in alternation; results are medians in milliseconds, and as fractions of a whole update. Samplers are part
+of losses; they are listed to show their cost: FQL's `bc_flow` has its ten Euler steps.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from sb3_flow.common.type_aliases import Batch
 
 
 def losses_of(model: FlowAlgorithm, batch: Batch, noise: Any) -> dict[str, Callable[[], tuple[th.Tensor, Any]]]:
-    """The methods ``..._loss`` that the loss of an algorithm is the sum of, with what it calls them with."""
+    """The methods ``..._loss`` whose sum is the loss of an algorithm, with their arguments."""
     called: dict[str, tuple[Any, ...]] = {}
 
     def watched(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,7 +42,7 @@ def losses_of(model: FlowAlgorithm, batch: Batch, noise: Any) -> dict[str, Calla
 
 
 def parts_of(model: FlowAlgorithm) -> dict[str, Callable[[], Any]]:
-    """What an update is made of, by name."""
+    """The parts of an update by name."""
     policy, batch, noise = model.policy, model.sample_batch(BATCH_SIZE), model.draw_noise(BATCH_SIZE)
 
     def act(sampler: str) -> None:

@@ -1,6 +1,6 @@
 """
-The authors' FQL in JAX, as a process beside `updates_per_second.py`, which starts it. It needs jax, flax, optax, distrax and
-ml_collections, and a checkout of https://github.com/seohongpark/fql, given by its path; nothing of it is part of this package.
+The authors' FQL in JAX, as a separate process that `updates_per_second.py` starts. It needs jax, flax, optax, distrax and
+ml_collections, and the path of a checkout of https://github.com/seohongpark/fql, which is not part of this package.
 
     python benchmarks/jax_fql.py PATH_OF_THE_CHECKOUT CLOCK THREADS WIDTH [WIDTH ...]
 """
@@ -16,7 +16,7 @@ OBSERVATION_DIM, ACTION_DIM, BATCH_SIZE = 28, 5, 256
 
 def main() -> None:
     checkout, clock, threads, *widths = sys.argv[1:]
-    if hasattr(os, "sched_setaffinity"):  # JAX has no argument for it
+    if hasattr(os, "sched_setaffinity"):  # JAX has no argument for the number of threads
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(threads)])
     sys.path.insert(0, checkout)
     import jax

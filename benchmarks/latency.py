@@ -1,12 +1,11 @@
 """
-Latency of `predict`, for one observation and for eight: every way to act of our policies beside SB3's SAC, with networks of
-the same sizes. Median and 95 % quantile, in microseconds and as multiples of SAC's.
+Latency of `predict` for one observation and for eight: all samplers of our policies, and SB3's SAC with networks of the same
+size. Median and 95 % quantile, in microseconds and relative to SAC.
 
     python benchmarks/latency.py --threads 1 [--algos fpmd fpmd_m fql] [--flow-steps 10] [--cpu-time]
 
-The contestants take turns, a few calls each, so that all of them meet the same machine. Each is measured after calls of its
-own that are not counted, as in a loop that does nothing else. `--cpu-time` leaves out the time in which others compute, which
-on a busy machine is most of the 95 % quantile.
+Variants alternate after a few calls, so that all of them have the same conditions. Warm-up calls before each measurement are
+not counted. `--cpu-time` excludes the time of other processes, which on a busy machine is most of the 95 % quantile.
 """
 
 import argparse
@@ -27,18 +26,18 @@ from alternating import (
     synchronize,
 )
 
-#: Calls of a contestant in its turn: before anything is measured, and measured.
+#: Number of calls per turn: warm-up and measured.
 WARM_UP, CALLS = 5, 25
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--algos", nargs="+", default=["fpmd", "fpmd_m", "fql"], choices=list(ALGORITHMS))
-    parser.add_argument("--flow-steps", type=int, default=10, help="steps of those that integrate a flow")
-    parser.add_argument("--turns", type=int, default=40, help=f"turns of each, of {CALLS} calls")
+    parser.add_argument("--flow-steps", type=int, default=10, help="Euler steps of flows")
+    parser.add_argument("--turns", type=int, default=40, help=f"turns of each variant, of {CALLS} calls")
 
 
 def make_policies(arguments: argparse.Namespace, size: str) -> dict[str, Any]:
-    """Every way to act, by the algorithm's name and the sampler's; SAC last."""
+    """Policies with each sampler, by the names of algorithm and sampler; SAC last."""
     device, data = arguments.device, random_data(10_000)
     policies: dict[str, Any] = {}
     for algo in arguments.algos:
@@ -49,7 +48,7 @@ def make_policies(arguments: argparse.Namespace, size: str) -> dict[str, Any]:
 
 
 def time_calls(call: Callable[[], Any], device: str) -> list[float]:
-    """One turn: the seconds of each call."""
+    """The seconds of each call in one turn."""
     for _ in range(WARM_UP):
         call()
     seconds = []

@@ -1,11 +1,11 @@
 """
-Resident memory against the size of a memory-mapped dataset, and of a replay buffer of stacked images.
+Resident memory for memory-mapped datasets of several sizes, and of a replay buffer of stacked images.
 
-Each size is a process of its own, which loads a folder of `.npy` files and trains on it. Linux counts two kinds of resident
-memory. *Anonymous* memory belongs to the process alone: too much of it ends the process. *File* memory is the part of the
-kernel's cache of the files that the process has touched; it grows up to the size of the files where memory is free, and is
-given up as soon as anybody needs it. What must not grow with the data is the anonymous part. Each process may allocate no
-more than `--allow` MiB beyond what it has before it loads, or it fails.
+Each size is measured in a separate process, which loads a folder of `.npy` files and trains on it. Linux counts two kinds of
+resident memory. *Anonymous* memory belongs to the process. *File* memory is the part of the kernel's page cache that the
+process has read; it grows up to the size of the files if memory is free, and the kernel releases it when memory is needed.
+Only the anonymous memory must not grow with the data. Each process may allocate at most `--allow` MiB for loading and
+training, otherwise it fails.
 
     python benchmarks/memory.py [--gibibytes 0.25 1 4] [--updates 2000] [--directory FOLDER]
     python benchmarks/memory.py --images
@@ -36,7 +36,7 @@ BLOCK = 250_000  # rows written at once
 
 
 class Spaces(gym.Env[np.ndarray, np.ndarray]):
-    """The spaces of OGBench's cube-single, and nothing behind them: only updates are made."""
+    """The spaces of OGBench's cube-single without an environment: only updates are measured."""
 
     observation_space = spaces.Box(-np.inf, np.inf, (OBSERVATION_DIM,), np.float32)
     action_space = spaces.Box(-1, 1, (ACTION_DIM,), np.float32)
@@ -56,7 +56,7 @@ def columns(n: int) -> dict[str, np.ndarray]:
 
 
 def write(folder: Path, gibibytes: float) -> None:
-    """Write a dataset of about a size, a block at a time."""
+    """Write a dataset of about this size, in blocks."""
     block = columns(BLOCK)
     n_blocks = max(1, round(gibibytes * 2**30 / sum(column.nbytes for column in block.values())))
     folder.mkdir()
@@ -68,7 +68,7 @@ def write(folder: Path, gibibytes: float) -> None:
             for _ in range(n_blocks):
                 column.tofile(file)
             file.flush()
-            os.fsync(file.fileno())  # pages on disk already can leave the cache
+            os.fsync(file.fileno())  # pages can leave the cache once they are on disk
 
 
 def forget(folder: Path) -> None:
@@ -80,7 +80,7 @@ def forget(folder: Path) -> None:
 
 
 def status() -> dict[str, float]:
-    """Memory of this process in MiB, by the kernel's names."""
+    """Memory of this process in MiB by the kernel's names."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines if line.endswith(" kB")}
 
@@ -92,8 +92,8 @@ def make_model(dataset: Any, net_arch: list[int]) -> FQL:
 
 
 def train_on(folder: Path, updates: int, allow: float) -> dict[str, Any]:
-    """Load a folder and train on it, with a limit on what may be allocated."""
-    make_model(columns(1000), [128] * 3).train(10, 256)  # whatever is made once
+    """Load a folder and train on it, with a limit on allocations."""
+    make_model(columns(1000), [128] * 3).train(10, 256)  # allocate everything that does not depend on the data
     forget(folder)
     stages = [status()]
     limit = int((stages[0]["VmData"] + allow) * 2**20)
@@ -130,7 +130,7 @@ def compare(folder: Path, rounds: int = 6) -> str:
 
 
 class Pictures(gym.Env[np.ndarray, np.ndarray]):
-    """Pictures of noise, in episodes of 200 steps."""
+    """Images of noise, in episodes of 200 steps."""
 
     observation_space = spaces.Box(0, 255, (64, 64, 3), np.uint8)
     action_space = spaces.Box(-1, 1, (2,), np.float32)
@@ -149,7 +149,7 @@ class Pictures(gym.Env[np.ndarray, np.ndarray]):
 
 
 def images(n: int = 20_000, n_stack: int = 3) -> None:
-    """Print what a full replay buffer of stacked images takes."""
+    """Print the memory of a full replay buffer of stacked images."""
     env = VecFrameStack(DummyVecEnv([Pictures]), n_stack)
     model = FQL("FlowPolicy", env, buffer_size=n, learning_starts=2 * n, policy_kwargs={"net_arch": [16]}, device="cpu")
     model.learn(10)
@@ -158,7 +158,7 @@ def images(n: int = 20_000, n_stack: int = 3) -> None:
     grown = status()["RssAnon"] - before
     print(
         f"{n:,} transitions of 64x64x3 images, {n_stack} stacked: {grown:,.0f} MiB of anonymous memory. "
-        f"Both observations of each, as they come, are {n * 64 * 64 * 3 * n_stack * 2 / 2**20:,.0f} MiB."
+        f"Observations and next observations without sharing would need {n * 64 * 64 * 3 * n_stack * 2 / 2**20:,.0f} MiB."
     )
 
 
@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--gibibytes", type=float, nargs="+", default=[0.25, 1, 4], help="sizes of the datasets")
     parser.add_argument("--updates", type=int, default=2000)
     parser.add_argument("--allow", type=float, default=256, help="MiB that loading and training may allocate")
-    parser.add_argument("--directory", type=Path, help="where the data is written to, for the time of the run")
+    parser.add_argument("--directory", type=Path, help="folder for the temporary data")
     parser.add_argument("--images", action="store_true", help="measure a replay buffer of images instead")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--compare", type=Path, help=argparse.SUPPRESS)

@@ -1,5 +1,5 @@
 """
-Resident memory over many updates, which should stay flat.
+Resident memory over many updates, which should not grow.
 
     python benchmarks/memory_growth.py [--algo fql] [--sizes 128x3] [--updates 10000]
 """

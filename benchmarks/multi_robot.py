@@ -1,15 +1,15 @@
 """
-How many plans of several robots are certified, after how many iterations, in which time, and how smooth they are: the safety
-filter from straight lines, from noise and from trained models, its predecessor, and general optimisers.
+Multi-robot planning: fraction of certified plans, iterations, time and smoothness of the safety filter from straight lines,
+from noise and from trained models, of its predecessor, and of general optimizers.
 
     python benchmarks/multi_robot.py --robots 4 8 16 --problems 200 --samples 4
     python benchmarks/multi_robot.py --robots 8 --problems 200 --models flow.zip diffusion.zip --flow-steps 1 2 5 10
     python benchmarks/multi_robot.py --robots 16 --problems 256 --batch 256 --device cuda
-    python benchmarks/multi_robot.py --robots 4 8 --problems 20 --methods slsqp ipopt   # pip install ".[optimisers]"
+    python benchmarks/multi_robot.py --robots 4 8 --problems 20 --methods slsqp ipopt   # pip install ".[optimizers]"
 
-Scenes are drawn from a seed of their own, far from those of any data set. All samples of a batch are planned at once. A sample
-counts as solved when it is certified, a problem when one of its samples is; intervals are Wilson's, of 95 %. `plans` says how
-many certified plans of a problem lie on different sides of one another; smoothness and length are those of the best.
+Seeds of scenes differ from those of datasets. All samples of a batch are planned at once. A sample is solved if it is
+certified, a problem if one of its samples is; intervals are 95 % Wilson intervals. `plans` is the number of certified plans of
+a problem in which robots pass on different sides; smoothness and length are those of the best plan.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch as th
-from multi_robot_optimisers import OPTIMISERS, Optimiser
+from multi_robot_optimizers import OPTIMIZERS, Optimizer
 
 from sb3_flow import FlowOpt
 from sb3_flow.planning.costs import noise
@@ -35,20 +35,20 @@ from sb3_flow.planning.problems import Limits, Problems
 from sb3_flow.planning.safety_filter import Filtered, SafetyFilter
 from sb3_flow.planning.scenes import Scenes, standard_limits, standard_obstacles
 
-#: Scenes of data sets have seeds from 0.
+#: Scenes of datasets have seeds from 0.
 SEED = 1_000_000
-#: Spread of the proposals "line" and "noise", in metres.
+#: Standard deviation of the proposals "line" and "noise", in meters.
 LINE, NOISE = 0.01, 0.2
-METHODS = ("line", "noise", "noise+polish", "predecessor", "predecessor-15", *OPTIMISERS)
+METHODS = ("line", "noise", "noise+polish", "predecessor", "predecessor-15", *OPTIMIZERS)
 
 
 class Result(NamedTuple):
     """
-    What one method made of a batch.
+    The result of a method for a batch.
 
-    :param y: The samples, ``(B K, N, D, m)``, in the coordinates of ``degree``
-    :param safe: Which are certified, ``(B K,)``
-    :param iterations: ``(B K,)``
+    :param y: The plans, ``(B K, N, D, m)``
+    :param safe: Which plans are certified, ``(B K,)``
+    :param iterations: Number of iterations, ``(B K,)``
     """
 
     y: th.Tensor
@@ -64,7 +64,7 @@ def filtered(filter_: SafetyFilter, sigma: float, seed: int, rounds: int = 0) ->
 
     def run(problems: Problems, k: int) -> Result:
         many = problems.repeat(k)
-        # Drawn on the CPU, so that they are the same on all devices.
+        # Sampled on the CPU, so that they are equal on all devices.
         proposals = noise(many.to("cpu"), filter_.basis, sigma, th.Generator().manual_seed(seed)).to(many.start)
         result: Filtered = filter_(many, proposals)
         if rounds == 0:
@@ -75,8 +75,8 @@ def filtered(filter_: SafetyFilter, sigma: float, seed: int, rounds: int = 0) ->
     return run
 
 
-def learned(model: FlowOpt, initialise: bool, flow_steps: int, seed: int, rounds: int = 0) -> Method:
-    """The filter from a model's proposals."""
+def learned(model: FlowOpt, initialize: bool, flow_steps: int, seed: int, rounds: int = 0) -> Method:
+    """The filter from proposals of a model."""
     policy = model.policy
     policy.set_training_mode(False)
 
@@ -88,7 +88,7 @@ def learned(model: FlowOpt, initialise: bool, flow_steps: int, seed: int, rounds
         with th.no_grad():
             x0 = th.randn(len(problems.start) * k, policy.action_dim, generator=generator).to(policy.device)
             many, proposals = seen.repeat(k), policy.propose(seen, x0)
-            result = policy.filter(many, proposals, policy.starts(many, proposals) if initialise else None)
+            result = policy.filter(many, proposals, policy.starts(many, proposals) if initialize else None)
             if rounds:
                 smooth = polish(policy.filter, many, result.y, result.safe, rounds)
                 return Result(smooth.y, smooth.safe, result.iterations + smooth.iterations)
@@ -97,8 +97,8 @@ def learned(model: FlowOpt, initialise: bool, flow_steps: int, seed: int, rounds
     return run
 
 
-def optimised(solver: Optimiser, limits: Limits, seed: int) -> Method:
-    """A general optimiser, one sample after the other, from the same proposals as "noise"."""
+def optimized(solver: Optimizer, limits: Limits, seed: int) -> Method:
+    """A general optimizer, one sample at a time, from the same proposals as "noise"."""
     judge = SafetyFilter(limits, FilterSettings(samples=solver_samples(limits)))
 
     def run(problems: Problems, k: int) -> Result:
@@ -113,19 +113,19 @@ def optimised(solver: Optimiser, limits: Limits, seed: int) -> Method:
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """The interval of 95 % of a probability."""
+    """The 95 % Wilson interval of a probability."""
     z, p = 1.959964, successes / trials
     middle, spread = p + z**2 / (2 * trials), z * math.sqrt(p * (1 - p) / trials + z**2 / (4 * trials**2))
     return (middle - spread) / (1 + z**2 / trials), (middle + spread) / (1 + z**2 / trials)
 
 
 def row(name: str, method: Method, problems: Problems, limits: Limits, k: int, batch: int) -> dict[str, object]:
-    """Run a method over all problems, and sum it up."""
+    """Run a method on all problems, and summarize the results."""
     count = len(problems.start)
     parts, wall, cpu = [], time.perf_counter(), time.process_time()
     for start in range(0, count, batch):
         result = method(problems.select(th.arange(start, min(start + batch, count))), k)
-        parts.append(Result(*(part.cpu() for part in result)))  # which waits for the device
+        parts.append(Result(*(part.cpu() for part in result)))  # waits for the device
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     result = Result(*(th.cat(column) for column in zip(*parts, strict=True)))
     problems, safe = problems.to("cpu"), result.safe.view(count, k)
@@ -145,7 +145,7 @@ def row(name: str, method: Method, problems: Problems, limits: Limits, k: int, b
         "wall_ms_per_problem": 1000 * wall / count,
         "cpu_ms_per_problem": 1000 * cpu / count,
     }
-    if result.y.shape[-1] == 7 and solved.any():  # of other degrees there is no judge here
+    if result.y.shape[-1] == 7 and solved.any():  # other degrees are not measured
         many = problems.repeat(k)
         measures = measure(many, result.y, limits)
         summary["false_certificates"] = int((result.safe & ~measures.success).sum())
@@ -158,7 +158,7 @@ def row(name: str, method: Method, problems: Problems, limits: Limits, k: int, b
 
 
 def _sides(problems: Problems, result: Result, limits: Limits, k: int) -> float:
-    """Mean number, over problems, of certified plans of which each two have some robots pass on different sides."""
+    """Mean number of certified plans per problem such that in any two of them some robots pass on different sides."""
     times = th.linspace(0, limits.horizon, 200, dtype=th.float64)
     angles = winding_angles(motion(problems.repeat(k), result.y, limits.horizon, times)[0])
     counts = []
@@ -172,7 +172,7 @@ def _sides(problems: Problems, result: Result, limits: Limits, k: int) -> float:
 
 
 def show(rows: list[dict[str, object]]) -> str:
-    """As a Markdown table."""
+    """Results as a Markdown table."""
 
     def share(name: str, row: dict[str, object]) -> str:
         low, high = row[f"{name}_interval"]  # type: ignore[misc]
@@ -206,7 +206,7 @@ def show(rows: list[dict[str, object]]) -> str:
 
 
 def show_file(file: Path) -> str:
-    """The figures of a file, a table for each device, number of threads and number of problems planned at once."""
+    """Results of a file: a table for each device, number of threads and number of problems planned at once."""
     tables: dict[str, list[dict[str, object]]] = {}
     for line in file.read_text().splitlines():
         figures = json.loads(line)
@@ -222,16 +222,18 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=4, help="K")
     parser.add_argument("--batch", type=int, default=32, help="problems planned at once")
     parser.add_argument("--dimensions", type=int, default=2, choices=(2, 3))
-    parser.add_argument("--device", default="cpu", help="where the filter and the models run")
+    parser.add_argument("--device", default="cpu", help="device of filter and models")
     parser.add_argument("--layout", default="mixed")
     parser.add_argument("--methods", nargs="*", default=list(METHODS[:5]), choices=METHODS)
-    parser.add_argument("--models", type=Path, nargs="*", default=[], help="saved models; those of other numbers are skipped")
+    parser.add_argument(
+        "--models", type=Path, nargs="*", default=[], help="saved models; models for other numbers of robots are skipped"
+    )
     parser.add_argument("--flow-steps", type=int, nargs="+", default=[10])
-    parser.add_argument("--seconds", type=float, default=30.0, help="CPU time that IPOPT has for a problem")
+    parser.add_argument("--seconds", type=float, default=30.0, help="CPU time of IPOPT for a problem")
     parser.add_argument("--threads", type=int, default=th.get_num_threads())
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--output", type=Path, help="a file for the figures, one JSON object a line; it is appended to")
-    parser.add_argument("--show", type=Path, metavar="FILE", help="show the figures of such a file instead")
+    parser.add_argument("--output", type=Path, help="file to which results are appended, one JSON object per line")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="print the results of such a file instead")
     arguments = parser.parse_args()
     if arguments.show:
         return print(show_file(arguments.show))
@@ -254,15 +256,15 @@ def main() -> None:
                 old = SafetyFilter(limits, FilterSettings.predecessor(max_iterations=most)).to(arguments.device)
                 methods[name] = filtered(old, NOISE, arguments.seed), k
             else:
-                methods[name] = optimised(OPTIMISERS[name](limits, arguments.seconds), limits, arguments.seed), k
+                methods[name] = optimized(OPTIMIZERS[name](limits, arguments.seconds), limits, arguments.seed), k
         for file in arguments.models:
             model = FlowOpt.load(file, device=arguments.device)
             if model.policy.limits != limits or model.policy.max_robots < robots:
                 continue
             for steps in arguments.flow_steps:
-                for initialise in (False, True) if model.flow_fraction < 1 else (False,):
-                    name = f"{file.stem}, {steps} steps{', initialiser' if initialise else ''}"
-                    methods[name] = learned(model, initialise, steps, arguments.seed), arguments.samples
+                for initialize in (False, True) if model.flow_fraction < 1 else (False,):
+                    name = f"{file.stem}, {steps} steps{', initializer' if initialize else ''}"
+                    methods[name] = learned(model, initialize, steps, arguments.seed), arguments.samples
             methods[f"{file.stem}, {steps} steps, polish"] = (
                 learned(model, False, steps, arguments.seed, 6),
                 arguments.samples,

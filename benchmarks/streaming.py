@@ -1,14 +1,14 @@
 """
-What a streaming policy is faster at: time to the first action, time per action, evaluations of the network per action, and
-updates per second, beside chunk policies with as many parameters. A table in Markdown.
+Speed of streaming and chunk policies with equal numbers of parameters: time to the first action, time per action, network
+evaluations per action, and updates per second. Print a Markdown table.
 
     python benchmarks/streaming.py --threads 1 [--networks small published] [--turns 40] [--cpu-time]
 
-The sizes are those of Push-T's states. The first action is that of a `predict` without a state; actions are those of whole
-plans, of which eight actions are executed. The contestants take turns, so that all of them meet the same machine; times are
-medians over turns. `small` are the networks of results/streaming_flow/sweep.yml, `published` those of the published streaming
-flow policy, and as many parameters for the others. `outside` is what a first action takes beside the evaluations of the
-network, which are timed alone.
+Spaces are those of Push-T's states. The first action is that of `predict` without a state. The time per action is that of
+whole plans, of which eight actions are executed. Variants alternate, so that all of them have the same conditions; times are
+medians over turns. `small` has the networks of results/streaming_flow/sweep.yml, `published` that of the published streaming
+flow policy, with equal numbers of parameters for the others. `outside` is the time of a first action without its network
+evaluations, which are timed separately.
 """
 
 import argparse
@@ -27,10 +27,10 @@ from sb3_flow.baselines import ChunkDiffusion, ChunkFlow, ChunkRegression
 from sb3_flow.common.networks import VelocityMLP
 from sb3_flow.imitation.networks import ModulatedMLP
 
-#: Calls of a contestant in its turn, before anything is measured and measured.
+#: Number of calls per turn: warm-up and measured.
 WARM_UP, CALLS = 3, 8
 STOCHASTIC = {"stochastic": True, "k": 0.0, "sigma_0": 0.1}
-#: Each row: its name, the algorithm, its arguments, the sampler, and the widths of the small network and of the published one.
+#: Each row: name, algorithm, arguments, sampler, and widths of the small and of the published network.
 ROWS: list[tuple[str, Any, dict[str, Any], str, list[int], list[int]]] = [
     ("streaming flow, k = 2.5", StreamingFlow, {"k": 2.5}, "average", [256] * 3, [256, 512, 1024]),
     ("streaming flow, stochastic", StreamingFlow, STOCHASTIC, "average", [256] * 3, [256, 512, 1024]),
@@ -42,7 +42,7 @@ ROWS: list[tuple[str, Any, dict[str, Any], str, list[int], list[int]]] = [
 
 
 class Spaces(gym.Env[np.ndarray, np.ndarray]):
-    """The spaces of Push-T's states, and nothing behind them."""
+    """The spaces of Push-T's states without an environment."""
 
     observation_space = spaces.Box(0, 512, (5,), np.float32)
     action_space = spaces.Box(0, 512, (2,), np.float32)
@@ -68,7 +68,7 @@ def make(row: tuple[Any, ...], network: str, data: dict[str, np.ndarray]) -> Any
 
 
 def timed(call: Callable[[], Any], calls: int = CALLS) -> float:
-    """The median seconds of some calls, after others."""
+    """Median seconds of calls, after warm-up calls."""
     for _ in range(WARM_UP):
         call()
     seconds = []
@@ -80,7 +80,7 @@ def timed(call: Callable[[], Any], calls: int = CALLS) -> float:
 
 
 def plan(policy: Any, observation: np.ndarray) -> None:
-    """One whole plan."""
+    """Execute one whole plan."""
     state, start = None, np.ones(1, bool)
     for _ in range(policy.n_action_steps):
         state = policy.predict(observation, state, start, True)[1]
@@ -88,7 +88,7 @@ def plan(policy: Any, observation: np.ndarray) -> None:
 
 
 def evaluations(policy: Any, observation: np.ndarray, calls: Callable[[Any, np.ndarray], Any]) -> int:
-    """How often the network is evaluated."""
+    """Number of network evaluations."""
     found: list[int] = []
     hook = policy.average.net.register_forward_hook(lambda *_: found.append(1))
     calls(policy, observation)
@@ -97,7 +97,7 @@ def evaluations(policy: Any, observation: np.ndarray, calls: Callable[[Any, np.n
 
 
 def evaluation(policy: Any) -> Callable[[], Any]:
-    """One evaluation of the network."""
+    """A function that evaluates the network once."""
     net, n = policy.average.net, policy.n_obs_steps * 5
     with th.no_grad():
         context = net.context(th.zeros(1, n))
@@ -121,7 +121,7 @@ def updates(model: Any) -> Variant:
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--networks", nargs="+", default=["small"], choices=["small", "published"])
-    parser.add_argument("--turns", type=int, default=40, help=f"turns of each, of {CALLS} calls")
+    parser.add_argument("--turns", type=int, default=40, help=f"turns of each variant, of {CALLS} calls")
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
 """
-Updates per second: an algorithm of ours in each way of execution, SB3's SAC with networks of the same sizes, and the authors'
-JAX implementation of FQL where a checkout of it is given; and what `learn` costs beside the bare update.
+Updates per second of an algorithm of this package in each mode of execution, of SB3's SAC with networks of the same size, and
+optionally of the authors' JAX implementation of FQL; with and without the overhead of `learn`.
 
     python benchmarks/updates_per_second.py [--threads 1] [--modes eager compiled] [--device cuda]
         [--jax PATH_OF_THE_CHECKOUT] [--jax-python PYTHON_THAT_HAS_JAX]
 
-Run it on a quiet machine. Compiling takes half a minute for each size.
+Run it on an idle machine. Compilation takes half a minute for each size.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
 
 
 class Until(BaseCallback):
-    """Stops training at a time of the clock."""
+    """Stop training at a given time."""
 
     def __init__(self, end: float) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Until(BaseCallback):
 
 
 def learning(model: OfflineToOnlineAlgorithm, device: str) -> Variant:
-    """All of `learn`: drawing batches, updates, sums of metrics, callbacks and the log."""
+    """All of `learn`: sampling of batches, updates, sums of metrics, callbacks and logs."""
     model.learn(10)
 
     def block(seconds: float) -> float:
@@ -77,7 +77,7 @@ def main() -> None:
             model.train(1, BATCH_SIZE)
             synchronize(device)
             print(f"{size}, {mode}: first update after {time.perf_counter() - start:.1f} s", flush=True)
-            if mode != "cudagraph":  # which has no update apart from `train`
+            if mode != "cudagraph":  # graphs are used by `train` only
                 batch, noise = model.sample_batch(BATCH_SIZE), model.draw_noise(BATCH_SIZE)
                 variants[f"{mode}, bare"] = repeated(lambda m=model, b=batch, n=noise: m.update(b, n), device)
             variants[f"{mode}, learn"] = learning(model, device)

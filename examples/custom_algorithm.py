@@ -1,8 +1,8 @@
 """
-A complete algorithm of your own in one file: advantage-weighted flow matching.
+A complete custom algorithm in one file: advantage-weighted flow matching.
 
-A flow clones each action of the dataset with the weight ``exp((Q(s, a) - Q(s, a')) / temperature)``, where ``a'`` is an action
-of the flow itself. ``CONTRIBUTING.md`` says what each method has to do, and how an algorithm becomes part of the package.
+Each action of the dataset has the weight ``exp((Q(s, a) - Q(s, a')) / temperature)``, where ``a'`` is an action of the flow.
+``CONTRIBUTING.md`` describes what each method has to do, and how to add an algorithm to the package.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from sb3_flow.common.type_aliases import Batch, Metrics, TensorObs
 
 
 class WeightedFlowPolicy(FlowPolicy):
-    """A flow, and critics with their targets."""
+    """A flow and critics with their targets."""
 
     def build(self, flow_steps: int = 10) -> None:
         self.flow_steps = flow_steps
@@ -32,12 +32,12 @@ class WeightedFlowPolicy(FlowPolicy):
         self.critic_target = self.make_target(self.critic)
 
     def act_flow(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
-        """The flow integrated from noise: ``(B, action_dim)`` in [-1, 1]."""
+        """The flow, integrated from noise: ``(B, action_dim)`` in [-1, 1]."""
         return euler(self.velocity(self.flow, observations), noise, self.flow_steps).clamp(-1, 1)
 
 
 class WeightedFlowNoise(NamedTuple):
-    """Every random number of one update: ``(B, action_dim)``, but for the time ``t``, ``(B, 1)``."""
+    """All random numbers of one update: ``(B, action_dim)``; the time ``t`` is ``(B, 1)``."""
 
     next_noise: th.Tensor
     z: th.Tensor
@@ -49,8 +49,8 @@ class WeightedFlow(OfflineToOnlineAlgorithm):
     """
     Advantage-weighted flow matching.
 
-    :param temperature: Above 0. The lower, the more the best actions of the dataset count.
-    :param kwargs: All other arguments are those of ``OfflineToOnlineAlgorithm``.
+    :param temperature: Above 0. A lower temperature gives more weight to the best actions of the dataset.
+    :param kwargs: Arguments of ``OfflineToOnlineAlgorithm``
     """
 
     policy_aliases: ClassVar[dict[str, Any]] = aliases(WeightedFlowPolicy)
@@ -67,7 +67,7 @@ class WeightedFlow(OfflineToOnlineAlgorithm):
         return total(self.critic_loss(batch, noise), self.flow_loss(batch, noise))
 
     def critic_loss(self, batch: Batch, noise: WeightedFlowNoise) -> tuple[th.Tensor, Metrics]:
-        """``E[(Q(s, a) - r - gamma m Q'(s', a'))^2]``, with ``a'`` of the flow."""
+        """``E[(Q(s, a) - r - gamma m Q'(s', a'))^2]``, with ``a'`` from the flow."""
         policy = self.policy
         with th.no_grad():
             next_actions = policy.act_flow(batch.next_observations, noise.next_noise)

@@ -1,9 +1,10 @@
 """
-What Decision Flow makes of two ways to act, the better of which is the rarer one in the data.
+Decision Flow on data with two modes, of which the better one is rarer.
 
-Trains both variants on one-step episodes, and draws the flow when it only fits the data, and when it improves: where its
-actions end, and for some of them the way there, from noise in ten inner steps. DF-dir is one flow, which first fits (a large
-weight of flow matching) and then improves (a small one); in DF-div the fitted flow is the clone, trained beside the improved.
+Train both variants on one-step episodes, and plot the flow after fitting the data and after improvement: final actions, and
+for some of them the path from noise in ten inner steps. DF-dir has one flow, which is first fitted (large weight of flow
+matching) and then improved (small weight). In DF-div the fitted flow is the BC flow, which is trained together with the
+improved flow.
 
     python examples/decision_flow_two_modes.py [--updates 1500] [--file two_modes.png]
 """
@@ -24,14 +25,14 @@ from gymnasium import spaces
 from sb3_flow import DecisionFlow
 from sb3_flow.common.policies import Network
 
-#: The two ways, how often each is in the data, and what it pays, less the further away one is.
+#: The two modes, their frequencies in the data, and their rewards.
 WAYS, SHARES, REWARDS = np.array([[-0.5, 0.0], [0.5, 0.0]]), [0.7, 0.3], np.array([0.0, 1.0])
 SPREAD = 0.12
 FLOW_STEPS = 10
 
 
 class TwoWays(gym.Env[np.ndarray, np.ndarray]):
-    """One step: act, and be rewarded by the way that is nearer, less the further away it is."""
+    """One step: the reward is that of the closest mode, reduced by the distance to it."""
 
     observation_space = spaces.Box(0, 1, (1,), np.float32)
     action_space = spaces.Box(-1, 1, (2,), np.float32)
@@ -45,13 +46,13 @@ class TwoWays(gym.Env[np.ndarray, np.ndarray]):
 
 
 def nearer_way(actions: np.ndarray) -> np.ndarray:
-    """0 or 1 for each action."""
+    """Index of the closest mode for each action."""
     nearest: np.ndarray = np.linalg.norm(actions[:, None] - WAYS, axis=2).argmin(axis=1)
     return nearest
 
 
 def reward_of(actions: np.ndarray) -> np.ndarray:
-    """What the nearer way pays, less four times the squared distance from it."""
+    """Reward of the closest mode, minus four times the squared distance to it."""
     way = nearer_way(actions)
     rewards: np.ndarray = REWARDS[way] - 4 * np.square(actions - WAYS[way]).sum(axis=1)
     return rewards
@@ -98,14 +99,14 @@ def paths(model: DecisionFlow, network: Network, n: int) -> np.ndarray:
 
 
 def draw(panel: Any, title: str, actions: np.ndarray, ways: np.ndarray | None = None) -> None:
-    """Actions in the colour of their way, with the share of the better one; and the ways of some of them from noise."""
+    """Plot actions in the colors of their modes, and the paths of some of them from noise."""
     better = nearer_way(actions)
     if ways is not None:
         for path in ways.transpose(1, 0, 2)[:60]:
             panel.plot(*path.T, color="gray", linewidth=0.4, alpha=0.6, zorder=1)
         panel.scatter(*ways[0, :60].T, s=4, color="gray", zorder=1)
     panel.scatter(*actions.T, s=3, alpha=0.5, c=np.where(better, "tab:green", "tab:orange"), zorder=2)
-    panel.set(title=f"{title}: {better.mean():.0%} better way", xlim=(-2, 2), ylim=(-2, 2), aspect="equal")
+    panel.set(title=f"{title}: {better.mean():.0%} better mode", xlim=(-2, 2), ylim=(-2, 2), aspect="equal")
     panel.add_patch(plt.Rectangle((-1, -1), 2, 2, fill=False, linestyle=":"))
 
 

@@ -1,10 +1,11 @@
 """
-Robots that cross, all at the same time: FlowOpt learns from an expert's plans, plans for a circle of robots, and the plan is
-filmed. Beside the film, a picture of certified plans for one scene that pass on different sides.
+FlowOpt for robots that cross at the same time. It learns from an expert's plans and plans for a circle of robots.
+
+Write an animation of the plan, and a plot of certified plans for one scene that pass on different sides.
 
     python examples/flow_opt_crossing.py [--robots 16] [--scenes 60] [--updates 600] [--film crossing.gif] [--file plans.png]
 
-With `--model` a model that was trained before is taken, and the number of robots is the model's.
+`--model` loads a trained model, which also defines the number of robots.
 """
 
 import argparse
@@ -24,26 +25,26 @@ from sb3_flow.flow_opt.plans import Plan
 from sb3_flow.planning.measures import winding_angles
 from sb3_flow.planning.motion import motion
 
-#: Pictures a second, and how long the last one stays, in seconds.
+#: Frames per second, and duration of the last frame in seconds.
 RATE, REST = 12, 1.0
 
 
 def train(env: gym.Env, scenes: int, updates: int) -> FlowOpt:
-    """A small model, from scratch."""
+    """Train a small model."""
     model = FlowOpt(
         "FlowPolicy",
         env,
         learning_rate=1e-3,
         tau=0.01,
         batch_size=64,
-        initialiser_batch_size=8,
+        initializer_batch_size=8,
         expert_scenes=scenes,
         policy_kwargs={
             "width": 64,
             "depth": 2,
             "attention_heads": 4,
-            "initialiser_width": 32,
-            "initialiser_depth": 1,
+            "initializer_width": 32,
+            "initializer_depth": 1,
             "polish_rounds": 6,
         },
         seed=0,
@@ -54,7 +55,7 @@ def train(env: gym.Env, scenes: int, updates: int) -> FlowOpt:
 
 
 def film(env: gym.Env, action: np.ndarray, file: str) -> None:
-    """Carry out a plan, and film it."""
+    """Execute a plan, and write an animation."""
     env.step(action)
     horizon = env.unwrapped.limits.horizon
     pictures = [env.unwrapped.picture(time) for time in np.linspace(0, horizon, int(horizon * RATE) // 2)]
@@ -62,7 +63,7 @@ def film(env: gym.Env, action: np.ndarray, file: str) -> None:
 
 
 def draw(env: gym.Env, model: FlowOpt, observation: dict[str, np.ndarray], plan: Plan, file: str) -> int:
-    """Draw up to four certified plans of which each two have some robots pass on different sides."""
+    """Plot up to four certified plans; in any two of them, some robots pass on different sides."""
     limits = env.unwrapped.limits
     problems = model.policy.problems({key: th.as_tensor(value)[None] for key, value in observation.items()})
     candidates = plan.candidates.y[0][plan.candidates.feasible[0]]
@@ -76,13 +77,13 @@ def draw(env: gym.Env, model: FlowOpt, observation: dict[str, np.ndarray], plan:
     figure, axes = plt.subplots(
         1, min(len(kept), 4), figsize=(3.4 * min(len(kept), 4), 3.6), squeeze=False, layout="constrained"
     )
-    colours = plt.get_cmap("hsv")(np.linspace(0, 1, problems.start.shape[1], endpoint=False))
+    colors = plt.get_cmap("hsv")(np.linspace(0, 1, problems.start.shape[1], endpoint=False))
     for ax, (ways, _) in zip(axes[0], kept, strict=False):
         for x, y_, radius in problems.obstacles[0, problems.obstacle_mask[0]].tolist():
             ax.add_patch(plt.Circle((x, y_), radius, color="0.6"))
-        for way, colour in zip(ways[problems.robot_mask[0]], colours, strict=False):
-            ax.plot(*way.numpy(), color=colour, linewidth=1)
-            ax.add_patch(plt.Circle(tuple(way[:, -1].tolist()), limits.radius, color=colour, alpha=0.5))
+        for way, color in zip(ways[problems.robot_mask[0]], colors, strict=False):
+            ax.plot(*way.numpy(), color=color, linewidth=1)
+            ax.add_patch(plt.Circle(tuple(way[:, -1].tolist()), limits.radius, color=color, alpha=0.5))
         ax.set(xlim=(-limits.size, limits.size), ylim=(-limits.size, limits.size), aspect="equal", xticks=[], yticks=[])
     figure.suptitle(f"{len(kept)} of {len(candidates)} certified plans pass on different sides")
     figure.savefig(file, dpi=110)
@@ -94,7 +95,7 @@ def main() -> None:
     parser.add_argument("--robots", type=int, default=16)
     parser.add_argument("--scenes", type=int, default=60, help="random scenes that the expert solves")
     parser.add_argument("--updates", type=int, default=600)
-    parser.add_argument("--samples", type=int, default=8, help="plans to choose from")
+    parser.add_argument("--samples", type=int, default=8, help="number of proposed plans")
     parser.add_argument("--model", help="a saved model, instead of a new one")
     parser.add_argument("--film", default="crossing.gif")
     parser.add_argument("--file", default="plans.png")
@@ -113,7 +114,7 @@ def main() -> None:
     plan = model.plan(observation, k=arguments.samples, deterministic=True)
     print(
         f"{int(plan.candidates.feasible.sum())} of {plan.candidates.feasible.shape[1]} plans are certified, in "
-        f"{plan.time_ms:.0f} ms; the best has {float(plan.margin):.3f} m to spare."
+        f"{plan.time_ms:.0f} ms; the best has a margin of {float(plan.margin):.3f} m."
     )
     print(f"{draw(env, model, observation, plan, arguments.file)} of them pass on different sides.")
     film(env, plan.actions[0].numpy(), arguments.film)

@@ -1,9 +1,9 @@
 """
-Two goals, one of them closed, nobody knows which: SAC's Gaussian beside the flows of FPMD-R and FPMD-M.
+Two goals, of which a random one is closed: SAC's Gaussian policy and the flows of FPMD-R and FPMD-M.
 
-Who always walks to the same goal finds it closed in half of the episodes, and has no more than half of the return; a Gaussian
-has no more, whatever its mean and standard deviation. Trains all three, prints how often each way to act goes where, and what
-that returns, and draws it. A few minutes for one seed.
+A policy that always moves to the same goal succeeds in at most half of the episodes, and so does any Gaussian policy. Train
+all three algorithms, print how often each sampler moves to which goal, and its return, and plot the results. This takes a few
+minutes for one seed.
 
     python examples/fpmd_two_goals.py [--seeds 0 1 2] [--file two_goals.png]
 """
@@ -26,14 +26,13 @@ from stable_baselines3.common.policies import BasePolicy
 from sb3_flow import FPMD
 from sb3_flow.envs.two_goals import HALF_WIDTH, OPENING, goal_at, success_probability
 
-#: Many environments and a small buffer: what an action is worth depends on where the policy went of late, and critics must not
-#: lag behind it. Units with corners (ReLU) learn in 300 updates what smooth ones (Mish, FPMD's default) do not in 1,200: that
-#: value rises and falls twice along one line.
+#: Many environments and a small buffer: the value of an action depends on the recent policy, and critics must not lag behind
+#: it. With ReLU the critics learn this bimodal value in 300 updates, with Mish (FPMD's default) not in 1,200.
 COMMON = {"learning_rate": 1e-3, "buffer_size": 4000, "learning_starts": 2000, "batch_size": 128, "tau": 0.02}
 N_ENVS, NET_ARCH = 64, [128, 128]
-#: Mirror descent without the rest: one particle, since the best of many is always at one of the two goals; no sharpening by
-#: half of the noise, which makes the more frequent mode more frequent; and the published first noise, kept (alpha stays at 5),
-#: which reaches from one goal to the other. The weights keep what is good of it.
+#: Only mirror descent: one particle, because the best of several is always at one of the two goals; no sampling with half of
+#: the noise, because this increases the more frequent mode; and constant exploration noise (alpha stays at the published 5),
+#: which reaches from one goal to the other. The weights select the good actions.
 FLOW = {
     "particles": 1,
     "init_noise_scale": 1.0,
@@ -54,7 +53,7 @@ SAMPLES = 10_000
 
 
 def train(name: str, seed: int, timesteps: int) -> BaseAlgorithm:
-    """Train one of the three, with networks of the same sizes."""
+    """Train one of the three algorithms; all have networks of the same size."""
     env = make_vec_env("sb3_flow/TwoGoals-v0", n_envs=N_ENVS, seed=seed)
     if name == "SAC":
         return SAC("MlpPolicy", env, **COMMON, seed=seed, policy_kwargs={"net_arch": NET_ARCH}).learn(timesteps)
@@ -63,8 +62,8 @@ def train(name: str, seed: int, timesteps: int) -> BaseAlgorithm:
     return model.learn(timesteps)
 
 
-def ways_to_act(name: str, model: BaseAlgorithm) -> dict[str, tuple[BasePolicy, bool]]:
-    """Each way to act of a model: its policy, and whether it acts without noise."""
+def samplers_of(name: str, model: BaseAlgorithm) -> dict[str, tuple[BasePolicy, bool]]:
+    """The samplers of a model: policies, and whether they act deterministically."""
     policy = model.policy
     if name == "SAC":
         return {"SAC": (policy, False), "SAC, mean": (policy, True)}
@@ -74,35 +73,35 @@ def ways_to_act(name: str, model: BaseAlgorithm) -> dict[str, tuple[BasePolicy, 
 
 
 def sample(policy: BasePolicy, deterministic: bool) -> np.ndarray:
-    """Where a policy walks to, many times over, ``(SAMPLES,)``."""
+    """Sample actions, ``(SAMPLES,)``."""
     places, _ = policy.predict(np.ones((SAMPLES, 1), dtype=np.float32), deterministic=deterministic)
     return places[:, 0]
 
 
 def shares(places: np.ndarray) -> tuple[float, float, float]:
-    """How much of it leads to the left goal, to the right one, and what that returns."""
+    """Fractions of actions that lead to the left and to the right goal, and the resulting return."""
     goals = np.array([goal_at(place) for place in places])
     left, right = float(np.mean(goals < 0)), float(np.mean(goals > 0))
     return left, right, float(success_probability(left, right))
 
 
-def draw(histogram: Axes, room: Axes, name: str, places: np.ndarray) -> None:
-    """The distribution of the actions, and the first of them as walks."""
+def draw(histogram: Axes, scene: Axes, name: str, places: np.ndarray) -> None:
+    """Plot the distribution of the actions, and paths of the first of them."""
     left, right, success = shares(places)
     histogram.hist(places, bins=81, range=(-1, 1), color="tab:blue")
     histogram.set(title=f"{name}\nsuccess {success:.2f}", xlim=(-1.05, 1.05), yticks=[])
     histogram.set_xlabel(f"left {left:.2f}, right {right:.2f}, wall {1 - left - right:.2f}")
     for sign in (-1, 1):
         histogram.axvspan(sign * OPENING - HALF_WIDTH, sign * OPENING + HALF_WIDTH, color="tab:green", alpha=0.15)
-        room.add_patch(plt.Circle((sign * OPENING, 1.25), 0.15, color="tab:green"))
+        scene.add_patch(plt.Circle((sign * OPENING, 1.25), 0.15, color="tab:green"))
     for place in places[:40]:
         end = 1.25 if goal_at(place) else 1.0
-        room.plot([0, end * place], [0, end], color="tab:orange" if goal_at(place) else "tab:red", linewidth=0.8, alpha=0.6)
+        scene.plot([0, end * place], [0, end], color="tab:orange" if goal_at(place) else "tab:red", linewidth=0.8, alpha=0.6)
     edges = [-1.05, -OPENING - HALF_WIDTH, -OPENING + HALF_WIDTH, OPENING - HALF_WIDTH, OPENING + HALF_WIDTH, 1.05]
     for start, end in zip(edges[::2], edges[1::2], strict=True):
-        room.plot([start, end], [1, 1], color="black", linewidth=4, solid_capstyle="butt")
-    room.plot(0, 0, "o", color="tab:blue")
-    room.set(xlim=(-1.05, 1.05), ylim=(-0.1, 1.45), xticks=[], yticks=[])
+        scene.plot([start, end], [1, 1], color="black", linewidth=4, solid_capstyle="butt")
+    scene.plot(0, 0, "o", color="tab:blue")
+    scene.set(xlim=(-1.05, 1.05), ylim=(-0.1, 1.45), xticks=[], yticks=[])
 
 
 def main() -> None:
@@ -111,15 +110,15 @@ def main() -> None:
     parser.add_argument("--timesteps", type=int, default=160_000)
     parser.add_argument("--file", default="two_goals.png")
     arguments = parser.parse_args()
-    th.set_num_threads(1)  # the networks are too small for more
+    th.set_num_threads(1)  # faster for small networks
 
-    print(f"Both goals alike: {success_probability(0.5, 0.5):.2f}; the best Gaussian: {success_probability(1, 0):.2f}")
+    print(f"Best possible: {success_probability(0.5, 0.5):.2f}; best Gaussian: {success_probability(1, 0):.2f}")
     print(f"{'':<20}{'seed':>6}{'left':>8}{'right':>8}{'wall':>8}{'success':>10}")
     drawn: dict[str, np.ndarray] = {}
     for seed in arguments.seeds:
         for name in ("SAC", "FPMD-R", "FPMD-M"):
             model = train(name, seed, arguments.timesteps)
-            for way, (policy, deterministic) in ways_to_act(name, model).items():
+            for way, (policy, deterministic) in samplers_of(name, model).items():
                 places = sample(policy, deterministic)
                 left, right, success = shares(places)
                 wall = 1 - left - right
@@ -128,8 +127,8 @@ def main() -> None:
                     drawn.setdefault(way, places)
 
     figure, axes = plt.subplots(2, len(drawn), figsize=(2.8 * len(drawn), 4.6), squeeze=False, layout="constrained")
-    for histogram, room, (way, places) in zip(*axes, drawn.items(), strict=True):
-        draw(histogram, room, way, places)
+    for histogram, scene, (way, places) in zip(*axes, drawn.items(), strict=True):
+        draw(histogram, scene, way, places)
     figure.savefig(arguments.file, dpi=110)
 
 

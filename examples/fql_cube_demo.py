@@ -1,10 +1,9 @@
 """
-Teach a robot arm to move a cube from logged data alone: FQL beside plain imitation, in a few minutes on a laptop.
+Train a robot arm to move a cube from logged data: FQL and behavior cloning, in a few minutes on a laptop.
 
-Collects data with the scripted expert of OGBench's cube-single task (the arm carries the cube to random places, never to
-the task's goal on purpose, and its hand is unsteady), trains FQL offline on it, and compares FQL's policy with a clone of
-the behaviour.
-Prints a table; writes the table, a learning curve, the paths taken and the trained model.
+Collect data with the scripted expert of OGBench's cube-single task (the arm moves the cube to random positions, with noisy
+actions, and not to the goal of the task), train FQL offline on it, and compare FQL with behavior cloning. Print a table, and
+write the table, a learning curve, the paths and the trained model.
 
     python examples/fql_cube_demo.py [--seed 0] [--folder runs/demo]
 """
@@ -33,15 +32,15 @@ from sb3_flow import FQL
 from sb3_flow.common.environments import make_env
 from sb3_flow.datasets import collect
 
-# Other packages warn, in every process, of a missing display and of rounded bounds; neither matters here.
+# Other packages warn in each process about a missing display and rounded bounds, which do not matter here.
 os.environ.setdefault("PYTHONWARNINGS", "ignore")
 warnings.simplefilter("ignore")
 
 ENV_ID = "cube-single-singletask-task2-v0"
 DATASET = "cube-single-noisy-v0"
 
-#: Small networks, fast targets and a decaying learning rate, for minutes on two CPU cores; the published settings are in
-#: `zoo_configs/fql.yml`.
+#: Small networks, fast targets and a decaying learning rate, for minutes of training on two CPU cores. The published settings
+#: are in `zoo_configs/fql.yml`.
 SETTINGS: dict[str, Any] = dict(
     learning_rate=LinearSchedule(1e-3, 0.0, 1.0),
     tau=0.02,
@@ -54,7 +53,7 @@ SETTINGS: dict[str, Any] = dict(
 
 
 def success_rate(policy: Any, envs: VecEnv, n_episodes: int, seed: int, deterministic: bool) -> float:
-    """The share of episodes that end in success."""
+    """The fraction of successful episodes."""
     successes = []
 
     def note(local: dict[str, Any], _: dict[str, Any]) -> None:
@@ -67,7 +66,7 @@ def success_rate(policy: Any, envs: VecEnv, n_episodes: int, seed: int, determin
 
 
 def roll_out(policy: Any, seed: int) -> dict[str, np.ndarray]:
-    """One episode: where the gripper and the cube went, and where the cube should go, in metres."""
+    """Run one episode: paths of gripper and cube, and the goal of the cube, in meters."""
     env = make_env(ENV_ID)
     observation, info = env.reset(seed=seed)
     goal = env.unwrapped._data.mocap_pos[0].copy()  # type: ignore[attr-defined]
@@ -82,12 +81,12 @@ def roll_out(policy: Any, seed: int) -> dict[str, np.ndarray]:
     return {"gripper": np.array(gripper), "cube": np.array(cube), "goal": goal}
 
 
-def plot_learning_curve(folder: Path, behaviour: float) -> None:
-    """Success against offline updates, from the `evaluations.npz` that EvalCallback wrote, beside the final clone's."""
+def plot_learning_curve(folder: Path, behavior: float) -> None:
+    """Plot success rates over offline updates, from EvalCallback's `evaluations.npz`, and that of the final BC policy."""
     evaluations = np.load(folder / "evaluations.npz")
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     axes.plot(evaluations["timesteps"], evaluations["successes"].mean(axis=1), marker="o", label="FQL")
-    axes.axhline(behaviour, color="gray", linestyle="--", label="behaviour cloning (BC flow)")
+    axes.axhline(behavior, color="gray", linestyle="--", label="behavior cloning (BC flow)")
     axes.set(xlabel="offline updates", ylabel="success rate (sampled)", ylim=(-0.03, 1.03), title=ENV_ID)
     axes.grid(alpha=0.3)
     axes.legend()
@@ -96,12 +95,12 @@ def plot_learning_curve(folder: Path, behaviour: float) -> None:
 
 
 def plot_paths(folder: Path, policies: dict[str, Any], seeds: range) -> None:
-    """Seen from above: the paths of gripper and cube, a few episodes of each policy."""
+    """Plot paths of gripper and cube from above, for a few episodes of each policy."""
     figure, all_axes = plt.subplots(len(policies), 1, figsize=(8, 6), layout="constrained", sharex=True, sharey=True)
     for axes, (name, policy) in zip(all_axes, policies.items(), strict=True):
         for seed in seeds:
             path = roll_out(policy, seed)
-            label = seed == seeds[0]  # one entry of the legend for all
+            label = seed == seeds[0]  # one legend entry for all episodes
             axes.plot(*across(path["gripper"]), color="tab:gray", alpha=0.5, lw=1, label="gripper" if label else None)
             axes.plot(*across(path["cube"]), color="tab:blue", lw=2, label="cube" if label else None)
             axes.plot(*across(path["cube"][:1]), "s", color="tab:orange", ms=9, label="start of the cube" if label else None)
@@ -115,7 +114,7 @@ def plot_paths(folder: Path, policies: dict[str, Any], seeds: range) -> None:
 
 
 def across(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The table from above, its long side (y) to the right."""
+    """Coordinates of the plot from above, with y to the right."""
     return positions[:, 1], positions[:, 0]
 
 
@@ -123,9 +122,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--transitions", type=int, default=100_000, help="how much data to collect")
-    parser.add_argument("--updates", type=int, default=15_000, help="how long to train")
-    parser.add_argument("--episodes", type=int, default=50, help="how many episodes to evaluate each policy for")
+    parser.add_argument("--transitions", type=int, default=100_000, help="number of transitions to collect")
+    parser.add_argument("--updates", type=int, default=15_000, help="number of updates")
+    parser.add_argument("--episodes", type=int, default=50, help="number of episodes to evaluate each policy")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,7 +135,7 @@ def main() -> None:
     if not data.exists():
         data = collect(DATASET, transitions=arguments.transitions, seed=arguments.seed, directory=folder)
 
-    print(f"2/3  Training FQL offline for {arguments.updates:,} updates, evaluated on the way")
+    print(f"2/3  Training FQL offline for {arguments.updates:,} updates, with evaluations")
     envs = make_vec_env(lambda: make_env(ENV_ID), n_envs=2, vec_env_cls=SubprocVecEnv)
     every = max(arguments.updates // 5, 1)
     evaluation = EvalCallback(
@@ -151,8 +150,8 @@ def main() -> None:
     model.learn(arguments.updates, callback=evaluation, progress_bar=True)
     model.save(folder / "fql_cube")
 
-    print(f"3/3  Evaluating both policies for {arguments.episodes} episodes each, sampled (as papers do) and deterministic")
-    policies = {"FQL": model.policy, "behaviour cloning (BC flow)": model.policy.with_sampler("bc_flow")}
+    print(f"3/3  Evaluating both policies for {arguments.episodes} episodes each, sampled (as in papers) and deterministic")
+    policies = {"FQL": model.policy, "behavior cloning (BC flow)": model.policy.with_sampler("bc_flow")}
     rates = {
         name: {
             mode: success_rate(policy, envs, arguments.episodes, 1_000 + arguments.seed, deterministic=mode == "deterministic")
@@ -167,7 +166,7 @@ def main() -> None:
         print(f"{name:<30} {rate['sampled']:>8.2f} {rate['deterministic']:>13.2f}")
     results = {"seed": arguments.seed, "updates": arguments.updates, "episodes": arguments.episodes, "success_rate": rates}
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    plot_learning_curve(folder, rates["behaviour cloning (BC flow)"]["sampled"])
+    plot_learning_curve(folder, rates["behavior cloning (BC flow)"]["sampled"])
     plot_paths(folder, policies, seeds=range(3))
     minutes = (time.monotonic() - start) / 60
     print(f"\nDone in {minutes:.1f} minutes. Look at {folder / 'learning_curve.png'} and {folder / 'paths.png'}.")

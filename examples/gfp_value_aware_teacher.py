@@ -1,8 +1,7 @@
 """
-What guidance does to a teacher: four ways to act, equally frequent in the data, and one of them is good.
+The effect of guidance in GFP: data with four equally frequent modes, of which one is good.
 
-Trains GFP with and without guidance on one-step episodes, and draws the data, what the teacher imitates, and what the actor
-does, for each.
+Train GFP with and without guidance on one-step episodes, and plot the data and the actions of teacher and actor.
 
     python examples/gfp_value_aware_teacher.py [--updates 1500] [--file value_aware_teacher.png]
 """
@@ -22,14 +21,14 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_flow import GFP
 
-#: The four ways, and the reward of each. The second best is near the best in value, and far from it in the plane.
+#: The four modes and their rewards. The second best mode has a similar value as the best, but is far from it.
 WAYS = np.array([[0.6, 0.6], [-0.6, 0.6], [-0.6, -0.6], [0.6, -0.6]])
 REWARDS = np.array([1.0, 0.0, 0.5, 0.0])
 SPREAD = 0.12
 
 
 class FourWays(gym.Env[np.ndarray, np.ndarray]):
-    """One step: act, and be rewarded by the way that is nearest."""
+    """One step: the reward is that of the closest mode, reduced by the distance to it."""
 
     observation_space = spaces.Box(0, 1, (1,), np.float32)
     action_space = spaces.Box(-1, 1, (2,), np.float32)
@@ -43,14 +42,14 @@ class FourWays(gym.Env[np.ndarray, np.ndarray]):
 
 
 def reward_of(actions: np.ndarray) -> np.ndarray:
-    """The reward of the nearest way, less the further away it is."""
+    """Reward of the closest mode, minus the distance to it."""
     distances = np.linalg.norm(actions[:, None] - WAYS, axis=2)
     rewards: np.ndarray = REWARDS[distances.argmin(axis=1)] - distances.min(axis=1)
     return rewards
 
 
 def make_data(n: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Episodes of one step, each way as often as the others."""
+    """Episodes of one step, with equally frequent modes."""
     rng = np.random.default_rng(seed)
     actions = np.clip(WAYS[rng.integers(len(WAYS), size=n)] + SPREAD * rng.normal(size=(n, 2)), -1, 1).astype(np.float32)
     return {

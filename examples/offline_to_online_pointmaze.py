@@ -1,4 +1,4 @@
-"""A point in a maze: data of a scripted expert, then training on it, then on the environment, in one `learn`."""
+"""Offline-to-online training in a point maze: on data of a scripted expert, then on the environment, in one `learn`."""
 
 import argparse
 
@@ -38,7 +38,7 @@ def main() -> None:
     )
     model.learn(timesteps, callback=evaluation, progress_bar=True)
     model.save(f"{arguments.folder}/fql_pointmaze")
-    print(f"{model.n_offline_updates} offline updates, {model.n_env_steps} steps of the environment")
+    print(f"{model.n_offline_updates} offline updates, {model.n_env_steps} environment steps")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""FQL from scratch on an environment, with an evaluation callback and a saved model, as with any algorithm of SB3."""
+"""Online training of FQL, with an evaluation callback and a saved model, as with any algorithm of SB3."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""Train on data of your own: here the log of a hand-written controller that swings up a pendulum, badly."""
+"""Train on your own data: here the log of a noisy hand-written controller that swings up a pendulum."""
 
 import argparse
 
@@ -19,7 +19,7 @@ def record(n_episodes: int) -> dict[str, np.ndarray]:
         done = False
         while not done:
             cosine, sine, speed = observation
-            # Pump energy while it hangs, hold it once it is up, and tremble all the time.
+            # Increase the energy of a hanging pendulum, stabilize an upright one, and add noise.
             torque = -8 * sine - 2 * speed if cosine > 0.8 else 2 * np.sign(speed)
             action = np.clip([torque + rng.normal()], -2, 2).astype(np.float32)
             following, reward, terminated, truncated, _ = env.step(action)
@@ -48,7 +48,7 @@ def main() -> None:
     )
     model.learn(arguments.updates, progress_bar=True)
     env = Monitor(gym.make("Pendulum-v1"))
-    for name, policy in {"FQL": model.policy, "clone of the data": model.policy.with_sampler("bc_flow")}.items():
+    for name, policy in {"FQL": model.policy, "behavior cloning": model.policy.with_sampler("bc_flow")}.items():
         mean, std = evaluate_policy(policy, env, n_eval_episodes=10)
         print(f"{name:<20} return {mean:.0f} +- {std:.0f}")
 

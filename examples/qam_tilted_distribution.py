@@ -1,9 +1,9 @@
 """
-What adjoint matching does to a distribution, in one dimension where the answer is known.
+Adjoint matching in one dimension, where the target distribution is known.
 
-The behaviour has two modes, and the better one is the rarer. QAM moves the behaviour's flow so that its samples follow
-`behaviour(a) exp(tau Q(a))`; with few steps it falls short of that, the more so, the further apart the modes are. Draws what
-it reaches with several numbers of steps.
+The behavior distribution has two modes, of which the better one is rarer. QAM changes the flow so that its samples follow
+`behavior(a) exp(tau Q(a))`. With few steps it does not reach this target, in particular if the modes are far apart. Plot the
+result for several numbers of steps.
 
     python examples/qam_tilted_distribution.py [--steps 5 10 20 50] [--file tilted_distribution.png]
 """
@@ -34,7 +34,7 @@ class Modes:
     std: float
 
     def tilted(self, tau: float) -> "Modes":
-        """This times `exp(tau a)`, normalised: again two modes, moved and weighted anew."""
+        """This distribution times `exp(tau a)`, normalized: again a mixture, with other means and weights."""
         return Modes(th.softmax(self.weights.log() + tau * self.means, 0), self.means + tau * self.std**2, self.std)
 
     def density(self, actions: th.Tensor) -> th.Tensor:
@@ -47,25 +47,25 @@ class Modes:
         return float((self.weights * 0.5 * (1 + th.erf(self.means / (self.std * math.sqrt(2))))).sum())
 
     def velocity(self, x: th.Tensor, t: th.Tensor) -> th.Tensor:
-        """The field whose flow samples this: each mode's own velocity, by how likely the mode is at `x`."""
+        """The velocity field of this distribution: velocities of the modes, weighted by their posterior probability at `x`."""
         variance = (1 - t) ** 2 + t**2 * self.std**2
         of_modes = self.means + (t * self.std**2 - (1 - t)) / variance * (x - t * self.means)
         likelihoods = th.softmax(self.weights.log() - (x - t * self.means) ** 2 / (2 * variance), dim=1)
         return (likelihoods * of_modes).sum(dim=1, keepdim=True)
 
 
-#: The behaviours, each with the inverse temperature `tau` that it is tilted by. The value of an action is the action.
-BEHAVIOURS = {
+#: Behavior distributions and inverse temperatures `tau`. The value of an action is the action itself.
+BEHAVIORS = {
     "modes that overlap": (Modes(th.tensor([0.7, 0.3]), th.tensor([-0.5, 0.5]), 0.3), 2.0),
     "modes far apart": (Modes(th.tensor([0.8, 0.2]), th.tensor([-0.5, 0.5]), 0.1), 4.0),
 }
 
 
-def learn(behaviour: Modes, tau: float, n_steps: int, n_updates: int, batch_size: int = 512) -> Velocity:
+def learn(behavior: Modes, tau: float, n_steps: int, n_updates: int, batch_size: int = 512) -> Velocity:
     """
-    The flow that adjoint matching reaches.
+    Train a flow by adjoint matching.
 
-    :param behaviour: What it starts from, and stays near
+    :param behavior: The behavior distribution, which is the initial flow
     :param tau: Inverse temperature
     :param n_steps: Steps of the flow
     :param n_updates: Number of updates
@@ -79,15 +79,15 @@ def learn(behaviour: Modes, tau: float, n_steps: int, n_updates: int, batch_size
 
     def velocity(x: th.Tensor, t: th.Tensor) -> th.Tensor:
         correction: th.Tensor = network(th.cat([x, t], dim=1))
-        return behaviour.velocity(x, t) + correction
+        return behavior.velocity(x, t) + correction
 
     for _ in range(n_updates):
         with th.no_grad():
-            path = memoryless_path(velocity, behaviour.velocity, th.randn(n_steps, batch_size, 1))
-            terminal = th.full((batch_size, 1), -tau)  # minus tau times the slope of Q, which is 1
-            adjoints = lean_adjoint(behaviour.velocity, path, terminal)
+            path = memoryless_path(velocity, behavior.velocity, th.randn(n_steps, batch_size, 1))
+            terminal = th.full((batch_size, 1), -tau)  # minus tau times the derivative of Q, which is 1
+            adjoints = lean_adjoint(behavior.velocity, path, terminal)
         optimizer.zero_grad()
-        adjoint_matching_loss(velocity, behaviour.velocity, path, adjoints).mean().backward()
+        adjoint_matching_loss(velocity, behavior.velocity, path, adjoints).mean().backward()
         optimizer.step()
         schedule.step()
     return velocity
@@ -104,11 +104,11 @@ def main() -> None:
     figure, rows = plt.subplots(
         2, len(columns), figsize=(3 * len(columns), 5.5), squeeze=False, layout="constrained", sharex=True, sharey="row"
     )
-    for all_axes, (name, (behaviour, tau)) in zip(rows, BEHAVIOURS.items(), strict=True):
-        target = behaviour.tilted(tau)
-        print(f"{name}, P(a > 0): behaviour {behaviour.share_above_zero():.2f}, target {target.share_above_zero():.2f}")
+    for all_axes, (name, (behavior, tau)) in zip(rows, BEHAVIORS.items(), strict=True):
+        target = behavior.tilted(tau)
+        print(f"{name}, P(a > 0): behavior {behavior.share_above_zero():.2f}, target {target.share_above_zero():.2f}")
         for axes, n_steps in zip(all_axes, columns, strict=True):
-            velocity = learn(behaviour, tau, n_steps, arguments.updates)
+            velocity = learn(behavior, tau, n_steps, arguments.updates)
             with th.no_grad():
                 actions = euler(velocity, th.randn(50_000, 1), n_steps)
             share = (actions > 0).float().mean().item()
@@ -116,7 +116,7 @@ def main() -> None:
             axes.hist(
                 actions[:, 0], bins=90, range=(-1.5, 2), density=True, color="tab:blue", alpha=0.5, label="QAM's samples"
             )
-            axes.plot(grid, behaviour.density(grid), color="gray", linestyle="--", label="behaviour")
+            axes.plot(grid, behavior.density(grid), color="gray", linestyle="--", label="behavior")
             axes.plot(grid, target.density(grid), color="tab:red", label="target")
             axes.set(title=f"{n_steps} steps: P(a > 0) = {share:.2f}", xlabel="action")
         all_axes[0].set_ylabel(f"{name}\ntarget: P(a > 0) = {target.share_above_zero():.2f}")

@@ -1,14 +1,14 @@
 """
-Push-T, filmed: a streaming flow policy pushes the T onto its place, and what it streams is drawn: in blue the targets that it
-has sent, in orange those that the rest of its plan will send, in grey those behind them, which the next plan replaces.
+An animation of Push-T: a streaming flow policy pushes the T to its goal. Executed targets are blue, the remaining targets of
+the current plan orange, and targets that the next plan replaces gray.
 
-Trains on a planner's demonstrations (collect them by `sb3-flow datasets collect pusht --episodes 200`), acts from fresh seeds,
-says how it did in each, and films the longest success; if there is none, the episode that came nearest.
+Train on a planner's demonstrations (collect them by `sb3-flow datasets collect pusht --episodes 200`), evaluate on new seeds,
+print the result of each, and animate the longest success, or else the episode with the largest coverage.
 
     python examples/streaming_flow_pusht.py [--updates 10000] [--seeds 10] [--film pusht.gif]
 
-`--model` takes a model that was trained before, `--data` other demonstrations (people's, for instance, by the path of their
-file), `--demonstrations 20` collects so many for this run alone.
+`--model` loads a trained model. `--data` uses other demonstrations, for instance human ones, by the path of their file.
+`--demonstrations 20` collects 20 demonstrations for this run.
 """
 
 import argparse
@@ -26,28 +26,29 @@ from sb3_flow.common.environments import make_env
 from sb3_flow.datasets import collect, load_dataset
 from sb3_flow.streaming_flow.stream_state import StreamState
 
-#: Width of a picture, and of the world, in pixels; steps from picture to picture; pictures a second; how long the last stays.
+#: Width of a frame and of the environment in pixels; steps per frame; frames per second; duration of the last frame in
+#: seconds.
 SIZE, WORLD, EVERY, RATE, REST = 256, 512, 2, 10, 1.5
-#: The first seed to act from. Those of demonstrations are numbers of ten digits, as good as all.
+#: First seed of the evaluation. Seeds of demonstrations have ten digits.
 FIRST_SEED = 10_000
-#: Targets that were sent, those to come, and those that are planned and never sent.
+#: Colors of executed targets, remaining targets, and targets that are not executed.
 SENT, PLANNED, BEYOND = (60, 90, 200), (230, 120, 20), (170, 170, 170)
 
 
 class Episode(NamedTuple):
-    """How an episode went: whether the T came to lie on its place, the largest coverage on the way, and pictures of it."""
+    """Result of an episode: success, largest coverage, and frames."""
 
     success: bool
     coverage: float
     pictures: list[Image.Image]
 
     def worth_seeing(self) -> tuple[bool, float]:
-        """The longest success, or the episode that came nearest, has the largest."""
+        """Key that is largest for the longest success, or else for the largest coverage."""
         return self.success, len(self.pictures) if self.success else self.coverage
 
 
 def train(env: gym.Env, data: str, demonstrations: int | None, updates: int) -> StreamingFlow:
-    """A small model, from scratch, on data by its name or path, or on so many new demonstrations."""
+    """Train a small model on data by name or path, or on a number of new demonstrations."""
     with tempfile.TemporaryDirectory() as folder:
         if demonstrations is not None:
             data = str(collect("pusht", episodes=demonstrations, directory=folder))
@@ -66,7 +67,7 @@ def train(env: gym.Env, data: str, demonstrations: int | None, updates: int) -> 
 
 
 def ahead(model: StreamingFlow, state: StreamState) -> np.ndarray:
-    """The targets that are left of a plan, ``(n, 2)``, as they come if nobody looks at the world in between."""
+    """The remaining targets of a plan without new observations, ``(n, 2)``."""
     policy, targets = model.policy, [state.actions]
     actions, latents, context = (th.as_tensor(part) for part in (state.actions, state.latents, state.context))
     for cursor in range(int(state.cursor[0]), policy.prediction_horizon):
@@ -77,12 +78,12 @@ def ahead(model: StreamingFlow, state: StreamState) -> np.ndarray:
 
 
 def act(env: gym.Env, model: StreamingFlow, seed: int) -> Episode:
-    """One episode."""
+    """Run one episode."""
     observation, _ = env.reset(seed=seed)
     state, sent, pictures = None, [], []
     success, coverage, over = False, 0.0, False
     while not over:
-        # A row of its own for the one environment, as the state has it.
+        # With an axis for the single environment, as in the state.
         actions, state = model.predict(observation[None], state, np.array([state is None]), deterministic=True)
         sent.append(actions[0])
         observation, _, terminated, truncated, info = env.step(actions[0])
@@ -94,19 +95,19 @@ def act(env: gym.Env, model: StreamingFlow, seed: int) -> Episode:
 
 
 def draw(env: gym.Env, sent: np.ndarray, plan: np.ndarray, n_left: int) -> Image.Image:
-    """A picture of the world, with the stream on it."""
+    """A frame with the targets."""
     picture = Image.fromarray(env.render())
     pencil, scale = ImageDraw.Draw(picture), SIZE / WORLD
-    for targets, colour in ((plan[n_left:], BEYOND), (plan[: n_left + 1], PLANNED), (sent, SENT)):
+    for targets, color in ((plan[n_left:], BEYOND), (plan[: n_left + 1], PLANNED), (sent, SENT)):
         points = [tuple(target) for target in (targets * scale).tolist()]
-        pencil.line(points, fill=colour)
+        pencil.line(points, fill=color)
         for x, y in points:
-            pencil.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=colour)
+            pencil.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=color)
     return picture
 
 
 def film(pictures: list[Image.Image], file: str) -> None:
-    """As a GIF of few colours, which makes it small."""
+    """Write a GIF with few colors, to keep it small."""
     pictures = pictures + [pictures[-1]] * int(REST * RATE)
     few = [np.array(picture.quantize(48, dither=Image.Dither.NONE).convert("RGB")) for picture in pictures]
     imageio.imwrite(file, few, duration=1000 / RATE, loop=0)
@@ -116,11 +117,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--updates", type=int, default=10_000)
     parser.add_argument("--data", default="pusht", help="name or path of the demonstrations (states)")
-    parser.add_argument("--demonstrations", type=int, help="collect so many for this run, in the place of --data")
+    parser.add_argument(
+        "--demonstrations", type=int, help="number of demonstrations to collect for this run, instead of --data"
+    )
     parser.add_argument("--model", help="a saved model, instead of a new one")
-    parser.add_argument("--save", help="where to save the new model")
-    parser.add_argument("--seeds", type=int, default=10, help="episodes to act in")
-    parser.add_argument("--steps", type=int, default=300, help="length of an episode at most")
+    parser.add_argument("--save", help="path for the new model")
+    parser.add_argument("--seeds", type=int, default=10, help="number of evaluated episodes")
+    parser.add_argument("--steps", type=int, default=300, help="largest length of an episode")
     parser.add_argument("--film", default="pusht.gif")
     arguments = parser.parse_args()
 

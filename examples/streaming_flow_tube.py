@@ -1,8 +1,8 @@
 """
-Tubes and fields of a streaming flow policy: two ways round an obstacle, of which data knows both.
+Tubes and velocity fields of a streaming flow policy, for data with two ways around an obstacle.
 
-Trains both variants by hand, on nothing but the knots of two demonstrations, and draws the tubes with the exact field, the
-learned field with what `predict` streams, and what it streams with latents from one and the same start.
+Train both variants on the knots of two demonstrations, and plot the tubes with the exact field, the learned field with actions
+of `predict`, and actions with latents from a single start.
 
     python examples/streaming_flow_tube.py [--updates 4000] [--file tube.png]
 """
@@ -25,16 +25,16 @@ from sb3_flow.common.type_aliases import Batch
 from sb3_flow.streaming_flow.tubes import latent_covariance, mixture_velocity, segment, tube_std
 
 HORIZON = 16
-#: The tube of either variant. From one start, latents are heard the better the wider the tube is there.
+#: The tubes of both variants. From a single start, latents have more effect if the tube is wide there.
 TUBE = {"k": 2.5, "sigma_0": 0.1}
 LATENT_TUBE = {"k": 5.0, "sigma_0": 0.3, "sigma_1": 0.4}
 TIMES = np.arange(HORIZON + 1) / HORIZON
-#: The two ways round: from zero, and back to zero.
+#: The two ways around the obstacle, from zero back to zero.
 WAYS = np.stack([0.7 * np.sin(np.pi * TIMES), -0.7 * np.sin(np.pi * TIMES)])
 
 
 def train(updates: int, stochastic: bool) -> StreamingFlow:
-    """A small network, one update after the other, by hand: half of each batch goes one way, half the other."""
+    """Train a small network by direct updates; half of each batch is from each demonstration."""
     model = StreamingFlow(
         "FlowPolicy",
         NoEnvironment(spaces.Box(0, 1, (1,)), spaces.Box(-1, 1, (1,))),
@@ -49,7 +49,7 @@ def train(updates: int, stochastic: bool) -> StreamingFlow:
         device="cpu",
     )
     knots = th.as_tensor(WAYS, dtype=th.float32).repeat(128, 1)
-    unused, observations = th.ones(256), th.zeros(256, 1)  # the same history, whichever way
+    unused, observations = th.ones(256), th.zeros(256, 1)  # the same history for both demonstrations
     batch = Batch(observations, knots, unused, unused, unused, observations, unused)
     for _ in range(updates):
         model.update(batch, model.draw_noise(256))
@@ -57,7 +57,7 @@ def train(updates: int, stochastic: bool) -> StreamingFlow:
 
 
 def stream(model: StreamingFlow, n: int) -> np.ndarray:
-    """What ``n`` environments are sent, action by action, ``(n, HORIZON + 1)``; the first column is where they start."""
+    """Actions of ``n`` environments, ``(n, HORIZON + 1)``; the first column is the start."""
     th.manual_seed(0)
     state, sent = None, []
     for j in range(HORIZON):
@@ -67,7 +67,7 @@ def stream(model: StreamingFlow, n: int) -> np.ndarray:
 
 
 def draw_field(axes: Any, field: Any) -> None:
-    """Arrows along the slopes of a field ``(a, t) -> v``."""
+    """Plot arrows along a field ``(a, t) -> v``."""
     t, a = np.meshgrid(np.linspace(0, 0.97, 22), np.linspace(-0.95, 0.95, 21))
     points, times = (th.as_tensor(part.reshape(-1, 1), dtype=th.float32) for part in (a, t))
     with th.no_grad():
@@ -93,14 +93,14 @@ def main() -> None:
             low, high = (part[:, 0].numpy() for part in (xi - 2 * std, xi + 2 * std))
             axes.fill_between(t[:, 0].numpy(), low, high, color="0.8", alpha=0.6, zorder=0)
     draw_field(tubes, lambda a, t: mixture_velocity(a, t, knots, (0.5, 0.5), **TUBE))
-    tubes.set_title("two demonstrations, their tubes (95%),\nand the exact field of both")
+    tubes.set_title("two demonstrations, their tubes (95%),\nand the exact velocity field")
 
     model = train(arguments.updates, stochastic=False)
     context = model.policy.context(model.policy.average, th.zeros(1, 1))
     draw_field(learned, lambda a, t: model.policy.field(model.policy.average, context.expand(len(a), -1))(a, t))
     for axes, variant, title in (
-        (learned, model, "the learned field, and 40 streams\nthat start beside the last action"),
-        (latent, train(arguments.updates, stochastic=True), "40 streams from one start,\neach with a latent of its own"),
+        (learned, model, "learned field, and 40 streams\nwith noise at the start"),
+        (latent, train(arguments.updates, stochastic=True), "40 streams from one start,\neach with its own latent"),
     ):
         paths = stream(variant, 1000)
         starts = 1 if variant is model else 0
@@ -111,7 +111,7 @@ def main() -> None:
         print(f"{title!r}: {up.mean():.1%} of 1000 go up; half-way they are {distance:.3f} from the demonstration")
     for axes in (tubes, learned, latent):
         axes.plot(TIMES, WAYS.T, "k--", linewidth=0.8)
-        axes.set(xlabel="flow time, which is time", xlim=(-0.02, 1.02), ylim=(-1, 1))
+        axes.set(xlabel="flow time", xlim=(-0.02, 1.02), ylim=(-1, 1))
     tubes.set_ylabel("action")
     figure.savefig(arguments.file, dpi=110)
 

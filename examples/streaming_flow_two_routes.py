@@ -1,7 +1,7 @@
 """
-Two routes through a maze: a streaming flow policy learns from demonstrations that take either, and is watched taking them.
+Two routes through a maze: a streaming flow policy learns from demonstrations of both routes.
 
-Collects the demonstrations (OGBench is needed, nothing is downloaded), trains, and draws what was shown and what was learned.
+Collect the demonstrations (this needs OGBench, but no download), train, and plot demonstrations and learned trajectories.
 
     python examples/streaming_flow_two_routes.py [--episodes 200] [--updates 6000] [--file routes.png] [--stochastic]
 """
@@ -24,11 +24,11 @@ from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.datasets import collect, load_dataset
 
 ID = "sb3_flow/TwoRoutes-v0"
-COLOURS = {"west": "tab:blue", "east": "tab:orange", None: "0.4"}
+COLORS = {"west": "tab:blue", "east": "tab:orange", None: "0.4"}
 
 
 def train(data: OfflineDataset, updates: int, stochastic: bool) -> StreamingFlow:
-    """A small network. A step is a fortieth of half the maze, and so is the width of the tube where it begins."""
+    """Train a small network. A step is a fortieth of half the maze, and so is the initial width of the tube."""
     model = StreamingFlow(
         "FlowPolicy",
         gym.make(ID),
@@ -47,7 +47,7 @@ def train(data: OfflineDataset, updates: int, stochastic: bool) -> StreamingFlow
 
 
 def walk(model: StreamingFlow, episodes: int) -> list[tuple[str | None, bool, np.ndarray]]:
-    """Let the model act: which route, whether it came to the goal, and the way of each episode."""
+    """Run episodes: route, success and trajectory of each."""
     env = make_vec_env(ID, n_envs=10, seed=0)
     observations, state, starts = env.reset(), None, np.ones(env.num_envs, bool)
     ways: list[list[np.ndarray]] = [[] for _ in range(env.num_envs)]
@@ -64,13 +64,13 @@ def walk(model: StreamingFlow, episodes: int) -> list[tuple[str | None, bool, np
 
 
 def draw(axes: plt.Axes, walks: list[tuple[str | None, bool, np.ndarray]], title: str) -> None:
-    """Ways in the maze."""
+    """Plot trajectories in the maze."""
     env = gym.make(ID).unwrapped
     for row, column in np.argwhere(env.maze.maze_map == 1):
         x, y = env.maze.ij_to_xy((row, column))
         axes.add_patch(plt.Rectangle((x - 2, y - 2), 4, 4, color="0.85"))
     for route, _, way in walks:
-        axes.plot(*way.T, color=COLOURS[route], linewidth=0.6, alpha=0.6)
+        axes.plot(*way.T, color=COLORS[route], linewidth=0.6, alpha=0.6)
     axes.plot(*env.reset()[0], "ko", markersize=5)
     axes.add_patch(plt.Circle(tuple(env.maze.cur_goal_xy), 1, color="tab:green", alpha=0.5))
     axes.set(xlim=(-2, 18), ylim=(6, 22), aspect="equal", xticks=[], yticks=[], title=title)
@@ -78,10 +78,10 @@ def draw(axes: plt.Axes, walks: list[tuple[str | None, bool, np.ndarray]], title
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--episodes", type=int, default=200, help="demonstrations, half of them by each route")
+    parser.add_argument("--episodes", type=int, default=200, help="demonstrations, half of them for each route")
     parser.add_argument("--updates", type=int, default=6_000)
-    parser.add_argument("--walks", type=int, default=100, help="episodes that are counted; 40 are drawn")
-    parser.add_argument("--stochastic", action="store_true", help="the variant with a latent")
+    parser.add_argument("--walks", type=int, default=100, help="evaluated episodes; 40 are plotted")
+    parser.add_argument("--stochastic", action="store_true", help="the stochastic variant")
     parser.add_argument("--file", default="routes.png")
     arguments = parser.parse_args()
 

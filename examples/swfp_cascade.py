@@ -1,8 +1,8 @@
 """
-How SWFP walks: a cloned cloud of actions is carried uphill by four blocks, each within its radius, again and again.
+SWFP on one-step episodes: four blocks move the actions of a BC flow toward higher reward, each within its radius.
 
-Clones data of one-step episodes, improves the clone online, and draws where the actions are before and behind each block: when
-improvement begins, before the first absorption, and at the end.
+Train a BC flow, improve it online, and plot the actions before and after each block: at the start of improvement, before the
+first absorption, and at the end.
 
     python examples/swfp_cascade.py [--online-steps 3000] [--file cascade.png]
 """
@@ -22,12 +22,12 @@ from gymnasium import spaces
 
 from sb3_flow import SWFP
 
-#: Where the data is, how wide, and the best action.
+#: Mean and standard deviation of the data, and the best action.
 START, SPREAD, GOAL = np.array([-0.4, -0.3]), 0.2, np.array([0.5, 0.4])
 
 
 class Hill(gym.Env[np.ndarray, np.ndarray]):
-    """One step: act, and be rewarded the more the nearer the action is to the goal."""
+    """One step: the reward is minus the squared distance to the best action."""
 
     observation_space = spaces.Box(0, 1, (1,), np.float32)
     action_space = spaces.Box(-1, 1, (2,), np.float32)
@@ -41,13 +41,13 @@ class Hill(gym.Env[np.ndarray, np.ndarray]):
 
 
 def reward_of(actions: np.ndarray) -> np.ndarray:
-    """Minus the squared distance to the goal."""
+    """Minus the squared distance to the best action."""
     rewards: np.ndarray = -np.square(actions - GOAL).sum(axis=-1)
     return rewards
 
 
 def make_data(n: int) -> dict[str, np.ndarray]:
-    """Episodes of one step, all of them some way from the goal."""
+    """Episodes of one step, at some distance from the best action."""
     actions = np.clip(START + SPREAD * np.random.default_rng(0).normal(size=(n, 2)), -1, 1).astype(np.float32)
     return {
         "observations": np.zeros((n, 1), np.float32),
@@ -59,15 +59,15 @@ def make_data(n: int) -> dict[str, np.ndarray]:
 
 
 def draw(axes: Any, model: SWFP, title: str) -> None:
-    """The cloud before the first block and behind each, on the reward's contours."""
+    """Plot actions before the first block and after each block, over contours of the reward."""
     grid = np.linspace(-1, 1, 101)
     axes.contour(grid, grid, reward_of(np.stack(np.meshgrid(grid, grid), axis=-1)), levels=12, cmap="Greys_r", linewidths=0.6)
     with th.no_grad():
         noise = th.randn(400, model.policy.chain_dim, generator=th.Generator().manual_seed(0))
         chain = model.policy.chain(th.zeros(400, 1), noise)
     clouds = [*chain.starts.numpy(), chain.actions.numpy()]
-    for n, (cloud, colour) in enumerate(zip(clouds, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(clouds))), strict=True)):
-        axes.scatter(*cloud.T, s=4, color=colour, label="base" if n == 0 else f"behind block {n}")
+    for n, (cloud, color) in enumerate(zip(clouds, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(clouds))), strict=True)):
+        axes.scatter(*cloud.T, s=4, color=color, label="base" if n == 0 else f"after block {n}")
     axes.plot(*GOAL, "r*", markersize=12, label="best action")
     reward = reward_of(chain.actions.numpy()).mean()
     axes.set(title=f"{title}\nmean reward {reward:.2f}", aspect="equal", xlim=(-1.05, 1.05), ylim=(-1.05, 1.05))
@@ -101,7 +101,7 @@ def main() -> None:
     )
     figure, (first, second, third) = plt.subplots(1, 3, figsize=(11, 4.2), layout="constrained")
     model.learn(arguments.offline_steps)
-    draw(first, model, "the clone")
+    draw(first, model, "BC flow")
     model.learn(period - 1, reset_num_timesteps=False)
     draw(second, model, "before the first absorption")
     model.learn(arguments.online_steps - period + 1, reset_num_timesteps=False)

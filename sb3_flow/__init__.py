@@ -1,12 +1,13 @@
 """
 Flow-policy reinforcement learning for Stable-Baselines3.
 
-``FQL``, ``QAM``, ``GFP``, ``FPMD`` and ``StreamingFlow`` are as published. ``DecisionFlow``, ``SWFP`` and ``FlowOpt`` are our
-reconstructions of papers that leave parts open; the pages in ``docs/`` say which parts.
+``FQL``, ``QAM``, ``GFP``, ``FPMD`` and ``StreamingFlow`` follow the published methods. ``DecisionFlow``, ``SWFP`` and
+``FlowOpt`` are our reconstructions of papers of which parts were not available to us; their pages in ``docs/`` list what is
+ours.
 """
 
 import sb3_flow.datasets
-import sb3_flow.envs  # noqa: F401 (so that Gymnasium knows their ids)
+import sb3_flow.envs  # noqa: F401 (registers the environments)
 from sb3_flow.methods import *  # noqa: F403
 from sb3_flow.methods import __all__ as __all__
 

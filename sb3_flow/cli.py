@@ -11,9 +11,9 @@ from sb3_flow.datasets import commands as datasets
 from sb3_flow.tables import report, sweep
 from sb3_flow.zoo import commands as zoo
 
-#: Each adds one command to the parser. A command sets ``run``, a function of the parsed arguments.
+#: Functions that add commands to the parser. Each command sets ``run``, a function of the parsed arguments.
 COMMANDS: tuple[Callable[[argparse._SubParsersAction[argparse.ArgumentParser]], None], ...] = (
-    datasets.add_commands,  # one line each
+    datasets.add_commands,
     zoo.add_commands,
     report.add_commands,
     sweep.add_commands,
@@ -21,7 +21,7 @@ COMMANDS: tuple[Callable[[argparse._SubParsersAction[argparse.ArgumentParser]], 
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of all commands."""
+    """Create the parser of all commands."""
     parser = argparse.ArgumentParser(prog="sb3-flow", description="Flow-policy reinforcement learning.")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in COMMANDS:
@@ -34,15 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Run a command.
 
     :param arguments: The command line without the program's name; default: that of this process
-    :return: Exit code: 0, 2 if the command could not do what it was asked, 130 if it was interrupted
+    :return: Exit code: 0 for success, 2 for an error, 130 for an interrupt
     """
     options = make_parser().parse_args(arguments)
     try:
         options.run(options)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
-    except (ValueError, ImportError, OSError) as error:  # these say what was wrong and what to do; DatasetError is one
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python prints an error at exit
+    except (ValueError, ImportError, OSError) as error:  # errors with a message for users; DatasetError is a ValueError
         print(f"sb3-flow: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

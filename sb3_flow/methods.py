@@ -1,6 +1,6 @@
 """
-One record per method. What lists methods derives from these: the names that ``sb3_flow`` exports, RL Zoo's names and search
-spaces, benchmarks, conformance tests, the tables of the README and of the documentation.
+One record per method. All lists of methods derive from these records: the exports of ``sb3_flow``, RL Zoo's names and search
+spaces, benchmarks, conformance tests, and the tables of the README and of the documentation.
 """
 
 from sb3_flow.baselines import (
@@ -32,26 +32,26 @@ from sb3_flow.streaming_flow.search import STREAMING_FLOW_SPACE, STREAMING_FLOW_
 from sb3_flow.swfp import SWFP
 from sb3_flow.swfp.search import SWFP_SPACE
 
-#: What ``from sb3_flow import ...`` finds. DecisionFlow, SWFP and FlowOpt are our reconstructions.
+#: The exports of ``sb3_flow``. DecisionFlow, SWFP and FlowOpt are our reconstructions.
 __all__ = ["FPMD", "FQL", "GFP", "IFQL", "QAM", "SWFP", "DecisionFlow", "FlowOpt", "StreamingFlow"]
 
 ALL_REGIMES = "offline, offline-to-online, online"
-#: Small settings that several methods share. The learning rate of imitation is constant, as that of the others.
+#: Small settings of several methods. The learning rate of imitation is constant, as that of the other methods.
 FEW_STEPS = {"flow_steps": 3}
 SMALL_FPMD = {"flow_steps": 3, "particles": 4, "learning_starts": 10}
 SMALL_CHUNKS = {"horizon_length": 4, "cosine": False}
 SMALL_STREAMING = {**SMALL_CHUNKS, "k": 0.5}
 SMALL_PLANS = {
     "batch_size": 16,
-    "initialiser_batch_size": 4,
+    "initializer_batch_size": 4,
     "imitated_iterations": 5,
     "unrolled_iterations": 3,
     "policy_kwargs": {
-        **{"width": 16, "depth": 1, "attention_heads": 2, "initialiser_width": 16, "initialiser_depth": 1},
+        **{"width": 16, "depth": 1, "attention_heads": 2, "initializer_width": 16, "initializer_depth": 1},
         "best_of_n": 2,
     },
 }
-#: SWFP's updates of critics and blocks, without cloning before and absorption between them.
+#: Only SWFP's updates of critics and blocks, without behavior cloning and absorption.
 IMPROVING = {"bc_steps": 0, "critic_steps": 0, "absorb_interval": 0}
 
 METHODS = (
@@ -109,7 +109,7 @@ METHODS = (
     ),
     Method(
         SWFP,
-        "Stepwise flow policy (2025): a cloned flow is improved online by a cascade of small blocks",
+        "Stepwise flow policy (2025): a BC flow is improved online by a cascade of small blocks",
         "offline-to-online, from a BC flow",
         (
             Variant(
@@ -120,7 +120,7 @@ METHODS = (
                     **{"n_blocks": 2, "bc_steps": 5, "critic_steps": 5, "absorb_interval": 8, "absorb_steps": 4},
                 },
                 updates=IMPROVING,
-                stages=15,  # 5 clone, 5 evaluate, and the fifth that improves is the first to absorb
+                stages=15,  # 5 in "clone", 5 in "evaluate", and the fifth in "improve" is the first with absorption
             ),
         ),
         paper="https://arxiv.org/abs/2510.15388",
@@ -177,7 +177,7 @@ METHODS = (
     ),
     Method(
         WholeFlow,
-        "The cloned flow of SWFP, improved as a whole",
+        "The BC flow of SWFP, fine-tuned as a whole",
         "offline-to-online, from a BC flow",
         (Variant("swfp_whole", updates=IMPROVING),),
         docs="swfp.md",

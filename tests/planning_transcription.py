@@ -98,7 +98,7 @@ class Scene:
         phi = [self.basis.sampled(order)[1].numpy() for order in range(3)]
         position, speed, acceleration = (x.T @ x / self.basis.samples for x in phi)
         metric = s.anchor * np.diag(1 + s.smoothing * self.basis.stiffness.numpy())
-        damping = s.majorisation * position + s.speed_weight**2 * speed + s.acceleration_weight**2 * acceleration
+        damping = s.majorization * position + s.speed_weight**2 * speed + s.acceleration_weight**2 * acceleration
         iterates = [y_0]
         previous = y_0
         for k in range(iterations):

@@ -532,7 +532,7 @@ def test_measures_of_the_real_push_t() -> None:
         (ChunkDiffusion, {"diffusion_steps": 0}, "`diffusion_steps` is 0"),
         (ChunkDiffusion, {"ddim_steps": 0}, "`ddim_steps` is 0"),
         (ChunkDiffusion, {"ddim_steps": 9, "diffusion_steps": 8}, "`ddim_steps` is 9.*`diffusion_steps`, 8"),
-        (ChunkRegression, {"policy_kwargs": {"best_of_n": 2}}, "`best_of_n` among `policy_kwargs` is 2"),
+        (ChunkRegression, {"policy_kwargs": {"best_of_n": 2}}, "`best_of_n` in `policy_kwargs` is 2"),
     ],
     ids=str,
 )

@@ -460,7 +460,12 @@ def test_networks(name: str) -> None:
 def test_defaults() -> None:
     """Sections 3 and 6."""
     policy = DecisionFlowPolicy(
-        spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,)), lambda _: 3e-4, clone=True, flow_critic_target=True, state_value=True
+        spaces.Box(-1, 1, (3,)),
+        spaces.Box(-1, 1, (2,)),
+        lambda _: 3e-4,
+        with_bc_flow=True,
+        flow_critic_target=True,
+        state_value=True,
     )
     for network in (policy.flow, policy.bc_flow):
         assert [layer.out_features for layer in network.net.layers] == [512, 512, 512, 512, 2]

@@ -145,7 +145,7 @@ def test_modes_that_are_refused(algorithm: AlgorithmCase, mode: str, message: st
 
 def test_updates_that_differ_are_no_graph() -> None:
     """Nor are they captured wrongly: the error says what to use. It needs no GPU to be seen."""
-    with pytest.raises(ValueError, match=r"differ from one another.*`compile=True`"):
+    with pytest.raises(ValueError, match=r"differ from each other.*`compile=True`"):
         make_execution("cudagraph", th.device("cuda"), one_graph=False)
     assert not FPMD.one_graph
     assert not SWFP.one_graph

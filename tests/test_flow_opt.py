@@ -120,7 +120,7 @@ def test_problems_are_turned_around(make: Any) -> None:
 
 def test_the_unrolled_loss_is_that_of_the_filter(model: FlowOpt) -> None:
     policy = model.policy
-    disturb(policy.initialiser)
+    disturb(policy.initializer)
     batch, noise = draw(model)
     problems, proposals = model.proposals(batch, noise)
     assert len(proposals) == 4
@@ -146,10 +146,10 @@ def test_the_imitation_loss_is_zero_at_the_solution(model: FlowOpt, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("loss", "trained"), [("flow_loss", "flow"), ("imitation_loss", "initialiser"), ("unrolled_loss", "initialiser")]
+    ("loss", "trained"), [("flow_loss", "flow"), ("imitation_loss", "initializer"), ("unrolled_loss", "initializer")]
 )
 def test_who_learns(model: FlowOpt, loss: str, trained: str) -> None:
-    for module in (model.policy.flow, model.policy.initialiser):
+    for module in (model.policy.flow, model.policy.initializer):
         disturb(module)
     batch, noise = draw(model)
     getattr(model, loss)(batch, noise)[0].backward()
@@ -162,9 +162,9 @@ def test_who_learns(model: FlowOpt, loss: str, trained: str) -> None:
 
 
 def test_places_and_multipliers_are_trained(model: FlowOpt) -> None:
-    disturb(model.policy.initialiser)
+    disturb(model.policy.initializer)
     model.unrolled_loss(*draw(model))[0].backward()
-    gradient = model.policy.initialiser.head.weight.grad
+    gradient = model.policy.initializer.head.weight.grad
     assert gradient is not None
     places, forces = gradient.chunk(2)
     assert places.abs().sum() > 0 and forces.abs().sum() > 0
@@ -189,7 +189,7 @@ def test_stages_follow_one_another(make: Any) -> None:
     after = dict(model.policy.named_parameters())
     for stage, still in (("imitate", "flow"), ("unroll", "flow")):
         assert all(th.equal(p, after[name]) for name, p in before[stage].items() if name.startswith(still))
-    assert not all(th.equal(p, after[name]) for name, p in before["imitate"].items() if name.startswith("initialiser"))
+    assert not all(th.equal(p, after[name]) for name, p in before["imitate"].items() if name.startswith("initializer"))
 
 
 def test_each_stage_has_its_own_warm_up() -> None:
@@ -230,7 +230,7 @@ def test_it_learns_where_plans_are(make: Any) -> None:
     }
     model = make(dataset=same, **settings)
     noise = th.randn(50, model.policy.action_dim, generator=th.Generator().manual_seed(0))
-    problems, y = model.policy.problems(row), model.policy.to_metres(action)
+    problems, y = model.policy.problems(row), model.policy.to_meters(action)
 
     def error() -> float:
         with th.no_grad():
@@ -244,20 +244,20 @@ def test_it_learns_where_plans_are(make: Any) -> None:
 # Planning.
 
 
-def test_an_untrained_initialiser_changes_nothing(make: Any) -> None:
+def test_an_untrained_initializer_changes_nothing(make: Any) -> None:
     observation = {key: th.as_tensor(value) for key, value in observe(3).items()}
     policy = make().policy
     problems = policy.problems(observation)
     proposals = policy.propose(problems, th.randn(3, policy.action_dim))
     y, force = policy.starts(problems, proposals)
     assert th.equal(y, proposals) and (force == 0).all()
-    warm, cold = (policy.repair(problems, proposals, initialise, None) for initialise in (True, False))
+    warm, cold = (policy.repair(problems, proposals, initialize, None) for initialize in (True, False))
     assert all(th.equal(a, b) for a, b in zip(warm, cold, strict=True))
 
 
 def test_padding_stays_where_it_is(model: FlowOpt) -> None:
     policy = model.policy
-    for module in (policy.flow_average, policy.initialiser):
+    for module in (policy.flow_average, policy.initializer):
         disturb(module)
     observation = {key: th.as_tensor(value) for key, value in observe(6).items()}
     problems = policy.problems(observation)
@@ -447,9 +447,9 @@ def test_the_same_seed_gives_the_same_model(make: Any) -> None:
         ({"expert_scenes": 0}, "`expert_scenes` is 0"),
         ({"warm_up": 1.0}, "`warm_up` is 1.0"),
         ({"normalize_observations": True}, "do not normalize"),
-        ({"degree": 11}, "`degree` is not that of the environment"),
+        ({"degree": 11}, "`degree` is 11; it must be that of the environment"),
         ({"policy_kwargs": {"flow_steps": 0}}, "`flow_steps` is 0"),
-        ({"policy_kwargs": {"attention_heads": 3}}, "`attention_heads` 3"),
+        ({"policy_kwargs": {"attention_heads": 3}}, "`attention_heads` is 3"),
         ({"policy_kwargs": {"filter_kwargs": {"momentum": 1.0}}}, "`momentum` is 1.0"),
         ({"compile": "cudagraph"}, "cudagraph"),
     ],

@@ -106,7 +106,7 @@ def test_times_are_told_apart() -> None:
     assert embed_time(th.zeros(1, 1)).tolist() == [[1.0] * 128 + [0.0] * 128]
 
 
-@pytest.mark.parametrize(("kwargs", "message"), [({"heads": 5}, "`attention_heads` 5"), ({"depth": 0}, "`depth` is 0")])
+@pytest.mark.parametrize(("kwargs", "message"), [({"heads": 5}, "`attention_heads` is 5"), ({"depth": 0}, "`depth` is 0")])
 def test_impossible_networks(kwargs: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrajectoryTransformer(D, 3, 3, **{"width": 32, "depth": 1, "heads": 4, **kwargs})

@@ -651,7 +651,7 @@ def test_08_schedule_of_alpha() -> None:
     alphas = []
     for _ in range(1200):
         for model in models:
-            model.cool()
+            model.update_alpha()
         one, six = (model.policy.log_alpha.exp().item() for model in models)
         assert one == pytest.approx(six, rel=1e-6)
         alphas.append(one)

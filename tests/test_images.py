@@ -62,5 +62,5 @@ def test_floats_in_the_place_of_bytes_are_refused_where_they_are_small() -> None
     image = BYTES.sample()
     model.predict(image)
     model.predict(image.astype(np.float32))
-    with pytest.raises(ValueError, match=r"floats in \[0, 1\].*Pass the bytes"):
+    with pytest.raises(ValueError, match=r"floats in \[0, 1\].*Pass \(255"):
         model.predict(image.astype(np.float32) / 255)

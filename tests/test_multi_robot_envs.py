@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import check_env as check_gymnasium
 from stable_baselines3.common.env_checker import check_env
 
 from sb3_flow.envs.multi_robot import MultiRobot
-from sb3_flow.envs.multi_robot_drawing import FLOOR, OBSTACLE, PICTURE, colours
+from sb3_flow.envs.multi_robot_drawing import FLOOR, OBSTACLE, PICTURE, colors
 from sb3_flow.envs.multi_robot_replan import MultiRobotReplan
 from sb3_flow.planning import observations
 from sb3_flow.planning.motion import motion
@@ -150,9 +150,9 @@ def test_plans_have_the_polynomials_of_the_action() -> None:
     ("scene", "message"),
     [
         ({**SWAP, "start": [[-3.0, 0.0], [-2.7, 0.0]]}, r"starts of robots 0 and 1 are 0\.300 m apart"),
-        ({**SWAP, "obstacles": [[3.0, 0.5, 0.5]]}, "Robot 1 starts 0.200 m too near to obstacle 0"),
+        ({**SWAP, "obstacles": [[3.0, 0.5, 0.5]]}, "Robot 1 starts 0.200 m too close to obstacle 0"),
         ({"start": SWAP["start"]}, "no `goal`"),
-        ({**SWAP, "map": []}, "but not map"),
+        ({**SWAP, "map": []}, "unknown keys: map"),
         ({**SWAP, "goal": [[3.0, 0.0]]}, "2 starts and 1 goals"),
         ({**SWAP, "start": [[0.0, 0.0, 0.0]]}, r"`start` has shape \(1, 3\); expected up to 2 rows of 2"),
         ({**SWAP, "obstacles": [[0.0, 2.0, 0.5]] * 2}, r"`obstacles` has shape \(2, 3\); expected up to 1"),
@@ -206,7 +206,7 @@ def test_the_picture_shows_the_plan() -> None:
     env = small(render_mode="rgb_array")
     env.reset(options={"scene": SWAP})
     start = env.render()
-    first, second = colours(2)
+    first, second = colors(2)
     assert start.shape == (PICTURE, PICTURE, 3) and start.dtype == np.uint8
     tolerance = {"atol": 0.01}
     np.testing.assert_allclose(pixel(start, 4, -3, 0), first, **tolerance)
@@ -236,7 +236,7 @@ def test_pictures_in_space() -> None:
     rows, columns = np.nonzero(np.abs(picture - 255 * OBSTACLE).max(axis=-1) < 25)
     assert abs(columns.mean() - PICTURE / 2) < 10 and rows.mean() < PICTURE / 2 - 30
     places = []
-    for colour in colours(2):
+    for colour in colors(2):
         hue = picture / np.maximum(picture.max(axis=-1, keepdims=True), 1)
         rows, columns = np.nonzero(np.abs(hue - colour / colour.max()).max(axis=-1) < 0.03)
         places.append((columns.mean(), rows.mean()))
@@ -330,7 +330,7 @@ def test_pictures_of_replanning_show_the_way_behind() -> None:
         env.step(straight(env))
     picture = env.render()
     x = env.problem.start[0, 0, 0].item()
-    colour = colours(1)[0]
+    colour = colors(1)[0]
     np.testing.assert_allclose(pixel(picture, 4, x, 0), colour, atol=0.01)
     assert x > -1
     for behind in (-1.9, -1.0):  # the line is fainter where it is older

@@ -86,13 +86,13 @@ def test_seeds_decide() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="no room for the robots"):
+    with pytest.raises(ValueError, match="robots do not fit"):
         Scenes(Limits(size=1.0), 40, 0).sample(np.random.default_rng(0))
-    with pytest.raises(ValueError, match="no room for the robots"):
+    with pytest.raises(ValueError, match="robots do not fit"):
         Scenes(Limits(size=2.0), 40, 0, "circle").sample(np.random.default_rng(0))
-    with pytest.raises(ValueError, match="no room for the obstacles"):
+    with pytest.raises(ValueError, match="obstacles do not fit"):
         Scenes(Limits(size=2.0), 1, 40).sample(np.random.default_rng(0))
-    with pytest.raises(ValueError, match=r"in 3 s, with some room"):
+    with pytest.raises(ValueError, match=r"in 3 s with a reserve"):
         Scenes(Limits(horizon=3), 2, 0, "circle").sample(np.random.default_rng(0))
     for arguments, message in [
         ({"layout": "square"}, "`layout` is 'square'"),
@@ -123,8 +123,8 @@ def scene(**changes: list) -> Problems:
     [
         ({"start": [[-3.0, 0.0], [3.0, 0.0], [2.65, 0.0]]}, r"The starts of robots 1 and 2 are 0\.350 m apart; .* 0\.4 m"),
         ({"goal": [[0.0, -2.65], [-3.0, 0.0], [0.0, -3.0]]}, r"The goals of robots 0 and 2 are 0\.350 m apart"),
-        ({"start": [[-3.0, 0.0], [1.0, 0.4], [0.0, 3.0]]}, r"Robot 1 starts 0\.100 m too near to obstacle 0"),
-        ({"goal": [[3.0, 0.0], [-3.0, 0.0], [-2.0, 2.4]]}, r"Robot 2 ends 0\.100 m too near to obstacle 1"),
+        ({"start": [[-3.0, 0.0], [1.0, 0.4], [0.0, 3.0]]}, r"Robot 1 starts 0\.100 m too close to obstacle 0"),
+        ({"goal": [[3.0, 0.0], [-3.0, 0.0], [-2.0, 2.4]]}, r"Robot 2 ends 0\.100 m too close to obstacle 1"),
         ({"start": [[-3.0, 0.0], [3.0, 0.0], [0.0, 4.1]]}, r"Robot 2 starts outside of the workspace"),
         ({"start": [[-3.0, 0.0], [3.0, 0.0], [0.0, float("nan")]]}, "The start of robot 2 is"),
         ({"obstacles": [[1.0, 1.0, 0.5], [-2.0, 2.0, -0.1]]}, "Obstacle 1 is"),

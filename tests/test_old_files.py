@@ -8,7 +8,7 @@ import pytest
 from conformance.environments import collect, pendulum
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_flow import FPMD, FQL, GFP, QAM, SWFP, DecisionFlow, StreamingFlow
+from sb3_flow import FPMD, FQL, GFP, QAM, SWFP, DecisionFlow, FlowOpt, StreamingFlow
 from sb3_flow.baselines import ChunkFlow
 from sb3_flow.baselines.whole_flow import WholeFlow
 from sb3_flow.common.checkpoints.old_files import MOVED, moved_modules
@@ -34,6 +34,28 @@ def test_models_act_as_they_did(name: str) -> None:
     model = MODELS[name].load(FILES / f"{name}.zip", device="cpu")
     actions, _ = model.predict(then["observations"], deterministic=True)
     np.testing.assert_allclose(actions, then[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("error::DeprecationWarning")
+def test_a_flow_opt_model_plans_as_it_did(tmp_path: Path) -> None:
+    """Its file has the former names of arguments, attributes and parameters; saved again, it has those of today."""
+    then = np.load(FILES / "flow_opt.npz")
+    observation = {name.removeprefix("observation_"): then[name] for name in then.files if name.startswith("observation_")}
+    model = FlowOpt.load(FILES / "FlowOpt.zip", device="cpu")
+    for again in (model, FlowOpt.load(saved(model, tmp_path), device="cpu")):
+        assert again.initializer_batch_size == 3
+        assert again.policy.filter.settings.majorization == 2.5
+        assert sum("initializer" in name for name in again.policy.state_dict()) > 20
+        for sampler, name in (("filter", "plan"), ("flow", "proposal")):
+            action, _ = again.policy.with_sampler(sampler).predict(observation, deterministic=True)
+            np.testing.assert_allclose(action, then[name], rtol=0, atol=1e-5)
+        names = [*vars(again), *again.policy_kwargs, *again.policy_kwargs["filter_kwargs"], *again.policy.state_dict()]
+        assert not [name for name in names if "initialis" in name or "majoris" in name]
+
+
+def saved(model: BaseAlgorithm, folder: Path) -> Path:
+    model.save(folder / "again.zip")
+    return folder / "again.zip"
 
 
 def test_a_run_is_resumed() -> None:

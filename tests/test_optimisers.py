@@ -1,4 +1,4 @@
-"""The general optimisers that the benchmark of plans compares with: a slow or wrong one would flatter us."""
+"""The general optimizers that the benchmark of plans compares with: a slow or wrong one would flatter us."""
 
 import importlib.util
 import sys
@@ -19,9 +19,9 @@ from sb3_flow.planning.scenes import Scenes, standard_limits, standard_obstacles
 
 
 @pytest.fixture(scope="module")
-def optimisers() -> ModuleType:
+def optimizers() -> ModuleType:
     """They are no part of the package."""
-    file = Path(__file__).parents[1] / "benchmarks" / "multi_robot_optimisers.py"
+    file = Path(__file__).parents[1] / "benchmarks" / "multi_robot_optimizers.py"
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -37,9 +37,9 @@ def problems(robots: int, dimensions: int, count: int) -> tuple[Limits, Problems
 
 
 @pytest.mark.parametrize(("robots", "dimensions"), [(5, 2), (3, 3), (1, 2)])
-def test_gradients_of_the_rows_are_those_of_finite_differences(optimisers: ModuleType, robots: int, dimensions: int) -> None:
+def test_gradients_of_the_rows_are_those_of_finite_differences(optimizers: ModuleType, robots: int, dimensions: int) -> None:
     limits, problem = problems(robots, dimensions, 1)
-    solver = optimisers.SLSQP(limits)
+    solver = optimizers.SLSQP(limits)
     y = 0.5 * np.random.default_rng(1).normal(size=(robots, dimensions, 7))
     values, gradients = solver.rows(problem, y)
     obstacles = problem.obstacles.shape[1]
@@ -53,13 +53,13 @@ def test_gradients_of_the_rows_are_those_of_finite_differences(optimisers: Modul
 
 
 @pytest.mark.parametrize("name", ["slsqp", "ipopt"])
-def test_optimisers_find_plans_that_are_certified_and_as_smooth_as_ours(optimisers: ModuleType, name: str) -> None:
+def test_optimisers_find_plans_that_are_certified_and_as_smooth_as_ours(optimizers: ModuleType, name: str) -> None:
     if name == "ipopt":
         pytest.importorskip("casadi")
     limits, several = problems(4, 2, 6)
     filter_ = SafetyFilter(limits, FilterSettings(samples=solver_samples(limits)))
     starts = noise(several, filter_.basis, 0.2, th.Generator().manual_seed(0))
-    solver = optimisers.OPTIMISERS[name](limits)
+    solver = optimizers.OPTIMIZERS[name](limits)
     y = th.stack([solver.solve(several.select(th.tensor([b])), starts[b])[0] for b in range(6)])
     assert filter_.certificate.certify(several, y).safe.all()
     filtered = filter_(several, starts)
@@ -68,8 +68,8 @@ def test_optimisers_find_plans_that_are_certified_and_as_smooth_as_ours(optimise
     assert costs[0].mean() < costs[1].mean()
 
 
-def test_the_optimum_of_robots_in_nobodys_way_is_the_straight_line(optimisers: ModuleType) -> None:
+def test_the_optimum_of_robots_in_nobodys_way_is_the_straight_line(optimizers: ModuleType) -> None:
     start = th.tensor([[[-3.0, -2.0], [-3.0, 2.0]]])
     problem = Problems.rest_to_rest(start, start * th.tensor([-1.0, 1.0]))
-    y, _ = optimisers.SLSQP(Limits()).solve(problem, th.full((2, 2, 7), 0.2))
+    y, _ = optimizers.SLSQP(Limits()).solve(problem, th.full((2, 2, 7), 0.2))
     assert y.abs().max() < 0.01  # SciPy is content when the cost falls by less than 1e-6

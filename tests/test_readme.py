@@ -20,7 +20,7 @@ def test_three_seeds_are_recorded() -> None:
 def test_demo_figures(path: Path) -> None:
     run = json.loads(path.read_text("utf-8"))
     rates = run["success_rate"]
-    cells = [rates[name][mode] for name in ("FQL", "behaviour cloning (BC flow)") for mode in ("sampled", "deterministic")]
+    cells = [rates[name][mode] for name in ("FQL", "behavior cloning (BC flow)") for mode in ("sampled", "deterministic")]
     row = " | ".join([str(run["seed"]), *(f"{cell:.2f}" for cell in cells)])
     assert f"| {row} |" in (ROOT / "README.md").read_text("utf-8")
 

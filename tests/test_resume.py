@@ -246,7 +246,7 @@ def test_a_run_is_not_overwritten(offline_algorithm: AlgorithmCase, tmp_path: Pa
     """Starting anew in the folder of a run is refused; going on with the same model is not."""
     data = collect(pendulum)
     model = offline_algorithm.make(pendulum(), dataset=data).learn(20, callback=TrainingCheckpoint(tmp_path, 10))
-    with pytest.raises(ValueError, match=r"checkpoint_20 is of a run that is ahead of this model, which has 0.*resume\("):
+    with pytest.raises(ValueError, match=r"checkpoint_20 belongs to a run that is ahead of this model, which has 0.*resume\("):
         offline_algorithm.make(pendulum(), dataset=data).learn(20, callback=TrainingCheckpoint(tmp_path, 10))
     model.learn(20, callback=TrainingCheckpoint(tmp_path, 10))
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint_40"
@@ -282,7 +282,7 @@ def test_what_callbacks_remember() -> None:
     assert (new_first.number, new_first.words, new_first.array.tolist()) == (2, {"a": [1, 2]}, [1, 1])
     assert (new_second.number, new_second.words) == (5, {"a": [1, 5]})
     assert new_first.setting == "new" and new_first.thing is thing
-    with pytest.warns(UserWarning, match="what they remember is lost: EvalCallback"):
+    with pytest.warns(UserWarning, match="EvalCallback. Their state is lost"):
         set_callback_state(CallbackList([new_first, new_second]), state)
 
 
@@ -290,17 +290,17 @@ def test_what_callbacks_remember() -> None:
     ("change", "error", "message"),
     [
         ("no folder", FileNotFoundError, "There is no folder"),
-        ("empty folder", FileNotFoundError, "holds no checkpoint. Start the run anew"),
-        ("unfinished", FileNotFoundError, "holds no checkpoint, only one that was not finished"),
-        ("file", ValueError, "is a file. Give the folder"),
+        ("empty folder", FileNotFoundError, "has no checkpoint. Start a new run"),
+        ("unfinished", FileNotFoundError, "has no checkpoint, only an unfinished one"),
+        ("file", ValueError, "is a file. Pass the folder"),
         ("no data", ValueError, r"trains on .*Pass it: `resume\(\.\.\., dataset=\.\.\.\)`"),
-        ("other data", ValueError, "with 200 transitions; the data given now has 50"),
-        ("two environments", ValueError, "was made with 1 environments; `env` has 2"),
-        ("normalized", ValueError, "was made without `VecNormalize`, and `env` is with it"),
+        ("other data", ValueError, "The dataset has 50 transitions; .* with 200 transitions"),
+        ("two environments", ValueError, "`env` has 2 environments; it must have 1"),
+        ("normalized", ValueError, "was written without `VecNormalize`, but `env` is with it"),
         ("other spaces", ValueError, r"model\.zip cannot be loaded\. Observation spaces do not match"),
         ("damaged state", ValueError, r"training\.pkl is damaged"),
         ("damaged model", ValueError, r"model\.zip is damaged"),
-        ("damaged buffer", ValueError, r"replay_buffer\.pkl is no replay buffer, or it is damaged"),
+        ("damaged buffer", ValueError, r"replay_buffer\.pkl is not a replay buffer, or it is damaged"),
     ],
 )
 def test_why_it_cannot_be_resumed(
@@ -342,7 +342,7 @@ def test_why_it_cannot_be_resumed(
 
 def test_wrong_use_of_the_callback(tmp_path: Path) -> None:
     """Another algorithm, and numbers that make no sense."""
-    with pytest.raises(ValueError, match="algorithms of sb3_flow, and not for SAC"):
+    with pytest.raises(ValueError, match="algorithms of sb3_flow, not for SAC"):
         SAC("MlpPolicy", "Pendulum-v1").learn(1, callback=TrainingCheckpoint(tmp_path, 1))
     with pytest.raises(ValueError, match="`save_freq` is 0"):
         TrainingCheckpoint(tmp_path, 0)

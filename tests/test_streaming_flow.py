@@ -867,8 +867,8 @@ def test_positions_are_not_normalized() -> None:
         ({"n_action_steps": 5}, "`n_action_steps` is 5.*`horizon_length`, 4"),
         ({"start_from": [0, 1]}, r"`start_from` is \[0, 1\].*1 number"),
         ({"start_from": {"arm": [0]}}, "`start_from` is {'arm': .*no vector"),
-        ({"policy_kwargs": {"horizon_length": 2}}, "`horizon_length` among `policy_kwargs` is 2"),
-        ({"policy_kwargs": {"best_of_n": 2}}, "`best_of_n` among `policy_kwargs` is 2"),
+        ({"policy_kwargs": {"horizon_length": 2}}, "`horizon_length` in `policy_kwargs` is 2"),
+        ({"policy_kwargs": {"best_of_n": 2}}, "`best_of_n` in `policy_kwargs` is 2"),
     ],
     ids=str,
 )

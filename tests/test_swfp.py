@@ -466,7 +466,7 @@ def test_08_trust_region(slope: float) -> None:
             chain = policy.blocks.cascade(th.zeros(256, 1), start, [0.0] * 4)
             model.measure_energy(batch, noise, chain.actions)
         model.descend(model.block_loss(batch, noise, chain)[0], policy.block_optimizer)
-        model.lead_eta(chain.moved.square().mean(dim=(1, 2)))
+        model.adapt_eta(chain.moved.square().mean(dim=(1, 2)))
     with th.no_grad():
         moved = policy.blocks.cascade(th.zeros(256, 1), start, [0.0] * 4).moved
     assert moved.square().mean(dim=(1, 2)).sqrt().tolist() == pytest.approx([0.05] * 4, rel=0.06)
@@ -479,7 +479,7 @@ def test_flat_energy_makes_plain_steps() -> None:
     """4.5: where nothing pushes, ``eta`` comes down to ``1 / (2 h_max)`` and stays; where all does, it ends at 10,000."""
     model = make_model(h_max=0.2, n_blocks=2)
     for _ in range(2_000):
-        model.lead_eta(th.tensor([0.0, 1e6]))
+        model.adapt_eta(th.tensor([0.0, 1e6]))
     assert model.policy.log_eta.exp().tolist() == pytest.approx([2.5, 1e4], rel=1e-4)
 
 
@@ -641,15 +641,15 @@ def test_from_pretrained_improves_online(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_from_pretrained_needs_a_flow_and_its_spaces(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no cloned flow.*FQL, GFP, QAM"):
+    with pytest.raises(ValueError, match=r"no BC flow.*FQL, GFP, QAM"):
         SWFP.from_pretrained(small(FPMD))
     source = small(FQL)
     source.save(tmp_path / "model")
     with pytest.raises(ValueError, match="no environment"):
         SWFP.from_pretrained(tmp_path / "model")
-    with pytest.raises(ValueError, match="another `observation_space`"):
+    with pytest.raises(ValueError, match="The `observation_space` of the BC flow"):
         SWFP.from_pretrained(source, box_env(2, 1))
-    with pytest.raises(ValueError, match="other shapes"):
+    with pytest.raises(ValueError, match="does not fit these `policy_kwargs`"):
         SWFP.from_pretrained(source, policy_kwargs={"net_arch": [8]})
     with pytest.raises(FileNotFoundError):
         SWFP.from_pretrained(tmp_path / "nothing", "Pendulum-v1")

@@ -1,6 +1,6 @@
 """
-Algorithms to compare with: those of Stable-Baselines3 on a dataset, imitation of chunks by flow matching, diffusion and
-regression, and the alternatives that papers of this family measure themselves against.
+Baselines: SAC and TD3 of Stable-Baselines3 on a dataset, imitation of action chunks by flow matching, diffusion and
+regression, fine-tuning of a whole flow (for SWFP), and a diffusion model of plans (for FlowOpt).
 """
 
 from sb3_flow.baselines.chunk_diffusion import ChunkDiffusion

@@ -1,4 +1,4 @@
-"""A diffusion policy: noise is taken from a whole chunk of actions, level by level. What streaming is compared with."""
+"""Diffusion policy: chunks of actions by denoising diffusion. A baseline for StreamingFlow."""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,11 +18,11 @@ class ChunkDiffusionPolicy(ChunkPolicy):
     """
     A network that predicts the noise in chunks.
 
-    Heads, both with the moving average of its weights: ``"ddpm"`` takes the noise away level by level and adds new noise on
-    the way, ``"ddim"`` takes some of the levels and adds none.
+    Samplers, both with the moving average of the weights: ``"ddpm"`` (ancestral sampling on all noise levels) and ``"ddim"``
+    (deterministic sampling on some of the levels).
 
-    :param diffusion_steps: ``T``, number of levels
-    :param ddim_steps: How many of them ``"ddim"`` takes
+    :param diffusion_steps: ``T``, number of noise levels
+    :param ddim_steps: Number of levels that ``"ddim"`` uses
     :param encode_time_dim: As for ``ChunkPolicy``
     :param modulated: As for ``ChunkPolicy``
     :param kwargs: As for ``ChunkPolicy``
@@ -50,7 +50,7 @@ class ChunkDiffusionPolicy(ChunkPolicy):
 
     @property
     def acting(self) -> Network:
-        """The average, in both heads."""
+        """The moving average, for both samplers."""
         return self.average
 
     @property
@@ -60,11 +60,11 @@ class ChunkDiffusionPolicy(ChunkPolicy):
 
     def noise_in(self, network: Network, context: th.Tensor, chunks: th.Tensor, levels: th.Tensor) -> th.Tensor:
         """
-        What the network takes for noise.
+        Predict the noise in chunks.
 
         :param network: ``flow`` or ``average``
-        :param context: As made by ``context``
-        :param chunks: Noisy ones, ``(B, chunk_dim)``
+        :param context: As returned by ``context``
+        :param chunks: Noisy chunks, ``(B, chunk_dim)``
         :param levels: ``(B, 1)``, from 0 to ``diffusion_steps - 1``
         :return: ``(B, chunk_dim)``
         """
@@ -77,19 +77,19 @@ class ChunkDiffusionPolicy(ChunkPolicy):
         return getattr(self, self.samplers[self.sampler])(denoise, noise)  # type: ignore[no-any-return]
 
     def plan_ddpm(self, denoise: Any, noise: th.Tensor) -> th.Tensor:
-        """All levels; each chunk has as much noise as ``noise_dim`` says."""
+        """Sample on all levels; ``noise`` has the noise of all levels."""
         return ddpm(denoise, th.split(noise, self.chunk_dim, dim=1), cosine_schedule(self.diffusion_steps))
 
     def plan_ddim(self, denoise: Any, noise: th.Tensor) -> th.Tensor:
-        """``ddim_steps`` of the levels."""
+        """Sample on ``ddim_steps`` of the levels."""
         return ddim(denoise, noise, cosine_schedule(self.diffusion_steps), self.ddim_steps)
 
 
 class ChunkDiffusionNoise(NamedTuple):
     """
-    Every random number of one update.
+    All random numbers of one update.
 
-    :param levels: Whole numbers from 0 to ``diffusion_steps - 1``, ``(B, 1)``
+    :param levels: Integers from 0 to ``diffusion_steps - 1``, ``(B, 1)``
     :param epsilon: Standard normal, ``(B, horizon_length * action_dim)``
     """
 
@@ -104,18 +104,17 @@ class ChunkDiffusion(Imitation):
         x_i = sqrt(c_i) x + sqrt(1 - c_i) epsilon
         L = E[|epsilon(x_i, i | h) - epsilon|^2]
 
-    ``x`` are the ``horizon_length`` actions that follow, ``h`` is the history of observations, ``c`` the cosine schedule of
-    ``diffusion``, and all levels are equally likely; squared errors are means over dimensions. To act, noise becomes a chunk
-    by one of two samplers, each a head of the policy, and its first ``n_action_steps`` actions are executed. At every level
-    the data that is seen behind the noise is clipped to [-1, 1].
+    ``x`` are the next ``horizon_length`` actions, ``h`` is the history of observations, ``c`` the cosine schedule of
+    ``diffusion``, and levels are uniform; squared errors are means over dimensions. To act, one of two samplers generates a
+    chunk, and its first ``n_action_steps`` actions are executed. At each level the predicted data is clipped to [-1, 1].
 
     Paper: https://arxiv.org/abs/2303.04137. Deviations from it: see ``docs/streaming_flow.md``.
 
     :param policy: ``"FlowPolicy"`` (or a subclass of ``ChunkDiffusionPolicy``)
-    :param env: As for ``Imitation``, like all arguments but those of diffusion
+    :param env: As for ``Imitation``
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
-    :param diffusion_steps: Number of levels, all of which the head ``"ddpm"`` takes
-    :param ddim_steps: How many of them the head ``"ddim"`` takes
+    :param diffusion_steps: Number of noise levels; the sampler ``"ddpm"`` uses all of them
+    :param ddim_steps: Number of levels that the sampler ``"ddim"`` uses
     :param kwargs: As for ``Imitation``
     """
 
@@ -141,7 +140,7 @@ class ChunkDiffusion(Imitation):
         return {**super()._policy_arguments(), **own}
 
     def draw_noise(self, n: int) -> ChunkDiffusionNoise:
-        """Every random number of an update with ``n`` chunks."""
+        """Draw all random numbers of an update with ``n`` chunks."""
         levels = (self.uniform(n) * self.diffusion_steps).floor()
         return ChunkDiffusionNoise(levels, self.normal(n, dim=self.policy.chunk_dim))
 

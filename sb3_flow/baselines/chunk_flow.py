@@ -1,4 +1,4 @@
-"""A flow-matching chunk policy: noise in the space of whole chunks is carried to a chunk. What streaming is compared with."""
+"""Chunks of actions by flow matching. A baseline for StreamingFlow."""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,9 +17,9 @@ class ChunkFlowPolicy(ChunkPolicy):
     """
     A velocity field in the space of chunks.
 
-    Heads: ``"average"`` (the moving average of the field's weights: what acts) and ``"latest"`` (the weights themselves).
+    Samplers: ``"average"`` (the default: the moving average of the weights) and ``"latest"`` (the current weights).
 
-    :param flow_steps: Number of steps of Euler's method from noise to a chunk
+    :param flow_steps: Euler steps from noise to a chunk
     :param encode_time_dim: As for ``ChunkPolicy``
     :param modulated: As for ``ChunkPolicy``
     :param kwargs: As for ``ChunkPolicy``
@@ -40,10 +40,10 @@ class ChunkFlowPolicy(ChunkPolicy):
 
 class ChunkFlowNoise(NamedTuple):
     """
-    Every random number of one update.
+    All random numbers of one update.
 
     :param t: Flow time, uniform in [0, 1], ``(B, 1)``
-    :param x_0: Where paths begin, standard normal, ``(B, horizon_length * action_dim)``
+    :param x_0: Start of the paths, standard normal, ``(B, horizon_length * action_dim)``
     """
 
     t: th.Tensor
@@ -57,13 +57,13 @@ class ChunkFlow(Imitation):
         x_t = (1 - t) x_0 + t x_1
         L = E[|v(x_t, t | h) - (x_1 - x_0)|^2]
 
-    ``x_1`` are the ``horizon_length`` actions that follow, ``h`` is the history of observations; squared errors are means over
-    dimensions. To act, a whole chunk is integrated, and its first ``n_action_steps`` actions are executed.
+    ``x_1`` are the next ``horizon_length`` actions, ``h`` is the history of observations; squared errors are means over
+    dimensions. To act, the flow generates a whole chunk, and its first ``n_action_steps`` actions are executed.
 
     :param policy: ``"FlowPolicy"`` (or a subclass of ``ChunkFlowPolicy``)
-    :param env: As for ``Imitation``, like all arguments but ``flow_steps``
+    :param env: As for ``Imitation``
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
-    :param flow_steps: Number of steps of Euler's method from noise to a chunk
+    :param flow_steps: Euler steps from noise to a chunk
     :param kwargs: As for ``Imitation``
     """
 
@@ -86,7 +86,7 @@ class ChunkFlow(Imitation):
         return {**super()._policy_arguments(), "flow_steps": self.flow_steps}
 
     def draw_noise(self, n: int) -> ChunkFlowNoise:
-        """Every random number of an update with ``n`` chunks."""
+        """Draw all random numbers of an update with ``n`` chunks."""
         return ChunkFlowNoise(self.uniform(n), self.normal(n, dim=self.policy.chunk_dim))
 
     def loss(self, batch: Batch, noise: ChunkFlowNoise) -> tuple[th.Tensor, Metrics]:

@@ -1,4 +1,4 @@
-"""What policies share that predict a chunk of actions at once, given a history, and execute a part of it."""
+"""Base class of policies that predict a chunk of actions at once, given a history, and execute a part of it."""
 
 from typing import NamedTuple
 
@@ -7,17 +7,17 @@ import torch as th
 
 from sb3_flow.common.chunks import ChunkState
 from sb3_flow.common.type_aliases import TensorObs
-from sb3_flow.imitation.history import Arrays, as_arrays, length, remember
+from sb3_flow.imitation.history import Arrays, as_arrays, length, update_history
 from sb3_flow.imitation.history_policy import HistoryPolicy
 
 
 class PlanState(NamedTuple):
     """
-    Where each environment is in its plan. It is never changed in place; the first axis of every array is the environment.
+    The plan of each environment. It is never changed in place; the first axis of every array is the environment.
 
-    :param actions: What is executed of the plan, in [-1, 1], ``(n_envs, n_action_steps, *action_shape)``
-    :param cursor: How many of these actions were executed, ``(n_envs,)``
-    :param frames: The newest observations, the oldest first, ``(n_envs, n_obs_steps, *shape)`` or a dictionary of these
+    :param actions: The actions to execute, in [-1, 1], ``(n_envs, n_action_steps, *action_shape)``
+    :param cursor: Number of executed actions, ``(n_envs,)``
+    :param frames: The latest observations, oldest first, ``(n_envs, n_obs_steps, *shape)`` or a dictionary of these
     """
 
     actions: np.ndarray
@@ -27,14 +27,14 @@ class PlanState(NamedTuple):
 
 class ChunkPolicy(HistoryPolicy):
     """
-    Base class of policies that make a whole chunk before its first action. A subclass gives ``plan``.
+    Base class of policies that generate a whole chunk before its first action is executed. A subclass defines ``plan``.
 
-    :param prediction_horizon: ``H``, how many actions are predicted
-    :param n_action_steps: How many of them are executed before the next plan, at most ``prediction_horizon``
-    :param n_obs_steps: How many observations the history has
+    :param prediction_horizon: ``H``, number of predicted actions
+    :param n_action_steps: Number of actions that are executed before the next plan, at most ``prediction_horizon``
+    :param n_obs_steps: Number of observations in the history
     :param encode_time_dim: Size of the embedding of the time; 0: the time itself (times 100)
-    :param modulated: Whether the network is the one with residual blocks, see ``networks``; ``net_arch`` are its widths on the
-        way down, and ``activation`` is not used. If not, it is a plain perceptron.
+    :param modulated: Whether to use the network with residual blocks, see ``networks``; then ``net_arch`` has the widths of
+        its downward path, and ``activation`` is not used. If False, the network is an MLP.
     """
 
     def build(
@@ -50,7 +50,7 @@ class ChunkPolicy(HistoryPolicy):
 
     @property
     def chunk_dim(self) -> int:
-        """Size of a whole chunk, its actions one after the other."""
+        """Size of a flattened chunk."""
         return self.prediction_horizon * self.action_dim
 
     @property
@@ -59,9 +59,9 @@ class ChunkPolicy(HistoryPolicy):
 
     def plan(self, context: th.Tensor, noise: th.Tensor) -> th.Tensor:
         """
-        Plan with the current head.
+        Plan with the current sampler.
 
-        :param context: What the acting network made of histories
+        :param context: Histories, encoded by the acting network
         :param noise: Standard normal, or zero, ``(B, noise_dim)``
         :return: Chunks of actions in [-1, 1], ``(B, chunk_dim)``
         """
@@ -85,13 +85,12 @@ class ChunkPolicy(HistoryPolicy):
         deterministic: bool,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """
-        The next action of the plan. The state holds the plan of each environment. Where ``n_action_steps`` actions are
-        executed, or an episode begins, a new plan is made, given the history as it is then. Without the state each call
-        begins an episode.
+        The next action of the plan. The state holds the plan of each environment. After ``n_action_steps`` actions, or when an
+        episode starts, a new plan is made from the current history. Without the state each call starts an episode.
 
         :param observations: A raw batch
-        :param state: As returned by the call before, or None
-        :param episode_start: Where an episode begins, ``(n_envs,)``
+        :param state: State of the previous call, or None
+        :param episode_start: Whether an episode starts, ``(n_envs,)``
         :param deterministic: Whether to plan from zero noise, at every step of the sampler
         :return: Actions in [-1, 1], and the new state
         """
@@ -105,7 +104,7 @@ class ChunkPolicy(HistoryPolicy):
         else:
             before = PlanState(*state)
             chunks, frames = ChunkState(before.actions, before.cursor), before.frames
-        frames = remember(frames, arrays, new, self.n_obs_steps)
+        frames = update_history(frames, arrays, new, self.n_obs_steps)
         rows = chunks.used_up(new)
         if rows.any():
             context = self.context(self.acting, self.frames_of(frames, rows))

@@ -1,4 +1,4 @@
-"""Chunks by regression: the mean of what demonstrations do. The least that streaming is compared with."""
+"""Chunks of actions by regression. The simplest baseline for StreamingFlow."""
 
 from typing import ClassVar, NamedTuple
 
@@ -16,9 +16,9 @@ from sb3_flow.imitation.imitation import Imitation
 
 class ChunkRegressionPolicy(ChunkPolicy):
     """
-    A perceptron from a history to a chunk. There is no noise: ``deterministic`` makes no difference.
+    An MLP from a history to a chunk. There is no noise: ``deterministic`` has no effect.
 
-    Heads: ``"average"`` (the moving average of the weights: what acts) and ``"latest"`` (the weights themselves).
+    Samplers: ``"average"`` (the default: the moving average of the weights) and ``"latest"`` (the current weights).
 
     :param prediction_horizon: As for ``ChunkPolicy``
     :param n_action_steps: As for ``ChunkPolicy``
@@ -34,15 +34,15 @@ class ChunkRegressionPolicy(ChunkPolicy):
         return 0
 
     def plan(self, context: th.Tensor, noise: th.Tensor) -> th.Tensor:
-        """The network's answer, clipped to [-1, 1]."""
+        """The network's output, clipped to [-1, 1]."""
         return self.acting.net(context, noise).clamp(-1.0, 1.0)  # type: ignore[no-any-return]
 
 
 class ChunkRegressionNoise(NamedTuple):
     """
-    There is none.
+    Regression needs no random numbers.
 
-    :param nothing: ``(B, 0)``
+    :param nothing: An empty tensor, ``(B, 0)``
     """
 
     nothing: th.Tensor
@@ -54,8 +54,8 @@ class ChunkRegression(Imitation):
 
         L = E[|f(h) - x|^2]
 
-    ``x`` are the ``horizon_length`` actions that follow; squared errors are means over dimensions. Where demonstrations
-    differ, the mean of them is learned, which may be what none of them does.
+    ``x`` are the next ``horizon_length`` actions; squared errors are means over dimensions. If demonstrations are multimodal,
+    the network learns their mean, which may differ from all of them.
 
     :param args: As for ``Imitation``, with ``policy`` a subclass of ``ChunkRegressionPolicy``
     :param kwargs: As for ``Imitation``
@@ -65,7 +65,7 @@ class ChunkRegression(Imitation):
     policy: ChunkRegressionPolicy
 
     def draw_noise(self, n: int) -> ChunkRegressionNoise:
-        """Nothing, for ``n`` chunks."""
+        """An empty tensor for ``n`` chunks."""
         return ChunkRegressionNoise(self.normal(n, dim=0))
 
     def loss(self, batch: Batch, noise: ChunkRegressionNoise) -> tuple[th.Tensor, Metrics]:

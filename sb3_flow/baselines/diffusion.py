@@ -1,5 +1,5 @@
 """
-Denoising diffusion with a cosine schedule (Ho, Jain and Abbeel, 2020; Nichol and Dhariwal, 2021), and two ways to sample.
+Denoising diffusion with a cosine schedule (Ho, Jain and Abbeel, 2020; Nichol and Dhariwal, 2021), with two samplers.
 
 Levels run from 0 (nearly data) to ``n - 1`` (noise). At level ``i`` a sample is ``sqrt(c_i) x + sqrt(1 - c_i) epsilon``, where
 ``c_i`` is the ``i``-th entry of the schedule, and a network predicts ``epsilon``.
@@ -13,18 +13,18 @@ from operator import mul
 
 import torch as th
 
-#: From noisy samples ``(B, D)`` and a level to the noise in them, ``(B, D)``.
+#: Predicts the noise in samples, ``(B, D)``, of a level.
 Denoiser = Callable[[th.Tensor, int], th.Tensor]
-#: How far a cosine is shifted, and what keeps the last factor of the product above zero.
+#: Shift of the cosine, and upper bound of ``beta``.
 SHIFT, MAX_BETA = 0.008, 0.999
 
 
 @cache
 def cosine_schedule(n_levels: int) -> tuple[float, ...]:
     """
-    The share of data in the variance of each level.
+    The fraction of data in the variance of each level.
 
-    :param n_levels: How many levels
+    :param n_levels: Number of levels
     :return: ``c_i = prod_(j <= i) (1 - beta_j)`` with ``beta_j = min(1 - f((j + 1) / n) / f(j / n), 0.999)`` and ``f(u) =
         cos^2(pi / 2 (u + 0.008) / 1.008)``
     """
@@ -34,7 +34,7 @@ def cosine_schedule(n_levels: int) -> tuple[float, ...]:
 
 def noisy(x: th.Tensor, epsilon: th.Tensor, share: th.Tensor) -> th.Tensor:
     """
-    Samples of a level.
+    Add noise to data.
 
     :param x: Data, ``(B, D)``
     :param epsilon: Noise, ``(B, D)``
@@ -46,7 +46,7 @@ def noisy(x: th.Tensor, epsilon: th.Tensor, share: th.Tensor) -> th.Tensor:
 
 def clean(x: th.Tensor, epsilon: th.Tensor, share: float, clip: float) -> th.Tensor:
     """
-    The data behind samples, where the noise in them is known: ``(x - sqrt(1 - c) epsilon) / sqrt(c)``, clipped.
+    Remove noise from samples: ``(x - sqrt(1 - c) epsilon) / sqrt(c)``, clipped.
 
     :param x: Samples, ``(B, D)``
     :param epsilon: Noise, ``(B, D)``
@@ -59,13 +59,13 @@ def clean(x: th.Tensor, epsilon: th.Tensor, share: float, clip: float) -> th.Ten
 
 def ddpm(denoise: Denoiser, noise: Sequence[th.Tensor], schedule: Sequence[float], clip: float = 1.0) -> th.Tensor:
     """
-    Ancestral sampling: at each level a draw from the posterior of the one below, given the data that the network sees behind
-    the noise. Its variance is the smaller one of the two that are usual, that of ``q(x_(i-1) | x_i, x)``.
+    Ancestral sampling: at each level, sample from the posterior of the level below, given the predicted data. The variance is
+    that of ``q(x_(i-1) | x_i, x)``, the smaller of the two common choices.
 
     :param denoise: The network
-    :param noise: Standard normal, one ``(B, D)`` for each level: where sampling begins, then what is added on the way
-    :param schedule: Of all levels
-    :param clip: Bound on data; infinity: none
+    :param noise: Standard normal, one ``(B, D)`` for each level: the initial sample, then the added noise
+    :param schedule: Schedule of all levels
+    :param clip: Bound on data; infinity: no clipping
     :return: Samples, ``(B, D)``
     """
     x = noise[0]
@@ -81,14 +81,14 @@ def ddpm(denoise: Denoiser, noise: Sequence[th.Tensor], schedule: Sequence[float
 
 def ddim(denoise: Denoiser, noise: th.Tensor, schedule: Sequence[float], n_steps: int, clip: float = 1.0) -> th.Tensor:
     """
-    Deterministic sampling on a part of the levels (Song, Meng and Ermon, 2021, with eta = 0): ``0, r, 2 r, ...`` with
-    ``r = n // n_steps``, from above.
+    Deterministic sampling on some of the levels (Song, Meng and Ermon, 2021, with eta = 0): ``0, r, 2 r, ...`` with
+    ``r = n // n_steps``, in descending order.
 
     :param denoise: The network
     :param noise: Standard normal, ``(B, D)``
-    :param schedule: Of all levels
-    :param n_steps: How many of them, at most all
-    :param clip: Bound on data; infinity: none
+    :param schedule: Schedule of all levels
+    :param n_steps: Number of levels to use, at most all
+    :param clip: Bound on data; infinity: no clipping
     :return: Samples, ``(B, D)``
     """
     x, ratio = noise, len(schedule) // n_steps

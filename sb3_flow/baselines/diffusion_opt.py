@@ -1,4 +1,4 @@
-"""FlowOpt with a diffusion model in the place of its flow: what the flow is measured against."""
+"""FlowOpt with a diffusion model instead of the flow. A baseline for FlowOpt."""
 
 import math
 from typing import ClassVar
@@ -19,7 +19,7 @@ class DiffusionOptPolicy(FlowOptPolicy):
     """As ``FlowOptPolicy``, with ``flow_steps`` steps of DDIM (Song, Meng and Ermon, 2021) from noise to a proposal."""
 
     def integrate(self, velocity: Velocity, noise: th.Tensor) -> th.Tensor:
-        """Carry noise to samples, ``(B, action_dim)``, by the deterministic sampler."""
+        """Denoise samples, ``(B, action_dim)``, by DDIM."""
         x, n = noise, self.flow_steps
         for i in range(n):
             t = x.new_full((len(x), 1), i / n)
@@ -46,7 +46,7 @@ class DiffusionOpt(FlowOpt):
     policy: DiffusionOptPolicy
 
     def draw_noise(self, n: int) -> FlowOptNoise:
-        """As ``FlowOpt`` does; of the times, those of the noise levels."""
+        """As for ``FlowOpt``, with times rounded to noise levels."""
         noise = super().draw_noise(n)
         return noise._replace(t=(noise.t * LEVELS).floor() / LEVELS)
 
@@ -57,6 +57,6 @@ class DiffusionOpt(FlowOpt):
 
 
 def level(t: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-    """The shares of data and of noise at a time, whose squares are 1 together."""
+    """Coefficients of data and of noise at a time; their squares add up to 1."""
     angle = math.pi / 2 * t
     return angle.sin(), angle.cos()

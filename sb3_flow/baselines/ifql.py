@@ -1,4 +1,4 @@
-"""Implicit flow Q-learning, a baseline of the FQL paper: values learned from the dataset's actions, best-of-N acting."""
+"""Implicit flow Q-learning (IFQL), a baseline of the FQL paper: implicit Q-learning with the best of several BC actions."""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,13 +16,13 @@ from sb3_flow.common.type_aliases import Batch, Metrics, TensorObs
 
 class IFQLPolicy(FlowPolicy):
     """
-    A behavior-cloned flow, critics with their targets, and a value of states.
+    A BC flow, critics with their targets, and a state value.
 
-    Samplers: ``"best_of_n"`` (the default: of ``num_samples`` actions of the flow, the one of highest value) and ``"bc_flow"``
-    (behavior cloning, without reward).
+    Samplers: ``"best_of_n"`` (default): the action with the largest value among ``num_samples`` actions of the BC flow;
+    ``"bc_flow"``: the BC policy.
 
     :param flow_steps: Euler steps of the flow
-    :param num_samples: Number of actions that ``"best_of_n"`` chooses from
+    :param num_samples: Number of actions from which ``"best_of_n"`` selects
     """
 
     def build(self, flow_steps: int = 10, num_samples: int = 32) -> None:
@@ -46,10 +46,10 @@ class IFQLPolicy(FlowPolicy):
 
     def act_best_of_n(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
         """
-        Of the actions that the flow makes from ``num_samples`` noises, the one whose lowest critic is highest.
+        The action with the largest ``min_k Q_k(s, a)`` among the BC flow's actions for ``num_samples`` noises.
 
         :param observations: A raw batch
-        :param noise: All noises of an observation, one after the other, ``(B, num_samples * action_dim)``
+        :param noise: All noises of each observation, concatenated, ``(B, num_samples * action_dim)``
         :return: Actions in [-1, 1], ``(B, action_dim)``
         """
         batch, n = len(noise), self.num_samples
@@ -64,19 +64,19 @@ class IFQLPolicy(FlowPolicy):
         return self.action_dim * (self.num_samples if self.sampler == "best_of_n" else 1)
 
     def _fixed_noise(self) -> th.Tensor:
-        # If all noises were zero, all actions would be the same: only the first noise is.
+        # Only the first noise is zero; otherwise all actions would be equal.
         noise = th.randn(self.best_of_n, self.noise_dim, generator=th.Generator().manual_seed(0))
         noise[0, : self.action_dim] = 0.0
         return noise
 
     def score(self, observations: TensorObs, actions: th.Tensor) -> th.Tensor:
-        """The score of ``best_of_n``, as in ``act_best_of_n``: the lowest of the critics, ``(B,)``."""
+        """Score for ``best_of_n``, as in ``act_best_of_n``: the minimum over the critics, ``(B,)``."""
         return self.q_values(self.critic, observations, actions).amin(dim=0)
 
 
 class IFQLNoise(NamedTuple):
     """
-    Every random number of one update.
+    All random numbers of one update.
 
     :param x0: Start of the straight path in the flow matching loss, standard normal, ``(B, action_dim)``
     :param t: Time on that path, uniform in [0, 1], ``(B, 1)``
@@ -88,7 +88,7 @@ class IFQLNoise(NamedTuple):
 
 class IFQL(OfflineToOnlineAlgorithm):
     """
-    Implicit flow Q-learning: implicit diffusion Q-learning (IDQL) with a flow in the place of the diffusion model.
+    Implicit flow Q-learning: implicit diffusion Q-learning (IDQL) with a flow instead of the diffusion model.
 
     ``L = L_V + L_Q + L_BC``, with::
 
@@ -96,14 +96,14 @@ class IFQL(OfflineToOnlineAlgorithm):
         L_Q  = E[sum_k (Q_k(s, a) - r - gamma m V(s'))^2]                 critic_loss
         L_BC = E[|v_theta(s, x_t, t) - (a - x_0)|^2]                      bc_flow_loss
 
-    ``w`` is ``expectile`` where ``min_k Q'_k(s, a) >= V(s)``, and ``1 - expectile`` elsewhere, so that ``V`` is an expectile
-    of the values of the dataset's actions (Kostrikov, Nair and Levine, 2022): the critics never see an action that is not in
-    the data. ``Q'`` are the target critics, ``m`` is 0 where the task ended, ``v_theta`` is the velocity field. The squared
-    error of ``L_BC`` is a mean over the action's dimensions, that of ``L_Q`` a sum over the critics. With chunks of actions
+    ``w`` is ``expectile`` if ``min_k Q'_k(s, a) >= V(s)``, else ``1 - expectile``, so ``V`` is an expectile of the values of
+    the dataset's actions (Kostrikov, Nair and Levine, 2022), and the critics are only evaluated at actions of the dataset.
+    ``Q'`` are the target critics, ``m`` is 0 if the task ended, ``v_theta`` is the velocity field. The squared error of
+    ``L_BC`` is a mean over action dimensions, that of ``L_Q`` a sum over critics. With action chunks
     (``horizon_length > 1``), ``a`` is a chunk; chunks that reach past the end of a trajectory are masked out of all losses.
 
-    The policy samples ``num_samples`` actions of the flow and takes the one with the highest ``min_k Q_k(s, a)``.
-    ``deterministic=True`` samples them from noises that are always the same, the first of which is zero.
+    The policy samples ``num_samples`` actions of the BC flow and executes the one with the largest ``min_k Q_k(s, a)``.
+    ``deterministic=True`` uses the same noises in each call, the first of which is zero.
 
     Papers: IDQL, Hansen-Estruch et al., 2023, https://arxiv.org/abs/2304.10573; IFQL is a baseline in Park, Li and Levine,
     2025, https://arxiv.org/abs/2502.02538. Deviations from the published code: see ``docs/ifql.md``.
@@ -111,9 +111,9 @@ class IFQL(OfflineToOnlineAlgorithm):
     :param policy: ``"FlowPolicy"`` (or a subclass of ``IFQLPolicy``)
     :param env: Environment, or its id. None: the spaces are those of the dataset
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
-    :param expectile: Which expectile of the values of the dataset's actions ``V`` is, in (0, 1). At 0.5 it is their mean; the
-        closer to 1, the closer it is to their maximum.
-    :param num_samples: Number of actions that the critics choose from
+    :param expectile: Expectile of the values of the dataset's actions, in (0, 1). 0.5 is their mean; close to 1 it approaches
+        their maximum.
+    :param num_samples: Number of actions from which the critics select
     :param flow_steps: Euler steps of the flow
     :param kwargs: All other arguments are those of ``OfflineToOnlineAlgorithm``, such as ``dataset``, ``offline_steps``,
         ``batch_size``, ``gamma``, ``n_steps``, ``seed`` and ``policy_kwargs``.
@@ -145,11 +145,11 @@ class IFQL(OfflineToOnlineAlgorithm):
         return {"flow_steps": self.flow_steps, "num_samples": self.num_samples, **super()._policy_arguments()}
 
     def draw_noise(self, n: int) -> IFQLNoise:
-        """Every random number of an update with ``n`` transitions."""
+        """All random numbers of an update with ``n`` transitions."""
         return IFQLNoise(x0=self.normal(n), t=self.uniform(n))
 
     def loss(self, batch: Batch, noise: IFQLNoise) -> tuple[th.Tensor, Metrics]:
-        """``L``. Each term reaches a network of its own, so that one optimizer step descends all of them."""
+        """``L``. Each term trains a different network, so one optimizer step minimizes all of them."""
         return total(self.value_loss(batch), self.critic_loss(batch), self.bc_flow_loss(batch, noise))
 
     def value_loss(self, batch: Batch) -> tuple[th.Tensor, Metrics]:
@@ -178,7 +178,7 @@ class IFQL(OfflineToOnlineAlgorithm):
 
 
 def _suggest_ifql(trial: Any) -> Parameters:
-    """The FQL paper chose the number of samples by task; QAM's release, which has this baseline too, the expectile."""
+    """The FQL paper tunes the number of samples per task; QAM's code, which also has this baseline, tunes the expectile."""
     return {
         "expectile": trial.suggest_float("expectile", 0.6, 0.98),
         "num_samples": trial.suggest_categorical("num_samples", [16, 32, 64, 128]),

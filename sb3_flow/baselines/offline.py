@@ -1,8 +1,8 @@
 """
-SAC and TD3 of Stable-Baselines3, trained on a dataset alone.
+SAC and TD3 of Stable-Baselines3, trained on a dataset only.
 
-The algorithms are unchanged: their ``train`` draws from the dataset where it drew from a replay buffer. Neither is made for
-offline data. Both are expected to fail where their critics extrapolate to actions that the dataset does not have.
+The algorithms are unchanged: their ``train`` samples from the dataset instead of a replay buffer. Neither is made for offline
+data. Both are expected to fail when their critics extrapolate to actions outside of the dataset.
 """
 
 from typing import Any
@@ -23,13 +23,13 @@ from sb3_flow.common.offline_algorithm import OfflineAlgorithm
 
 class DatasetBuffer(BaseBuffer):
     """
-    A dataset in the place of a replay buffer.
+    A dataset with the interface of a replay buffer.
 
     :param offline: The dataset
     :param observation_space: Observation space
     :param action_space: Action space
     :param n_steps: Number of steps of the returns
-    :param gamma: Discount factor within them
+    :param gamma: Discount factor of the returns
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class DatasetBuffer(BaseBuffer):
 
 class OfflineTraining(OfflineAlgorithm, OffPolicyAlgorithm):
     """
-    Trains an off-policy algorithm of Stable-Baselines3 on a dataset; one timestep is one update.
+    Train an off-policy algorithm of Stable-Baselines3 on a dataset; one timestep is one update.
 
-    :param policy: As of the algorithm
-    :param env: Environment, or its id: it gives the spaces, and rewards to OGBench's data
-    :param args: As of the algorithm, like ``kwargs``
-    :param dataset: As of ``OfflineAlgorithm``
-    :param policy_kwargs: As of the algorithm
-    :param kwargs: ``offline_log_interval`` is as of ``OfflineAlgorithm``.
+    :param policy: As for the algorithm
+    :param env: Environment, or its id: it defines the spaces, and the rewards of OGBench's data
+    :param args: As for the algorithm
+    :param dataset: As for ``OfflineAlgorithm``
+    :param policy_kwargs: As for the algorithm
+    :param kwargs: As for the algorithm, and ``offline_log_interval`` as for ``OfflineAlgorithm``
     """
 
     takes_sb3_arguments = True
@@ -72,7 +72,7 @@ class OfflineTraining(OfflineAlgorithm, OffPolicyAlgorithm):
         policy_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        # Nothing is collected: the replay buffer is replaced by the dataset. The base class writes into the dictionary.
+        # The dataset replaces the replay buffer. The base class writes into the dictionary, so copy it.
         kwargs = {**kwargs, "policy_kwargs": dict(policy_kwargs or {}), "buffer_size": 1}
         super().__init__(policy, env, *args, dataset=dataset, **kwargs)
         if dataset is not None:

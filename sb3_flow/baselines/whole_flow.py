@@ -1,4 +1,4 @@
-"""What SWFP is compared with: the cloned flow is improved as a whole, the critics differentiated through all of its steps."""
+"""Fine-tuning of a whole BC flow by backpropagation of the critics through all flow steps. A baseline for SWFP."""
 
 from typing import Any, ClassVar
 
@@ -14,9 +14,9 @@ from sb3_flow.swfp.swfp import SWFP, SWFPNoise
 
 class WholeFlowPolicy(SWFPPolicy):
     """
-    A cloned flow that improves, the one that it came from, and critics. Heads: ``"flow"`` and ``"base"``.
+    A BC flow that is fine-tuned, its reference flow (the base), and critics. Samplers: ``"flow"`` and ``"base"``.
 
-    :param kwargs: As for ``SWFPPolicy``; it has one block, which never moves.
+    :param kwargs: As for ``SWFPPolicy``; the policy has one block, which is never trained
     """
 
     def build(self, flow_steps: int = 10, encode_time_dim: int = 0, **kwargs: Any) -> None:  # type: ignore[override]
@@ -24,19 +24,20 @@ class WholeFlowPolicy(SWFPPolicy):
         self.samplers = {"flow": "act_cascade", "base": "act_base"}
 
     def act_cascade(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
-        """The flow integrated from noise by Euler's method, then clipped to [-1, 1]."""
+        """The flow, integrated from noise by Euler's method and clipped to [-1, 1]."""
         return self.flow_to(self.bc_flow, observations, noise).clamp(-1, 1)
 
 
 class WholeFlow(SWFP):
     """
-    The cloned flow is improved at once, by gradients through all of its Euler steps, within a trust region as wide as all
-    blocks of an SWFP together::
+    Fine-tuning of the BC flow by gradients through all of its Euler steps, within a trust region as wide as that of all blocks
+    of an SWFP together::
 
         L = E[-Q(s, clip(b)) / c + eta |b - a|^2 + lambda |b - clip(b)|^2]
 
-    ``a`` is where the base carries some noise, ``b`` where the flow carries it. There is no entropy: its determinant would be
-    that of the whole flow. Every ``absorb_interval`` updates the base becomes the flow. All else is as in SWFP.
+    ``a`` is the action of the base and ``b`` that of the flow, from the same noise. There is no entropy term: it would need
+    the determinant of the whole flow. Every ``absorb_interval`` updates the flow is copied to the base. Everything else is as
+    in SWFP.
 
     :param args: As for ``SWFP``
     :param kwargs: As for ``SWFP``
@@ -47,12 +48,12 @@ class WholeFlow(SWFP):
 
     def whole_loss(self, batch: Batch, noise: SWFPNoise, start: th.Tensor) -> tuple[th.Tensor, Metrics]:
         """
-        ``L``, see above. Gradient: the flow only.
+        ``L``, see above. Gradient: flow only.
 
         :param batch: A batch
         :param noise: As drawn by ``draw_noise``
         :param start: ``a``, ``(B, action_dim)``, without gradient
-        :return: The loss, and what to log
+        :return: The loss, and metrics to log
         """
         policy = self.policy
         end = policy.flow_to(policy.bc_flow, batch.observations, noise.z)
@@ -64,7 +65,7 @@ class WholeFlow(SWFP):
         return loss, {"whole_loss": loss, "energy": energy.mean(), "displacement": displacement}
 
     def loss(self, batch: Batch, noise: SWFPNoise) -> tuple[th.Tensor, Metrics]:
-        """All losses at the same parameters. ``update`` descends those of its stage, one after the other."""
+        """The sum of all losses. ``update`` minimizes those of its stage, one after the other."""
         with th.no_grad():
             start = self.policy.flow_to(self.policy.base, batch.observations, noise.z)
         return total(self.bc_flow_loss(batch, noise), self.critic_loss(batch, noise), self.whole_loss(batch, noise, start))
@@ -76,7 +77,7 @@ class WholeFlow(SWFP):
             self.measure_energy(batch, noise, start)
         loss, metrics = self.execution.evaluate(self.whole_loss, batch, noise, start)
         metrics |= self.descend(loss, policy.flow_optimizer)
-        self.lead_eta(metrics["displacement"].square().unsqueeze(0), reach=self.n_blocks)
+        self.adapt_eta(metrics["displacement"].square().unsqueeze(0), reach=self.n_blocks)
         self.n_block_updates += 1
         if self.n_block_updates == self.absorb_interval:
             policy.absorb()

@@ -1,1 +1,1 @@
-"""What every algorithm stands on; it knows no algorithm."""
+"""Base classes and tools of all algorithms. This package does not import any algorithm."""

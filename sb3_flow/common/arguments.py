@@ -1,8 +1,8 @@
 """
-Arguments, checked against the type hints of constructors.
+Checks of arguments by the type hints of constructors.
 
-Python calls, configuration files and the command line use the same checks: numbers that were written as text (``5e-3`` in
-YAML) become numbers, whole numbers that were written as floats (``1e6``) become integers, and other types are refused.
+Python calls, configuration files and the command line use the same checks: text is converted to numbers (``5e-3`` in YAML) and
+whole floats (``1e6``) to integers; other types raise an error.
 """
 
 import difflib
@@ -18,29 +18,31 @@ from typing import Any, Literal, get_args, get_origin
 import numpy as np
 from torch import nn
 
-#: Arguments of Stable-Baselines3's algorithms and policies that these do not have: what to write instead. Those whose value
-#: changes nothing (False or None) are accepted.
+from sb3_flow.common.renamed import with_new_names
+
+#: Unsupported arguments of Stable-Baselines3's algorithms and policies, with a remedy. They are accepted if their value (False
+#: or None) has no effect.
 ELSEWHERE = {
     "activation_fn": "write the activation by name: policy_kwargs={'activation': 'relu'}",
     "actions_noise": "write `action_noise`",
-    "clip_mean": "flow policies are no Gaussians; leave it out",
+    "clip_mean": "flow policies are not Gaussian; leave it out",
     "ent_coef": "flow policies have no entropy coefficient; leave it out, and tune the weights of this algorithm instead",
-    "log_std_init": "flow policies are no Gaussians; leave it out",
+    "log_std_init": "flow policies are not Gaussian; leave it out",
     "net_arch": "it belongs to the policy: policy_kwargs={'net_arch': [256, 256]}",
-    "optimize_memory_usage": "each observation is stored once anyway; leave it out",
+    "optimize_memory_usage": "each observation is always stored once; leave it out",
     "replay_buffer_class": "the replay buffer is chosen by the algorithm; pass logged data, or a replay buffer, as `dataset`",
     "replay_buffer_kwargs": "the replay buffer is chosen by the algorithm; set `buffer_size` and `n_steps`",
-    "sde_sample_freq": "there is no gSDE; a flow policy explores by the noise that it starts from",
-    "share_features_extractor": "each network has a features extractor of its own; leave it out",
+    "sde_sample_freq": "there is no gSDE; a flow policy explores by its input noise",
+    "share_features_extractor": "each network has its own features extractor; leave it out",
     "target_entropy": "flow policies have no entropy coefficient; leave it out",
     "target_noise_clip": "there is no target policy smoothing; leave it out",
     "target_policy_noise": "there is no target policy smoothing; leave it out",
-    "target_update_interval": "targets are updated at each update, by `tau`; leave it out",
-    "use_expln": "flow policies are no Gaussians; leave it out",
-    "use_sde": "there is no gSDE; a flow policy explores by the noise that it starts from",
-    "use_sde_at_warmup": "there is no gSDE; a flow policy explores by the noise that it starts from",
+    "target_update_interval": "target networks are updated in each update, with `tau`; leave it out",
+    "use_expln": "flow policies are not Gaussian; leave it out",
+    "use_sde": "there is no gSDE; a flow policy explores by its input noise",
+    "use_sde_at_warmup": "there is no gSDE; a flow policy explores by its input noise",
 }
-#: Arguments that only algorithms with an online phase have.
+#: Arguments of algorithms with an online phase.
 ONLINE = {
     *("action_noise", "balanced_sampling", "buffer_size", "gamma", "gradient_steps", "learning_starts", "n_steps"),
     *("offline_steps", "sparse_rewards", "train_freq"),
@@ -48,9 +50,9 @@ ONLINE = {
 
 
 class CheckedArguments(ABCMeta):
-    """Checks the arguments of a constructor before it runs. Subclasses are checked by their own constructors' hints."""
+    """Metaclass that checks the arguments of a constructor. Subclasses are checked by the hints of their own constructors."""
 
-    #: Whether what the constructor takes as ``**kwargs`` may be an argument of a base class of Stable-Baselines3.
+    #: Whether ``**kwargs`` of the constructor can be arguments of a base class of Stable-Baselines3.
     takes_sb3_arguments: bool = False
 
     @property
@@ -68,17 +70,17 @@ class CheckedArguments(ABCMeta):
 
 def checked(cls: type, arguments: Mapping[str, Any], owner: str | None = None) -> dict[str, Any]:
     """
-    Check arguments of a class, and convert the numbers among them.
+    Check arguments of a class, and convert numbers.
 
     :param cls: The class
-    :param arguments: By name
-    :param owner: What to call the class in messages; None: by its name
-    :return: The arguments, without those of Stable-Baselines3 that change nothing
-    :raises TypeError: If there is no such argument, or a value is of another type. It names what may have been meant.
+    :param arguments: Arguments by name
+    :param owner: Name of the class in messages; None: its own name
+    :return: The arguments, under their new names, without those of Stable-Baselines3 that change nothing
+    :raises TypeError: If there is no such argument, or a value has another type. The message has a suggestion.
     """
     hints = hints_of(cls)
     result = {}
-    for name, value in arguments.items():
+    for name, value in with_new_names(arguments, former_names_of(cls), stacklevel=3).items():
         if name in hints:
             result[name] = checked_value(name, value, hints[name])
         elif not (name in ELSEWHERE and (value is None or value is False)):
@@ -88,11 +90,11 @@ def checked(cls: type, arguments: Mapping[str, Any], owner: str | None = None) -
 
 def unknown(owner: str, name: str, known: Iterable[str]) -> str:
     """
-    The message about an argument that is not known.
+    The message about an unknown argument.
 
-    :param owner: Who has no such argument
-    :param name: Its name
-    :param known: The arguments that there are
+    :param owner: Name of the class
+    :param name: Name of the argument
+    :param known: Valid arguments
     """
     public = sorted(other for other in known if not other.startswith("_"))
     if name in ELSEWHERE:
@@ -100,14 +102,14 @@ def unknown(owner: str, name: str, known: Iterable[str]) -> str:
     if name in ONLINE:
         return f"{owner} has no argument `{name}`: it learns from data only. Leave it out."
     close = difflib.get_close_matches(name, public, n=1)
-    hint = f"did you mean `{close[0]}`?" if close else f"it takes: {', '.join(public)}."
+    hint = f"did you mean `{close[0]}`?" if close else f"expected one of: {', '.join(public)}."
     return f"{owner} has no argument `{name}`; {hint}"
 
 
 @cache
 def hints_of(cls: type) -> dict[str, Any]:
     """
-    The arguments of a constructor with their type hints, those included that it passes on as ``**kwargs``. Of a policy, also
+    The arguments of a constructor with their type hints, including those that it passes on as ``**kwargs``. For a policy, also
     those of ``build``.
 
     :param cls: A class
@@ -137,15 +139,27 @@ def _hints_of(cls: type, method: str) -> dict[str, Any]:
     return hints
 
 
+@cache
+def former_names_of(cls: type) -> dict[str, str]:
+    """
+    Former names of the arguments of a constructor. For a policy, also of those of ``build``.
+
+    :param cls: A class
+    :return: New name of each former name, see ``renamed_arguments``
+    """
+    functions = [vars(base).get(method) for base in cls.__mro__ for method in ("__init__", "build")]
+    return {old: new for function in functions for old, new in getattr(function, "former_names", {}).items()}
+
+
 def checked_value(name: str, value: Any, hint: Any) -> Any:
     """
-    Check a value against a type hint, as far as numbers, texts, truth values and None are concerned.
+    Check a value by a type hint. Only numbers, strings, booleans and None are checked.
 
-    :param name: The name of the argument, for messages
+    :param name: Name of the argument, for messages
     :param value: Its value
     :param hint: Its type hint
-    :return: The value, converted where it is a number in another form
-    :raises TypeError: If it is of another type.
+    :return: The value; numbers in another form are converted
+    :raises TypeError: If the value has another type.
     """
     kinds = _kinds(hint)
     if isinstance(value, list) and tuple in kinds:  # YAML has no tuples
@@ -166,7 +180,7 @@ def checked_value(name: str, value: Any, hint: Any) -> Any:
         if kinds & {int, float}:
             return _checked_float(name, float(value), kinds)
     elif not isinstance(value, str) and kinds - {int, float, bool, str, type(None)}:
-        return value  # something that its own code checks, such as a function
+        return value  # for example a function, which is checked elsewhere
     raise TypeError(f"`{name}` is {value!r}; it must be {_expected(kinds)}.")
 
 
@@ -181,7 +195,7 @@ def _checked_float(name: str, value: float, kinds: set[Any]) -> int | float:
 
 
 def _kinds(hint: Any) -> set[Any]:
-    """The types that a hint allows, texts of a ``Literal`` as ``str``."""
+    """The types that a hint allows; ``str`` for the strings of a ``Literal``."""
     origin = get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         return set().union(*(_kinds(part) for part in get_args(hint)))
@@ -199,7 +213,7 @@ def _expected(kinds: set[Any]) -> str:
 
 
 def _number(text: str) -> int | float | str:
-    """The number that a text stands for; the text itself where it stands for none."""
+    """Convert text to a number; other text is returned unchanged."""
     for convert in (int, float):
         try:
             return convert(text)
@@ -210,27 +224,27 @@ def _number(text: str) -> int | float | str:
 
 def policy_arguments(cls: type, policy: Any) -> set[str] | None:
     """
-    What ``policy_kwargs`` may have.
+    Valid keys of ``policy_kwargs``.
 
     :param cls: The algorithm
-    :param policy: Its policy, as a configuration names it
-    :return: The names; None for a policy that is not one of the algorithm's own
+    :param policy: Name of the policy in the configuration
+    :return: The names; None for a policy that is not one of the algorithm's aliases
     """
     policy_class = getattr(cls, "policy_aliases", {}).get(policy)
     if policy_class is None:
         return None
-    # What only one method has goes to `build`. The algorithm passes those that are arguments of its own.
+    # Policies pass arguments of single algorithms to `build`. The algorithm passes its own arguments to the policy.
     names = set(_hints_of(policy_class, "__init__")) | set(_hints_of(policy_class, "build")) - set(hints_of(cls))
-    return names - {"observation_space", "action_space", "lr_schedule"}
+    return names - {"observation_space", "action_space", "lr_schedule"} | former_names_of(policy_class).keys()
 
 
 def as_policy_kwargs(given: Any) -> dict[str, Any]:
     """
-    ``policy_kwargs`` as people write them for Stable-Baselines3, in the form that our policies take.
+    Convert ``policy_kwargs`` for Stable-Baselines3 to those of our policies.
 
     :param given: A dictionary, which is not changed, or None
-    :return: A copy, with the name of an activation in the place of ``activation_fn``
-    :raises TypeError: If it is no dictionary, or the activation is not known.
+    :return: A copy, with the name of an activation instead of ``activation_fn``
+    :raises TypeError: If it is not a dictionary, or the activation is unknown.
     """
     if given is None:
         return {}

@@ -1,4 +1,4 @@
-"""What is left of the chunks of actions that a policy has committed to."""
+"""The state of policies that act in chunks of actions."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 class ChunkState(NamedTuple):
     """
-    The state that ``predict`` carries from call to call. It is never changed in place.
+    The state of ``predict`` between calls. It is never changed in place.
 
     :param actions: The chunk of each environment, in [-1, 1], ``(n_envs, horizon_length, *action_shape)``
-    :param cursor: How many of its actions were executed, ``(n_envs,)``
+    :param cursor: Number of executed actions of each chunk, ``(n_envs,)``
     """
 
     actions: np.ndarray
@@ -20,7 +20,7 @@ class ChunkState(NamedTuple):
 
     @classmethod
     def start(cls, n_envs: int, horizon_length: int, action_shape: tuple[int, ...]) -> ChunkState:
-        """A state in which every environment asks for a new chunk."""
+        """A state in which every environment needs a new chunk."""
         return cls(np.zeros((n_envs, horizon_length, *action_shape), np.float32), np.full(n_envs, horizon_length))
 
     def used_up(self, episode_start: np.ndarray | None) -> np.ndarray:
@@ -32,8 +32,10 @@ class ChunkState(NamedTuple):
 
     def planned(self, rows: np.ndarray, plans: np.ndarray) -> ChunkState:
         """
-        :param rows: Which environments have new chunks, ``(n_envs,)`` of bool
-        :param plans: These chunks, time first, ``(number of such environments, horizon_length * action_dim)``
+        Set new chunks.
+
+        :param rows: Which environments get new chunks, ``(n_envs,)`` of bool
+        :param plans: The chunks, time first, ``(number of these environments, horizon_length * action_dim)``
         """
         actions, cursor = self.actions.copy(), self.cursor.copy()
         actions[rows] = plans.reshape(-1, *actions.shape[1:])

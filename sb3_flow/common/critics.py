@@ -9,8 +9,10 @@ Aggregation = Literal["mean", "min"]
 
 def check_aggregation(q_agg: str) -> None:
     """
-    :param q_agg: An argument of an algorithm
-    :raises ValueError: If there is no such aggregation; the message lists them.
+    Check the name of an aggregation.
+
+    :param q_agg: The name
+    :raises ValueError: If it is unknown; the message lists the names.
     """
     if q_agg not in get_args(Aggregation):
         raise ValueError(f"Unknown `q_agg` {q_agg!r}; choose 'mean' or 'min'.")
@@ -18,7 +20,7 @@ def check_aggregation(q_agg: str) -> None:
 
 def aggregate(qs: th.Tensor, q_agg: str) -> th.Tensor:
     """
-    One value out of those of an ensemble.
+    Aggregate the values of an ensemble.
 
     :param qs: ``(n_critics, B)``
     :param q_agg: ``"mean"`` or ``"min"``

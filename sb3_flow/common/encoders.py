@@ -1,4 +1,4 @@
-"""From observations to features: what each network sees of a vector, an image or a dictionary."""
+"""Features extractors for vectors, images and dictionaries."""
 
 import math
 import warnings
@@ -15,28 +15,28 @@ from torch.nn import functional as F
 from sb3_flow.common.networks import gelu_tanh, linear
 from sb3_flow.common.type_aliases import TensorObs
 
-#: Sides of a box from which on it may be an image.
+#: Smallest side of an image, in pixels, for the warning about unrecognized images.
 SIDE = 16
 
 
 def subspaces(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
-    """The parts of an observation space by key; a space that is no dictionary is one part, under the empty key."""
+    """The parts of an observation space by key; a space that is not a dictionary is one part with an empty key."""
     return dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
 
 
 def image_keys(space: spaces.Space[Any], normalized_image: bool = False) -> list[str]:
     """
-    The keys of those parts that are images.
+    The keys of the parts that are images.
 
     :param space: Observation space
-    :param normalized_image: Whether images have been scaled already: any box of three axes is one. If not, an image has bytes
-        from 0 to 255.
+    :param normalized_image: Whether images are already scaled: any box of three axes is an image. If False, an image is uint8
+        in [0, 255].
     """
     return [key for key, part in subspaces(space).items() if is_image_space(part, normalized_image=normalized_image)]
 
 
 def looks_like_an_image(part: spaces.Space[Any]) -> bool:
-    """Whether a box that is no image has the shape of one: two sides of 16 or more, and perhaps 1, 3 or 4 channels."""
+    """Whether a box that is not an image has the shape of one: two sides of 16 or more, and optionally 1, 3 or 4 channels."""
     if not isinstance(part, spaces.Box) or len(part.shape) not in (2, 3):
         return False
     sides = sorted(part.shape)
@@ -47,12 +47,12 @@ def looks_like_an_image(part: spaces.Space[Any]) -> bool:
 
 class ObservationNormalizer(nn.Module):
     """
-    Shifts and scales vector observations by the mean and standard deviation of a data set; images pass unchanged.
+    Normalize vector observations by the mean and standard deviation of a dataset. Images are not changed.
 
-    It starts as the identity, and its statistics are saved with the policy.
+    Before the statistics are set it is the identity. They are saved with the policy.
 
     :param observation_space: The space, after preprocessing by Stable-Baselines3
-    :param normalized_image: Whether images have been scaled already, see ``image_keys``
+    :param normalized_image: Whether images are already scaled, see ``image_keys``
     """
 
     def __init__(self, observation_space: spaces.Space[Any], normalized_image: bool = False) -> None:
@@ -61,7 +61,7 @@ class ObservationNormalizer(nn.Module):
         self.keys = [
             key for key, part in subspaces(observation_space).items() if isinstance(part, spaces.Box) and key not in images
         ]
-        for i, key in enumerate(self.keys):  # by number, because a key may hold characters that no buffer name may
+        for i, key in enumerate(self.keys):  # by number, because keys may have characters that are invalid in buffer names
             shape = subspaces(observation_space)[key].shape
             assert shape is not None
             self.register_buffer(f"mean_{i}", th.zeros(shape))
@@ -69,9 +69,11 @@ class ObservationNormalizer(nn.Module):
 
     def set_statistics(self, key: str, mean: th.Tensor, std: th.Tensor) -> None:
         """
-        :param key: The part of the observation; empty where the space is no dictionary
+        Set the statistics of a part.
+
+        :param key: Key of the part; empty if the space is not a dictionary
         :param mean: Its mean, of the part's shape
-        :param std: Its standard deviation. Where it is (almost) zero the coordinate is only shifted.
+        :param std: Its standard deviation. Coordinates with (almost) zero standard deviation are only shifted.
         """
         i = self.keys.index(key)
         getattr(self, f"mean_{i}").copy_(mean)
@@ -82,8 +84,8 @@ class ObservationNormalizer(nn.Module):
 
     def forward(self, observations: TensorObs) -> TensorObs:
         """
-        :param observations: A batch, already preprocessed (floats)
-        :return: The same with its vectors normalised
+        :param observations: A preprocessed batch
+        :return: The batch with normalized vectors
         """
         if isinstance(observations, th.Tensor):
             return self._normalize(observations, 0) if self.keys else observations
@@ -102,7 +104,7 @@ class _ImpalaStack(nn.Module):
 
     def forward(self, x: th.Tensor) -> th.Tensor:
         x = self.conv(x)
-        # "Same" padding: an even side gets one column of -inf on its far end only, an odd one a column on both ends.
+        # "Same" padding: even sides are padded with -inf at the end only, odd sides at both ends.
         height, width = x.shape[-2:]
         x = F.pad(x, (width % 2, 1, height % 2, 1), value=-math.inf)
         x = F.max_pool2d(x, kernel_size=3, stride=2)
@@ -119,7 +121,7 @@ def _conv(n_in: int, n_out: int) -> nn.Conv2d:
 
 class ImpalaEncoder(nn.Module):
     """
-    The small IMPALA encoder (Espeholt et al., 2018) with one residual block a stack, as published with FQL.
+    The small IMPALA encoder (Espeholt et al., 2018) with one residual block per stack, as published with FQL.
 
     :param shape: Shape of an image, channels first
     :param features_dim: Number of features
@@ -142,7 +144,7 @@ class ImpalaEncoder(nn.Module):
 
 
 class Flatten(nn.Module):
-    """One axis for each sample: ``(B, *shape) -> (B, n)``, also of spaces whose shape is ``()``."""
+    """``(B, *shape) -> (B, n)``, also for the shape ``()``."""
 
     def forward(self, part: th.Tensor) -> th.Tensor:
         return part.unsqueeze(-1).flatten(start_dim=1)
@@ -150,11 +152,11 @@ class Flatten(nn.Module):
 
 class FlowExtractor(BaseFeaturesExtractor):
     """
-    Picks by the space: vectors are flattened, images encoded, and a dictionary's parts concatenated in its order.
+    Default features extractor: vectors are flattened, images are encoded, and parts of a dictionary are concatenated in order.
 
     :param observation_space: Any space that Stable-Baselines3 supports
     :param cnn_output_dim: Number of features of each image
-    :param normalized_image: Whether images have been scaled already, see ``image_keys``
+    :param normalized_image: Whether images are already scaled, see ``image_keys``
     """
 
     def __init__(
@@ -171,8 +173,8 @@ class FlowExtractor(BaseFeaturesExtractor):
                 )
             if key not in images and looks_like_an_image(part):
                 warnings.warn(
-                    f"Observations of shape {part.shape} look like images, and are flattened: images are bytes from 0 to 255 "
-                    "with three axes, one of them channels. Floats that have been scaled already need "
+                    f"Observations of shape {part.shape} look like images, and are flattened. Images must be uint8 in "
+                    "[0, 255], with three axes, one of them channels. For images that are already scaled to floats, pass "
                     "policy_kwargs={'normalize_images': False}.",
                     stacklevel=2,
                 )
@@ -184,7 +186,7 @@ class FlowExtractor(BaseFeaturesExtractor):
 
     def forward(self, observations: TensorObs) -> th.Tensor:
         """
-        :param observations: A batch, already preprocessed
+        :param observations: A preprocessed batch
         :return: ``(B, features_dim)``
         """
         if isinstance(observations, th.Tensor):

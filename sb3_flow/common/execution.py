@@ -1,6 +1,6 @@
 """
-How updates are executed: operator by operator, with compiled losses, or as one CUDA graph. The numbers are the same up to
-rounding; an algorithm is written once and knows nothing of it.
+Execution of updates: eager, with compiled losses, or as one CUDA graph. Results are equal up to rounding. Algorithms do not
+depend on the mode.
 """
 
 import functools
@@ -17,30 +17,30 @@ from sb3_flow.common.type_aliases import Batch, Metrics
 if TYPE_CHECKING:
     from sb3_flow.common.flow_algorithm import FlowAlgorithm
 
-#: A pure function of the parameters, a batch and noise (or what was made of it): what to descend, and what to log.
+#: A pure function of the parameters, a batch and noise (or values computed from it): the loss, and metrics to log.
 Loss = Callable[..., tuple[th.Tensor, Metrics]]
 #: The metrics of one update: their names, and their values in one tensor.
 PackedMetrics = tuple[tuple[str, ...], th.Tensor]
 
 
 def evaluate(loss: Loss, *inputs: Any) -> tuple[th.Tensor, Metrics]:
-    """A loss, and its metrics without their graph: nobody differentiates what is logged."""
+    """Evaluate a loss, and detach its metrics."""
     value, metrics = loss(*inputs)
     return value, {name: metric.detach() for name, metric in metrics.items()}
 
 
 def pack(metrics: Metrics) -> PackedMetrics:
-    """Metrics as one tensor, so that adding them up is one operator."""
+    """Stack metrics into one tensor, so that summing them is one operator."""
     return tuple(metrics), th.stack(list(metrics.values()))
 
 
 class Execution:
-    """Operator by operator, as written: ``compile=False``."""
+    """Eager execution: ``compile=False``."""
 
     mode: bool | str = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Copies and pickles of a model start without what was compiled or captured for the original.
+        # Copies and pickles do not contain compiled functions or graphs.
         return type(self), ()
 
     def evaluate(self, loss: Loss, *inputs: Any) -> tuple[th.Tensor, Metrics]:
@@ -48,8 +48,8 @@ class Execution:
         Evaluate a loss of an algorithm.
 
         :param loss: A method of the algorithm
-        :param inputs: What it takes: a batch, noise, and what was made of them
-        :return: The loss, and its metrics detached
+        :param inputs: Its arguments: a batch, noise, and values computed from them
+        :return: The loss, and its detached metrics
         """
         return evaluate(loss, *inputs)
 
@@ -59,18 +59,18 @@ class Execution:
 
         :param algorithm: The algorithm
         :param batch: A batch
-        :return: What to log
+        :return: Metrics to log
         """
         return pack(algorithm.update(batch, algorithm.draw_noise(len(batch.actions))))
 
 
 class Compiled(Execution):
-    """``torch.compile`` of the losses: ``compile=True``. Noise, gradient step and targets stay outside."""
+    """``torch.compile`` of the losses: ``compile=True``. Noise, optimizer step and targets are not compiled."""
 
     mode = True
 
     def __init__(self) -> None:
-        #: What each loss, by its name, was compiled to.
+        #: Compiled functions by the names of the losses.
         self.functions: dict[str, Callable[..., tuple[th.Tensor, Metrics]]] = {}
         self.failed = False
 
@@ -78,16 +78,16 @@ class Compiled(Execution):
         if self.failed:
             return evaluate(loss, *inputs)
         if loss.__name__ not in self.functions:
-            # PyTorch counts recompilations by code object and stops at eight: each loss of each model has one of its own.
+            # PyTorch limits recompilations to eight per code object, so each loss of each model has its own.
             own = types.FunctionType(evaluate.__code__.replace(), evaluate.__globals__, "evaluate")
             self.functions[loss.__name__] = th.compile(own, fullgraph=True)
         try:
             return self.functions[loss.__name__](loss, *inputs)
         except (th._dynamo.exc.TorchDynamoException, th._dynamo.exc.FailOnRecompileLimitHit) as error:
-            # No C++ compiler, for instance, or a features extractor that cannot be traced.
+            # For instance, there is no C++ compiler, or a features extractor cannot be traced.
             warnings.warn(
-                f"torch.compile failed, so updates are executed eagerly, which is slower and gives the same numbers. On a CPU "
-                f"it needs a C++ compiler, such as g++. PyTorch says: {str(error).strip().splitlines()[0]}",
+                f"torch.compile failed. Updates are executed eagerly, which is slower and gives the same results. On a CPU, "
+                f"torch.compile needs a C++ compiler, such as g++. PyTorch says: {str(error).strip().splitlines()[0]}",
                 stacklevel=2,
             )
             self.failed = True
@@ -98,15 +98,15 @@ class Captured(Execution):
     """
     One CUDA graph of a whole update (noise, loss, gradients, Adam, targets): ``compile="cudagraph"``.
 
-    A graph replays the same kernels on the same memory. So the batch is copied into tensors that stay where they are, the
-    learning rate is a tensor, and the graph is captured again when something that is frozen in it has changed: shapes,
-    storage of the parameters or of Adam's state, or a plain argument of the algorithm such as ``tau``.
+    A graph replays the same kernels on the same memory. Therefore the batch is copied into static tensors, the learning rate
+    is a tensor, and the graph is captured again when something that it contains as a constant changes: shapes, storage of the
+    parameters or of Adam's state, or a plain argument of the algorithm such as ``tau``.
 
-    ``update`` called by hand does not use the graph.
+    Direct calls of ``update`` do not use the graph.
     """
 
     mode = "cudagraph"
-    #: Updates before a capture, which make PyTorch's libraries allocate what they need; they are undone.
+    #: Number of updates before a capture, in which PyTorch's libraries allocate memory. They are undone.
     WARM_UP = 3
 
     def __init__(self) -> None:
@@ -124,7 +124,7 @@ class Captured(Execution):
 
     @staticmethod
     def _frozen(algorithm: "FlowAlgorithm", batch: Batch) -> tuple[Any, ...]:
-        """What a captured graph depends on, beside the values in its tensors."""
+        """Everything that a captured graph contains as a constant."""
         optimizer = algorithm.policy.optimizer
         trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         moments = [value for state in optimizer.state.values() for value in state.values()]
@@ -135,8 +135,8 @@ class Captured(Execution):
         policy, optimizer, generator = algorithm.policy, algorithm.policy.optimizer, algorithm.generator
         if not optimizer.defaults.get("fused"):
             raise ValueError(
-                "`compile='cudagraph'` needs an optimiser with `fused=True`, such as the default one, and this is "
-                f"{type(optimizer).__name__} without it. Change `optimizer_kwargs`, or use `compile=True`."
+                "`compile='cudagraph'` needs an optimizer with `fused=True`, such as the default one; this one is "
+                f"{type(optimizer).__name__} without it. Set it in `optimizer_kwargs`, or use `compile=True`."
             )
         with th.cuda.device(algorithm.device):
             stream = th.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -162,14 +162,14 @@ class Captured(Execution):
                 th.cuda.current_stream().wait_stream(stream)
                 policy.load_state_dict(parameters)
                 for parameter, state in optimizer.state.items():
-                    for name, value in state.items():  # Adam's state starts from zeros
+                    for name, value in state.items():  # Adam's state is initialized to zeros
                         value.copy_(moments[parameter][name]) if parameter in moments else value.zero_()
                 generator.set_state(random_state)
-                optimizer.zero_grad()  # so that gradients are allocated where the graph has its memory
+                optimizer.zero_grad()  # so that gradients are allocated in the memory of the graph
                 with th.cuda.graph(self.graph, stream=stream):
                     self.metrics = super().step(algorithm, self.batch)
             finally:
-                # What is saved, and what others see of the optimiser, stays as it is without a graph.
+                # Saved files and other code see the optimizer as without a graph.
                 for rate, group in zip(floats, optimizer.param_groups, strict=True):
                     group.update(lr=rate, capturable=False)
 
@@ -179,13 +179,13 @@ EXECUTIONS: tuple[type[Execution], ...] = (Execution, Compiled, Captured)
 
 def make_execution(mode: bool | str, device: th.device, one_graph: bool = True) -> Execution:
     """
-    How to execute updates.
+    Create the execution of a mode.
 
     :param mode: False, True or ``"cudagraph"``
-    :param device: Where the algorithm is
-    :param one_graph: Whether all updates of the algorithm are alike
+    :param device: Device of the algorithm
+    :param one_graph: Whether all updates of the algorithm have the same operations
     :return: The execution
-    :raises ValueError: If there is no such mode, or not on this device, or not for this algorithm.
+    :raises ValueError: If the mode is unknown, or not available on this device or for this algorithm.
     """
     for execution in EXECUTIONS:
         if execution.mode == mode:
@@ -194,12 +194,12 @@ def make_execution(mode: bool | str, device: th.device, one_graph: bool = True) 
         raise ValueError(f"Unknown `compile` {mode!r}; choose False, True or 'cudagraph'.")
     if execution is Captured and device.type != "cuda":
         raise ValueError(
-            f"`compile='cudagraph'` needs a CUDA device, and this model is on {device.type!r}. Use `compile=True`, which "
-            "compiles the losses on any device, or `compile=False`."
+            f"`compile='cudagraph'` needs a CUDA device; this model is on {device.type!r}. Use `compile=True`, which compiles "
+            "the losses on any device, or `compile=False`."
         )
     if execution is Captured and not one_graph:
         raise ValueError(
-            "`compile='cudagraph'` replays one update, and the updates of this algorithm differ from one another. Use "
+            "`compile='cudagraph'` replays one update, but the updates of this algorithm differ from each other. Use "
             "`compile=True`, which compiles its losses."
         )
     return execution()
@@ -211,7 +211,7 @@ def tensors(batch: Batch) -> list[th.Tensor]:
 
 
 def clone(batch: Batch) -> Batch:
-    """A copy of a batch in memory of its own."""
+    """Copy a batch."""
 
     def copy(part: Any) -> Any:
         return {key: value.clone() for key, value in part.items()} if isinstance(part, dict) else part.clone()
@@ -220,7 +220,7 @@ def clone(batch: Batch) -> Batch:
 
 
 def plain_arguments(algorithm: "FlowAlgorithm") -> tuple[Any, ...]:
-    """The algorithm's arguments that are numbers, words or truth values."""
+    """The algorithm's arguments that are numbers, strings or booleans."""
     values = [getattr(algorithm, name, None) for name in argument_names(type(algorithm))]
     return tuple(value for value in values if isinstance(value, bool | int | float | str))
 

@@ -1,4 +1,4 @@
-"""Files that are never seen half-written, and what is wrong with those that cannot be read."""
+"""Atomic writing of files, and error messages for files that cannot be read."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-#: What reading a file raises that was cut, changed, or made by something else.
+#: Errors of reading files that are truncated, damaged, or not models.
 DAMAGE = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """
-    Write a file that appears under its name only when it is complete and on the disk.
+    Write a file that appears under its name only when it is complete and flushed to disk.
 
-    :param path: The file; an older one is replaced, and folders are made.
+    :param path: The file; it is replaced if it exists, and folders are created
     :return: The open file
     """
-    target = pathlib.Path(os.path.realpath(path))  # through a link, to the file that it stands for
+    target = pathlib.Path(os.path.realpath(path))  # the target of a link
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
@@ -38,7 +38,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def sync_folder(folder: pathlib.Path) -> None:
-    """Have the names in a folder on the disk, where the system lets one ask for that."""
+    """Flush the names in a folder to disk, if the operating system supports it."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -49,17 +49,17 @@ def sync_folder(folder: pathlib.Path) -> None:
 
 
 def is_path(path: Any) -> bool:
-    """Whether this is the path of a file, not an open file."""
+    """Whether this is a path, not an open file."""
     return isinstance(path, (str, pathlib.Path))
 
 
 def file_to_write(path: str | pathlib.Path, suffix: str) -> pathlib.Path:
     """
-    Where Stable-Baselines3 would write: a path without a suffix gets one.
+    The path to which Stable-Baselines3 would write: a suffix is added if there is none.
 
-    :param path: As the user gave it
-    :param suffix: Without the dot
-    :raises ValueError: If there is a folder of that name.
+    :param path: The user's path
+    :param suffix: The suffix, without the dot
+    :raises ValueError: If the path is a folder.
     """
     file = pathlib.Path(path)
     if not file.suffix:
@@ -73,11 +73,11 @@ def file_to_read(path: str | pathlib.Path, suffix: str, kind: str) -> pathlib.Pa
     """
     The file that Stable-Baselines3 would read.
 
-    :param path: With or without its suffix
-    :param suffix: Without the dot
-    :param kind: What it is to be, for messages: ``"saved model"``
-    :return: A file that is there and not empty
-    :raises FileNotFoundError: If there is none.
+    :param path: The user's path, with or without suffix
+    :param suffix: The suffix, without the dot
+    :param kind: Kind of the file for messages, such as ``"saved model"``
+    :return: A file that exists and is not empty
+    :raises FileNotFoundError: If there is no such file.
     :raises ValueError: If it is a folder, or empty.
     """
     file, longer = pathlib.Path(path), pathlib.Path(f"{path}.{suffix}")
@@ -87,50 +87,53 @@ def file_to_read(path: str | pathlib.Path, suffix: str, kind: str) -> pathlib.Pa
         raise ValueError(f"{file} is a folder, not a {kind}. Give the path of a file; `resume` takes folders of checkpoints.")
     if not file.exists():
         names = f"{file}" if file.suffix == f".{suffix}" else f"{file} or {longer}"
-        raise FileNotFoundError(f"There is no {kind} {names}. Check the path; it counts from {pathlib.Path.cwd()}.")
+        raise FileNotFoundError(f"There is no {kind} {names}. Check the path; it is relative to {pathlib.Path.cwd()}.")
     if file.stat().st_size == 0:
-        raise ValueError(f"{file} is empty, so it is no {kind}. Use an earlier copy.")
+        raise ValueError(f"{file} is empty, so it is not a {kind}. Use an earlier copy.")
     return file
 
 
 def name_of(file: Any) -> str:
-    """What to call a file in a message."""
+    """Name of a file in messages."""
     return str(file) if is_path(file) else "The open file"
 
 
 def read_settings(file: Any) -> dict[str, Any]:
     """
-    See that a file is a complete model as Stable-Baselines3 writes it, and read its settings without building anything.
+    Check that a file is a complete saved model, and read its settings without creating the model.
 
-    :param file: A path, or an open file, which is left at its beginning
-    :return: The settings; those that are no plain values are still packed.
-    :raises ValueError: If it is damaged, or something else.
+    :param file: A path, or an open file, which is rewound
+    :return: The settings; objects are still serialized
+    :raises ValueError: If it is damaged, or not a saved model.
     """
     name = name_of(file)
     try:
         with zipfile.ZipFile(file) as archive:
-            # PyTorch jumps about in its files, so that nobody compares the check sums unless it is done here.
+            # Check the checksums here, because PyTorch seeks in its files and does not check them.
             damaged = archive.testzip()
             missing = {"data", "policy.pth"} - set(archive.namelist())
             settings = None if damaged or missing else json.loads(archive.read("data"))
     except DAMAGE as error:
         if _beginning(file).startswith(b"PK"):
-            raise ValueError(f"{name} is damaged, perhaps cut short ({error}). Use an earlier copy.") from error
-        raise ValueError(f"{name} is no saved model ({error}). Give a file that `save` wrote.") from error
+            raise ValueError(f"{name} is damaged, perhaps truncated ({error}). Use an earlier copy.") from error
+        raise ValueError(f"{name} is not a saved model ({error}). Pass a file that `save` wrote.") from error
     if damaged:
-        raise ValueError(f"{name} is damaged: its part {damaged!r} is not what was written. Use an earlier copy.")
+        raise ValueError(f"{name} is damaged: the checksum of its part {damaged!r} is wrong. Use an earlier copy.")
     if missing and _beginning(file)[30:34] == b"data":
-        # There are archives in the archive: the last complete one of them was found.
-        raise ValueError(f"{name} is damaged: it begins as a saved model and was cut short. Use an earlier copy.")
+        # The archive contains archives: the last complete one of them was found.
+        raise ValueError(f"{name} is damaged: it is a truncated saved model. Use an earlier copy.")
     if not isinstance(settings, dict):
-        raise ValueError(f"{name} is a zip archive, but no saved model: it lacks {', '.join(sorted(missing)) or 'settings'}.")
+        raise ValueError(
+            f"{name} is a zip archive, but not a saved model: it has no {', '.join(sorted(missing)) or 'settings'}. Pass a "
+            "file that `save` wrote."
+        )
     if not is_path(file):
         file.seek(0)
     return settings
 
 
 def _beginning(file: Any) -> bytes:
-    """The header of an archive's first part, and the part's name."""
+    """Header and name of an archive's first part."""
     if is_path(file):
         with open(file, "rb") as opened:
             return opened.read(34)

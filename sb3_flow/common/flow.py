@@ -1,9 +1,9 @@
 """
 Flow matching on straight paths: pure functions of tensors.
 
-Time runs from ``t = 0`` (noise) to ``t = 1`` (data). ``x_t = (1 - t) x_0 + t x_1`` moves at the constant velocity
-``x_1 - x_0``, and the marginal velocity field ``v(x, t) = E[x_1 - x_0 | x_t = x]`` carries the noise distribution to the
-data distribution (Lipman et al., 2023; Liu et al., 2023).
+Time runs from ``t = 0`` (noise) to ``t = 1`` (data). ``x_t = (1 - t) x_0 + t x_1`` has the constant velocity ``x_1 - x_0``,
+and the marginal velocity field ``v(x, t) = E[x_1 - x_0 | x_t = x]`` transports the noise distribution to the data distribution
+(Lipman et al., 2023; Liu et al., 2023).
 """
 
 import torch as th
@@ -32,7 +32,7 @@ def flow_matching_loss(velocity: Velocity, x0: th.Tensor, x1: th.Tensor, t: th.T
     :param x0: Noise, ``(B, D)``
     :param x1: Data, ``(B, D)``
     :param t: Times in [0, 1], ``(B, 1)``
-    :return: One loss a sample, ``(B,)``
+    :return: One loss per sample, ``(B,)``
     """
     error = F.mse_loss(velocity(interpolate(x0, x1, t), t), x1 - x0, reduction="none")
     return error.mean(dim=1)
@@ -40,10 +40,10 @@ def flow_matching_loss(velocity: Velocity, x0: th.Tensor, x1: th.Tensor, t: th.T
 
 def euler(velocity: Velocity, x: th.Tensor, n_steps: int) -> th.Tensor:
     """
-    Carry samples from ``t = 0`` to ``t = 1`` by Euler's method.
+    Integrate samples from ``t = 0`` to ``t = 1`` by Euler's method.
 
-    The field is evaluated at ``t = i / n_steps`` for ``i = 0 .. n_steps - 1``, never at ``t = 1``. On Gaussian data this
-    shrinks the spread: with 10 steps, N(0, 1) arrives with a standard deviation of 0.88.
+    The field is evaluated at ``t = i / n_steps`` for ``i = 0 .. n_steps - 1``, never at ``t = 1``. For Gaussian data this
+    reduces the variance: with 10 steps, N(0, 1) data is sampled with a standard deviation of 0.88.
 
     :param velocity: The field, ``(x, t) -> v``
     :param x: Noise, ``(B, D)``

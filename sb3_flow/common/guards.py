@@ -1,4 +1,4 @@
-"""Checks of what comes from environments and users, before it is used."""
+"""Checks of observations, rewards and action noise."""
 
 import copy
 import warnings
@@ -15,9 +15,9 @@ def check_observation(observation: Any, space: spaces.Space[Any], where: str = "
     """
     :param observation: One observation or a batch of them, as arrays
     :param space: Observation space
-    :param where: What to call it in messages
-    :raises ValueError: If it is a tuple, as ``reset`` of Gymnasium returns; if a number is not finite; if it is an image of
-        floats in [0, 1] where the space has bytes.
+    :param where: Name of the observation in messages
+    :raises ValueError: If it is a tuple, as returned by Gymnasium's ``reset``; if a number is not finite; if it is an image of
+        floats in [0, 1] but the space is uint8.
     """
     if isinstance(observation, tuple):
         raise ValueError(
@@ -37,8 +37,8 @@ def check_observation(observation: Any, space: spaces.Space[Any], where: str = "
         of_bytes = key in wanted and wanted[key].dtype == np.uint8 and len(wanted[key].shape or ()) == 3
         if of_bytes and 0 < array.max() <= 1:
             raise ValueError(
-                f"{name} is an image of floats in [0, 1], and the observation space has bytes from 0 to 255, which are "
-                "divided by 255 here. Pass the bytes: (255 * image).astype(numpy.uint8)."
+                f"{name} is an image of floats in [0, 1], but the observation space is uint8 in [0, 255], which the policy "
+                "divides by 255. Pass (255 * image).astype(numpy.uint8)."
             )
 
 
@@ -46,14 +46,14 @@ def check_step(
     observations: Any, rewards: np.ndarray, infos: list[dict[str, Any]], space: spaces.Space[Any], n_steps: int
 ) -> None:
     """
-    Check one step of the environments, before it is stored.
+    Check one step of the environments before it is stored.
 
     :param observations: The new observations, ``(n_envs, *shape)`` or a dictionary of these
     :param rewards: ``(n_envs,)``
-    :param infos: One dictionary for each environment; ``terminal_observation`` is checked, too
+    :param infos: One dictionary per environment; ``terminal_observation`` is checked, too
     :param space: Observation space
     :param n_steps: Number of environment steps so far, for messages
-    :raises ValueError: If observations do not fit the space, or a number is not finite.
+    :raises ValueError: If observations do not match the space, or a number is not finite.
     """
     where = f"After {n_steps} environment steps, the observation"
     parts = observations if isinstance(observations, dict) else {"": observations}
@@ -73,7 +73,7 @@ def check_step(
         index = int(np.flatnonzero(~np.isfinite(rewards))[0])
         raise ValueError(
             f"After {n_steps} environment steps, the reward of environment {index} is {np.asarray(rewards)[index]}. Rewards "
-            "must be finite: nothing of this step is stored. Check the reward function."
+            "must be finite. This step is not stored. Check the reward function."
         )
 
 
@@ -91,16 +91,16 @@ def check_action_noise(noise: ActionNoise | None, space: spaces.Box, n_envs: int
     np.random.set_state(state)  # the noise of Stable-Baselines3 draws from the global generator
     if shape not in ((), space.shape, (n_envs, *(space.shape or ()))):
         raise ValueError(
-            f"`action_noise` has the shape {shape}, but actions have {space.shape}. Make it with a mean and a standard "
-            "deviation per dimension of an action."
+            f"`action_noise` has the shape {shape}, but actions have {space.shape}. Pass a mean and a standard deviation per "
+            "action dimension."
         )
 
 
 def warn_about_memory(needed: int) -> None:
     """
-    Warn where a full replay buffer of images will need more memory than is available.
+    Warn if a full replay buffer of images needs more memory than is available.
 
-    :param needed: Bytes
+    :param needed: Needed memory in bytes
     """
     available = available_memory()
     if available is not None and needed > available:
@@ -112,7 +112,7 @@ def warn_about_memory(needed: int) -> None:
 
 
 def available_memory() -> int | None:
-    """Bytes of memory that processes can still take; None where that is not known."""
+    """Available memory in bytes; None if unknown."""
     try:
         import psutil
 

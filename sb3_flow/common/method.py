@@ -1,4 +1,4 @@
-"""The record of a method: all that the rest of the package needs to know of it."""
+"""The record of a method, from which the rest of the package derives its lists of methods."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,17 +12,16 @@ from sb3_flow.common.search import SearchSpace
 @dataclass(frozen=True)
 class Variant:
     """
-    A method as RL Zoo knows it.
+    A variant of a method in RL Zoo.
 
-    :param name: Name that ``--algo`` takes; its settings are in ``zoo_configs/<name>.yml``
-    :param arguments: Constructor arguments that make it this variant
-    :param search_space: What ``optimize`` searches; None: nothing
-    :param deterministic: Whether its paper evaluates deterministic actions; papers of flow policies usually sample.
-    :param small: Constructor arguments that make it small, for tests; None: the conformance tests do not run over it
-    :param updates: Constructor arguments with which each update is a full one, for benchmarks; None: benchmarks of updates do
-        not run over it
-    :param stages: Number of small updates until every loss has been descended once
-    :param samples: Whether it acts at random where actions are not deterministic
+    :param name: Name for ``--algo``; its settings are in ``zoo_configs/<name>.yml``
+    :param arguments: Constructor arguments of this variant
+    :param search_space: Search space of ``optimize``; None: there is none
+    :param deterministic: Whether its paper evaluates deterministic actions; papers of flow policies usually sample
+    :param small: Constructor arguments of a small model, for tests; None: no conformance tests
+    :param updates: Constructor arguments with which each update is a full one, for benchmarks; None: no benchmarks of updates
+    :param stages: Number of small updates until every loss was minimized once
+    :param samples: Whether actions are random with ``deterministic=False``
     """
 
     name: str
@@ -42,13 +41,13 @@ class Method:
 
     :param algorithm: The class
     :param title: Name of the method, with authors and year
-    :param regime: What it trains on, in words
-    :param variants: At least one; the first one is the method as the constructor's defaults make it
-    :param paper: Address of the paper
+    :param regime: Regimes of training, as text
+    :param variants: At least one; the first one is that of the constructor's defaults
+    :param paper: URL of the paper
     :param docs: Its page in ``docs/``
-    :param reconstructed: Whether it is our reconstruction, because the paper does not say all
-    :param baseline: Whether it is there to be compared with
-    :param environment: Id of an environment that it is for
+    :param reconstructed: Whether it is our reconstruction from an incomplete description
+    :param baseline: Whether it is a baseline
+    :param environment: Id of an environment for it
     """
 
     algorithm: type[BaseAlgorithm]

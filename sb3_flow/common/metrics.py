@@ -1,4 +1,4 @@
-"""Sums of what updates log, kept on their device until the log reads them."""
+"""Sums of metrics, kept on their device until they are logged."""
 
 import math
 from collections import Counter
@@ -7,12 +7,12 @@ import torch as th
 
 
 class MetricSums:
-    """Sums of metrics, as tensors on their device, until their means are read."""
+    """Sums of the metrics of updates, as tensors on their device."""
 
-    #: Sums and counts by the names of the metrics: an update may report other metrics than the one before it.
+    #: Sums and counts by the names of the metrics; updates may report different metrics.
     sums: dict[tuple[str, ...], th.Tensor]
     counts: Counter[tuple[str, ...]]
-    #: Number of updates since the last call of ``not_finite``
+    #: Number of updates since the last call of ``not_finite``.
     unchecked: int
 
     def __init__(self) -> None:
@@ -20,7 +20,9 @@ class MetricSums:
 
     def add(self, names: tuple[str, ...], values: th.Tensor) -> None:
         """
-        :param names: Names of the metrics of one update
+        Add the metrics of one update.
+
+        :param names: Names of the metrics
         :param values: Their values, in the same order, ``(len(names),)``
         """
         self.sums[names] = self.sums[names] + values if names in self.sums else values.clone()
@@ -28,15 +30,15 @@ class MetricSums:
         self.unchecked += 1
 
     def not_finite(self) -> list[str]:
-        """The metrics that were not finite since the last call: a value that is not finite makes the sum so."""
+        """The metrics with a value that was not finite since the last call."""
         self.unchecked = 0
         lost = [name for name, value in self._totals().items() if not math.isfinite(value)]
         if lost:
-            self.clear()  # so that the next call does not find them again
+            self.clear()  # so that the next call does not report them again
         return lost
 
     def means(self) -> dict[str, float]:
-        """The mean of each metric over the updates that reported it. The sums start anew."""
+        """The mean of each metric over the updates that reported it. The sums are reset."""
         counts: Counter[str] = Counter()
         for names, count in self.counts.items():
             counts.update(dict.fromkeys(names, count))

@@ -1,8 +1,8 @@
 """
 The networks of flow policies: velocity fields, one-step actors, and ensembles of critics.
 
-Every hidden layer is ``linear -> activation -> (layer norm)``, in that order; the last layer is linear. Weights start
-Xavier uniform and biases zero, as in the published JAX implementations of this family.
+Each hidden layer is ``linear -> activation -> (layer norm)``; the last layer is linear. Weights are initialized Xavier uniform
+and biases to zero, as in the published JAX implementations of this family.
 """
 
 import math
@@ -19,7 +19,7 @@ ActivationName = Literal["gelu", "relu", "silu", "mish", "tanh", "elu"]
 
 #: sqrt(8 / pi) and the cubic coefficient of the tanh approximation of GELU.
 _GELU_SCALE, _GELU_CUBIC = 1.5957691216057308, 0.044715
-#: Below that many elements the number of operators matters more than what they compute.
+#: Below this number of elements the number of operators dominates the run time.
 SMALL = 8192
 
 
@@ -35,7 +35,7 @@ class _GeluTanh(th.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: th.Tensor) -> th.Tensor:
         x, gate = ctx.saved_tensors
-        if th.is_grad_enabled():  # a second derivative may follow, and PyTorch's own formula has one
+        if th.is_grad_enabled():  # a second derivative may be needed, which PyTorch's operator has
             slow: th.Tensor = th.ops.aten.gelu_backward(grad_output, x, approximate="tanh")
             return slow
         # d/dx [x s(w)] = s + x s (1 - s) w',  w' = scale * (1 + 3 * cubic * x^2)
@@ -50,18 +50,18 @@ def _gelu_gate(x: th.Tensor) -> th.Tensor:
 
 
 def is_transformed() -> bool:
-    """Whether a transform of ``torch.func``, or forward-mode differentiation, is at work."""
+    """Whether a transform of ``torch.func`` or forward-mode differentiation is active."""
     return th._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def gelu_tanh(x: th.Tensor) -> th.Tensor:
     """
-    GELU in its tanh approximation, which JAX has by default; half the time of ``F.gelu(approximate="tanh")`` on a CPU.
+    GELU in its tanh approximation, the default of JAX, in half the time of ``F.gelu(approximate="tanh")`` on a CPU.
 
     :param x: Any shape
     :return: ``0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))``
     """
-    if th.compiler.is_compiling() or is_transformed():  # which find the derivative themselves
+    if th.compiler.is_compiling() or is_transformed():  # which fuse this or derive the gradient themselves
         return x * th.sigmoid(x * (_GELU_SCALE + _GELU_SCALE * _GELU_CUBIC * x * x))
     if x.numel() < SMALL:
         return F.gelu(x, approximate="tanh")
@@ -72,14 +72,14 @@ def gelu_tanh(x: th.Tensor) -> th.Tensor:
 
 def mish(x: th.Tensor) -> th.Tensor:
     """
-    Mish; without a gradient in a third of the time of ``F.mish`` on a CPU.
+    Mish. Without gradients, it takes a third of the time of ``F.mish`` on a CPU.
 
     :param x: Any shape
     :return: ``x tanh(softplus(x))``, that is ``x n / (n + 2)`` with ``n = e^x (e^x + 2)``
     """
     if (x.requires_grad and th.is_grad_enabled()) or x.numel() < SMALL or th.compiler.is_compiling() or is_transformed():
         return F.mish(x)
-    n = x.clamp(max=20.0).exp_()  # from there on the quotient is 1
+    n = x.clamp(max=20.0).exp_()  # above 20 the quotient is 1
     n.mul_(n + 2)
     return n.div_(n + 2).mul_(x)
 
@@ -100,7 +100,7 @@ def get_activation(name: str) -> Callable[[th.Tensor], th.Tensor]:
 
     :param name: One of ``ACTIVATIONS``
     :return: The function
-    :raises ValueError: If there is none of that name; the message lists the names.
+    :raises ValueError: If the name is unknown; the message lists the names.
     """
     if name not in ACTIVATIONS:
         raise ValueError(f"Unknown activation {name!r}; choose one of {', '.join(get_args(ActivationName))}.")
@@ -108,7 +108,7 @@ def get_activation(name: str) -> Callable[[th.Tensor], th.Tensor]:
 
 
 def linear(n_in: int, n_out: int) -> nn.Linear:
-    """A linear layer that starts Xavier uniform, with zero bias."""
+    """A linear layer with Xavier uniform weights and zero bias."""
     layer = nn.Linear(n_in, n_out)
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -117,10 +117,10 @@ def linear(n_in: int, n_out: int) -> nn.Linear:
 
 class MLP(nn.Module):
     """
-    A multi-layer perceptron whose input comes in parts, the first of which (``context``) may be reused.
+    A multi-layer perceptron whose input has several parts.
 
-    The first layer is one matrix, applied part by part: the product with the features of an observation is computed
-    once (``context``) and serves all the integration steps of a flow.
+    The first layer is applied to each part separately: its product with the features of an observation (``context``) is
+    computed once and reused in all integration steps of a flow.
 
     :param n_features: Size of the first part
     :param n_rest: Size of all other parts together
@@ -139,13 +139,13 @@ class MLP(nn.Module):
         self.activation = get_activation(activation)
 
     def context(self, features: th.Tensor) -> th.Tensor:
-        """The first layer's answer to the features alone, bias included: ``(B, n_features) -> (B, width)``."""
+        """The part of the first layer that depends on features, with bias: ``(B, n_features) -> (B, width)``."""
         first = self.layers[0]
         return F.linear(features, first.weight[:, : self.n_features], first.bias)  # type: ignore[index,arg-type]
 
     def forward(self, context: th.Tensor, *rest: th.Tensor) -> th.Tensor:
         """
-        :param context: What ``context`` returned for the features
+        :param context: As returned by ``context``
         :param rest: The other parts of the input, ``(B, n)`` each, in order
         :return: ``(B, n_out)``
         """
@@ -159,11 +159,11 @@ class MLP(nn.Module):
 
 def sinusoid(t: th.Tensor, dim: int, intervals: int) -> th.Tensor:
     """
-    Times as sines and cosines of geometrically falling frequencies, which begin at 1.
+    Sinusoidal embedding with geometrically decreasing frequencies; the first frequency is 1.
 
-    :param t: ``(B, 1)``
+    :param t: Times, ``(B, 1)``
     :param dim: Size of the embedding, even
-    :param intervals: After how many frequencies they would have fallen to 1/10000
+    :param intervals: Number of frequencies over which they decrease to 1/10000
     :return: ``[sin(t f_0), ..., cos(t f_0), ...]``, ``(B, dim)``
     """
     exponents = th.arange(dim // 2, device=t.device, dtype=t.dtype) / intervals
@@ -173,27 +173,27 @@ def sinusoid(t: th.Tensor, dim: int, intervals: int) -> th.Tensor:
 
 class VelocityMLP(MLP):
     """
-    A velocity field: from features, a point and a time to a velocity.
+    A velocity field: maps features, a point and a time to a velocity.
 
     :param n_features: Size of the features
     :param dim: Size of the points
     :param net_arch: Widths of the hidden layers
     :param activation: Name of the activation
-    :param encode_time_dim: Size of the time's embedding by ``sinusoid``; 0: the network gets the time itself
-    :raises ValueError: If that size is neither 0 nor an even number from 4.
+    :param encode_time_dim: Size of the embedding of the time, see ``sinusoid``; 0: the time itself
+    :raises ValueError: If ``encode_time_dim`` is neither 0 nor an even number of at least 4.
     """
 
     def __init__(
         self, n_features: int, dim: int, net_arch: Sequence[int], activation: str = "gelu", encode_time_dim: int = 0
     ) -> None:
         if encode_time_dim != 0 and (encode_time_dim < 4 or encode_time_dim % 2):
-            raise ValueError(f"`encode_time_dim` is {encode_time_dim}; it must be 0, or an even number from 4.")
+            raise ValueError(f"`encode_time_dim` is {encode_time_dim}; it must be 0, or an even number of at least 4.")
         super().__init__(n_features, dim + (encode_time_dim or 1), dim, net_arch, activation)
         self.encode_time_dim = encode_time_dim
 
     def forward(self, context: th.Tensor, *rest: th.Tensor) -> th.Tensor:
         """
-        :param context: What ``context`` returned for the features
+        :param context: As returned by ``context``
         :param rest: Points ``(B, dim)`` and times ``(B, 1)``
         :return: Velocities, ``(B, dim)``
         """
@@ -236,9 +236,9 @@ class EnsembleMLP(nn.Module):
 
     def forward(self, inputs: th.Tensor, frozen: bool = False) -> th.Tensor:
         """
-        :param inputs: ``(B, n_in)``, the same for every member, or ``(K, B, n_in)``, of each its own
-        :param frozen: Whether gradients may reach the inputs only. It saves the gradients of the weights, which a
-            policy that climbs a critic would compute and throw away.
+        :param inputs: ``(B, n_in)``, the same for all members, or ``(K, B, n_in)``, one for each
+        :param frozen: Whether gradients flow to the inputs only. Actor losses do not need the gradients of the critics'
+            weights, so this saves time.
         :return: ``(K, B)``
         """
 

@@ -1,4 +1,4 @@
-"""Learning rates over the course of training, as functions of the remaining progress, which is how SB3 takes them."""
+"""Learning rate schedules: functions of the remaining progress, as in Stable-Baselines3."""
 
 import math
 from collections.abc import Sequence
@@ -8,18 +8,18 @@ from stable_baselines3.common.type_aliases import Schedule
 
 class WarmUpCosine:
     """
-    Rises in a straight line over the first part of training, then falls to zero as half a cosine.
+    Linear warm-up, followed by cosine decay to zero.
 
-    A run that is resumed goes on where it was, because Stable-Baselines3 counts progress over the whole of it.
+    A resumed run continues the schedule, because Stable-Baselines3 counts progress over the whole run.
 
-    :param peak: What it rises to, itself a function of the remaining progress, such as a constant one
-    :param warm_up: Share of training in which it rises, in [0, 1)
-    :raises ValueError: If the share lies outside.
+    :param peak: Learning rate after the warm-up, as a function of the remaining progress
+    :param warm_up: Fraction of training for the warm-up, in [0, 1)
+    :raises ValueError: If the fraction is out of its range.
     """
 
     def __init__(self, peak: Schedule, warm_up: float = 0.02) -> None:
         if not 0 <= warm_up < 1:
-            raise ValueError(f"`warm_up` is {warm_up}; it must be a share of training, at least 0 and below 1.")
+            raise ValueError(f"`warm_up` is {warm_up}; it must be a fraction of training, at least 0 and below 1.")
         self.peak, self.warm_up = peak, warm_up
 
     def __call__(self, progress_remaining: float) -> float:
@@ -36,10 +36,10 @@ class WarmUpCosine:
 
 class InTurn:
     """
-    The same schedule over again, in each part of training.
+    Repeat a schedule in each stage of training.
 
-    :param schedule: A function of the remaining progress of a part (from 1 to 0)
-    :param shares: How much of training each part is, above 0; together 1
+    :param schedule: A function of the remaining progress of a stage (from 1 to 0)
+    :param shares: Fraction of training for each stage, above 0; their sum is 1
     """
 
     def __init__(self, schedule: Schedule, shares: Sequence[float]) -> None:

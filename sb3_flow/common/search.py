@@ -1,4 +1,4 @@
-"""What hyperparameter optimization searches, in the form that RL Zoo takes."""
+"""Search spaces of hyperparameter optimization, in RL Zoo's format."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ class SearchSpace:
     """
     The search space of one algorithm.
 
-    :param suggest: From an Optuna trial to its parameters, as Optuna stores them. Parameters that are better searched in
-        another form (``one_minus_gamma``, ``batch_size_pow``) have it here.
+    :param suggest: Maps an Optuna trial to its parameters, as Optuna stores them. Parameters that are searched in another form
+        (``one_minus_gamma``, ``batch_size_pow``) have this form here.
     """
 
     suggest: Callable[[Any], Parameters]
@@ -25,18 +25,18 @@ class SearchSpace:
         :param trial: ``optuna.Trial``
         :param n_actions: Number of action dimensions
         :param n_envs: Number of environments
-        :param additional_args: What RL Zoo passes beside
-        :return: Arguments of the algorithm. ``policy_kwargs`` are not among them: those of the configuration stay.
+        :param additional_args: Further arguments of RL Zoo
+        :return: Arguments of the algorithm, without ``policy_kwargs``, which are those of the configuration
         """
         arguments = self.convert(self.suggest(trial))
         for name in arguments.keys() - trial.params.keys():
-            trial.set_user_attr(name, arguments[name])  # the true value, beside the form that was searched
+            trial.set_user_attr(name, arguments[name])  # the value, in addition to the form that was searched
         return arguments
 
     @staticmethod
     def convert(parameters: Parameters) -> Parameters:
         """
-        Turn the parameters that Optuna stores into arguments of the algorithm, also for ``--trial-id``.
+        Convert the parameters that Optuna stores to arguments of the algorithm, also for ``--trial-id``.
 
         :param parameters: As ``suggest`` returned them
         :return: Arguments of the algorithm
@@ -50,7 +50,7 @@ class SearchSpace:
 
 
 def suggest_common(trial: Any) -> Parameters:
-    """Of every algorithm with critics: discount factor, learning rate, batch size, ``tau``."""
+    """Parameters of all algorithms with critics: discount factor, learning rate, batch size, ``tau``."""
     return {
         "one_minus_gamma": trial.suggest_float("one_minus_gamma", 0.001, 0.03, log=True),
         "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-3, log=True),
@@ -60,5 +60,5 @@ def suggest_common(trial: Any) -> Parameters:
 
 
 def configured(trial: Any, name: str, default: str) -> str:
-    """A value of the configuration. RL Zoo keeps it in the study, as text."""
+    """A value of the configuration. RL Zoo stores it in the study, as text."""
     return str(trial.study.user_attrs.get(name, default))

@@ -1,4 +1,4 @@
-"""Types of what an update takes and returns."""
+"""Types of the arguments and results of updates."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,15 +13,15 @@ Velocity = Callable[[th.Tensor, th.Tensor], th.Tensor]
 
 class Batch(NamedTuple):
     """
-    One minibatch of ``B`` transitions, of ``n`` steps each (``n = 1`` unless n-step returns are asked for).
+    A minibatch of ``B`` transitions of ``n`` steps each (``n = 1`` without n-step returns).
 
     :param observations: ``(B, *shape)`` or a dictionary of these
     :param actions: ``(B, action_dim)`` in [-1, 1]; for chunks of ``h`` actions ``(B, h * action_dim)``, time first
     :param rewards: ``(B,)``, the discounted sum of the rewards of the ``n`` steps
-    :param masks: ``(B,)``, 0 where the task ended within these steps (nothing to bootstrap from), else 1
-    :param discounts: ``(B,)``, gamma to the power of the number of steps summed: what the bootstrap is multiplied by
+    :param masks: ``(B,)``, 0 for a termination within these steps, else 1
+    :param discounts: ``(B,)``, gamma to the power of the number of summed steps, the factor of the bootstrap value
     :param next_observations: as ``observations``, after these steps
-    :param valids: ``(B,)``, 0 where a chunk reaches past the end of its trajectory, else 1
+    :param valids: ``(B,)``, 0 for a chunk that reaches past the end of its trajectory, else 1
     """
 
     observations: TensorObs

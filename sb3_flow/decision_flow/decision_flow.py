@@ -1,4 +1,4 @@
-"""Decision Flow policy optimisation (Hu et al., 2025, arXiv 2505.20350), as we reconstruct it."""
+"""Decision Flow policy optimization (Hu et al., 2025, arXiv 2505.20350). Our reconstruction."""
 
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
@@ -17,18 +17,18 @@ from sb3_flow.decision_flow.policies import DecisionFlowPolicy
 
 FlowVariant = Literal["dir", "div"]
 FlowTarget = Literal["mc", "td"]
-#: How fast the running ``lambda`` follows that of the batches.
+#: Update rate of the running mean of ``lambda``.
 SCALE_RATE = 0.01
 
 
 class DecisionFlowNoise(NamedTuple):
     """
-    Every random number of one update.
+    All random numbers of one update.
 
-    :param next_noise: What the next action of the target is acted from, standard normal, ``(B, action_dim)``
-    :param start: What the inner process starts from, standard normal, ``(B, action_dim)``
-    :param k: Which of its steps is looked at, uniform in ``0 .. flow_steps - 1``, ``(B, 1)`` of int64
-    :param on_policy: Uniform in [0, 1]; where it is below ``on_policy_share`` the state is one of the policy's own, ``(B, 1)``
+    :param next_noise: Noise of the next action in the target, standard normal, ``(B, action_dim)``
+    :param start: Start of the inner process, standard normal, ``(B, action_dim)``
+    :param k: Step of the inner process, uniform in ``0 .. flow_steps - 1``, ``(B, 1)`` of int64
+    :param on_policy: Uniform in [0, 1]; the inner state is on-policy if this is below ``on_policy_share``, ``(B, 1)``
     :param x0: Start of the straight path in the flow matching losses, standard normal, ``(B, action_dim)``
     :param t: Time on that path, uniform in [0, 1], ``(B, 1)``
     """
@@ -43,14 +43,15 @@ class DecisionFlowNoise(NamedTuple):
 
 class InnerStates(NamedTuple):
     """
-    The states of the inner process that an update looks at, without gradient.
+    The states of the inner process in an update, without gradient.
 
-    :param x: ``x_k``, the unfinished actions, ``(B, action_dim)``
-    :param k: Number of steps behind them, ``(B, 1)`` of int64
-    :param on_policy: Whether they are the policy's own; if not, they lie on a path to an action of the data, ``(B, 1)``
-    :param returns: ``G_k``, what the inner process pays from there on, ``(B,)``
-    :param inverse_scale: ``lambda``, one over the mean of ``|Q|`` at the actions that they lead to, a number
-    :param running_inverse_scale: ``lambda_hat``, its running mean, a number
+    :param x: ``x_k``, the intermediate actions, ``(B, action_dim)``
+    :param k: Number of steps that led to them, ``(B, 1)`` of int64
+    :param on_policy: Whether they come from the policy; otherwise they lie on a straight path to an action of the data,
+        ``(B, 1)``
+    :param returns: ``G_k``, return of the inner process from there on, ``(B,)``
+    :param inverse_scale: ``lambda``, one over the mean of ``|Q|`` at the resulting actions, a scalar
+    :param running_inverse_scale: ``lambda_hat``, its running mean, a scalar
     """
 
     x: th.Tensor
@@ -63,11 +64,11 @@ class InnerStates(NamedTuple):
 
 class DecisionFlow(OfflineToOnlineAlgorithm):
     """
-    Decision Flow: to integrate a flow is a decision process inside each action, whose decisions are velocities.
+    Decision Flow: the integration of a flow is a Markov decision process (the inner process), whose decisions are velocities.
 
-    After ``k`` of ``T`` Euler steps there is an unfinished action ``x_k``; the velocity ``u_theta(s, x_k, t_k)`` leads to
-    ``x_{k+1} = x_k + u / T``, and the finished action is paid ``Q(s, clip(x_T))``. A flow critic ``V`` learns what unfinished
-    actions are worth, and each velocity climbs it by itself::
+    Its state after ``k`` of ``T`` Euler steps is an intermediate action ``x_k``. The velocity ``u_theta(s, x_k, t_k)`` leads
+    to ``x_{k+1} = x_k + u / T``, and the final action has the reward ``Q(s, clip(x_T))``. A flow critic ``V`` learns the value
+    of intermediate actions, and each velocity maximizes it::
 
         L_Q  = E[(Q(s, a) - r - gamma m Q'(s', clip(Psi(s', z'))))^2]                              critic_loss
         L_V  = E[(V(s, x_k, t_k) - G_k)^2],   G_k = sum_{j >= k} r_j + Q'(s, clip(x_T))              flow_critic_loss
@@ -77,14 +78,14 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
         DF-div:  L_pi = beta / 2 E[|u_theta - v_beta|^2] - lambda T E[W(s, x_{k+1})] (+ w_FM L_FM)     policy_loss
                  r_k  = -(beta / lambda_hat) / (2 T) |u_theta - v_beta|^2
 
-    ``Psi`` is the flow that acts, ``W`` the flow critic, or after the last step the critics. ``v_beta`` is a clone of the
-    behaviour (DF-div), which flow matching trains and values never reach (``bc_flow_loss``); DF-dir has no inner rewards.
-    ``lambda`` is one over the mean of ``|Q|``, ``lambda_hat`` its running mean. Half of the inner states ``x_k`` are the
-    policy's own, the others lie on straight paths to actions of the data. One pass of the flow is differentiated, never the
-    chain of them. Losses on velocities are sums over the action's dimensions.
+    ``Psi`` is the policy's flow; ``W`` is the flow critic, or after the last step the critics. ``v_beta`` is a BC flow
+    (DF-div), trained by flow matching only (``bc_flow_loss``); DF-dir has no inner rewards. ``lambda`` is one over the mean of
+    ``|Q|``, ``lambda_hat`` its running mean. Half of the inner states ``x_k`` come from the policy, the others lie on straight
+    paths to actions of the data. The gradient flows through one evaluation of the flow, not through the integration. Losses of
+    velocities are sums over the action's dimensions.
 
     This is **our reconstruction**: the inner process and the flow critic are the paper's; losses, networks and constants are
-    ours. ``docs/decision_flow.md`` lists all that the paper, as far as it could be read, leaves open.
+    ours. ``docs/decision_flow.md`` lists what the part of the paper that we could read leaves open.
 
     ``deterministic=True`` acts from zero noise.
 
@@ -94,21 +95,21 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
     :param env: Environment, or its id. None: the spaces are those of the dataset
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
     :param variant: ``"dir"`` (DF-dir) or ``"div"`` (DF-div)
-    :param fm_coef: ``w_FM``, weight of flow matching, at least 0. The one to tune in DF-dir: start at GFP's alpha over the
+    :param fm_coef: ``w_FM``, weight of flow matching, at least 0. Tune it first in DF-dir: start at GFP's alpha divided by the
         size of an action (a chunk). None: 1 in DF-dir, 0 in DF-div
-    :param beta: Weight of the divergence from the clone, at least 0, in DF-div only. The one to tune there: start at twice
-        GFP's alpha over the size of an action (a chunk). None: 1
+    :param beta: Weight of the divergence from the BC flow, at least 0, in DF-div only. Tune it first in DF-div: start at twice
+        GFP's alpha divided by the size of an action (a chunk). None: 1
     :param flow_steps: ``T``, Euler steps of the flow
     :param q_agg: How the critics are aggregated, in the target and at the end of the inner process: ``"mean"`` or ``"min"``
-    :param on_policy_share: ``rho``, share of inner states that are the policy's own, in [0, 1]
-    :param flow_target: What the flow critic regresses on: ``"mc"``, the whole inner return, or ``"td"``, one inner reward and
-        the moving average of the flow critic
-    :param direction_coef: ``kappa``, at least 0, in DF-dir only: on the way to an action of the data, inner steps pay
-        ``kappa / T`` times one minus the cosine of the angle between velocity and direct way, in units of ``Q``. 0: nothing
-    :param expectile: A number in (0, 1): critics bootstrap from a value of states, the expectile of the critics over the
-        data's actions (implicit Q-learning). None: from the flow's own actions
-    :param kwargs: All other arguments are those of ``OfflineToOnlineAlgorithm``, such as ``dataset``, ``offline_steps``,
-        ``batch_size``, ``gamma``, ``horizon_length``, ``seed`` and ``policy_kwargs``.
+    :param on_policy_share: ``rho``, fraction of inner states that come from the policy, in [0, 1]
+    :param flow_target: Target of the flow critic: ``"mc"``, the inner return, or ``"td"``, one inner reward plus the target
+        network of the flow critic
+    :param direction_coef: ``kappa``, at least 0, in DF-dir only: inner steps on paths to actions of the data cost ``kappa /
+        T`` times one minus the cosine of the angle between velocity and path, in units of ``Q``. 0: no cost
+    :param expectile: A number in (0, 1): critics bootstrap from a state value, the expectile of the critics over the data's
+        actions (implicit Q-learning). None: critics bootstrap from actions of the flow
+    :param kwargs: Arguments of ``OfflineToOnlineAlgorithm``, such as ``dataset``, ``offline_steps``, ``batch_size``,
+        ``gamma``, ``horizon_length``, ``seed`` and ``policy_kwargs``
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(DecisionFlowPolicy)
@@ -140,7 +141,7 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
             if value is not None and value < 0:
                 raise ValueError(f"`{name}` is {value}; it must not be negative.")
         if variant == "dir" and beta is not None:
-            raise ValueError(f"`beta={beta}` weighs the clone of DF-div: pass `variant='div'`, or tune `fm_coef`.")
+            raise ValueError(f"`beta={beta}` is for DF-div: pass `variant='div'`, or tune `fm_coef`.")
         if variant == "div" and direction_coef > 0:
             raise ValueError(f"`direction_coef={direction_coef}` is for DF-dir: pass `variant='dir'`, or leave it at 0.")
         if not 0 <= on_policy_share <= 1:
@@ -163,14 +164,14 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
     def _policy_arguments(self) -> dict[str, Any]:
         return {
             "flow_steps": self.flow_steps,
-            "clone": self.variant == "div",
+            "with_bc_flow": self.variant == "div",
             "flow_critic_target": self.flow_target == "td",
             "state_value": self.expectile is not None,
             **super()._policy_arguments(),
         }
 
     def draw_noise(self, n: int) -> DecisionFlowNoise:
-        """Every random number of an update with ``n`` transitions."""
+        """Draw all random numbers of an update with ``n`` transitions."""
         return DecisionFlowNoise(
             next_noise=self.normal(n),
             start=self.normal(n),
@@ -181,7 +182,7 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
         )
 
     def loss(self, batch: Batch, noise: DecisionFlowNoise) -> tuple[th.Tensor, Metrics]:
-        """All losses, at the same parameters; each reaches networks of its own. Two of them need the inner states."""
+        """The sum of all losses. Each has a gradient for its own networks only."""
         inner = self.inner_states(batch, noise)
         terms = [
             self.critic_loss(batch, noise),
@@ -195,7 +196,7 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
         return total(*terms)
 
     def update(self, batch: Batch, noise: DecisionFlowNoise) -> Metrics:
-        """As everywhere; ``lambda_hat``, which the loss has moved on, is kept for the next update."""
+        """As for ``FlowAlgorithm``, and store ``lambda_hat`` for the next update."""
         metrics = super().update(batch, noise)
         self.policy.inverse_scale.copy_(metrics["inverse_scale"])
         return metrics
@@ -204,11 +205,11 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
 
     def end_value(self, batch: Batch, actions: th.Tensor, online: bool = False) -> th.Tensor:
         """
-        What the inner process pays at its end, ``Q(s, clip(x_T))``, aggregated.
+        Final reward of the inner process, ``Q(s, clip(x_T))``, aggregated.
 
-        :param batch: Whose states
+        :param batch: A batch with the states
         :param actions: ``x_T``, ``(B, action_dim)``
-        :param online: Whether by the critics (frozen: gradients reach the actions only); if not, by their targets
+        :param online: Whether to use the critics, with gradients for the actions only, or their targets
         :return: ``(B,)``
         """
         policy = self.policy
@@ -216,7 +217,7 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
         return aggregate(policy.q_values(critic, batch.observations, actions.clamp(-1, 1), frozen=True), self.q_agg)
 
     def critic_loss(self, batch: Batch, noise: DecisionFlowNoise) -> tuple[th.Tensor, Metrics]:
-        """``L_Q``, with the flow's next action, or (``expectile``) the value of the next state. Gradient: critics only."""
+        """``L_Q``, with the flow's next action or, with ``expectile``, the value of the next state. Gradient: critics only."""
         policy = self.policy
         with th.no_grad():
             if self.expectile is not None:
@@ -246,10 +247,10 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
 
     def inner_states(self, batch: Batch, noise: DecisionFlowNoise) -> InnerStates:
         """
-        Unfinished actions, and what follows them by the current flow.
+        Intermediate actions, and their returns under the current flow.
 
-        A state is one of the policy's own, or it lies on the straight path from the same noise to the action of the data. A
-        chunk that is not valid is no action of the data, so that its state is the policy's own.
+        A state comes from the policy, or it lies on the straight path from the same noise to the action of the data. For
+        invalid chunks, the state comes from the policy.
         """
         policy = self.policy
         with th.no_grad():
@@ -275,19 +276,19 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
 
     def inner_cost(self, batch: Batch, on_policy: th.Tensor) -> Cost | None:
         """
-        What velocities cost, before it is multiplied by its price: in DF-div their divergence from the clone's, in DF-dir
-        with ``direction_coef`` their misdirection, which a state of the policy's own does not have.
+        Cost of velocities, without its weight: in DF-div the divergence from the BC flow, in DF-dir with ``direction_coef``
+        the misdirection, which is 0 for states from the policy.
         """
         if self.variant == "div":
             with th.no_grad():
-                clone = self.policy.velocity(self.policy.bc_flow, batch.observations)
+                bc_velocity = self.policy.velocity(self.policy.bc_flow, batch.observations)
 
-            def leaving_the_clone(x: th.Tensor, t: th.Tensor, u: th.Tensor) -> th.Tensor:
+            def divergence_from_bc_flow(x: th.Tensor, t: th.Tensor, u: th.Tensor) -> th.Tensor:
                 with th.no_grad():
-                    v = clone(x, t)
+                    v = bc_velocity(x, t)
                 return divergence(u, v)
 
-            return leaving_the_clone
+            return divergence_from_bc_flow
         if self.direction_coef > 0:
             return lambda x, t, u: th.where(on_policy[:, 0], 0.0, misdirection(u, x, batch.actions))
         return None
@@ -298,11 +299,11 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
 
     def inner_value(self, batch: Batch, x: th.Tensor, k: th.Tensor) -> th.Tensor:
         """
-        ``W(s, x_{k+1})``: the mean of the flow critics, or after the last step the critics. Gradients reach ``x`` only.
+        ``W(s, x_{k+1})``: the mean of the flow critics, or after the last step the critics. Gradient: ``x`` only.
 
-        :param batch: Whose states
+        :param batch: A batch with the states
         :param x: ``x_{k+1}``, ``(B, action_dim)``
-        :param k: Number of steps behind ``x_k``, ``(B, 1)`` of int64
+        :param k: Number of steps that led to ``x_k``, ``(B, 1)`` of int64
         :return: ``(B,)``
         """
         policy = self.policy
@@ -319,26 +320,26 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
     # The flows.
 
     def flow_matching_loss(self, batch: Batch, noise: DecisionFlowNoise, velocity: Velocity) -> th.Tensor:
-        """``L_FM``: towards the actions of the data, a sum over dimensions and a mean over the batch."""
+        """``L_FM``: flow matching on the actions of the data, a sum over dimensions and a mean over the batch."""
         errors = flow_matching_loss(velocity, noise.x0, batch.actions, noise.t)
         return self.policy.action_dim * (batch.valids * errors).mean()
 
     def bc_flow_loss(self, batch: Batch, noise: DecisionFlowNoise) -> tuple[th.Tensor, Metrics]:
-        """``L_FM`` of the clone. Gradient: the clone only."""
+        """``L_FM`` of the BC flow. Gradient: BC flow only."""
         loss = self.flow_matching_loss(batch, noise, self.policy.velocity(self.policy.bc_flow, batch.observations))
         return loss, {"bc_flow_loss": loss}
 
     def policy_loss(self, batch: Batch, noise: DecisionFlowNoise, inner: InnerStates) -> tuple[th.Tensor, Metrics]:
         """
-        ``L_pi``: better next states of the inner process, near the data. Gradient: the flow only, through one pass each for
-        the inner states and for flow matching.
+        ``L_pi``: increase the value of the next inner state, stay close to the data. Gradient: flow only, through one
+        evaluation for the inner states and one for flow matching.
         """
         policy, n_steps = self.policy, self.flow_steps
         velocity = policy.velocity(policy.flow, batch.observations)
         t = inner.k.to(inner.x.dtype) / n_steps
         u = velocity(inner.x, t)
         value = self.inner_value(batch, th.add(inner.x, u, alpha=1 / n_steps), inner.k).mean()
-        # A velocity moves the next state by 1 / T only: times T, weights mean the same for every T.
+        # A velocity moves the next state by 1 / T only. The factor T makes the weights independent of T.
         loss = -inner.inverse_scale * n_steps * value
         metrics = {"inner_value": value, "inverse_scale": inner.running_inverse_scale}
         cost = self.inner_cost(batch, inner.on_policy)

@@ -1,8 +1,8 @@
 """
-The decision process inside an action: ``T`` Euler steps, each of which is a decision. Pure functions of tensors.
+The inner decision process: each of ``T`` Euler steps is a decision. Pure functions of tensors.
 
-The state before step ``k`` is the unfinished action ``x_k``, at time ``t_k = k / T``; the decision is a velocity, and
-``x_{k+1} = x_k + u / T``. Nothing is clipped on the way.
+The state before step ``k`` is the intermediate action ``x_k``, at time ``t_k = k / T``; the decision is a velocity, and
+``x_{k+1} = x_k + u / T``. States are not clipped.
 """
 
 from collections.abc import Callable
@@ -13,15 +13,15 @@ from torch.nn import functional as F
 
 from sb3_flow.common.type_aliases import Velocity
 
-#: What a velocity costs where it is chosen: ``(x, t, u) -> (B,)``, per unit of time.
+#: Cost of a velocity per unit of time: ``(x, t, u) -> (B,)``.
 Cost = Callable[[th.Tensor, th.Tensor, th.Tensor], th.Tensor]
 
 
 class InnerRollout(NamedTuple):
     """
-    Paths to the end of the inner process, one from each state that is looked at.
+    Paths from selected states to the end of the inner process.
 
-    :param x: ``x_k``, that state, ``(B, D)``
+    :param x: ``x_k``, the selected state, ``(B, D)``
     :param next_x: ``x_{k+1}``, ``(B, D)``
     :param end: ``x_T``, not clipped, ``(B, D)``
     :param cost: Cost of step ``k``, ``(B,)``
@@ -39,17 +39,17 @@ def inner_rollout(
     velocity: Velocity, x: th.Tensor, start: th.Tensor, k: th.Tensor, n_steps: int, cost: Cost | None = None
 ) -> InnerRollout:
     """
-    Follow a field from steps that differ from sample to sample, in one loop of static shapes.
+    Integrate a velocity field from a different start step for each sample, in one loop with static shapes.
 
-    A sample rests until the loop comes to its ``start``. Where ``start`` is ``k``, ``x`` is the state that is looked at; where
-    it is less, that state is what the path has come to by step ``k``.
+    A sample does not move before its ``start``. If ``start`` is ``k``, ``x`` is the selected state; if it is smaller, the
+    selected state is that of the path at step ``k``.
 
     :param velocity: The field
-    :param x: Where the samples start, ``(B, D)``
-    :param start: From which step on they move, in ``0 .. k``, ``(B, 1)`` of int64
-    :param k: At which step they are looked at, in ``0 .. n_steps - 1``, ``(B, 1)`` of int64
+    :param x: Initial points, ``(B, D)``
+    :param start: Step at which a sample starts to move, in ``0 .. k``, ``(B, 1)`` of int64
+    :param k: Step of the selected state, in ``0 .. n_steps - 1``, ``(B, 1)`` of int64
     :param n_steps: ``T``
-    :param cost: What velocities cost; None: nothing
+    :param cost: Cost of velocities; None: no cost
     :return: The paths
     """
     step = 1 / n_steps
@@ -71,7 +71,7 @@ def inner_rollout(
 
 def divergence(u: th.Tensor, v: th.Tensor) -> th.Tensor:
     """
-    How far a velocity is from another, as the divergence of two Gaussian steps of unit noise that they lead to.
+    Kullback-Leibler divergence of two Gaussian steps with unit noise that have these velocities as means.
 
     :param u: ``(B, D)``
     :param v: ``(B, D)``
@@ -82,10 +82,10 @@ def divergence(u: th.Tensor, v: th.Tensor) -> th.Tensor:
 
 def misdirection(u: th.Tensor, x: th.Tensor, action: th.Tensor) -> th.Tensor:
     """
-    How far a velocity points away from an action.
+    Deviation of a velocity from the direction to an action.
 
     :param u: ``(B, D)``
-    :param x: Where it is chosen, ``(B, D)``
+    :param x: Current point, ``(B, D)``
     :param action: ``(B, D)``
     :return: One minus the cosine of the angle, in [0, 2], ``(B,)``
     """

@@ -6,7 +6,7 @@ from sb3_flow.common.search import Parameters, SearchSpace, suggest_common
 
 
 def _suggest_inner(trial: Any) -> Parameters:
-    """What both variants of Decision Flow have. Nothing is published; each weight spans GFP's alpha over an action's size."""
+    """Settings of both variants. No search space is published; the range of each weight covers GFP's alpha per action size."""
     return {
         "on_policy_share": trial.suggest_categorical("on_policy_share", [0.0, 0.5]),
         "q_agg": trial.suggest_categorical("q_agg", ["mean", "min"]),
@@ -16,12 +16,12 @@ def _suggest_inner(trial: Any) -> Parameters:
 
 
 def _suggest_decision_flow(trial: Any) -> Parameters:
-    """How close the flow stays to the data, first of all."""
+    """Weight of flow matching, and the settings of both variants."""
     return {"fm_coef": trial.suggest_float("fm_coef", 1e-4, 10.0, log=True), **_suggest_inner(trial)}
 
 
 def _suggest_decision_flow_div(trial: Any) -> Parameters:
-    """How close the flow stays to its clone, first of all."""
+    """Weight of the divergence from the BC flow, and the settings of both variants."""
     return {"beta": trial.suggest_float("beta", 2e-4, 20.0, log=True), **_suggest_inner(trial)}
 
 

@@ -1,8 +1,8 @@
-"""Environments and wrappers of our own. Gymnasium knows the environments by their ids once ``sb3_flow`` is imported."""
+"""Environments and wrappers. Importing ``sb3_flow`` registers the environments in Gymnasium."""
 
 import gymnasium as gym
 
-import sb3_flow.envs.absolute_action  # noqa: F401 (so that `dataset=` understands `NAME#absolute`)
+import sb3_flow.envs.absolute_action  # noqa: F401 (registers the reader of `NAME#absolute`)
 from sb3_flow.envs.multi_robot import MultiRobot
 from sb3_flow.envs.multi_robot_replan import MultiRobotReplan
 from sb3_flow.envs.two_goals import TwoGoals

@@ -1,12 +1,12 @@
 """
-Positions to go to, for robots that are commanded by displacements.
+Absolute actions for OGBench's arms.
 
-The actions of OGBench's manipulation tasks (cube, scene, puzzle) say how far to move from where the arm *is*. A policy that
-draws a curve through actions, as a streaming flow policy does, wants actions that say where to *go*. Here the one is turned
-into the other: in an environment by ``AbsoluteActionWrapper``, in data by ``absolute_dataset``.
+The actions of OGBench's manipulation tasks (cube, scene, puzzle) are displacements from the current pose of the arm. A
+streaming flow policy needs target poses instead, because its flow follows a continuous sequence of actions.
+``AbsoluteActionWrapper`` converts environments, ``absolute_dataset`` converts datasets.
 
-A target is ``(x, y, z, cos yaw, sin yaw, opening)``: metres, an angle that does not jump, and how far the gripper is closed,
-from 0 to 1.
+A target is ``(x, y, z, cos yaw, sin yaw, opening)``: position in meters, yaw as a continuous representation, and opening of
+the gripper from 0 (open) to 1 (closed).
 """
 
 import dataclasses
@@ -19,16 +19,16 @@ from gymnasium import spaces
 
 from sb3_flow.common.data.dataset import OfflineDataset, read_dataset, register_reader
 
-#: Behind the name of a data set, or its path: turn its displacements into targets.
+#: Suffix of a dataset's name or path that converts its displacements to targets.
 ABSOLUTE = "#absolute"
-#: How far one action reaches: metres, radians, share of the gripper's way.
+#: Largest displacement of one action: meters, radians, fraction of the gripper's range.
 REACH = np.array([0.05, 0.05, 0.05, 0.3, 1.0])
-#: Where the arm may go, in metres.
+#: Bounds of the arm's position, in meters.
 WORKSPACE = np.array([[0.25, -0.35, 0.02], [0.6, 0.35, 0.35]])
-#: Where the observations of states have the gripper's position (shifted, in decimetres), cosine and sine of its yaw, and its
-#: opening (times three).
+#: Indices in state observations: position of the gripper (shifted, in decimeters), cosine and sine of its yaw, and its opening
+#: (times three).
 POSITION, COSINE, SINE, OPENING = slice(12, 15), 15, 16, 17
-CENTRE = np.array([0.425, 0.0, 0.0])
+CENTER = np.array([0.425, 0.0, 0.0])
 
 TARGETS = spaces.Box(
     np.array([*WORKSPACE[0], -1, -1, 0], np.float32), np.array([*WORKSPACE[1], 1, 1, 1], np.float32), dtype=np.float32
@@ -37,23 +37,23 @@ TARGETS = spaces.Box(
 
 def pose(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
-    Where the gripper is.
+    Pose of the gripper.
 
-    :param observations: Of states, ``(..., n)``
-    :return: Position in metres ``(..., 3)``, yaw in radians ``(...)``, opening ``(...)``
+    :param observations: State observations, ``(..., n)``
+    :return: Position in meters ``(..., 3)``, yaw in radians ``(...)``, opening ``(...)``
     """
     observations = observations.astype(np.float64)
     yaw = np.arctan2(observations[..., SINE], observations[..., COSINE])
-    return observations[..., POSITION] / 10 + CENTRE, yaw, observations[..., OPENING] / 3
+    return observations[..., POSITION] / 10 + CENTER, yaw, observations[..., OPENING] / 3
 
 
 def absolute_actions(observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
     """
-    Where actions lead to.
+    Convert displacements to targets.
 
-    :param observations: Of states, ``(..., n)``
+    :param observations: State observations, ``(..., n)``
     :param actions: Displacements in [-1, 1], ``(..., 5)``
-    :return: Targets, inside the workspace, ``(..., 6)``
+    :return: Targets, clipped to the workspace, ``(..., 6)``
     """
     position, yaw, opening = pose(observations)
     moved = REACH * actions
@@ -67,15 +67,15 @@ def absolute_actions(observations: np.ndarray, actions: np.ndarray) -> np.ndarra
 
 def relative_actions(observations: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """
-    What leads to targets, or as far towards them as one action reaches.
+    Convert targets to displacements. Displacements are clipped to the largest one of an action.
 
-    :param observations: Of states, ``(..., n)``
+    :param observations: State observations, ``(..., n)``
     :param targets: ``(..., 6)``
     :return: Displacements in [-1, 1], ``(..., 5)``
     """
     position, yaw, opening = pose(observations)
     turn = np.arctan2(targets[..., 4], targets[..., 3]) - yaw
-    turn = (turn + np.pi) % (2 * np.pi) - np.pi  # the short way round
+    turn = (turn + np.pi) % (2 * np.pi) - np.pi  # the shorter rotation
     moved = [targets[..., :3] - position, turn[..., None], (targets[..., 5] - opening)[..., None]]
     displacements: np.ndarray = np.clip(np.concatenate(moved, axis=-1) / REACH, -1, 1)
     return displacements
@@ -83,18 +83,18 @@ def relative_actions(observations: np.ndarray, targets: np.ndarray) -> np.ndarra
 
 def absolute_dataset(dataset: Any, env_id: str | None = None) -> OfflineDataset:
     """
-    Data for ``AbsoluteActionWrapper``.
+    Convert a dataset for ``AbsoluteActionWrapper``.
 
-    :param dataset: Of an environment without it, as the argument of the algorithms
-    :param env_id: The environment that it is for, which gives rewards to OGBench's data; imitation needs none.
-    :return: The same with targets as its actions
-    :raises ValueError: If it has no observations of states, or no such actions.
+    :param dataset: A dataset with displacements, as the argument of the algorithms
+    :param env_id: Id of the environment, whose rewards OGBench's data gets; not needed for imitation
+    :return: The dataset with targets as actions
+    :raises ValueError: If it has no state observations, or its actions are not such displacements.
     """
     data = read_dataset(dataset, env_id)
     if isinstance(data.observations, dict) or data.observations.ndim != 2 or data.actions.shape[1:] != REACH.shape:
         raise ValueError(
-            f"{data.name}: expected observations of states and actions of {len(REACH)} displacements, as OGBench's cube, "
-            "scene and puzzle tasks have them."
+            f"{data.name}: expected state observations and actions of {len(REACH)} displacements, as in OGBench's cube, scene "
+            "and puzzle tasks."
         )
     return dataclasses.replace(data, actions=absolute_actions(data.observations, data.actions).astype(np.float32))
 
@@ -102,11 +102,11 @@ def absolute_dataset(dataset: Any, env_id: str | None = None) -> OfflineDataset:
 @register_reader
 def read_absolute(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     """
-    Read ``NAME#absolute``, such as ``cube-single-play-v0#absolute``: what ``absolute_dataset`` makes of ``NAME``.
+    Read ``NAME#absolute``, such as ``cube-single-play-v0#absolute``: the dataset ``NAME``, converted by ``absolute_dataset``.
 
-    :param source: A name, or a path
+    :param source: A name or path
     :param env_id: As for ``absolute_dataset``
-    :return: The data set, or None if the source does not end so
+    :return: The dataset, or None if the source does not end with ``#absolute``
     """
     if not isinstance(source, str | os.PathLike) or not os.fspath(source).endswith(ABSOLUTE):
         return None
@@ -115,10 +115,10 @@ def read_absolute(source: Any, env_id: str | None = None) -> OfflineDataset | No
 
 class AbsoluteActionWrapper(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
     """
-    Takes targets ``(x, y, z, cos yaw, sin yaw, opening)`` in the place of displacements.
+    Wrapper whose actions are targets ``(x, y, z, cos yaw, sin yaw, opening)`` instead of displacements.
 
-    :param env: A manipulation task of OGBench, with observations of states
-    :raises ValueError: If it is none, or its arm is set up in another way.
+    :param env: A manipulation task of OGBench with state observations
+    :raises ValueError: If the environment is not such a task, or its arm has other limits.
     """
 
     def __init__(self, env: gym.Env[np.ndarray, np.ndarray]) -> None:
@@ -130,8 +130,8 @@ class AbsoluteActionWrapper(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.n
         )
         if not alike or len(env.observation_space.shape or ()) != 1:
             raise ValueError(
-                f"{env} is not commanded as OGBench's arms are (cube, scene, puzzle), or does not observe states, of which "
-                "the gripper's position is read."
+                f"{env} is not an environment of OGBench's arm (cube, scene, puzzle) with state observations, from which "
+                "the wrapper reads the gripper's pose."
             )
         self.action_space = TARGETS
         self.observation = np.zeros(0)
@@ -142,8 +142,10 @@ class AbsoluteActionWrapper(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.n
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
         """
+        Step the environment.
+
         :param action: The target, ``(6,)``
-        :return: As the environment's
+        :return: As for the wrapped environment
         """
         displacement = relative_actions(self.observation, action).astype(np.float32)
         self.observation, reward, terminated, truncated, info = self.env.step(displacement)

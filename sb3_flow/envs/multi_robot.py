@@ -1,4 +1,4 @@
-"""Several robots that have to pass one another between obstacles, and one action that is the plan of all of them."""
+"""Several robots that move among obstacles; one action is a joint plan of all robots."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sb3_flow.planning.problems import Limits, Problems
 from sb3_flow.planning.rewards import rewards
 from sb3_flow.planning.scenes import Scenes, check, standard_limits, standard_obstacles
 
-#: Number of points of a way that is drawn.
+#: Number of points of a drawn trajectory.
 POINTS = 200
 
 Observation = dict[str, np.ndarray]
@@ -28,50 +28,50 @@ Observation = dict[str, np.ndarray]
 
 class MultiRobot(gym.Env[Any, np.ndarray]):
     """
-    Robots of one size, discs in the plane or balls in space, go from where they are to their goals, all at the same time and
-    in the same time, without touching one another or an obstacle. An episode is one step; its action is a whole plan.
+    Robots of one size, discs in 2 or balls in 3 dimensions, move to their goals in a given time without collisions with each
+    other or with obstacles. An episode is one step; its action is a whole plan.
 
-    **Observation**, a ``Dict`` of float32 in [-1, 1] (masks: 0 or 1), with one row per robot or obstacle. Rows that there are
-    not are 0, and their mask is 0:
+    **Observation**: a ``Dict`` of float32 in [-1, 1] (masks: 0 or 1), with one row per robot or obstacle. Rows of padding are
+    0, and so are their masks:
 
-    - ``start``, ``goal``, ``(N, D)``: as shares of ``size``
-    - ``velocity``, ``acceleration``, ``(N, D)``: at the start, as shares of the largest ones; here always 0
-    - ``obstacles``, ``(M, D + 1)``: centres and radii, as shares of ``size``
+    - ``start``, ``goal``, ``(N, D)``: positions divided by ``size``
+    - ``velocity``, ``acceleration``, ``(N, D)``: at the start, divided by the largest ones; here always 0
+    - ``obstacles``, ``(M, D + 1)``: centers and radii divided by ``size``
     - ``robot_mask``, ``(N,)``, ``obstacle_mask``, ``(M,)``
 
-    **Action**, ``Box(-1, 1, (N D m,))``, by robot, axis and mode: the trajectories' modal coordinates (see
-    ``sb3_flow.planning.basis``), divided by ``action_scale``. Action 0 is the straight way, and all actions meet the boundary
-    conditions. What lies outside of the box is clipped, and the clipped plan is what counts. Rows of padding do nothing.
+    **Action**: ``Box(-1, 1, (N D m,))``, by robot, axis and mode: modal coordinates of the trajectories (see
+    ``sb3_flow.planning.basis``), divided by ``action_scale``. Action 0 is the straight trajectory, and all actions meet the
+    boundary conditions. Actions are clipped to the box before they are evaluated. Padding is ignored.
 
     **Reward**::
 
         1[success] - 0.05 (J - J_straight) - penetration
 
-    with J the mean over robots and time of the squared acceleration in m^2/s^4, and penetration that of the deepest collision
-    in metres. A plan succeeds that collides nowhere and keeps to the limits within 1 %, judged at points of time ten times
-    denser than a solver looks at. Whether it is safe *between* these, too, is for the certificate: ``certificate_margin`` in
-    ``info`` is what the distances have to spare at all times, and ``certified`` whether everything holds at all times.
+    where J is the mean square acceleration over robots and time in m^2/s^4, and penetration the depth of the deepest collision
+    in meters. A plan is successful if it has no collision and keeps to the limits within 1 %, measured at times ten times
+    denser than those of the solver. The certificate also covers the times in between: ``certificate_margin`` in ``info`` is
+    the smallest slack of the distances at all times, and ``certified`` tells whether all constraints hold at all times.
 
-    ``info`` has ``is_success``, ``certified``, ``certificate_margin``, and of ``sb3_flow.planning.measures`` (where the units
-    are) ``min_pair_distance``, ``min_obstacle_distance``, ``penetration``, ``max_speed``, ``max_acceleration``,
+    ``info`` has ``is_success``, ``certified``, ``certificate_margin``, and from ``sb3_flow.planning.measures`` (which has the
+    units) ``min_pair_distance``, ``min_obstacle_distance``, ``penetration``, ``max_speed``, ``max_acceleration``,
     ``smoothness`` and ``length``.
 
     :param dimensions: ``D``, 2 or 3
-    :param num_robots: Number of robots, or the smallest and the largest
-    :param num_obstacles: Number of obstacles, or the smallest and the largest; None: 8 for up to 8 robots, 12 for up to 16,
-        then 16
-    :param max_robots: Number of rows of robots, ``N``; None: as many as there can be
-    :param max_obstacles: Number of rows of obstacles, ``M``, at least 1; None: as many as there can be
-    :param size: Half of the side of the workspace in metres, in which the centres of the robots stay; None: 4 for up to 8
+    :param num_robots: Number of robots, or the smallest and the largest number
+    :param num_obstacles: Number of obstacles, or the smallest and the largest number; None: 8 for up to 8 robots, 12 for up to
+        16, then 16
+    :param max_robots: Number of rows of robots, ``N``; None: the largest number of robots
+    :param max_obstacles: Number of rows of obstacles, ``M``, at least 1; None: the largest number of obstacles
+    :param size: Half of the side of the workspace in meters, which must contain the centers of the robots; None: 4 for up to 8
         robots, 5 for up to 16, then 6.5
-    :param radius: Radius of a robot in metres
+    :param radius: Radius of a robot in meters
     :param v_max: Largest speed in m/s
     :param a_max: Largest acceleration in m/s^2
     :param horizon: Duration of a plan in seconds; None: 10 for up to 16 robots, then 14
     :param layout: ``"crossing"``, ``"circle"``, ``"permutation"``, ``"random"`` or ``"mixed"``; see
         ``sb3_flow.planning.scenes``
     :param degree: Degree of the trajectories, at least 6; there are ``m = degree - 5`` modes
-    :param render_mode: ``"rgb_array"``: ``render`` returns a picture, ``(480, 480, 3)``; None: it returns nothing
+    :param render_mode: ``"rgb_array"``: ``render`` returns an image, ``(480, 480, 3)``; None: no rendering
     :raises ValueError: If an argument is out of its range, or an action is not finite.
     """
 
@@ -99,7 +99,7 @@ class MultiRobot(gym.Env[Any, np.ndarray]):
         most = robots if isinstance(robots, int) else robots[1]
         hurdles = standard_obstacles(most) if num_obstacles is None else _numbers("num_obstacles", num_obstacles)
         standard = standard_limits(most, dimensions)
-        #: What plans must keep to.
+        #: Limits of plans.
         self.limits = Limits(
             dimensions,
             standard.size if size is None else size,
@@ -111,10 +111,8 @@ class MultiRobot(gym.Env[Any, np.ndarray]):
         if max_obstacles is None:
             max_obstacles = max(1, hurdles if isinstance(hurdles, int) else hurdles[1])
         if max_obstacles < 1:
-            raise ValueError(
-                f"`max_obstacles` is {max_obstacles}; it must be at least 1, as there are no spaces without rows."
-            )
-        #: Where random scenes come from.
+            raise ValueError(f"`max_obstacles` is {max_obstacles}; it must be at least 1, because spaces cannot be empty.")
+        #: Distribution of random scenes.
         self.scenes = Scenes(self.limits, robots, hurdles, layout, max_robots, max_obstacles)
         self.degree, self.render_mode = degree, render_mode
         rows, hurdle_rows = self.scenes.rows
@@ -122,20 +120,20 @@ class MultiRobot(gym.Env[Any, np.ndarray]):
         self._shape = (rows, dimensions, degree - 5)
         self.observation_space = observations.space(self.limits, rows, hurdle_rows)
         self.action_space = spaces.Box(-1, 1, (int(np.prod(self._shape)),), np.float32)
-        #: The problem that the last observation shows, a batch of one; None before the first.
+        #: The problem of the last observation, a batch of one; None before ``reset``.
         self.problem: Problems | None = None
-        #: The plan that was given last, ``(1, N, D, m)`` in metres; None before there is one.
+        #: The last plan, ``(1, N, D, m)`` in meters; None before ``step``.
         self.plan: th.Tensor | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         """
-        Begin an episode.
+        Start an episode.
 
-        :param seed: Seed of the random numbers from here on
-        :param options: ``{"scene": {"start": ..., "goal": ..., "obstacles": ...}}``: a scene, instead of a random one. Arrays
-            in metres, ``(n, D)``, ``(n, D)`` and ``(m, D + 1)``, of at most as many robots and obstacles as there are rows;
-            obstacles may be left out.
-        :return: The observation, and nothing
+        :param seed: Random seed
+        :param options: ``{"scene": {"start": ..., "goal": ..., "obstacles": ...}}``: a scene instead of a random one. Arrays
+            in meters, ``(n, D)``, ``(n, D)`` and ``(m, D + 1)``, with at most as many robots and obstacles as there are rows;
+            obstacles are optional.
+        :return: The observation and an empty ``info``
         :raises ValueError: If the scene is impossible; the message names the robots.
         """
         super().reset(seed=seed)
@@ -146,7 +144,7 @@ class MultiRobot(gym.Env[Any, np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """
-        Carry out a plan.
+        Execute a plan.
 
         :param action: The plan, ``(N D m,)``
         """
@@ -159,10 +157,10 @@ class MultiRobot(gym.Env[Any, np.ndarray]):
 
     def plan_from_action(self, action: np.ndarray) -> np.ndarray:
         """
-        The trajectories that an action stands for in the present scene.
+        Convert an action to trajectories in the current scene.
 
         :param action: The action, ``(N D m,)``
-        :return: Their Bernstein coefficients in metres, ``(N, D, degree + 1)``, float64; rows of padding stay at 0.
+        :return: Their Bernstein coefficients in meters, ``(N, D, degree + 1)``, float64; 0 for padding
         """
         problem, y = self._proposed(action)
         basis = make_basis(self.degree, observations.SAMPLES, self.limits.horizon)
@@ -170,15 +168,15 @@ class MultiRobot(gym.Env[Any, np.ndarray]):
         return coefficients
 
     def render(self) -> np.ndarray | None:
-        """The scene; after a step with the ways of all robots, who are at their ends: ``(480, 480, 3)`` in 0 to 255."""
+        """Image of the scene, after a step with all trajectories and the robots at their ends, ``(480, 480, 3)`` of uint8."""
         return None if self.render_mode is None else self.picture(0.0 if self.plan is None else self.limits.horizon)
 
     def picture(self, time: float) -> np.ndarray:
         """
-        A picture of the plan while it is carried out.
+        Image of the plan during execution.
 
         :param time: Seconds since the start, from 0 to the horizon
-        :return: ``(480, 480, 3)`` in 0 to 255
+        :return: ``(480, 480, 3)`` of uint8
         :raises RuntimeError: Before the first ``reset``.
         """
         times = th.linspace(0, self.limits.horizon, POINTS, dtype=th.float64)
@@ -201,7 +199,7 @@ class MultiRobot(gym.Env[Any, np.ndarray]):
         return self.problem
 
     def _observe(self, problem: Problems) -> Observation:
-        """Show a problem. What is shown, in its precision, is what plans are judged by."""
+        """Set the problem, rounded as in the observation, because plans are evaluated for what was observed."""
         shown = observations.observation(problem, self.limits)
         self.problem = observations.problems({name: th.from_numpy(array) for name, array in shown.items()}, self.limits)
         return self._observation()
@@ -214,7 +212,7 @@ class MultiRobot(gym.Env[Any, np.ndarray]):
         if values.size != np.prod(self._shape):
             raise ValueError(f"The action has {values.size} numbers; expected {np.prod(self._shape)}: {self._shape}.")
         if not np.isfinite(values).all():
-            raise ValueError("The action is not finite; a plan is made of finite numbers.")
+            raise ValueError("The action is not finite; it must have finite numbers only.")
         problem = self._problem()
         y = observations.plans(th.from_numpy(values)[None], self.limits, self.degree)
         return problem, y.where(problem.robot_mask[..., None, None], 0)
@@ -230,7 +228,7 @@ class MultiRobot(gym.Env[Any, np.ndarray]):
 
     def _given(self, scene: Mapping[str, Any]) -> Problems:
         if unknown := set(scene) - {"start", "goal", "obstacles"}:
-            raise ValueError(f"A scene has start, goal and obstacles, but not {', '.join(sorted(unknown))}.")
+            raise ValueError(f"The scene has unknown keys: {', '.join(sorted(unknown))}; expected start, goal and obstacles.")
         rows, dimensions = self.scenes.rows, self.limits.dimensions
         tensors = {}
         for name, most, width in (
@@ -239,7 +237,7 @@ class MultiRobot(gym.Env[Any, np.ndarray]):
             ("obstacles", rows[1], dimensions + 1),
         ):
             if name not in scene and name != "obstacles":
-                raise ValueError(f"The scene has no `{name}`.")
+                raise ValueError(f"The scene has no `{name}`; add it.")
             array = np.asarray(scene.get(name, np.zeros((0, width))), dtype=np.float32)
             if array.ndim != 2 or array.shape[1] != width or len(array) > most:
                 raise ValueError(f"`{name}` has shape {array.shape}; expected up to {most} rows of {width} numbers.")
@@ -258,11 +256,11 @@ class MultiRobot(gym.Env[Any, np.ndarray]):
 
 
 def _numbers(name: str, value: int | Sequence[int]) -> int | tuple[int, int]:
-    """A number or a range, also as YAML has it, a list."""
+    """A number, or a range as a list (as in YAML) or tuple."""
     if isinstance(value, int):
         return value
     if len(value) != 2:
-        raise ValueError(f"`{name}` is {value}; expected a number, or the smallest and the largest.")
+        raise ValueError(f"`{name}` is {value}; it must be a number, or the smallest and the largest number.")
     return int(value[0]), int(value[1])
 
 

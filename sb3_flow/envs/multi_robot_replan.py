@@ -1,4 +1,4 @@
-"""Robots that plan anew every second, while they move."""
+"""Multi-robot planning with a receding horizon."""
 
 from __future__ import annotations
 
@@ -12,38 +12,37 @@ from sb3_flow.planning.measures import judge
 from sb3_flow.planning.motion import motion
 from sb3_flow.planning.problems import Problems
 
-#: When a robot has arrived: within so many metres of its goal, and slower than so many metres per second.
+#: A robot has arrived within this distance of its goal in meters, and below this speed in m/s.
 ARRIVED, SLOW = 0.1, 0.1
 #: Reward for a collision.
 COLLISION = -10.0
-#: Share by which limits may be exceeded: rounding.
+#: Relative tolerance of limits, for rounding.
 ROUNDING = 1e-5
-#: Number of points of a step at which it is judged, and that are drawn of the way.
+#: Number of times at which a step is measured, and number of drawn points.
 STEPS, DRAWN = 101, 11
 
 
 class MultiRobotReplan(MultiRobot):
     """
-    ``MultiRobot`` with a receding horizon: an action is a plan for ``horizon`` seconds from now, of which the first ``delta``
-    are carried out; then the robots are seen again, in motion.
+    ``MultiRobot`` with a receding horizon: an action is a plan for the next ``horizon`` seconds, of which the first ``delta``
+    seconds are executed. The next observation shows the robots in motion.
 
-    Spaces are those of ``MultiRobot``; in the observation, ``start``, ``velocity`` and ``acceleration`` are the present
-    ones. An episode ends:
+    Spaces are those of ``MultiRobot``; in the observation, ``start``, ``velocity`` and ``acceleration`` are the current ones.
+    An episode ends:
 
-    - with success (``is_success``) when all robots have arrived: within 0.1 m of their goals and slower than 0.1 m/s;
-    - with reward -10 when robots collide, or a plan that is carried out exceeds the limits, so that it cannot be
-      (``is_collision``);
-    - truncated after twice the horizon.
+    - with success (``is_success``) when all robots are within 0.1 m of their goals and slower than 0.1 m/s;
+    - with reward -10 when robots collide or the executed part of a plan exceeds the limits (``is_collision``);
+    - by truncation after twice the horizon.
 
-    Otherwise the reward is ``-delta``, while there are robots on their way. ``info`` has the measures of what was carried
-    out, ``certified`` and ``certificate_margin`` of the plan, and ``is_fallback``: whether the previous plan was followed.
+    Otherwise the reward is ``-delta`` per step. ``info`` has the measures of the executed part, ``certified`` and
+    ``certificate_margin`` of the plan, and ``is_fallback``: whether the previous plan was continued.
 
-    A plan that is certified ends at rest and stays safe for ever. So does the ``fallback``, which refuses to carry out any
-    other: robots go on with the last certified plan then, and at the beginning they stay where they are.
+    A certified plan ends at rest, so it is safe at all later times. With ``fallback``, only certified plans are executed:
+    otherwise robots continue the last certified plan, and before the first one they do not move.
 
-    :param delta: Time between two plans in seconds, up to the horizon
-    :param fallback: Whether plans that are not certified are refused
-    :param kwargs: As of ``MultiRobot``
+    :param delta: Time between two plans in seconds, at most the horizon
+    :param fallback: Whether to reject plans that are not certified
+    :param kwargs: Arguments of ``MultiRobot``
     :raises ValueError: If an argument is out of its range.
     """
 
@@ -52,18 +51,18 @@ class MultiRobotReplan(MultiRobot):
         if not 0 < delta <= self.limits.horizon:
             raise ValueError(f"`delta` is {delta}; it must be above 0 and at most the horizon, {self.limits.horizon} s.")
         self.delta, self.fallback = delta, fallback
-        #: Seconds since the beginning of the episode.
+        #: Seconds since the start of the episode.
         self.time = 0.0
-        #: What is followed: the problem that it was planned for, the plan, and for how many seconds it was followed.
+        #: The current plan: its problem, the plan, and for how many seconds it was followed.
         self._followed: tuple[Problems, th.Tensor, float] | None = None
         self._past: list[th.Tensor] = []
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         """
-        Begin an episode.
+        Start an episode.
 
-        :param seed: As of ``MultiRobot``
-        :param options: As of ``MultiRobot``
+        :param seed: As for ``MultiRobot``
+        :param options: As for ``MultiRobot``
         """
         observation, info = super().reset(seed=seed, options=options)
         problem = self._problem()
@@ -73,7 +72,7 @@ class MultiRobotReplan(MultiRobot):
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """
-        Carry out the beginning of a plan.
+        Execute the first ``delta`` seconds of a plan.
 
         :param action: The plan, ``(N D m,)``
         """
@@ -104,15 +103,15 @@ class MultiRobotReplan(MultiRobot):
         return observation, reward, terminated, truncated, info
 
     def render(self) -> np.ndarray | None:
-        """The robots where they are, the ways that they came, and those that they are about to go: ``(480, 480, 3)``."""
+        """Image of the robots with past and future trajectories, ``(480, 480, 3)`` of uint8."""
         return None if self.render_mode is None else self.picture(0.0)
 
     def picture(self, time: float) -> np.ndarray:
         """
-        A picture of the robots on their present plan.
+        Image of the robots on their current plan.
 
         :param time: Seconds from now
-        :return: ``(480, 480, 3)`` in 0 to 255
+        :return: ``(480, 480, 3)`` of uint8
         :raises RuntimeError: Before the first ``reset``.
         """
         problem = self._problem()

@@ -1,4 +1,4 @@
-"""Learning from images: what an environment looks like in the place of its observations."""
+"""Wrapper for learning from images: rendered frames replace the observations."""
 
 from collections import deque
 from typing import Any
@@ -12,18 +12,18 @@ from torch.nn import functional as F
 
 class PixelObservation(gym.Wrapper[np.ndarray, Any, Any, Any]):
     """
-    Observes a stack of rendered frames, and repeats each action, as is usual for dm_control.
+    Observe a stack of rendered frames and repeat each action, as is usual for dm_control.
 
-    Environments of dm_control are rendered by their physics, in whatever render mode; others need ``render_mode="rgb_array"``.
-    MuJoCo without a display needs ``MUJOCO_GL=egl``.
+    Environments of dm_control work in any render mode; others need ``render_mode="rgb_array"``. MuJoCo without a display needs
+    ``MUJOCO_GL=egl``.
 
     :param env: The environment; its own observations are not used
     :param size: Height and width of a frame, in pixels
-    :param frame_stack: How many frames make an observation, channels first and the oldest first: uint8 of shape
-        ``(3 * frame_stack, size, size)``. An episode begins with as many copies of its first frame.
-    :param action_repeat: For how many steps each action is executed; their rewards are summed.
-    :param camera: Which camera of a dm_control environment
-    :raises ValueError: If a size or number is below 1, or the environment cannot be rendered as it is.
+    :param frame_stack: Number of frames in an observation, channels first and oldest first: uint8 of shape
+        ``(3 * frame_stack, size, size)``. An episode starts with copies of its first frame.
+    :param action_repeat: Number of steps for which each action is executed; their rewards are summed
+    :param camera: Camera of a dm_control environment, by index or name
+    :raises ValueError: If a size or number is below 1, or the environment cannot be rendered.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class PixelObservation(gym.Wrapper[np.ndarray, Any, Any, Any]):
         self.physics: Any = getattr(env.unwrapped, "physics", None)
         if self.physics is None and env.render_mode != "rgb_array":
             raise ValueError(
-                f"{env.unwrapped} has the render mode {env.render_mode!r}, and its pictures are needed: make it with "
+                f"{env.unwrapped} has the render mode {env.render_mode!r}; it must be 'rgb_array': make it with "
                 "render_mode='rgb_array' (in a configuration: `env_kwargs: {render_mode: rgb_array}`)."
             )
         self.size, self.action_repeat, self.camera = size, action_repeat, camera
@@ -61,7 +61,7 @@ class PixelObservation(gym.Wrapper[np.ndarray, Any, Any, Any]):
         return np.concatenate(self.frames), total, terminated, truncated, info
 
     def frame(self) -> np.ndarray:
-        """What the environment looks like now: uint8, ``(3, size, size)``."""
+        """Render the environment: uint8, ``(3, size, size)``."""
         if self.physics is not None:
             picture = self.physics.render(height=self.size, width=self.size, camera_id=self.camera)
         else:

@@ -1,4 +1,4 @@
-"""What papers report of Push-T, beside success."""
+"""Measures of Push-T that papers report in addition to success."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ import gymnasium as gym
 
 class PushTMeasures(gym.Wrapper[Any, Any, Any, Any]):
     """
-    Adds ``info["measures"]``: ``score``, the greatest reward of the episode so far, which is coverage by 0.95 and at most 1;
-    and ``coverage``, the share of the goal that is covered now. Evaluations of ``sb3-flow train`` write down those of the last
-    step.
+    Add ``info["measures"]``: ``score``, the largest reward of the episode so far, where the reward is coverage / 0.95, at most
+    1; and ``coverage``, the fraction of the goal that is covered now. Evaluations of ``sb3-flow train`` record the values of
+    the last step.
 
     :param env: ``gym_pusht/PushT-v0``
     """

@@ -1,4 +1,4 @@
-"""Two goals of which one is closed, nobody knows which: a task for policies that can choose between two ways."""
+"""Two goals, of which a random one is closed: a task in which unimodal policies fail."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-#: Where the openings in the wall are, and half of their width.
+#: Position of the openings in the wall (+-), and half of their width.
 OPENING, HALF_WIDTH = 0.5, 0.25
-#: By the sign of an action, and so by the sign of the goal.
+#: Name of a goal by the sign of its position.
 NAMES = {-1: "left", 1: "right"}
-#: Size of a picture in pixels, and the part of the plane that it shows: (left, right, bottom, top).
+#: Size of an image in pixels, and the visible region: (left, right, bottom, top).
 PICTURE, VIEW = 240, (-1.2, 1.2, -0.4, 1.6)
 WHITE, WALL, AGENT = (255, 255, 255), (70, 70, 80), (40, 90, 200)
 CLOSED, OPEN, PATH = (205, 205, 205), (60, 160, 80), (220, 120, 30)
@@ -18,43 +18,42 @@ CLOSED, OPEN, PATH = (205, 205, 205), (60, 160, 80), (220, 120, 30)
 
 class TwoGoals(gym.Env[np.ndarray, np.ndarray]):
     """
-    Behind a wall with two openings there are two goals. In each episode one is closed, at random, and looks as the other.
+    Two goals lie behind a wall with two openings. In each episode a random one is closed; the observation does not show which.
 
-    An action, ``Box(-1, 1, (1,))``, is the place at the wall that the agent walks to, in one step::
+    An action, ``Box(-1, 1, (1,))``, is the position at the wall to which the agent moves, in one step::
 
         -1       -0.75        -0.25        0.25        0.75        1
          |  wall   |  left goal  |    wall    | right goal |  wall  |
 
-    - At the wall it is hurt: the episode ends with reward 0.
-    - At the open goal it has succeeded: the episode ends with reward 1.
-    - At the closed goal it walks back, with reward 0, and may try again: ``attempts`` times in all, then the episode is
+    - At the wall, the episode ends with reward 0.
+    - At the open goal, the episode ends with success and reward 1.
+    - At the closed goal, the agent returns with reward 0 and tries again. After ``attempts`` attempts the episode is
       truncated.
 
-    The observation, ``Box(0, 1, (1,))``, is always 1. So a policy without memory cannot know where it has been, and it must
-    not always do the same.
+    The observation, ``Box(0, 1, (1,))``, is always 1. A policy without memory cannot know which goal it has tried, so it must
+    be random.
 
-    **Why it is made so.** Where a goal can always be reached, a Gaussian policy need only decide for one of them, and is as
-    good as any other; two equal goals alone show nothing. Here the return itself asks for both. Let a policy go left with
-    probability ``l``, right with ``r``, and against the wall otherwise. Then the probability of success, its return, is::
+    **Motivation.** If every goal can be reached, a Gaussian policy can commit to one of them and is optimal. Here the optimal
+    return requires both goals. Let a policy move left with probability ``l``, right with ``r``, and to the wall otherwise. Its
+    return, the probability of success, is::
 
         J(l, r) = (l (1 - r^n) / (1 - r) + r (1 - l^n) / (1 - l)) / 2,     n attempts
 
-    which has its only maximum, ``1 - 2^-n``, at ``l = r = 1/2``: 0.996 with 8 attempts. A policy with one mode chooses one
-    goal and has 1/2, whichever it is and however well it walks. A Gaussian that is wide enough for both goals hits the wall
-    between them, or beside them: no mean and no standard deviation has more than 1/2, with squashing (SAC) or with clipping
-    (see ``success_probability``). The openings lie inside of the range of actions because a squashed Gaussian can have two
-    modes after all, at its ends.
+    The only maximum is ``1 - 2^-n`` at ``l = r = 1/2``: 0.996 with 8 attempts. A unimodal policy chooses one goal and reaches
+    at most 1/2. A Gaussian that is wide enough for both goals often hits the wall: for no mean and standard deviation the
+    return exceeds 1/2, with squashing (SAC) or with clipping (see ``success_probability``). The openings lie inside of the
+    action range, because a squashed Gaussian can have two modes at the ends of the range.
 
-    **What it does not show.** The world is hidden, so that a policy with memory needs no randomness: it tries the other goal
-    next. Noise in the observation would serve as well as noise in the policy, which is why there is none. And one action is
-    the whole way: over many small steps, a Gaussian's noise would choose a side in the first, and the mean follow it.
+    **Limitations.** The task is partially observable: a policy with memory needs no randomness, because it can try the other
+    goal next. The observation has no noise, because a policy could use it as its source of randomness. An attempt is a single
+    action: over many small steps, the noise of a Gaussian would choose a side first, and the mean could follow.
 
-    ``info`` has ``is_success``, ``goal`` (the one that was reached, ``"left"`` or ``"right"``, closed or not; None at the
-    wall) and ``open_goal``, which nobody who acts may look at.
+    ``info`` has ``is_success``, ``goal`` (the goal that was tried, ``"left"`` or ``"right"``, closed or not; None at the wall)
+    and ``open_goal``, which is hidden from the policy.
 
     :param attempts: Number of attempts in an episode, at least 1
-    :param render_mode: ``"rgb_array"``: ``render`` returns a picture, ``(240, 240, 3)``; None: it returns nothing
-    :raises ValueError: If an argument is none of these, or an action is not a number.
+    :param render_mode: ``"rgb_array"``: ``render`` returns an image, ``(240, 240, 3)``; None: no rendering
+    :raises ValueError: If an argument is out of its range, or an action is not finite.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 2}  # noqa: RUF012 (no class variable in Gymnasium's own class)
@@ -68,17 +67,17 @@ class TwoGoals(gym.Env[np.ndarray, np.ndarray]):
         self.action_space = spaces.Box(-1, 1, (1,), np.float32)
         self.attempts, self.render_mode = attempts, render_mode
         self.open_goal = 1
-        #: Where the agent went in this episode.
+        #: Actions of this episode.
         self.places: list[float] = []
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """
-        Begin an episode.
+        Start an episode.
 
-        :param seed: Seed of the random numbers from here on
-        :param options: ``{"open_goal": "left"}`` or ``"right"``: which goal is open, instead of a random one
-        :return: The observation, and ``open_goal``
-        :raises ValueError: If the option is neither.
+        :param seed: Random seed
+        :param options: ``{"open_goal": "left"}`` or ``"right"``: the open goal, instead of a random one
+        :return: The observation, and ``info`` with ``open_goal``
+        :raises ValueError: If ``open_goal`` has another value.
         """
         super().reset(seed=seed)
         self.open_goal = int(2 * self.np_random.integers(2) - 1)
@@ -92,9 +91,9 @@ class TwoGoals(gym.Env[np.ndarray, np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """
-        One attempt.
+        Make one attempt.
 
-        :param action: Where to walk, ``(1,)`` in [-1, 1]; what lies outside is at the wall
+        :param action: Position at the wall, ``(1,)`` in [-1, 1]; actions outside of this range reach the wall
         """
         place = float(np.asarray(action).reshape(()))
         if not np.isfinite(place):
@@ -111,7 +110,7 @@ class TwoGoals(gym.Env[np.ndarray, np.ndarray]):
         return np.ones(1, dtype=np.float32)
 
     def render(self) -> np.ndarray | None:
-        """The room from above, with the paths of this episode: ``(240, 240, 3)`` in 0 to 255."""
+        """Image from above, with the paths of this episode: ``(240, 240, 3)`` of uint8."""
         if self.render_mode is None:
             return None
         left, right, bottom, top = VIEW
@@ -121,7 +120,7 @@ class TwoGoals(gym.Env[np.ndarray, np.ndarray]):
         for sign in NAMES:
             picture[np.hypot(x - sign * OPENING, y - 1.25) < 0.17] = OPEN if sign == self.open_goal else CLOSED
         for place in self.places:
-            # Through an opening as far as its goal, and else to the wall.
+            # To the goal through an opening, or else to the wall.
             length = 1.25 if goal_at(place) else 0.94
             along = np.clip((x * place + y) / (place**2 + 1), 0, length)
             picture[np.hypot(x - along * place, y - along) < 0.015] = PATH
@@ -133,25 +132,25 @@ class TwoGoals(gym.Env[np.ndarray, np.ndarray]):
 
 def goal_at(place: float) -> int:
     """
-    What lies at a place of the wall.
+    The goal behind a position at the wall.
 
-    :param place: The place
-    :return: -1: the left goal, 1: the right one, 0: the wall
+    :param place: The position
+    :return: -1: the left goal, 1: the right goal, 0: the wall
     """
     return int(np.sign(place)) if abs(abs(place) - OPENING) <= HALF_WIDTH else 0
 
 
 def success_probability(left: np.ndarray | float, right: np.ndarray | float, attempts: int = 8) -> np.ndarray:
     """
-    The return of every policy without memory, ``J(l, r)`` above.
+    The return of a policy without memory, ``J(l, r)`` above.
 
     :param left: Probability that an action leads to the left goal
-    :param right: Probability that it leads to the right one; together at most 1
+    :param right: Probability that it leads to the right goal; together at most 1
     :param attempts: Number of attempts in an episode
-    :return: Probability of success, of the shape that both have together
+    :return: Probability of success, of the broadcast shape
     """
 
-    # (1 - r^n) / (1 - r) as the sum that it is, which holds for r = 1, too.
+    # (1 - r^n) / (1 - r) as a sum, which is also defined for r = 1.
     def tries(other: np.ndarray | float) -> np.ndarray:
         return np.sum([np.asarray(other, dtype=float) ** k for k in range(attempts)], axis=0)  # type: ignore[no-any-return]
 

@@ -1,4 +1,4 @@
-"""Flow-Opt, our reconstruction: plans for several robots, by a flow and a safety filter."""
+"""Flow-Opt (our reconstruction): multi-robot plans by a flow and a safety filter."""
 
 from sb3_flow.flow_opt.flow_opt import FlowOpt
 from sb3_flow.flow_opt.policies import FlowOptPolicy

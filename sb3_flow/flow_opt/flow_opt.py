@@ -12,11 +12,12 @@ from sb3_flow.common.execution import Loss
 from sb3_flow.common.flow import interpolate
 from sb3_flow.common.flow_algorithm import FlowAlgorithm, total
 from sb3_flow.common.policies import aliases
+from sb3_flow.common.renamed import FormerName, renamed_arguments
 from sb3_flow.common.schedules import InTurn, WarmUpCosine
 from sb3_flow.common.type_aliases import Batch, Metrics, TensorObs
 from sb3_flow.common.vec_envs import attributes
 from sb3_flow.flow_opt.plans import Plan
-from sb3_flow.flow_opt.policies import FlowOptPolicy, there
+from sb3_flow.flow_opt.policies import FORMER_FILTER_NAMES, FORMER_POLICY_NAMES, FlowOptPolicy, mask_of
 from sb3_flow.flow_opt.symmetries import N_SYMMETRIES, transform
 from sb3_flow.planning.demonstrations import demonstrate
 from sb3_flow.planning.problems import Problems
@@ -25,18 +26,18 @@ from sb3_flow.planning.scenes import check
 Stage = Literal["flow", "imitate", "unroll"]
 #: Weight of the distance from the proposal in the loss of unrolled iterations.
 ANCHOR_COEF = 0.05
-#: How many scenes the expert solves at once, and from how many proposals each.
+#: Number of scenes that the expert solves at once, and number of proposals for each.
 EXPERT_BATCH, EXPERT_PROPOSALS = 16, 8
 
 
 class FlowOptNoise(NamedTuple):
     """
-    Every random number of one update.
+    All random numbers of one update.
 
     :param x0: Start of the straight path, standard normal, ``(B, action_dim)``
     :param t: Time on that path, uniform in [0, 1], ``(B, 1)``
-    :param symmetry: How problems are turned around, ``(B,)`` of int64 in [0, 8)
-    :param backwards: Whether time is, ``(B,)``, bool
+    :param symmetry: Index of the symmetry that is applied to each problem, ``(B,)`` of int64 in [0, 8)
+    :param backwards: Whether time is reversed, ``(B,)``, bool
     """
 
     x0: th.Tensor
@@ -47,51 +48,53 @@ class FlowOptNoise(NamedTuple):
 
 class FlowOpt(FlowAlgorithm):
     """
-    Flow-Opt: a flow proposes joint trajectories, a safety filter makes them feasible, a network starts the filter well.
+    Flow-Opt: a flow proposes joint trajectories, a safety filter makes them feasible, and an initializer starts the filter.
 
-    The published paper's text and code were not to be had: this is a **reconstruction** from its abstract, and from the code
-    of the same group's earlier solvers. ``docs/flow_opt.md`` says what is whose.
+    This is our **reconstruction**: we only had the paper's abstract, and the code of the authors' earlier solvers.
+    ``docs/flow_opt.md`` lists what is ours.
 
-    A plan ``y`` holds modal coordinates, see ``planning.basis``; ``x_1 = y / sigma``. The flow ``v`` and the network that
-    starts the filter, ``(y_0, lambda_0) = g(proposal)``, are trained one after the other::
+    A plan ``y`` holds modal coordinates, see ``planning.basis``; ``x_1 = y / sigma``. First the flow ``v`` is trained, then
+    the initializer ``(y_0, lambda_0) = g(proposal)``::
 
         L_flow    = E[|v(x_t, t) - (x_1 - x_0)|^2],  x_t = (1 - t) x_0 + t x_1,  x_0 ~ N(0, 1)            flow_loss
-        L_imitate = E[|(y_0 - y*) / sigma|^2],  y* where the filter ends without g                        imitation_loss
+        L_imitate = E[|(y_0 - y*) / sigma|^2],  y*: the filter's result without g                         imitation_loss
         L_unroll  = E[mean_k |rho g_k| + mean_k |y_(k+1) - y_k| + 0.05 |y_K - proposal|^2]                unrolled_loss
 
-    Squared errors are means over the robots that there are. In the last line ``y_1 ... y_K`` are iterations of the filter from
-    ``(y_0, lambda_0)``, through which the gradient goes, and ``rho g_k`` how hard constraints push; no solutions are needed.
+    Squared errors are means over robots, without padding. In the last line ``y_1 ... y_K`` are iterations of the filter from
+    ``(y_0, lambda_0)``, and ``rho g_k`` are the pushes of the constraints. The gradient flows through the iterations; no
+    solutions are needed.
 
-    ``predict`` gives the best of ``best_of_n`` certified plans. It also gives a plan where none is certified: ``plan`` tells,
-    and so does ``last_plan`` after ``predict``.
+    ``predict`` returns the best of ``best_of_n`` plans, even if none is certified. ``plan``, or ``last_plan`` after
+    ``predict``, tells whether it is.
 
     :param policy: ``"FlowPolicy"`` (or a subclass of ``FlowOptPolicy``)
-    :param env: ``sb3_flow/MultiRobot2D-v0`` or its relatives, or an id
+    :param env: A multi-robot environment such as ``sb3_flow/MultiRobot2D-v0``, or its id
     :param learning_rate: Largest learning rate of each stage, or a function of the remaining progress (from 1 to 0)
-    :param tau: Share of the flow's weights that enters their moving average at each update, in [0, 1]
-    :param flow_fraction: Share of training that trains the flow, in (0, 1]; the rest trains the start of the filter.
-    :param imitation_fraction: Share of that rest which imitates the filter's own solutions, in [0, 1]
-    :param initialiser_batch_size: Problems in each update of the rest, which costs more; at most ``batch_size``
-    :param imitated_iterations: After how many iterations the filter's solution is imitated
+    :param tau: Update coefficient of the moving average of the flow's weights, in [0, 1]
+    :param flow_fraction: Fraction of training for the flow, in (0, 1]; the rest trains the initializer
+    :param imitation_fraction: Fraction of that rest in which the initializer imitates the filter's solutions, in [0, 1]
+    :param initializer_batch_size: Number of problems in each update of the initializer; at most ``batch_size``
+    :param imitated_iterations: Number of iterations of the filter for the imitated solution
     :param unrolled_iterations: ``K``
-    :param augment: Whether problems of a batch are turned around at random
-    :param warm_up: Share of each stage in which the learning rate rises; then it falls to 0 as a cosine.
-    :param expert_scenes: Number of random scenes of the environment that the expert solves where there is no ``dataset``
-    :param limits: What all problems have in common; None: as the environment says
-    :param degree: Degree of the polynomials that plans are; None: as the environment says
-    :param kwargs: All other arguments are those of ``FlowAlgorithm``, such as ``dataset``, ``batch_size``, ``seed`` and
-        ``policy_kwargs``.
+    :param augment: Whether to apply random symmetries to problems
+    :param warm_up: Fraction of each stage in which the learning rate increases; then it decays to 0 as a cosine
+    :param expert_scenes: Number of random scenes of the environment that the expert solves if there is no ``dataset``
+    :param limits: Limits of all problems; None: those of the environment
+    :param degree: Degree of the polynomials; None: that of the environment
+    :param kwargs: Arguments of ``FlowAlgorithm``, such as ``dataset``, ``batch_size``, ``seed`` and ``policy_kwargs``
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(FlowOptPolicy)
     policy: FlowOptPolicy
     needs_rewards: ClassVar[bool] = False
     default_timesteps: ClassVar[int] = 100_000
-    #: The stages differ.
+    #: The updates of the stages differ.
     one_graph: ClassVar[bool] = False
-    #: The moving average is not a critic's target, but moves like one.
+    #: The moving average is updated like a target network.
     targets: ClassVar[dict[str, str]] = {"flow_average": "flow"}
+    initialiser_batch_size = FormerName("initializer_batch_size")
 
+    @renamed_arguments(initialiser_batch_size="initializer_batch_size")
     def __init__(
         self,
         policy: str | type[FlowOptPolicy],
@@ -102,7 +105,7 @@ class FlowOpt(FlowAlgorithm):
         max_grad_norm: float | None = 1.0,
         flow_fraction: float = 0.8,
         imitation_fraction: float = 0.2,
-        initialiser_batch_size: int = 32,
+        initializer_batch_size: int = 32,
         imitated_iterations: int = 60,
         unrolled_iterations: int = 10,
         augment: bool = True,
@@ -114,9 +117,9 @@ class FlowOpt(FlowAlgorithm):
     ) -> None:
         for name, share in (("flow_fraction", flow_fraction), ("imitation_fraction", imitation_fraction)):
             if not 0 <= share <= 1 or (name == "flow_fraction" and share == 0):
-                raise ValueError(f"`{name}` is {share}; it must be a share of training, at most 1.")
+                raise ValueError(f"`{name}` is {share}; it must be a fraction of training, at most 1.")
         for name, count in (
-            ("initialiser_batch_size", initialiser_batch_size),
+            ("initializer_batch_size", initializer_batch_size),
             ("imitated_iterations", imitated_iterations),
             ("unrolled_iterations", unrolled_iterations),
             ("expert_scenes", expert_scenes),
@@ -126,7 +129,7 @@ class FlowOpt(FlowAlgorithm):
         WarmUpCosine(float, warm_up)  # raises
         self.flow_fraction = flow_fraction
         self.imitation_fraction = imitation_fraction
-        self.initialiser_batch_size = initialiser_batch_size
+        self.initializer_batch_size = initializer_batch_size
         self.imitated_iterations = imitated_iterations
         self.unrolled_iterations = unrolled_iterations
         self.augment = augment
@@ -139,19 +142,29 @@ class FlowOpt(FlowAlgorithm):
             raise ValueError("Observations of FlowOpt are positions in meters: do not normalize them.")
 
     def _setup_model(self) -> None:
+        if "initialiser_batch_size" in vars(self):
+            self._rename_saved_attributes()
         if self.limits is None or self.degree is None:
             self._ask_the_environment()
         super()._setup_model()
         stages = [share for share in self._shares() if share > 0]
         self.lr_schedule = InTurn(WarmUpCosine(self.lr_schedule, self.warm_up), stages)
 
+    def _rename_saved_attributes(self) -> None:
+        """Rename what a file of version 0.1 saved under former names."""
+        self.initializer_batch_size = vars(self).pop("initialiser_batch_size")
+        kwargs = {FORMER_POLICY_NAMES.get(name, name): value for name, value in self.policy_kwargs.items()}
+        settings = kwargs.get("filter_kwargs") or {}
+        kwargs["filter_kwargs"] = {FORMER_FILTER_NAMES.get(name, name): value for name, value in settings.items()}
+        self.policy_kwargs = kwargs
+
     def _ask_the_environment(self) -> None:
         assert self.env is not None
         limits, degree = attributes(self.env, "limits"), attributes(self.env, "degree")
         if limits is None or degree is None:
             raise ValueError(
-                "FlowOpt plans for several robots, in environments such as 'sb3_flow/MultiRobot2D-v0'. This one does not say "
-                "what plans must keep to: it has no `limits` and no `degree`."
+                "The environment has no `limits` and no `degree`. FlowOpt needs a multi-robot environment, such as "
+                "'sb3_flow/MultiRobot2D-v0'."
             )
         if self.limits is None:
             self.limits = dataclasses.asdict(limits[0])
@@ -160,7 +173,7 @@ class FlowOpt(FlowAlgorithm):
     def _policy_arguments(self) -> dict[str, Any]:
         return {"limits": self.limits, "degree": self.degree}
 
-    # The data set.
+    # Dataset.
 
     def _require_dataset(self) -> None:
         if self.dataset is None and self.dataset_name is None:
@@ -169,14 +182,14 @@ class FlowOpt(FlowAlgorithm):
 
     def demonstrations(self) -> dict[str, Any]:
         """
-        Have the expert solve ``expert_scenes`` random scenes of the environment. This takes seconds for a hundred of them.
+        Let the expert solve ``expert_scenes`` random scenes of the environment. A hundred scenes take seconds.
 
-        :return: Its plans, as ``dataset`` takes them
-        :raises ValueError: If there is no environment that scenes can be drawn from, or no plan was found.
+        :return: Its plans, in the format of ``dataset``
+        :raises ValueError: If the environment has no random scenes, or no plan was found.
         """
         found = None if self.env is None else attributes(self.env, "scenes")
         if found is None:
-            raise ValueError("There is nothing to imitate: pass `dataset`, or an environment that scenes can be drawn from.")
+            raise ValueError("There is nothing to imitate: pass `dataset`, or an environment with random `scenes`.")
         scenes, seed = found[0], int(th.randint(2**31, (), generator=self.host_generator))
         rng, generator = np.random.default_rng(seed), th.Generator().manual_seed(seed)
         parts = []
@@ -187,7 +200,9 @@ class FlowOpt(FlowAlgorithm):
                 print(f"The expert has solved {start + len(problems.start):,} of {self.expert_scenes:,} scenes.")
         actions = np.concatenate([part.actions for part in parts])
         if len(actions) == 0:
-            raise ValueError(f"The expert found no plan in {self.expert_scenes} scenes: give robots more room, or more time.")
+            raise ValueError(
+                f"The expert found no plan in {self.expert_scenes} scenes. Give the environment a larger `size` or `horizon`."
+            )
         return {
             "observations": {key: np.concatenate([part.observations[key] for part in parts]) for key in parts[0].observations},
             "actions": actions,
@@ -202,12 +217,12 @@ class FlowOpt(FlowAlgorithm):
             self.policy.sigma.copy_(self._root_mean_squares())
 
     def _root_mean_squares(self, rows: int = 4096) -> th.Tensor:
-        """Of each mode over all robots and axes of the data, in metres, ``(m,)``."""
+        """Root mean square of each mode over all robots and axes of the data, in meters, ``(m,)``."""
         assert self.offline_buffer is not None
         squares, count = th.zeros(self.policy.basis.n_modes, device=self.device), th.zeros((), device=self.device)
         for start in range(0, len(self.offline_buffer), rows):
             batch = self.offline_buffer.draw(th.arange(start, min(start + rows, len(self.offline_buffer))))
-            y, mask = self.policy.to_metres(batch.actions), there(self.policy.problems(batch.observations))
+            y, mask = self.policy.to_meters(batch.actions), mask_of(self.policy.problems(batch.observations))
             squares += (mask * y.square()).sum(dim=(0, 1, 2))
             count += mask.sum() * self.policy.limits.dimensions
         return (squares / count).sqrt().clamp(min=1e-3)
@@ -220,7 +235,7 @@ class FlowOpt(FlowAlgorithm):
 
     @property
     def stage(self) -> Stage:
-        """What the next update trains."""
+        """The stage of the next update."""
         done = 1.0 - self._current_progress_remaining
         flow, imitate, _ = self._shares()
         if done < flow or flow == 1.0:
@@ -230,25 +245,25 @@ class FlowOpt(FlowAlgorithm):
     # The losses.
 
     def draw_noise(self, n: int) -> FlowOptNoise:
-        """Every random number of an update with ``n`` problems."""
+        """Draw all random numbers of an update with ``n`` problems."""
         symmetry = th.randint(N_SYMMETRIES, (n,), generator=self.generator, device=self.device)
         backwards = th.randint(2, (n,), generator=self.generator, device=self.device).bool()
         return FlowOptNoise(self.normal(n), self.uniform(n), symmetry, backwards)
 
     def loss(self, batch: Batch, noise: FlowOptNoise) -> tuple[th.Tensor, Metrics]:
-        """All losses at the same parameters. ``update`` descends that of its stage."""
+        """The sum of all losses. ``update`` minimizes only the loss of its stage."""
         return total(self.flow_loss(batch, noise), self.imitation_loss(batch, noise), self.unrolled_loss(batch, noise))
 
     def examples(self, batch: Batch, noise: FlowOptNoise) -> tuple[Problems, th.Tensor]:
-        """Problems and the data's plans for them, ``(B, N, D, m)``, turned around as the noise says."""
+        """Problems and plans of a batch, ``(B, N, D, m)``, with random symmetries applied."""
         policy = self.policy
-        problems, y = policy.problems(batch.observations), policy.to_metres(batch.actions).to(noise.x0.dtype)
+        problems, y = policy.problems(batch.observations), policy.to_meters(batch.actions).to(noise.x0.dtype)
         if not self.augment:
             return problems, y
         return transform(problems, y, policy.symmetries[noise.symmetry], policy.parities, noise.backwards)
 
     def flow_loss(self, batch: Batch, noise: FlowOptNoise) -> tuple[th.Tensor, Metrics]:
-        """``L_flow``. Gradient: the flow only."""
+        """``L_flow``. Gradient: flow only."""
         policy = self.policy
         problems, y = self.examples(batch, noise)
         x1 = (y / policy.sigma).flatten(start_dim=1)
@@ -258,11 +273,11 @@ class FlowOpt(FlowAlgorithm):
         return loss, {"flow_loss": loss}
 
     def path(self, x1: th.Tensor, noise: FlowOptNoise) -> tuple[th.Tensor, th.Tensor]:
-        """Where the path from noise to ``x1`` is at time ``t``, and what the network is to say there: its velocity."""
+        """Point at time ``t`` on the path from noise to ``x1``, and the target of the network there: the velocity."""
         return interpolate(noise.x0, x1, noise.t), x1 - noise.x0
 
     def imitation_loss(self, batch: Batch, noise: FlowOptNoise) -> tuple[th.Tensor, Metrics]:
-        """``L_imitate``. Gradient: the initialiser only."""
+        """``L_imitate``. Gradient: initializer only."""
         policy = self.policy
         problems, proposals = self.proposals(batch, noise)
         with th.no_grad():
@@ -274,7 +289,7 @@ class FlowOpt(FlowAlgorithm):
         return loss, {"imitation_loss": loss, "imitation_loss_cold": still}
 
     def unrolled_loss(self, batch: Batch, noise: FlowOptNoise) -> tuple[th.Tensor, Metrics]:
-        """``L_unroll``. Gradient: the initialiser only."""
+        """``L_unroll``. Gradient: initializer only."""
         policy = self.policy
         problems, proposals = self.proposals(batch, noise)
         starts = policy.starts(problems, proposals)
@@ -286,19 +301,19 @@ class FlowOpt(FlowAlgorithm):
         return loss, {"unrolled_loss": loss, "fixed_point": fixed_point, "primal": primal, "distance": distance}
 
     def proposals(self, batch: Batch, noise: FlowOptNoise) -> tuple[Problems, th.Tensor]:
-        """The first problems of a batch, and what the flow proposes for them."""
-        n = min(self.initialiser_batch_size, len(noise.x0))
+        """The first ``initializer_batch_size`` problems of a batch, and the flow's proposals for them."""
+        n = min(self.initializer_batch_size, len(noise.x0))
         with th.no_grad():
             problems = self.examples(batch, noise)[0].select(th.arange(n, device=self.device))
             return problems, self.policy.propose(problems, noise.x0[:n])
 
     def update(self, batch: Batch, noise: FlowOptNoise) -> Metrics:
         """
-        One update of the stage that training is in.
+        One update of the current stage.
 
         :param batch: A batch
         :param noise: As drawn by ``draw_noise``
-        :return: What to log
+        :return: Metrics to log
         """
         losses: dict[Stage, Loss] = {"flow": self.flow_loss, "imitate": self.imitation_loss, "unroll": self.unrolled_loss}
         stage = self.stage
@@ -312,7 +327,7 @@ class FlowOpt(FlowAlgorithm):
 
     @property
     def last_plan(self) -> Plan | None:
-        """What the last ``predict`` planned, and whether it is certified; None before the first."""
+        """The plan of the last ``predict``; None before the first."""
         return self.policy.last_plan
 
     def plan(
@@ -323,15 +338,15 @@ class FlowOpt(FlowAlgorithm):
         deterministic: bool = False,
     ) -> Plan:
         """
-        Plan, and tell what is known about the plan.
+        Plan, and return the plans with their certificates.
 
-        :param observation: One observation, or one for each environment, as the environment gives it
+        :param observation: One observation, or one for each environment
         :param k: Number of proposals for each problem; None: ``best_of_n`` of ``policy_kwargs``
-        :param deadline_ms: When repairing and polishing stop; what is certified by then is chosen from. None: at the end
-        :param deterministic: Whether to start from the same noise at each call
-        :return: The plans; ``feasible`` says which of them are certified.
-        :raises ValueError: If no plan can help: robots overlap, or a robot an obstacle, at the start or the goal, or a goal is
-            too far away for the time there is. The message names them. (``predict`` marks such plans as not feasible.)
+        :param deadline_ms: Time in milliseconds after which filter and polishing stop. None: no deadline
+        :param deterministic: Whether to use the same noise at each call
+        :return: The plans; ``feasible`` tells which of them are certified
+        :raises ValueError: If a problem is impossible: robots or obstacles overlap at the start or at the goals, or a goal is
+            too far away. The message names them. (``predict`` does not raise; such plans are not feasible.)
         """
         self.check_finite()
         self.policy.set_training_mode(False)
@@ -342,11 +357,11 @@ class FlowOpt(FlowAlgorithm):
 
 def mean_square(errors: th.Tensor, problems: Problems) -> th.Tensor:
     """
-    The mean over all numbers of the robots that there are.
+    Mean square over robots, without padding.
 
     :param errors: ``(B, N, D, m)``
     :param problems: The problems
-    :return: Without axes
+    :return: A scalar
     """
-    mask = there(problems)
+    mask = mask_of(problems)
     return (mask * errors.square()).sum() / (mask.sum() * errors.shape[2] * errors.shape[3])

@@ -1,8 +1,8 @@
 """
-The networks of FlowOpt: sets of robots and obstacles go in, something for each robot comes out.
+The networks of FlowOpt: transformers over sets of robots and obstacles, with one output per robot.
 
-A robot is one token, and tokens have no positions, so robots and obstacles may come in any order and in any number. Blocks
-are those of the diffusion transformer (DiT; Peebles and Xie, 2023), with a second attention, to the obstacles.
+Each robot is one token without positional encoding, so the networks take robots and obstacles in any order and number. Blocks
+are those of the diffusion transformer (DiT; Peebles and Xie, 2023) with additional cross-attention to the obstacles.
 """
 
 import math
@@ -14,18 +14,18 @@ from torch.nn import functional as F
 
 from sb3_flow.common.networks import gelu_tanh, linear
 
-#: Number of sines and cosines that a time is embedded in, and what times in [0, 1] are multiplied by before.
+#: Size of the sinusoidal time embedding, and the factor that scales times in [0, 1] before.
 TIME_FREQUENCIES, TIME_SCALE = 256, 1000.0
 
 
 class Scene(NamedTuple):
     """
-    What the networks see of problems: numbers of the order of 1.
+    Problems as input of the networks, scaled to the order of 1.
 
     :param robots: Boundary conditions of each robot, ``(B, N, 4 D)``
-    :param robot_mask: Which robots there are, ``(B, N)``, bool
-    :param obstacles: Centre and radius of each obstacle, ``(B, M, D + 1)``
-    :param obstacle_mask: Which obstacles there are, ``(B, M)``, bool
+    :param robot_mask: False for padding, ``(B, N)``, bool
+    :param obstacles: Center and radius of each obstacle, ``(B, M, D + 1)``
+    :param obstacle_mask: False for padding, ``(B, M)``, bool
     """
 
     robots: th.Tensor
@@ -36,13 +36,13 @@ class Scene(NamedTuple):
 
 class Context(NamedTuple):
     """
-    What the encoders made of scenes: all that stays the same while a flow is integrated.
+    Encoded scenes. They are constant during the integration of a flow.
 
     :param robots: Embedded robots, ``(B, N, width)``
     :param robot_mask: ``(B, N)``, bool
-    :param map: Embedded obstacles, the empty one first, ``(B, 1 + M, width)``
+    :param map: Embedded obstacles after a learned token, ``(B, 1 + M, width)``
     :param map_mask: ``(B, 1 + M)``, bool
-    :param pooled: Robots and obstacles each as one vector, added up, ``(B, width)``
+    :param pooled: Sum of pooled robots and pooled obstacles, ``(B, width)``
     """
 
     robots: th.Tensor
@@ -52,31 +52,31 @@ class Context(NamedTuple):
     pooled: th.Tensor
 
     def repeat(self, k: int) -> "Context":
-        """Every scene ``k`` times, one after the other."""
+        """Repeat each scene ``k`` times; copies of a scene are adjacent."""
         return Context(*(part.repeat_interleave(k, dim=0) for part in self))
 
 
 class Attention(nn.Module):
     """
-    Multi-head attention from tokens to other tokens of which some may be missing.
+    Masked multi-head attention.
 
     :param width: Size of a token
-    :param heads: Number of heads, which divides it
+    :param heads: Number of attention heads; must divide ``width``
     """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(f"`width` is {width}, and `attention_heads` {heads}: heads must divide the width.")
+            raise ValueError(f"`width` is {width} and `attention_heads` is {heads}; heads must divide the width.")
         self.heads = heads
         self.query, self.key_value = linear(width, width), linear(width, 2 * width)
         self.out = linear(width, width)
 
     def forward(self, tokens: th.Tensor, others: th.Tensor, mask: th.Tensor) -> th.Tensor:
         """
-        :param tokens: Who looks, ``(B, N, width)``
-        :param others: What is looked at, ``(B, L, width)``
-        :param mask: Which of these there are, ``(B, L)``, bool; at least one
+        :param tokens: Queries, ``(B, N, width)``
+        :param others: Keys and values, ``(B, L, width)``
+        :param mask: False for padding of ``others``, ``(B, L)``, bool; at least one is True
         :return: ``(B, N, width)``
         """
         query = self.query(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -97,7 +97,7 @@ class Perceptron(nn.Module):
 
 
 class SetBlock(nn.Module):
-    """A transformer block over a set: attention, then a perceptron, each behind a layer norm and added to what came in."""
+    """Transformer block over a set with pre-layer norm: self-attention and perceptron, both residual."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class SetBlock(nn.Module):
 
 class SceneEncoder(nn.Module):
     """
-    Scenes as tokens, and as one vector: the encoders of robots' states and of the map.
+    Encoder of scenes: tokens for robots and obstacles, and one pooled vector.
 
     :param dimensions: ``D``
     :param width: Size of a token
@@ -124,7 +124,7 @@ class SceneEncoder(nn.Module):
         super().__init__()
         self.robot = Perceptron(4 * dimensions, width, width)
         self.obstacle = Perceptron(dimensions + 1, width, width)
-        #: In the place of an obstacle, so that there is something to look at where there is none.
+        #: Learned token, so that attention to obstacles is defined without obstacles.
         self.empty = nn.Parameter(th.zeros(1, 1, width))
         self.blocks = nn.ModuleList(SetBlock(width, heads) for _ in range(2))
         self.pool_robots, self.pool_map = (linear(2 * width, width) for _ in range(2))
@@ -132,7 +132,7 @@ class SceneEncoder(nn.Module):
     def forward(self, scene: Scene) -> Context:
         """
         :param scene: The scenes
-        :return: What they are to the networks
+        :return: Encoded scenes
         """
         robots = self.robot(scene.robots)
         tokens = th.cat([self.empty.expand(len(robots), -1, -1), self.obstacle(scene.obstacles)], dim=1)
@@ -145,8 +145,8 @@ class SceneEncoder(nn.Module):
 
 class Block(nn.Module):
     """
-    A DiT block: attention among robots, then to the map, then a perceptron. The condition shifts and scales what goes into
-    each part and gates what comes out; gates begin at 0, so that an untrained block changes nothing.
+    DiT block: self-attention of robots, cross-attention to obstacles, and a perceptron. The condition shifts and scales the
+    input of each part and gates its output. Gates are initialized to 0, so an untrained block is the identity.
 
     :param width: Size of a token
     :param heads: Number of attention heads
@@ -162,7 +162,7 @@ class Block(nn.Module):
         """
         :param tokens: ``(B, N, width)``
         :param condition: ``(B, 1, width)``
-        :param context: Of the scenes
+        :param context: Encoded scenes
         :return: ``(B, N, width)``
         """
         changes = self.modulation(F.silu(condition)).chunk(9, dim=-1)
@@ -174,11 +174,11 @@ class Block(nn.Module):
 
 class TrajectoryTransformer(nn.Module):
     """
-    From coordinates of trajectories, a time and scenes to numbers of each robot: a velocity field, for instance.
+    Maps coordinates of trajectories, a time and scenes to one output per robot, for instance a velocity.
 
     :param dimensions: ``D``
-    :param n_in: How many numbers of each robot go in
-    :param n_out: How many come out; all 0 before training
+    :param n_in: Input size per robot
+    :param n_out: Output size per robot; the output of an untrained network is 0
     :param width: Size of a token
     :param depth: Number of blocks
     :param heads: Number of attention heads
@@ -198,12 +198,12 @@ class TrajectoryTransformer(nn.Module):
         self.modulation, self.head = _zero(nn.Linear(width, 2 * width)), _zero(nn.Linear(width, n_out))
 
     def context(self, scene: Scene) -> Context:
-        """All that the network has to know of scenes, for as many times as there are."""
+        """Encode scenes; the result serves for any number of times."""
         return self.encoder(scene)  # type: ignore[no-any-return]
 
     def forward(self, context: Context, points: th.Tensor, t: th.Tensor) -> th.Tensor:
         """
-        :param context: As made by ``context``
+        :param context: As returned by ``context``
         :param points: ``(B, N, n_in)``
         :param t: Times in [0, 1], ``(B, 1)``
         :return: ``(B, N, n_out)``
@@ -218,9 +218,9 @@ class TrajectoryTransformer(nn.Module):
 
 def embed_time(t: th.Tensor) -> th.Tensor:
     """
-    Times as cosines and sines of geometrically falling frequencies.
+    Sinusoidal embedding with geometrically decreasing frequencies.
 
-    :param t: In [0, 1], ``(B, 1)``
+    :param t: Times in [0, 1], ``(B, 1)``
     :return: ``(B, 256)``
     """
     half = TIME_FREQUENCIES // 2
@@ -234,7 +234,7 @@ def _modulate(tokens: th.Tensor, shift: th.Tensor, scale: th.Tensor) -> th.Tenso
 
 
 def _pool(tokens: th.Tensor, mask: th.Tensor) -> th.Tensor:
-    """The largest and the mean number of the tokens that there are, ``(B, 2 width)``."""
+    """Maximum and mean over the tokens that are not padding, ``(B, 2 width)``."""
     there = mask.unsqueeze(-1)
     largest = tokens.masked_fill(~there, -th.inf).amax(dim=1)
     mean = (tokens * there).sum(dim=1) / there.sum(dim=1)

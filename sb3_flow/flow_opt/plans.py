@@ -1,4 +1,4 @@
-"""What planning gives: the best of several candidates, and what is known about each of them."""
+"""Results of planning: candidates and the best plan among them."""
 
 from typing import NamedTuple
 
@@ -11,11 +11,11 @@ class Candidates(NamedTuple):
     """
     ``K`` plans for each problem.
 
-    :param actions: As the environment takes them, in [-1, 1], ``(B, K, N D m)``
-    :param y: What these are in metres, modal coordinates, ``(B, K, N, D, m)``
-    :param feasible: Which of them are certified, ``(B, K)``, bool
-    :param margin: The smallest slack of a distance that the certificate found, in metres, ``(B, K)``
-    :param iterations: Of the safety filter, ``(B, K)``
+    :param actions: Actions of the environment, in [-1, 1], ``(B, K, N D m)``
+    :param y: The same as modal coordinates in meters, ``(B, K, N, D, m)``
+    :param feasible: Whether they are certified, ``(B, K)``, bool
+    :param margin: Smallest slack of the distances, by the certificate, in meters, ``(B, K)``
+    :param iterations: Iterations of the safety filter, ``(B, K)``
     :param cost: Mean square acceleration of the robots, in m^2/s^4, ``(B, K)``
     """
 
@@ -28,7 +28,7 @@ class Candidates(NamedTuple):
 
     def best(self) -> th.Tensor:
         """
-        Which candidate to take: the smoothest certified one, or, where there is none, the one with the largest margin.
+        Index of the best candidate: the smoothest certified one, or the one with the largest margin if none is certified.
 
         :return: ``(B,)``
         """
@@ -36,23 +36,23 @@ class Candidates(NamedTuple):
         return th.where(self.feasible.any(dim=1), smoothest, self.margin.nan_to_num(nan=-th.inf).argmax(dim=1))
 
     def joined(self, others: "Candidates") -> "Candidates":
-        """These, and more candidates for the same problems."""
+        """Append candidates for the same problems."""
         return Candidates(*(th.cat(pair, dim=1) for pair in zip(self, others, strict=True)))
 
 
 class Plan(NamedTuple):
     """
-    Plans for ``B`` problems. One that is not certified is marked by ``feasible``: look at it before a robot moves.
+    Plans for ``B`` problems. Check ``feasible`` before you execute a plan.
 
-    :param actions: As the environment takes them, in [-1, 1], ``(B, N D m)``
-    :param y: What these are in metres, modal coordinates, ``(B, N, D, m)``
+    :param actions: Actions of the environment, in [-1, 1], ``(B, N D m)``
+    :param y: The same as modal coordinates in meters, ``(B, N, D, m)``
     :param coefficients: The same as Bernstein coefficients, ``(B, N, D, degree + 1)``, float64
-    :param feasible: Whether the certificate holds: for all times, not only where somebody looked, ``(B,)``, bool
-    :param margin: The smallest slack of a distance that the certificate found, in metres, ``(B,)``
-    :param iterations: Of the safety filter, ``(B,)``
+    :param feasible: Whether the plan is certified to be safe at all times, ``(B,)``, bool
+    :param margin: Smallest slack of the distances, by the certificate, in meters, ``(B,)``
+    :param iterations: Iterations of the safety filter, ``(B,)``
     :param cost: Mean square acceleration of the robots, in m^2/s^4, ``(B,)``
-    :param time_ms: How long it took, all problems together
-    :param candidates: All that it was chosen from
+    :param time_ms: Wall time for all problems together, in milliseconds
+    :param candidates: The candidates from which the plans were chosen
     """
 
     actions: th.Tensor
@@ -68,12 +68,12 @@ class Plan(NamedTuple):
 
 def best_plan(candidates: Candidates, boundary: th.Tensor, basis: Basis, time_ms: float) -> Plan:
     """
-    The best candidate of each problem.
+    Choose the best candidate of each problem.
 
-    :param candidates: All of them
+    :param candidates: The candidates
     :param boundary: Boundary conditions, ``(B, N, D, 6)``
     :param basis: The basis
-    :param time_ms: How long it took
+    :param time_ms: Wall time in milliseconds
     :return: The plans
     """
     chosen = th.arange(len(boundary), device=boundary.device), candidates.best()

@@ -1,4 +1,4 @@
-"""The networks of FlowOpt, and how it plans: proposals of a flow, a learned start, the safety filter, the best of several."""
+"""The policy of FlowOpt: proposals of a flow, a learned start of the safety filter, and the best of several plans."""
 
 import time
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from torch import nn
 
 from sb3_flow.common.flow import euler
 from sb3_flow.common.policies import FlowPolicy
+from sb3_flow.common.renamed import FormerName, renamed_arguments, with_new_names
 from sb3_flow.common.type_aliases import TensorObs, Velocity
 from sb3_flow.flow_opt.networks import Scene, TrajectoryTransformer
 from sb3_flow.flow_opt.plans import Candidates, Plan, best_plan
@@ -27,38 +28,47 @@ from sb3_flow.planning.polish import polish
 from sb3_flow.planning.problems import Limits, Problems
 from sb3_flow.planning.safety_filter import SafetyFilter
 
-#: Spreads of the random proposals that are tried where no proposal of the flow could be repaired.
+#: Standard deviations of the random proposals that are tried if no proposal of the flow could be repaired, in meters.
 FALLBACK_SPREADS = (0.5, 1.0)
+#: Former names of the policy's arguments, and of the filter's settings.
+FORMER_POLICY_NAMES = {
+    "initialiser_width": "initializer_width",
+    "initialiser_depth": "initializer_depth",
+    "initialise": "initialize",
+}
+FORMER_FILTER_NAMES = {"majoriser": "majorizer", "majorisation": "majorization"}
 
 
 class FlowOptPolicy(FlowPolicy):
     """
-    A flow over plans, a network that starts the safety filter, and the filter.
+    A flow over plans, an initializer of the safety filter, and the filter.
 
-    Heads: ``"filter"`` (the best of ``best_of_n`` proposals behind the filter) and ``"flow"`` (the first proposal as it is).
+    Samplers: ``"filter"`` (the best of ``best_of_n`` filtered proposals) and ``"flow"`` (the first proposal, not filtered).
 
-    :param limits: What all problems have in common, the arguments of ``planning.problems.Limits``;
-        None: its defaults
-    :param degree: Degree of the polynomials that plans are
+    :param limits: Arguments of ``planning.problems.Limits``; None: its defaults
+    :param degree: Degree of the polynomials
     :param width: Size of the flow's tokens
-    :param depth: Number of its blocks
-    :param attention_heads: Number of heads of each attention
-    :param initialiser_width: Size of the initialiser's tokens
-    :param initialiser_depth: Number of its blocks
+    :param depth: Number of the flow's blocks
+    :param attention_heads: Number of attention heads
+    :param initializer_width: Size of the initializer's tokens
+    :param initializer_depth: Number of the initializer's blocks
     :param flow_steps: Euler steps from noise to a proposal
-    :param initialise: Whether the initialiser has a say when plans are made. Before it is trained, it changes nothing.
-    :param polish_rounds: How often certified plans are made smoother
-    :param fallback: Whether random proposals are tried where none of the flow's could be repaired
-    :param filter_kwargs: Settings of the filter, see ``planning.safety_filter.FilterSettings``
-    :param optimizer_class: The optimiser of all networks
-    :param optimizer_kwargs: Its arguments but for the learning rate; None: betas of 0.9 and 0.99 and a weight decay of 1e-4
+    :param initialize: Whether to use the initializer. An untrained initializer has no effect.
+    :param polish_rounds: Number of rounds that make certified plans smoother
+    :param fallback: Whether to try random proposals if none of the flow's could be repaired
+    :param filter_kwargs: Settings of the filter, see ``planning.filter_settings.FilterSettings``
+    :param optimizer_class: The optimizer of all networks
+    :param optimizer_kwargs: Its arguments except the learning rate; None: betas of 0.9 and 0.99 and a weight decay of 1e-4
     """
 
-    #: Root mean square of each mode in the data, in metres, ``(m,)``
+    #: Root mean square of each mode in the data, in meters, ``(m,)``
     sigma: th.Tensor
-    #: Symmetries of problems, ``(8, D, D)``, and what modes are when time runs backwards, ``(m,)``
+    #: Symmetries of problems, ``(8, D, D)``, and parities of the modes under time reversal, ``(m,)``
     symmetries: th.Tensor
     parities: th.Tensor
+    initialiser = FormerName("initializer")
+    initialise = FormerName("initialize")
+    to_metres = FormerName("to_meters")
 
     def __init__(
         self,
@@ -75,6 +85,7 @@ class FlowOptPolicy(FlowPolicy):
         kwargs = {"optimizer_class": optimizer_class, "optimizer_kwargs": optimizer_kwargs, **kwargs}
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
 
+    @renamed_arguments(**FORMER_POLICY_NAMES)
     def build(
         self,
         limits: Mapping[str, Any] | None = None,
@@ -82,10 +93,10 @@ class FlowOptPolicy(FlowPolicy):
         width: int = 256,
         depth: int = 6,
         attention_heads: int = 8,
-        initialiser_width: int = 128,
-        initialiser_depth: int = 3,
+        initializer_width: int = 128,
+        initializer_depth: int = 3,
         flow_steps: int = 10,
-        initialise: bool = True,
+        initialize: bool = True,
         polish_rounds: int = 0,
         fallback: bool = True,
         filter_kwargs: Mapping[str, Any] | None = None,
@@ -94,23 +105,24 @@ class FlowOptPolicy(FlowPolicy):
             if value < least:
                 raise ValueError(f"`{name}` is {value}; it must be at least {least}.")
         self.limits, self.flow_steps = Limits(**(limits or {})), flow_steps
-        self.initialise, self.polish_rounds, self.fallback = initialise, polish_rounds, fallback
-        settings = {"samples": solver_samples(self.limits), **(filter_kwargs or {}), "basis_degree": degree}
+        self.initialize, self.polish_rounds, self.fallback = initialize, polish_rounds, fallback
+        filter_kwargs = with_new_names(filter_kwargs or {}, FORMER_FILTER_NAMES)
+        settings = {"samples": solver_samples(self.limits), **filter_kwargs, "basis_degree": degree}
         self.filter = SafetyFilter(self.limits, FilterSettings(**settings))
         self.basis = self.filter.basis
         dimensions, modes = self.limits.dimensions, self.basis.n_modes
         self.max_robots = self.action_dim // (dimensions * modes)
         if self.max_robots * dimensions * modes != self.action_dim:
             raise ValueError(
-                f"An action has {self.action_dim} numbers, which are no whole number of robots with {modes} modes in "
-                f"{dimensions} dimensions: `degree` is not that of the environment."
+                f"The action has {self.action_dim} numbers, which is not a multiple of {modes} modes times {dimensions} "
+                f"dimensions: `degree` is {degree}; it must be that of the environment."
             )
         points = dimensions * modes
         self.flow = TrajectoryTransformer(dimensions, points, points, width, depth, attention_heads)
         self.flow_average = self.make_target(self.flow)
-        # From a proposal to where the filter starts: a displacement, and multipliers.
-        self.initialiser = TrajectoryTransformer(
-            dimensions, points, 2 * points, initialiser_width, initialiser_depth, attention_heads
+        # From a proposal to the start of the filter: a displacement and multipliers.
+        self.initializer = TrajectoryTransformer(
+            dimensions, points, 2 * points, initializer_width, initializer_depth, attention_heads
         )
         self.samplers = {"filter": "act_filtered", "flow": "act_unfiltered"}
         self.last_plan: Plan | None = None
@@ -118,44 +130,52 @@ class FlowOptPolicy(FlowPolicy):
         self.register_buffer("symmetries", symmetries(dimensions).float(), persistent=False)
         self.register_buffer("parities", parities(self.basis).float(), persistent=False)
 
-    # Between actions, metres and what the networks see.
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As in PyTorch, with parameters that version 0.1 saved as ``initialiser``."""
+        renamed = {
+            f"initializer{name.removeprefix('initialiser')}" if name.startswith("initialiser.") else name: value
+            for name, value in state_dict.items()
+        }
+        return super().load_state_dict(renamed, strict, assign)
+
+    # Conversions between actions, meters and the input of the networks.
 
     def problems(self, observations: TensorObs) -> Problems:
-        """Observations as problems, in metres."""
+        """Convert observations to problems, in meters."""
         assert isinstance(observations, dict)
         return as_problems(observations, self.limits)
 
-    def to_metres(self, actions: th.Tensor) -> th.Tensor:
-        """Actions, ``(B, action_dim)``, as the environment understands them: ``(B, N, D, m)``."""
+    def to_meters(self, actions: th.Tensor) -> th.Tensor:
+        """Convert actions, ``(B, action_dim)``, to plans in meters, ``(B, N, D, m)``."""
         return as_plans(actions, self.limits, self.basis.degree)
 
     def to_actions(self, y: th.Tensor) -> th.Tensor:
-        """Plans in metres, ``(B, N, D, m)``, as actions clipped to [-1, 1], ``(B, action_dim)``."""
+        """Convert plans in meters, ``(B, N, D, m)``, to actions clipped to [-1, 1], ``(B, action_dim)``."""
         return as_actions(y, self.limits)
 
     def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
-        # The environment's actions are in [-1, 1] as well, and a plan is certified as it is: to the last bit.
+        # If the environment's actions are in [-1, 1], keep them bit by bit, because the plan is certified so.
         space = self.action_space
         if (space.low == -1).all() and (space.high == 1).all():
             return scaled_action.astype(space.dtype)
         return super().unscale_action(scaled_action)
 
     def scene(self, problems: Problems) -> Scene:
-        """Problems as the networks see them."""
+        """Convert problems to the input of the networks."""
         size, v_max, a_max = self.limits.size, self.limits.v_max, self.limits.a_max
         robots = [problems.start / size, problems.goal / size, problems.velocity / v_max, problems.acceleration / a_max]
         obstacles = th.cat([problems.obstacles[..., :-1] / size, problems.obstacles[..., -1:]], dim=-1)
         return Scene(th.cat(robots, dim=-1), problems.robot_mask, obstacles, problems.obstacle_mask)
 
-    # The flow and the initialiser.
+    # The flow and the initializer.
 
     def velocity_of(self, network: nn.Module, problems: Problems, copies: int = 1) -> Velocity:
         """
-        The velocity field of plans in units of ``sigma``, given problems.
+        The velocity field of plans in units of ``sigma``, conditioned on problems.
 
         :param network: ``flow`` or ``flow_average``
         :param problems: ``B`` problems
-        :param copies: How many points there are for each; those of one problem come one after the other.
+        :param copies: Number of points per problem; points of one problem are adjacent
         :return: ``(x, t) -> v``, of shapes ``(B * copies, N * D * m), (B * copies, 1) -> (B * copies, N * D * m)``
         """
         context = network.context(self.scene(problems)).repeat(copies)  # type: ignore[operator]
@@ -168,37 +188,37 @@ class FlowOptPolicy(FlowPolicy):
 
     def propose(self, problems: Problems, noise: th.Tensor) -> th.Tensor:
         """
-        Carry noise to proposals, by Euler's method.
+        Sample proposals by Euler's method.
 
         :param problems: ``B`` problems
-        :param noise: Standard normal, ``(B * k, action_dim)``, those of one problem one after the other
-        :return: In metres, ``(B * k, N, D, m)``
+        :param noise: Standard normal, ``(B * k, action_dim)``; rows of one problem are adjacent
+        :return: Proposals in meters, ``(B * k, N, D, m)``
         """
         copies = len(noise) // len(problems.start)
         x = self.integrate(self.velocity_of(self.flow_average, problems, copies), noise)
-        return self.to_plans(x) * self.sigma * there(problems.repeat(copies))
+        return self.to_plans(x) * self.sigma * mask_of(problems.repeat(copies))
 
     def integrate(self, velocity: Velocity, noise: th.Tensor) -> th.Tensor:
-        """Carry noise to samples, ``(B, action_dim)``, by Euler's method."""
+        """Integrate the flow from noise, ``(B, action_dim)``, by Euler's method."""
         return euler(velocity, noise, self.flow_steps)
 
     def to_plans(self, x: th.Tensor) -> th.Tensor:
-        """The numbers of plans, ``(..., action_dim)``, by robots, axes and modes, ``(..., N, D, m)``."""
+        """Reshape plans from ``(..., action_dim)`` to ``(..., N, D, m)``."""
         return x.reshape(*x.shape[:-1], self.max_robots, self.limits.dimensions, self.basis.n_modes)
 
     def starts(self, problems: Problems, proposals: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
-        Where the initialiser has the filter start.
+        Start of the filter, by the initializer.
 
         :param problems: ``B`` problems
-        :param proposals: In metres, ``(B, N, D, m)``
-        :return: First iterates and multipliers; of an untrained initialiser the proposals themselves, and 0.
+        :param proposals: Proposals in meters, ``(B, N, D, m)``
+        :return: Initial iterates and multipliers; an untrained initializer returns the proposals and 0
         """
-        context = self.initialiser.context(self.scene(problems))
+        context = self.initializer.context(self.scene(problems))
         points = (proposals / self.sigma).flatten(start_dim=2)
-        out = self.initialiser(context, points, points.new_zeros(len(points), 1))
+        out = self.initializer(context, points, points.new_zeros(len(points), 1))
         moves, forces = out.view(*out.shape[:2], 2, *proposals.shape[2:]).unbind(dim=2)
-        scale = there(problems) * self.sigma
+        scale = mask_of(problems) * self.sigma
         return proposals + scale * moves, (scale * forces) @ self.filter.metric.to(forces.dtype)
 
     # Planning.
@@ -211,13 +231,13 @@ class FlowOptPolicy(FlowPolicy):
         deterministic: bool = False,
     ) -> Plan:
         """
-        Plan, and tell what is known about the plan.
+        Plan, and return the plans with their certificates.
 
         :param observations: A raw batch of ``B``
         :param k: Number of proposals for each problem; None: ``best_of_n``
-        :param deadline_ms: When repairing and polishing stop; what is certified by then is chosen from. None: at the end
-        :param deterministic: Whether to start from the same noise at each call
-        :return: The plans; ``feasible`` says which of them are certified.
+        :param deadline_ms: Time in milliseconds after which filter and polishing stop. None: no deadline
+        :param deterministic: Whether to use the same noise at each call
+        :return: The plans; ``feasible`` tells which of them are certified
         :raises ValueError: If ``k`` is below 1.
         """
         began = time.perf_counter()
@@ -229,7 +249,7 @@ class FlowOptPolicy(FlowPolicy):
         n = len(problems.start)
         with th.no_grad():
             proposals = self.propose(problems, self._noise_for(n, k, deterministic).flatten(end_dim=1))
-            candidates = self.repair(problems, proposals, self.initialise, deadline)
+            candidates = self.repair(problems, proposals, self.initialize, deadline)
             for spread in FALLBACK_SPREADS if self.fallback else ():
                 if candidates.feasible.any(dim=1).all() or (deadline is not None and time.perf_counter() > deadline):
                     break
@@ -238,45 +258,45 @@ class FlowOptPolicy(FlowPolicy):
                 candidates = candidates.joined(self.repair(problems, lines, False, deadline))
         return best_plan(candidates, problems.boundary, self.basis, 1000 * (time.perf_counter() - began))
 
-    def repair(self, problems: Problems, proposals: th.Tensor, initialise: bool, deadline: float | None) -> Candidates:
+    def repair(self, problems: Problems, proposals: th.Tensor, initialize: bool, deadline: float | None) -> Candidates:
         """
-        Proposals behind the filter, as the environment will execute them.
+        Filter and polish proposals. Certificates are for plans as the environment executes them.
 
         :param problems: ``B`` problems
-        :param proposals: ``(B * k, N, D, m)``, those of one problem one after the other
-        :param initialise: Whether the initialiser has a say
-        :param deadline: When to stop, on the clock of ``time.perf_counter``
+        :param proposals: ``(B * k, N, D, m)``; proposals of one problem are adjacent
+        :param initialize: Whether to use the initializer
+        :param deadline: Value of ``time.perf_counter`` at which to stop; None: no deadline
         :return: The candidates
         """
         n = len(problems.start)
         repeated = problems.repeat(len(proposals) // n)
-        start = self.starts(repeated, proposals) if initialise else None
+        start = self.starts(repeated, proposals) if initialize else None
         filtered = self.filter(repeated, proposals, start, deadline=deadline)
         y = filtered.y
         if self.polish_rounds:
             y = polish(self.filter, repeated, y, filtered.safe, self.polish_rounds, deadline).y
         actions = self.to_actions(y)
-        y = self.to_metres(actions) * there(repeated)  # as rounded and clipped as it will be flown
+        y = self.to_meters(actions) * mask_of(repeated)  # rounded and clipped, as it will be executed
         certified = self.filter.certificate.certify(repeated, y)
         cost = smoothness(repeated, y, self.basis)
         parts = actions, y, certified.safe, certified.margin, filtered.iterations, cost
         return Candidates(*(part.view(n, -1, *part.shape[1:]) for part in parts))
 
     def _noise_for(self, n: int, k: int, deterministic: bool) -> th.Tensor:
-        """What to propose from, ``(n, k, action_dim)``."""
+        """The noise of proposals, ``(n, k, action_dim)``."""
         twin = self if k == self.best_of_n else self.with_sampler(self.sampler, best_of_n=k)
         return twin._noise(n, deterministic)
 
     # Acting.
 
     def act_filtered(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
-        """One proposal behind the filter, certified or not, ``(B, action_dim)``."""
+        """Filter one proposal per problem. The result, ``(B, action_dim)``, may not be certified."""
         problems = self.problems(observations)
-        candidates = self.repair(problems, self.propose(problems, noise), self.initialise, None)
+        candidates = self.repair(problems, self.propose(problems, noise), self.initialize, None)
         return candidates.actions[:, 0]
 
     def act_unfiltered(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
-        """One proposal as it is, ``(B, action_dim)``."""
+        """One proposal per problem, not filtered, ``(B, action_dim)``."""
         return self.to_actions(self.propose(self.problems(observations), noise))
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
@@ -286,6 +306,6 @@ class FlowOptPolicy(FlowPolicy):
         return self.last_plan.actions
 
 
-def there(problems: Problems) -> th.Tensor:
-    """1 for robots that there are and 0 for padding, ``(B, N, 1, 1)``."""
+def mask_of(problems: Problems) -> th.Tensor:
+    """0 for padding and 1 for other robots, ``(B, N, 1, 1)``."""
     return problems.robot_mask[:, :, None, None].to(problems.start.dtype)

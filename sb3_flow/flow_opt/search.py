@@ -6,7 +6,7 @@ from sb3_flow.common.search import Parameters, SearchSpace
 
 
 def _suggest_flow_opt(trial: Any) -> Parameters:
-    """How the networks are trained; nothing is published. The filter's constants belong together: search them apart."""
+    """Settings of the training; no search space is published. The settings of the filter are not searched."""
     return {
         "flow_fraction": trial.suggest_float("flow_fraction", 0.5, 1.0),
         "imitation_fraction": trial.suggest_categorical("imitation_fraction", [0.0, 0.2, 1.0]),

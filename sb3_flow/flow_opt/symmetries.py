@@ -1,4 +1,4 @@
-"""Problems turned around: the symmetries of the square, and of time, turn a plan into a plan of another problem."""
+"""Data augmentation: symmetries of the square and time reversal map a plan to a plan of another problem."""
 
 import itertools
 
@@ -8,13 +8,13 @@ from torch.nn import functional as F
 from sb3_flow.planning.basis import Basis, gram
 from sb3_flow.planning.problems import Problems
 
-#: Rotations by quarter turns and reflections of the plane; of space, those that leave heights as they are.
+#: Rotations by quarter turns and reflections of the plane; in 3 dimensions, those that keep heights.
 N_SYMMETRIES = 8
 
 
 def symmetries(dimensions: int) -> th.Tensor:
     """
-    The symmetries as matrices; the first one changes nothing.
+    Matrices of the symmetries; the first one is the identity.
 
     :param dimensions: ``D``, 2 or 3
     :return: ``(8, D, D)``, float64
@@ -28,7 +28,7 @@ def symmetries(dimensions: int) -> th.Tensor:
 
 def parities(basis: Basis) -> th.Tensor:
     """
-    What modes are when time runs backwards: 1 the same, -1 the negative.
+    Parities of the modes under time reversal: 1 or -1.
 
     :param basis: The basis
     :return: ``(m,)``, float64
@@ -41,14 +41,14 @@ def transform(
     problems: Problems, y: th.Tensor, matrices: th.Tensor, parity: th.Tensor, backwards: th.Tensor
 ) -> tuple[Problems, th.Tensor]:
     """
-    Turn problems and their plans around.
+    Apply symmetries to problems and their plans.
 
     :param problems: The problems
     :param y: Plans, ``(B, N, D, m)``
     :param matrices: A symmetry for each problem, ``(B, D, D)``
-    :param parity: As made by ``parities``, ``(m,)``
-    :param backwards: Where time is to run backwards as well, ``(B,)``, bool; it does so only where all robots start at rest.
-    :return: Problems, and plans that are to them what ``y`` was to the old ones
+    :param parity: As returned by ``parities``, ``(m,)``
+    :param backwards: Whether to reverse time, ``(B,)``, bool; ignored for problems in which a robot does not start at rest
+    :return: Transformed problems and plans
     """
 
     def turn(points: th.Tensor) -> th.Tensor:

@@ -16,24 +16,24 @@ from sb3_flow.common.policies import aliases
 from sb3_flow.common.type_aliases import Batch, Metrics
 from sb3_flow.fpmd.mean_flow import mean_flow_loss
 from sb3_flow.fpmd.policies import FPMDPolicy
-from sb3_flow.fpmd.weights import WEIGHT_MODES, WeightMode, follow, weights
+from sb3_flow.fpmd.weights import WEIGHT_MODES, WeightMode, update_statistics, weights
 
 Flow = Literal["rectified", "mean"]
-#: How far random crops shift an image, in pixels.
+#: Largest shift of images by random crops, in pixels.
 CROP_PAD = 4
 
 
 class FPMDNoise(NamedTuple):
     """
-    Every random number of one update.
+    All random numbers of one update.
 
-    :param particles: What actions in the next states are sampled from, standard normal, ``(B, particles * action_dim)``
-    :param added: The noise added to the best of them, standard normal, ``(B, action_dim)``; with ``noisy_particles`` that of
-        all of them, ``(B, particles * action_dim)``
-    :param x: Noise at the end of the path in the regression, standard normal, ``(B, action_dim)``
+    :param particles: Noise of the sampled actions in the next states, standard normal, ``(B, particles * action_dim)``
+    :param added: Noise that is added to the best of them, standard normal, ``(B, action_dim)``; with ``noisy_particles`` noise
+        for all of them, ``(B, particles * action_dim)``
+    :param x: Noise end of the path in the regression, standard normal, ``(B, action_dim)``
     :param t: Times on that path, uniform in [0, 1], ``(B, 1)``
     :param r: Second times, for the mean flow, uniform in [0, 1], ``(B, 1)``
-    :param same: Where this is below ``equal_time_probability`` both times are one, uniform in [0, 1], ``(B, 1)``
+    :param same: If this is below ``equal_time_probability``, both times are equal; uniform in [0, 1], ``(B, 1)``
     """
 
     particles: th.Tensor
@@ -46,9 +46,9 @@ class FPMDNoise(NamedTuple):
 
 class Improved(NamedTuple):
     """
-    The actions that the flow is drawn to, in the next states of a batch.
+    Improved actions in the next states of a batch, the targets of the flow.
 
-    :param actions: The best of many samples, with noise, ``(B, action_dim)`` in [-1, 1]
+    :param actions: The best of several samples, with noise, ``(B, action_dim)`` in [-1, 1]
     :param baseline: Mean value of all samples in these states, ``(B,)``
     """
 
@@ -58,27 +58,29 @@ class Improved(NamedTuple):
 
 class FPMD(OfflineToOnlineAlgorithm):
     """
-    Flow policy mirror descent: a flow learns, online, to sample the better of its own actions, and acts in one step.
+    Flow policy mirror descent: an online algorithm whose flow learns to sample the better of its own actions. It acts with one
+    flow step.
 
-    Mirror descent wants ``pi_new(a|s) = pi_old(a|s) exp(Q(s, a) / lambda) / Z(s)``. Regressing the flow on that target is
-    regressing it on samples of the old policy, each with the weight ``exp(Q / lambda)``::
+    The target of mirror descent is ``pi_new(a|s) = pi_old(a|s) exp(Q(s, a) / lambda) / Z(s)``. Flow matching on this target is
+    flow matching on samples of the old policy with the weights ``exp(Q / lambda)``::
 
         L_Q    = sum_j E[(Q_j(s, a) - k r - gamma m min_i Q'_i(s', a'))^2]                         critic_loss
         L_FPMD = E[w(s', a') |v_theta(s', x_t, t) - (a' - eps)|^2],   x_t = t a' + (1 - t) eps          flow_loss
 
-    ``a'`` is the best of ``particles`` samples of the current flow by the lower critic, with noise; it serves the target of
-    the critics and the regression. ``w`` is one of several forms of ``exp(Q / lambda)``, see ``weights.py``.
+    ``a'`` is the best of ``particles`` samples of the current flow by the minimum of the critics, plus noise. It is used in
+    the target of the critics and in the regression. ``w`` is one of several variants of ``exp(Q / lambda)``, see
+    ``weights.py``.
 
     With ``flow="rectified"`` (FPMD-R), ``v_theta`` is the velocity of straight paths. As the policy becomes nearly
-    deterministic, one Euler step of it comes to be exact: the flow learns with 20 steps and acts with one. With
-    ``flow="mean"`` (FPMD-M), it is a network of average velocities, for which one step is exact from the start.
+    deterministic, a single Euler step becomes exact: the flow is trained with 20 steps and acts with one. With ``flow="mean"``
+    (FPMD-M), the network predicts average velocities, for which one step is exact.
 
-    ``predict`` acts in one step, from noise, or from zero with ``deterministic=True``. The sampler ``"particles"``
-    (``model.policy.with_sampler("particles")``) acts with the best of many samples, ``"flow"`` with all steps.
+    ``predict`` acts with one step, from noise, or from zero with ``deterministic=True``. The sampler ``"particles"``
+    (``model.policy.with_sampler("particles")``) acts with the best of several samples, ``"flow"`` with all steps.
 
-    With images (alone or in a dictionary) it is the published variant for pixels: one convolutional encoder for all networks,
-    which follows the gradient of ``L_Q`` through ``s`` alone, a trunk of its own for each network, random shifts of ``s`` and
-    ``s'`` that are drawn apart, and other defaults of those arguments that are None.
+    For images (alone or in a dictionary) it is the published variant for pixels: one convolutional encoder shared by all
+    networks and trained only by ``L_Q`` through ``s``, a separate trunk for each network, independent random shifts of ``s``
+    and ``s'``, and other defaults of the arguments that are None.
 
     Paper: https://arxiv.org/abs/2507.23675. Deviations from the published code: see ``docs/fpmd.md``.
 
@@ -88,36 +90,36 @@ class FPMD(OfflineToOnlineAlgorithm):
     :param learning_starts: Environment steps, with random actions, before the first update
     :param flow: ``"rectified"`` (FPMD-R) or ``"mean"`` (FPMD-M)
     :param flow_steps: Euler steps of the rectified flow while learning
-    :param particles: Number of samples that the best is taken of
-    :param init_noise_scale: Standard deviation of what actions are sampled from, in [0, 1]
-    :param noisy_particles: Whether updates add noise to every sample, before the best is chosen, and not to the best one only;
-        None: with images
-    :param weight_mode: ``"release"``, ``"temp"`` or ``"advantage"``, see ``weights.py``; None: ``"temp"`` with images, else
+    :param particles: Number of samples from which the best is chosen
+    :param init_noise_scale: Standard deviation of the noise from which actions are sampled, in [0, 1]
+    :param noisy_particles: Whether updates add noise to all samples before the best is chosen, instead of to the best only;
+        None: only for images
+    :param weight_mode: ``"release"``, ``"temp"`` or ``"advantage"``, see ``weights.py``; None: ``"temp"`` for images, else
         ``"release"``
-    :param temperature: ``lambda`` of ``"temp"``; the others take alpha
-    :param reward_scale: ``k``, what rewards are multiplied by; None: 1 with images, else 0.2
-    :param policy_learning_rate: Learning rate of the flow, until ``decay_from``
-    :param final_policy_learning_rate: Learning rate of the flow from ``decay_until`` on; between them it falls linearly
-    :param decay_from: Share of the training after which it starts to fall
-    :param decay_until: Share of the training after which it falls no more
-    :param policy_delay: Updates of the critics to one of the flow and of all targets
-    :param alpha: Scale of the noise at the start: a tenth of it is added to actions in [-1, 1]
+    :param temperature: ``lambda`` of ``"temp"``; the other modes use alpha
+    :param reward_scale: ``k``, factor of the rewards; None: 1 for images, else 0.2
+    :param policy_learning_rate: Learning rate of the flow until ``decay_from``
+    :param final_policy_learning_rate: Learning rate of the flow from ``decay_until`` on; in between it decays linearly
+    :param decay_from: Fraction of training at which the decay starts
+    :param decay_until: Fraction of training at which the decay ends
+    :param policy_delay: Number of critic updates per update of the flow and of all targets
+    :param alpha: Initial scale of the noise: a tenth of it is added to actions in [-1, 1]
     :param alpha_lr: Learning rate of the logarithm of alpha
-    :param alpha_interval: Updates of the critics to one of alpha
-    :param target_entropy_scale: Where alpha settles: the entropy of the noise is led to minus so much for each dimension
-    :param equal_time_probability: Share of the mean flow's samples whose interval is a point
-    :param critic_double_step: Whether the critics' step (not the encoder's) is made twice with the same gradient, as in the
+    :param alpha_interval: Number of critic updates per update of alpha
+    :param target_entropy_scale: The target entropy of the noise is minus this for each action dimension
+    :param equal_time_probability: Fraction of the mean flow's samples with ``r = t``
+    :param critic_double_step: Whether the critics (not the encoder) make two optimizer steps with the same gradient, as in the
         published code
-    :param clip_final: Whether the best of the samples is clipped to [-1, 1] again when noise has been added to it. The
-        published code for MuJoCo does not: it stores, values and imitates what reaches out, and the simulator clips it.
-    :param crop_probability: Probability that a batch of images is shifted at random, by up to 4 pixels
-    :param kwargs: All other arguments are those of ``OfflineToOnlineAlgorithm``, such as ``buffer_size``, ``batch_size``,
-        ``gamma``, ``train_freq``, ``seed`` and ``policy_kwargs``.
+    :param clip_final: Whether the best sample is clipped to [-1, 1] again after noise was added. The published code for MuJoCo
+        does not clip: unclipped actions are stored, evaluated and imitated, and the simulator clips them.
+    :param crop_probability: Probability that a batch of images is randomly shifted, by up to 4 pixels
+    :param kwargs: Arguments of ``OfflineToOnlineAlgorithm``, such as ``buffer_size``, ``batch_size``, ``gamma``,
+        ``train_freq``, ``seed`` and ``policy_kwargs``
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(FPMDPolicy)
     policy: FPMDPolicy
-    one_graph: ClassVar[bool] = False  # the flow learns every second time only
+    one_graph: ClassVar[bool] = False  # the flow is updated less often than the critics
     targets: ClassVar[dict[str, str]] = {"critic_target": "critic", "flow_target": "flow"}
 
     def __init__(
@@ -163,7 +165,9 @@ class FPMD(OfflineToOnlineAlgorithm):
         if not 0 <= equal_time_probability <= 1:
             raise ValueError(f"`equal_time_probability` is {equal_time_probability}; it must be in [0, 1].")
         if not 0 <= decay_from < decay_until:
-            raise ValueError(f"`decay_from` is {decay_from} and `decay_until` {decay_until}; they must rise, from 0.")
+            raise ValueError(
+                f"`decay_from` is {decay_from} and `decay_until` is {decay_until}; expected 0 <= `decay_from` < `decay_until`."
+            )
         self.flow = flow
         self.flow_steps = flow_steps
         self.particles = particles
@@ -184,14 +188,14 @@ class FPMD(OfflineToOnlineAlgorithm):
         self.equal_time_probability = equal_time_probability
         self.critic_double_step = critic_double_step
         self.clip_final = clip_final
-        #: Number of updates of the critics, by which the others are timed.
+        #: Number of critic updates, which schedules the other updates.
         self.n_critic_updates = 0
         super().__init__(
             policy, env, learning_rate, learning_starts=learning_starts, crop_probability=crop_probability, **kwargs
         )
 
     def _setup_model(self) -> None:
-        # What is published for pixels and for vectors, where nothing else was asked for.
+        # The published defaults for pixels and for vectors.
         pixels = bool(image_keys(self.observation_space))
         self.noisy_particles = pixels if self.noisy_particles is None else self.noisy_particles
         self.weight_mode = self.weight_mode or ("temp" if pixels else "release")
@@ -214,14 +218,14 @@ class FPMD(OfflineToOnlineAlgorithm):
         return super().stored_action(actions) if self.clip_final else actions
 
     def augment_images(self, batch: Batch) -> Batch:
-        """Shift the images of a batch at random; what precedes an action and what follows it are shifted apart."""
+        """Randomly shift the images of a batch, with independent shifts for observations and next observations."""
         if th.rand((), generator=self.host_generator) >= self.crop_probability:
             return batch
         before, after = (self.crop_offsets(len(batch.actions), CROP_PAD) for _ in range(2))
         return shift_images(batch, self.observation_space, before, after, CROP_PAD)
 
     def draw_noise(self, n: int) -> FPMDNoise:
-        """Every random number of an update with ``n`` transitions."""
+        """Draw all random numbers of an update with ``n`` transitions."""
         particles = self.particles * self.policy.action_dim
         return FPMDNoise(
             particles=self.normal(n, dim=particles),
@@ -233,12 +237,12 @@ class FPMD(OfflineToOnlineAlgorithm):
         )
 
     def encoded(self, batch: Batch) -> Batch:
-        """The batch with its next states behind the encoder that all networks share, where there is one. No gradient."""
+        """The batch with encoded next states, if there is a shared encoder. No gradient."""
         with th.no_grad():
             return batch._replace(next_observations=self.policy.encode(batch.next_observations))  # type: ignore[arg-type]
 
     def improve(self, batch: Batch, noise: FPMDNoise) -> Improved:
-        """The improved actions in the next states of a batch: the best of many, with noise. No gradient."""
+        """The improved actions in the next states of a batch: the best of several samples, with noise. No gradient."""
         policy = self.policy
         with th.no_grad():
             added = policy.noise_std * noise.added
@@ -260,7 +264,7 @@ class FPMD(OfflineToOnlineAlgorithm):
         return policy.n_critics * loss, metrics
 
     def flow_loss(self, batch: Batch, noise: FPMDNoise, improved: Improved, weight: th.Tensor) -> tuple[th.Tensor, Metrics]:
-        """``L_FPMD``: regression on the improved actions, each by its weight. Gradient: the flow only."""
+        """``L_FPMD``: weighted flow matching on the improved actions. Gradient: flow only."""
         field: Any = self.policy.velocity(self.policy.flow, self.encoded(batch).next_observations)
         if self.flow == "mean":
             low, high = th.minimum(noise.r, noise.t), th.maximum(noise.r, noise.t)
@@ -272,7 +276,7 @@ class FPMD(OfflineToOnlineAlgorithm):
         return loss, {"flow_loss": loss}
 
     def weigh(self, batch: Batch, improved: Improved) -> tuple[th.Tensor, th.Tensor]:
-        """The weight of each improved action, and its value by the critics as they are now: ``(B,)`` each, no gradient."""
+        """The weight of each improved action, and its value by the current critics: ``(B,)`` each. No gradient."""
         policy = self.policy
         assert self.weight_mode is not None
         with th.no_grad():
@@ -281,7 +285,7 @@ class FPMD(OfflineToOnlineAlgorithm):
             return weights(self.weight_mode, q, policy.value_statistics, temperature, improved.baseline), q
 
     def loss(self, batch: Batch, noise: FPMDNoise) -> tuple[th.Tensor, Metrics]:
-        """Both losses at the same parameters. ``update`` takes the weights after the critics' step instead."""
+        """Both losses at the same parameters. ``update`` instead computes the weights after the critics' step."""
         batch = self.encoded(batch)
         improved = self.improve(batch, noise)
         critic_loss, critic_metrics = self.critic_loss(batch, improved)
@@ -290,22 +294,22 @@ class FPMD(OfflineToOnlineAlgorithm):
 
     def update(self, batch: Batch, noise: FPMDNoise) -> Metrics:
         """
-        One update, in the published order: the critics, then the weights by what they have become, then every
-        ``policy_delay`` times the flow and the targets, and every ``alpha_interval`` times the noise.
+        One update, in the published order: the critics, the weights by the updated critics, every ``policy_delay`` times the
+        flow and the targets, and every ``alpha_interval`` times alpha.
 
         :param batch: A batch
         :param noise: As drawn by ``draw_noise``
-        :return: What to log
+        :return: Metrics to log
         """
         policy, evaluate = self.policy, self.execution.evaluate
-        batch = self.encoded(batch)  # once, with the encoder as it was before the critics' step
+        batch = self.encoded(batch)  # once, with the encoder before the critics' step
         improved = self.improve(batch, noise)
         critic_loss, metrics = evaluate(self.critic_loss, batch, improved)
         metrics |= self.descend(critic_loss, policy.optimizer)
         weight, q = self.weigh(batch, improved)
         if self.critic_double_step:  # after the weights, as in the published code
             if policy.encoder is not None:
-                policy.encoder.zero_grad()  # it makes one step; without gradients the optimizer leaves it as it is
+                policy.encoder.zero_grad()  # the encoder makes one step only: the optimizer skips it without gradients
             policy.optimizer.step()
         metrics |= {"weight_max": weight.amax(), "weight_std": weight.std(), "noise_std": policy.noise_std.detach().clone()}
         if self.n_critic_updates % self.policy_delay == 0:
@@ -314,17 +318,17 @@ class FPMD(OfflineToOnlineAlgorithm):
             self._set_policy_learning_rate()
             self.descend(flow_loss, policy.flow_optimizer)
         if self.n_critic_updates % self.alpha_interval == 0:
-            self.cool()
+            self.update_alpha()
         if self.n_critic_updates % self.policy_delay == 0:
             self.update_targets()
-        follow(policy.value_statistics, q)
+        update_statistics(policy.value_statistics, q)
         self.n_critic_updates += 1
         return metrics
 
-    def cool(self) -> None:
+    def update_alpha(self) -> None:
         """
-        Move alpha one step towards where the entropy of the noise alone is what it is to be. It depends on no data: alpha
-        follows a schedule, from ``alpha`` to ``10 exp(-target_entropy_scale) / sqrt(2 pi e)``.
+        Move alpha one step toward the target entropy of the noise. This does not depend on data: alpha follows a schedule,
+        from ``alpha`` to ``10 exp(-target_entropy_scale) / sqrt(2 pi e)``.
         """
         policy = self.policy
         entropy = 0.5 * math.log(2 * math.pi * math.e) + math.log(0.1) + policy.log_alpha  # of one dimension

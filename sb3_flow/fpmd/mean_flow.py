@@ -1,8 +1,8 @@
 """
-MeanFlow: a network of average velocities, with which one step is a whole flow (Geng et al., 2025).
+MeanFlow: a network of average velocities, which samples in one step (Geng et al., 2025).
 
-Time runs the other way here, as in that paper: ``t = 0`` is data and ``t = 1`` noise, ``x_t = (1 - t) x_0 + t eps``. The
-average velocity over ``[r, t]`` obeys ``u(x, r, t) = v(x, t) - (t - r) du/dt``, the total derivative along the path.
+Time is reversed here, as in that paper: ``t = 0`` is data and ``t = 1`` is noise, ``x_t = (1 - t) x_0 + t eps``. The average
+velocity over ``[r, t]`` satisfies ``u(x, r, t) = v(x, t) - (t - r) du/dt``, with the total derivative along the path.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch as th
 from torch.nn import functional as F
 
-#: A field of average velocities with its observation already given: ``(x, r, t) -> u``.
+#: A field of average velocities, conditioned on observations: ``(x, r, t) -> u``.
 AverageVelocity = Callable[[th.Tensor, th.Tensor, th.Tensor], th.Tensor]
 
 
@@ -18,16 +18,16 @@ def mean_flow_loss(field: AverageVelocity, data: th.Tensor, noise: th.Tensor, r:
     """
     The MeanFlow loss, ``|u(x_t, r, t) - sg(v - (t - r) du/dt)|^2`` with ``v = eps - x_0``, as a mean over dimensions.
 
-    :param field: The field that learns
+    :param field: The field to train
     :param data: ``x_0``, ``(B, D)``
     :param noise: ``eps``, ``(B, D)``
     :param r: Start of the interval, ``(B, 1)``
     :param t: End of the interval, ``(B, 1)`` in [r, 1]
-    :return: One loss a sample, ``(B,)``
+    :return: One loss per sample, ``(B,)``
     """
     velocity = noise - data
     x_t = th.lerp(data, noise, t)
-    # Forward mode, and without a graph: the derivative is part of the target.
+    # Forward mode without a graph, because the derivative is part of the target.
     with th.no_grad():
         slope = th.func.jvp(field, (x_t, r, t), (velocity, th.zeros_like(r), th.ones_like(t)))[1]
         target = velocity - (t - r) * slope

@@ -1,4 +1,4 @@
-"""Images in FPMD: one encoder for all networks, which the critics train, and a trunk for each network."""
+"""Images in FPMD: a shared encoder, which is trained by the critics' loss, and a trunk for each network."""
 
 import math
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ STRIDES = (2, 1, 1, 1)
 
 class Encoded(NamedTuple):
     """
-    Observations behind the encoder that the networks of a policy share; each makes features of its own of them.
+    Observations, encoded by the shared encoder of a policy. Each network computes its own features from them.
 
     :param latents: ``(B, latent_dim)``
     """
@@ -32,7 +32,7 @@ class Encoded(NamedTuple):
 
 class Convolutions(nn.Module):
     """
-    Four 3x3 convolutions of 32 channels without padding, each followed by ReLU; fewer, where an image is too small for four.
+    Four 3x3 convolutions of 32 channels without padding, each followed by ReLU; fewer if the image is too small for four.
 
     :param shape: Shape of an image, channels first
     """
@@ -66,7 +66,7 @@ class Convolutions(nn.Module):
 
 class PixelEncoder(BaseFeaturesExtractor):
     """
-    The encoder that all networks share: convolutions of each image, then all that is no image, as it is.
+    The shared encoder: convolutions of each image, followed by all other observations, unchanged.
 
     :param observation_space: An image, or a dictionary with one or more of them
     :param cnn_output_dim: Number of features that each trunk computes from the outputs of the convolutions
@@ -86,8 +86,8 @@ class PixelEncoder(BaseFeaturesExtractor):
 
     def forward(self, observations: TensorObs) -> th.Tensor:
         """
-        :param observations: A batch, already preprocessed
-        :return: ``(B, features_dim)``, the images first
+        :param observations: A preprocessed batch
+        :return: ``(B, features_dim)``, images first
         """
         if isinstance(observations, th.Tensor):
             return self.convolutions[0](observations)  # type: ignore[no-any-return]
@@ -100,7 +100,7 @@ class Trunk(BaseFeaturesExtractor):
     From the shared encoder's latents to the features of one network: linear layer, layer norm and tanh for the latents of
     images; the rest is unchanged.
 
-    :param encoder: Whose latents
+    :param encoder: The shared encoder
     """
 
     def __init__(self, encoder: PixelEncoder) -> None:
@@ -121,9 +121,9 @@ class Trunk(BaseFeaturesExtractor):
 
 class Trunks(BaseFeaturesExtractor):
     """
-    The trunks of an ensemble of critics, one for each.
+    The trunks of an ensemble of critics, one for each critic.
 
-    :param encoder: Whose latents
+    :param encoder: The shared encoder
     :param n_members: Number of critics
     """
 

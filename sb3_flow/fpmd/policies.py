@@ -1,4 +1,4 @@
-"""The networks of FPMD, and how it acts."""
+"""The networks of FPMD, and its samplers."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from sb3_flow.fpmd.pixels import Encoded, PixelEncoder, Trunk, Trunks
 
 #: A raw batch of observations, or their latents.
 Observed = TensorObs | Encoded
-#: Sizes of the embedding of a time, and of the hidden layer that makes it.
+#: Sizes of the time embedding and of its hidden layer.
 TIME_DIM, TIME_HIDDEN = 16, 32
 
 
@@ -38,7 +38,7 @@ class TimeEmbedding(nn.Module):
 
 class TimedMLP(MLP):
     """
-    From features, a point and one or more times to a velocity; each time has an embedding of its own.
+    Maps features, a point and one or more times to a velocity; each time has its own embedding.
 
     :param n_features: Size of the features
     :param dim: Size of the points
@@ -53,7 +53,7 @@ class TimedMLP(MLP):
 
     def forward(self, context: th.Tensor, *rest: th.Tensor) -> th.Tensor:
         """
-        :param context: What ``context`` returned for the features
+        :param context: As returned by ``context``
         :param rest: Points ``(B, dim)``, then times ``(B, 1)`` each
         :return: Velocities, ``(B, dim)``
         """
@@ -63,13 +63,13 @@ class TimedMLP(MLP):
 
 class FPMDPolicy(FlowPolicy):
     """
-    A flow with its moving average, critics with their targets, and the scale of the exploration's noise.
+    A flow with its moving average, critics with their targets, and the scale of the exploration noise.
 
-    With images, all of them share one encoder, which has no target and is trained by the critics alone, and each has a trunk
-    of its own behind it, see ``pixels.py``.
+    For images, all networks share one encoder, which has no target and is trained by the critics' loss only; each network has
+    its own trunk after it, see ``pixels.py``.
 
-    Heads: ``"one_step"`` (one step of the average flow), ``"flow"`` (all its steps; FPMD-R only), ``"particles"`` (the best
-    of many, by the critics), ``"explore"`` (the best of many, with noise: how FPMD acts in training).
+    Samplers: ``"one_step"`` (the default: one step of the average flow), ``"flow"`` (all its steps; FPMD-R only),
+    ``"particles"`` (the best of several samples, by the critics), ``"explore"`` (the same with noise, for rollouts).
 
     :param observation_space: Observation space
     :param action_space: Any finite ``Box``
@@ -77,14 +77,14 @@ class FPMDPolicy(FlowPolicy):
     :param net_arch: Widths of the hidden layers of every network
     :param activation: Name of the activation
     :param critic_layer_norm: Whether layer norm follows each activation of the critics
-    :param features_extractor_class: With images, by default, ``PixelEncoder``, which is shared; any other class gives each
-        network an encoder of its own. Without images ``FlowExtractor``.
+    :param features_extractor_class: None: ``PixelEncoder`` for images, which is shared, else ``FlowExtractor``. With any other
+        class each network has its own encoder.
     :param flow: ``"rectified"`` (FPMD-R) or ``"mean"`` (FPMD-M)
-    :param flow_steps: Steps of the flow while learning; of a mean flow it is one.
-    :param particles: How many actions are sampled to find the best
-    :param init_noise_scale: Standard deviation of the noise that actions are sampled from; the flow learns with 1
-    :param alpha: Scale of the exploration's noise at the start
-    :param clip_final: Whether actions that explore are clipped once more behind their noise
+    :param flow_steps: Euler steps of the flow while learning; a mean flow always makes one step
+    :param particles: Number of samples from which the best is chosen
+    :param init_noise_scale: Standard deviation of the noise from which actions are sampled; the flow is trained with 1
+    :param alpha: Initial scale of the exploration noise
+    :param clip_final: Whether actions are clipped again after exploration noise was added
     :param kwargs: The other arguments of ``FlowPolicy``
     """
 
@@ -132,7 +132,7 @@ class FPMDPolicy(FlowPolicy):
         self.clip_final = clip_final
         names = ["one_step", "flow", "particles", "explore"]
         if self.is_mean_flow:
-            names.remove("flow")  # which is one step
+            names.remove("flow")  # a mean flow makes one step only
         self.samplers = {name: f"act_{name}" for name in names}
         n_times = 2 if self.is_mean_flow else 1
         self.encoder: PixelEncoder | None = None
@@ -144,25 +144,25 @@ class FPMDPolicy(FlowPolicy):
         self.flow_target = self.make_target(self.flow)
         self.critic = self.make_critic(trunks)
         self.critic_target = self.make_target(self.critic)
-        #: Logarithm of alpha. The noise of exploration is a tenth of alpha; see ``FPMD.cool``.
+        #: Logarithm of alpha. The exploration noise is a tenth of alpha; see ``FPMD.update_alpha``.
         self.log_alpha = nn.Parameter(th.tensor(math.log(alpha)), requires_grad=False)
         self.register_buffer("value_statistics", th.tensor([0.0, 1.0]))
 
     def make_optimizers(self, lr: float) -> None:
-        """One optimizer for the critics and the encoder, one for the flow, which learns at another rate, one for alpha."""
+        """Separate optimizers for critics and encoder, for the flow, and for alpha, which have different learning rates."""
         flow = {id(parameter) for parameter in self.flow.parameters()}
         self.optimizer = self.make_optimizer((p for p in self.parameters() if p.requires_grad and id(p) not in flow), lr)
         self.flow_optimizer = self.make_optimizer(self.flow.parameters(), lr)
-        self.alpha_optimizer = th.optim.Adam([self.log_alpha], fused=True)  # the other kinds read its count of steps
+        self.alpha_optimizer = th.optim.Adam([self.log_alpha], fused=True)  # other implementations synchronize the host
 
     # Networks applied to observations.
 
     def encode(self, observations: Observed) -> Observed:
         """
-        Observations behind the encoder that the networks share, so that several of them need it once.
+        Apply the shared encoder, so that several networks can use the result.
 
-        :param observations: A raw batch
-        :return: The latents; the observations themselves where there is no such encoder, or where they are latents already
+        :param observations: A raw batch, or encoded observations
+        :return: Encoded observations; the raw batch if there is no shared encoder
         """
         if self.encoder is None or isinstance(observations, Encoded):
             return observations
@@ -170,9 +170,11 @@ class FPMDPolicy(FlowPolicy):
 
     def features(self, network: Network, observations: Observed) -> th.Tensor:
         """
-        :param network: Whose features
-        :param observations: A raw batch, or what ``encode`` made of it
-        :return: ``(B, features_dim)``, or ``(n_critics, B, features_dim)`` of critics with trunks of their own
+        Features of a network.
+
+        :param network: The network
+        :param observations: A raw batch, or encoded observations
+        :return: ``(B, features_dim)``, or ``(n_critics, B, features_dim)`` for critics with separate trunks
         """
         encoded = self.encode(observations)
         if isinstance(encoded, Encoded):
@@ -181,7 +183,7 @@ class FPMDPolicy(FlowPolicy):
 
     @property
     def noise_std(self) -> th.Tensor:
-        """Standard deviation of the noise of exploration."""
+        """Standard deviation of the exploration noise."""
         return 0.1 * self.log_alpha.exp()
 
     @property
@@ -190,7 +192,7 @@ class FPMDPolicy(FlowPolicy):
         return copies.get(self.sampler, 1) * self.action_dim
 
     def _fixed_noise(self) -> th.Tensor:
-        # Particles that all start from zero would be one: only the first does, and nothing is added.
+        # Only the first particle starts from zero, because all particles would be equal otherwise. No noise is added.
         noise = super()._fixed_noise()
         if self.sampler in ("particles", "explore"):
             noise = th.randn(noise.shape, generator=th.Generator().manual_seed(0))
@@ -201,12 +203,12 @@ class FPMDPolicy(FlowPolicy):
 
     def sample(self, network: Network, observations: Observed, noise: th.Tensor, n_steps: int, copies: int = 1) -> th.Tensor:
         """
-        Actions of a flow, not clipped.
+        Sample actions from a flow, not clipped.
 
         :param network: The flow, or its moving average
-        :param observations: A raw batch, or what ``encode`` made of it
-        :param noise: Standard normal, ``(copies * B, action_dim)``, that of the first copy first
-        :param n_steps: Euler steps; a mean flow makes one whatever this is
+        :param observations: A raw batch, or encoded observations
+        :param noise: Standard normal, ``(copies * B, action_dim)``; rows of the first copy come first
+        :param n_steps: Euler steps; ignored by a mean flow
         :param copies: Number of actions for each observation
         :return: ``(copies * B, action_dim)``
         """
@@ -218,49 +220,49 @@ class FPMDPolicy(FlowPolicy):
         self, network: Network, observations: Observed, noise: th.Tensor, added: th.Tensor | None = None
     ) -> tuple[th.Tensor, th.Tensor]:
         """
-        The best of many actions, by the lower of the critics.
+        The best of several actions, by the minimum of the critics.
 
         :param network: The flow, or its moving average
-        :param observations: A raw batch, or what ``encode`` made of it
+        :param observations: A raw batch, or encoded observations
         :param noise: Standard normal, ``(B, particles * action_dim)``
-        :param added: What is added to each of them before they are valued, of the same shape, or nothing
+        :param added: Noise that is added to the actions before they are evaluated, of the same shape; None: no noise
         :return: The actions in [-1, 1], ``(B, action_dim)``, and the mean value of all particles, not clipped, ``(B,)``
         """
         n = len(noise)
         observations = self.encode(observations)
-        actions = self.sample(network, observations, self.copy_by_copy(noise), self.flow_steps, self.particles)
+        actions = self.sample(network, observations, self.particles_first(noise), self.flow_steps, self.particles)
         if added is not None:
-            actions = actions + self.copy_by_copy(added)
+            actions = actions + self.particles_first(added)
         qs = self.q_values(self.critic, observations, actions, copies=self.particles)  # type: ignore[arg-type]
         q = qs.amin(dim=0).view(self.particles, n)
         best = actions.view(self.particles, n, -1)[q.argmax(dim=0), th.arange(n, device=noise.device)]
         return best.clamp(-1, 1), q.mean(dim=0)
 
-    def copy_by_copy(self, noise: th.Tensor) -> th.Tensor:
-        """``(B, particles * action_dim) -> (particles * B, action_dim)``, all of the first particle first."""
+    def particles_first(self, noise: th.Tensor) -> th.Tensor:
+        """``(B, particles * action_dim) -> (particles * B, action_dim)``; rows of the first particle come first."""
         return noise.view(len(noise), self.particles, -1).transpose(0, 1).flatten(end_dim=1)
 
     def score(self, observations: Observed, actions: th.Tensor) -> th.Tensor:
-        """What the best action is chosen by: the lowest of the critics, ``(B,)``."""
+        """The score by which the best action is chosen: the minimum of the critics, ``(B,)``."""
         return self.q_values(self.critic, observations, actions).amin(dim=0)  # type: ignore[arg-type]
 
     def exploring(self, generator: th.Generator) -> "FPMDPolicy":
         return super().exploring(generator).with_sampler("explore")
 
     def act_one_step(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
-        """One step of the average flow, then clipped to [-1, 1]: one pass through one network."""
+        """One step of the average flow, clipped to [-1, 1]: one forward pass of one network."""
         return self.sample(self.flow_target, observations, noise, 1).clamp(-1, 1)
 
     def act_flow(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
-        """All steps of the average flow, then clipped to [-1, 1]."""
+        """All steps of the average flow, clipped to [-1, 1]."""
         return self.sample(self.flow_target, observations, noise, self.flow_steps).clamp(-1, 1)
 
     def act_particles(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
-        """The best of many actions of the average flow: noise is ``(B, particles * action_dim)``."""
+        """The best of several actions of the average flow, from noise ``(B, particles * action_dim)``."""
         return self.best(self.flow_target, observations, noise)[0]
 
     def act_explore(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
-        """The same with noise added, ``(B, (particles + 1) * action_dim)``, and clipped again where ``clip_final`` says so."""
+        """The same with exploration noise, from noise ``(B, (particles + 1) * action_dim)``."""
         particles, added = noise[:, : -self.action_dim], noise[:, -self.action_dim :]
         actions = self.act_particles(observations, particles) + self.noise_std * added
         return actions.clamp(-1, 1) if self.clip_final else actions

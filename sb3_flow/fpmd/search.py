@@ -6,7 +6,7 @@ from sb3_flow.common.search import Parameters, SearchSpace, suggest_common
 
 
 def _suggest_fpmd(trial: Any) -> Parameters:
-    """How fast the flow learns, and how the noise of exploration, which is the temperature as well, falls."""
+    """Learning rate of the flow, schedule of alpha (exploration noise and temperature), weights and number of samples."""
     return {
         "policy_learning_rate": trial.suggest_float("policy_learning_rate", 1e-4, 1e-3, log=True),
         "target_entropy_scale": trial.suggest_float("target_entropy_scale", 0.5, 2.0),

@@ -1,4 +1,4 @@
-"""How much each improved action counts: ``exp(Q / lambda)``, in the forms that there are of it."""
+"""Weights of the improved actions: variants of ``exp(Q / lambda)``."""
 
 from typing import Literal, get_args
 
@@ -7,11 +7,11 @@ import torch as th
 WeightMode = Literal["release", "temp", "advantage"]
 WEIGHT_MODES = get_args(WeightMode)
 
-#: Exponents are clipped to plus and minus this ...
+#: Exponents of "release" and "advantage" are clipped to plus and minus this.
 CLIP = 3.0
-#: ... or, where they need not be, to at most this, because ``exp`` overflows at 88.
+#: Exponents of "temp" are at most this, because ``exp`` overflows at 88.
 CAP = 10.0
-#: Share of a batch in the running mean and standard deviation of the values.
+#: Update rate of the running mean and standard deviation of the values.
 RATE = 0.001
 
 
@@ -25,13 +25,13 @@ def weights(
     """
     The weight of each action in the regression, without gradient.
 
-    :param mode: ``"release"``: ``exp(clip(q - mean / std, -3, 3) / temperature)``, as published (the quotient first, so that
-        it is constant where values are large); ``"temp"``: ``exp((q - mean) / (std temperature))``; ``"advantage"``:
+    :param mode: ``"release"``: ``exp(clip(q - mean / std, -3, 3) / temperature)``, as in the published code (without brackets,
+        so it is constant for large values); ``"temp"``: ``exp((q - mean) / (std temperature))``; ``"advantage"``:
         ``exp(clip((q - baseline) / std, -3, 3) / temperature)``
     :param q: Values, ``(B,)``
     :param statistics: Their running mean and standard deviation, ``(2,)``
     :param temperature: ``lambda``
-    :param baseline: What an advantage is over, ``(B,)``
+    :param baseline: Baseline of the advantage, ``(B,)``
     :return: ``(B,)``
     """
     mean, std = statistics[0], statistics[1].clamp(min=1e-3)
@@ -45,9 +45,9 @@ def weights(
     return exponent.exp().detach()
 
 
-def follow(statistics: th.Tensor, q: th.Tensor) -> None:
+def update_statistics(statistics: th.Tensor, q: th.Tensor) -> None:
     """
-    Move the running mean and standard deviation towards those of a batch, in place.
+    Move the running mean and standard deviation toward those of a batch, in place.
 
     :param statistics: ``(2,)``
     :param q: ``(B,)``

@@ -18,7 +18,7 @@ from sb3_flow.fql.policies import FQLPolicy
 
 class FQLNoise(NamedTuple):
     """
-    Every random number of one update.
+    All random numbers of one update.
 
     :param next_noise: ``z'`` of the next action in the target, standard normal, ``(B, action_dim)``
     :param x0: Start of the straight path in the flow matching loss, standard normal, ``(B, action_dim)``
@@ -34,7 +34,7 @@ class FQLNoise(NamedTuple):
 
 class FQL(OfflineToOnlineAlgorithm):
     """
-    Flow Q-learning: a flow clones the behavior; a one-step actor is distilled from it and maximizes the value.
+    Flow Q-learning: a BC flow imitates the data; a one-step actor is distilled from it and maximizes the value.
 
     ``L = L_Q + L_BC + alpha L_D + L_q``, with::
 
@@ -43,11 +43,10 @@ class FQL(OfflineToOnlineAlgorithm):
         L_D  = E[|mu_w(s, z) - mu_theta(s, z)|^2]                         actor_loss
         L_q  = -E[Q(s, clip(mu_w(s, z)))]                                 actor_loss
 
-    ``v_theta`` is the velocity field and ``mu_theta`` its flow (10 Euler steps), ``mu_w`` the one-step actor, ``Q'`` the
-    target critics, ``m`` 0 where the task ended. Squared errors are means over the action's dimensions, as in the
-    published code, which ``alpha`` refers to. No gradient passes through the flow. With chunks of actions
-    (``horizon_length > 1``), ``a`` is a chunk; chunks that reach past the end of a trajectory are masked out of ``L_Q`` and
-    ``L_BC``.
+    ``v_theta`` is the velocity field and ``mu_theta`` its flow (10 Euler steps), ``mu_w`` is the one-step actor, ``Q'`` are
+    the target critics, and ``m`` is 0 at terminations. Squared errors are means over the action's dimensions, as in the
+    published code, which ``alpha`` refers to. No gradient flows through the flow. With chunks of actions (``horizon_length >
+    1``), ``a`` is a chunk; chunks that reach past the end of a trajectory are masked out of ``L_Q`` and ``L_BC``.
 
     ``deterministic=True`` acts from ``z = 0``; the paper's scores are taken with ``deterministic=False``.
 
@@ -56,14 +55,14 @@ class FQL(OfflineToOnlineAlgorithm):
     :param policy: ``"FlowPolicy"`` (or a subclass of ``FQLPolicy``)
     :param env: Environment, or its id. None: the spaces are those of the dataset
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
-    :param alpha: Weight of the distillation, that is, how close the policy stays to the behaviour. The one to tune: the
-        paper took 3 to 1000, on tasks with rewards in [-1, 0]; with ``normalize_q_loss`` try 0.03 to 10.
+    :param alpha: Weight of the distillation, which keeps the policy close to the data. Tune it first: the paper uses 3 to
+        1000, for rewards in [-1, 0]; with ``normalize_q_loss`` try 0.03 to 10.
     :param flow_steps: Euler steps of the flow
     :param q_agg: How the target aggregates the critics: ``"mean"`` or ``"min"``
-    :param normalize_q_loss: Whether ``L_q`` is divided by the mean of ``|Q|``, which makes ``alpha`` independent of the
-        scale of the rewards
-    :param kwargs: All other arguments are those of ``OfflineToOnlineAlgorithm``, such as ``dataset``, ``offline_steps``,
-        ``batch_size``, ``gamma``, ``n_steps``, ``seed`` and ``policy_kwargs``.
+    :param normalize_q_loss: Whether to divide ``L_q`` by the mean of ``|Q|``, which makes ``alpha`` independent of the scale
+        of the rewards
+    :param kwargs: Arguments of ``OfflineToOnlineAlgorithm``, such as ``dataset``, ``offline_steps``, ``batch_size``,
+        ``gamma``, ``n_steps``, ``seed`` and ``policy_kwargs``
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(FQLPolicy)
@@ -94,11 +93,11 @@ class FQL(OfflineToOnlineAlgorithm):
         return {"flow_steps": self.flow_steps, **super()._policy_arguments()}
 
     def draw_noise(self, n: int) -> FQLNoise:
-        """Every random number of an update with ``n`` transitions."""
+        """Draw all random numbers of an update with ``n`` transitions."""
         return FQLNoise(next_noise=self.normal(n), x0=self.normal(n), t=self.uniform(n), z=self.normal(n))
 
     def loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
-        """``L``. Each term reaches networks of its own, so that one optimizer step descends all of them."""
+        """``L``. Each term has a gradient for its own networks only, so one optimizer step minimizes all of them."""
         return total(self.critic_loss(batch, noise), self.bc_flow_loss(batch, noise), self.actor_loss(batch, noise))
 
     def critic_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
@@ -117,21 +116,21 @@ class FQL(OfflineToOnlineAlgorithm):
         return aggregate(next_qs, self.q_agg)
 
     def bc_flow_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
-        """``L_BC``: flow matching on the actions of the dataset. Gradient: the velocity field only."""
+        """``L_BC``: flow matching on the actions of the dataset. Gradient: velocity field only."""
         velocity = self.policy.velocity(self.policy.bc_flow, batch.observations)
         errors = flow_matching_loss(velocity, noise.x0, batch.actions, noise.t)
         loss = (batch.valids * errors).mean()
         return loss, {"bc_flow_loss": loss}
 
     def actor_loss(self, batch: Batch, noise: FQLNoise) -> tuple[th.Tensor, Metrics]:
-        """``alpha L_D + L_q``: stay close to the flow, increase the value. Gradient: the one-step actor only."""
+        """``alpha L_D + L_q``: stay close to the flow, increase the value. Gradient: one-step actor only."""
         policy, observations = self.policy, batch.observations
         actions = policy.one_step(policy.actor, observations, noise.z)
         with th.no_grad():
             flow_actions = policy.act_bc_flow(observations, noise.z)
-        distill_loss = F.mse_loss(actions, flow_actions)  # not clipped, so that it brings actions back into the box
+        distill_loss = F.mse_loss(actions, flow_actions)  # of unclipped actions, to keep them in [-1, 1]
         qs = policy.q_values(policy.critic, observations, actions.clamp(-1, 1), frozen=True)
-        q = qs.mean(dim=0)  # also where the target takes the minimum
+        q = qs.mean(dim=0)  # the mean even if `q_agg="min"`
         scale = q.detach().abs().mean().clamp(min=1e-8) if self.normalize_q_loss else 1.0
         q_loss = -q.mean() / scale
         loss = self.alpha * distill_loss + q_loss

@@ -28,9 +28,9 @@ class FQLPolicy(FlowPolicy):
         self.critic_target = self.make_target(self.critic)
 
     def act_one_step(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
-        """``clip(mu_w(s, z))`` in one pass: ``(B, action_dim)`` in [-1, 1]."""
+        """``clip(mu_w(s, z))`` in one forward pass: ``(B, action_dim)`` in [-1, 1]."""
         return self.one_step(self.actor, observations, noise).clamp(-1, 1)
 
     def act_bc_flow(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
-        """``mu_theta(s, z)``: the flow integrated from ``z`` by Euler's method, then clipped to [-1, 1]."""
+        """``mu_theta(s, z)``: the flow, integrated from ``z`` by Euler's method and clipped to [-1, 1]."""
         return euler(self.velocity(self.bc_flow, observations), noise, self.flow_steps).clamp(-1, 1)

@@ -6,9 +6,8 @@ from sb3_flow.common.search import Parameters, SearchSpace, configured, suggest_
 
 
 def _suggest_fql(trial: Any) -> Parameters:
-    """The paper tuned alpha first of all, and took gamma and the target's aggregation by domain."""
-    # The scale of alpha is that of the rewards, unless the loss is normalised: the paper's grids end at 1000, on Adroit at
-    # 30000.
+    """The paper tunes alpha for each task, and gamma and the target's aggregation for each domain."""
+    # Alpha scales with the rewards unless the loss is normalized: the paper's grids end at 1000, on Adroit at 30000.
     normalized = configured(trial, "normalize_q_loss", "False") not in ("False", "0")
     low, high = (0.03, 10.0) if normalized else (3.0, 30_000.0)
     return {

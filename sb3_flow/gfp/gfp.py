@@ -38,7 +38,7 @@ class Proposals(NamedTuple):
 
 class GFP(FQL):
     """
-    Guided flow policy: FQL, with a flow that clones an action the more, the better it is than what the actor would do.
+    Guided flow policy: FQL with a value-aware BC flow, which weights each action by its advantage over the actor's action.
 
     ``L = L_Q + L_VaBC + L_A``, with::
 
@@ -46,11 +46,11 @@ class GFP(FQL):
         g      = sigmoid(lambda (Q'(s, a) - Q'(s, clip(mu_theta(s, z)))) / eta)                     guidance
         L_A    = -lambda E[Q(s, clip(mu_theta(s, z)))] + alpha E[|mu_theta(s, z) - mu_omega(s, z)|^2]   actor_loss
 
-    ``v_omega`` is the velocity field and ``mu_omega`` its flow, the teacher; ``mu_theta`` the one-step actor, which acts;
-    ``Q'`` the target critics; ``lambda`` one over the mean of ``|Q|`` in the batch. ``g`` is a softmax over two: the action of
-    the data, and the actor's. The teacher only ever sees actions of the data, so it cannot leave them. Squared errors are
-    means over the action's dimensions, as in the published code, which ``alpha`` refers to. With chunks of actions
-    (``horizon_length > 1``), those that reach past the end of a trajectory count nothing in ``L_Q`` and ``L_VaBC``.
+    ``v_omega`` is the velocity field and ``mu_omega`` its flow, the teacher; ``mu_theta`` is the one-step actor, which acts;
+    ``Q'`` are the target critics; ``lambda`` is one over the mean of ``|Q|`` in the batch. ``g`` is a softmax over the action
+    of the data and the actor's action. The teacher is trained on actions of the data only, so it stays in their support.
+    Squared errors are means over the action's dimensions, as in the published code, which ``alpha`` refers to. With chunks of
+    actions (``horizon_length > 1``), chunks that reach past the end of a trajectory are masked out of ``L_Q`` and ``L_VaBC``.
 
     ``deterministic=True`` acts from ``z = 0``; the paper's scores are taken with ``deterministic=False``.
 
@@ -59,22 +59,22 @@ class GFP(FQL):
     :param policy: ``"FlowPolicy"`` (or a subclass of ``GFPPolicy``)
     :param env: Environment, or its id. None: the spaces are those of the dataset
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
-    :param alpha: Weight of the distillation. The first one to tune: the paper took 0.01 to 10.
-    :param eta: Temperature of the guidance. The second one to tune: the paper took 1e-6 (only actions that beat the actor
-        are cloned) to 0.1 (all, much as FQL does). 0 turns guidance off: ``g = 1``, FQL's teacher.
-    :param eta_online: ``eta`` from the first online update on; None: it stays.
-    :param guidance_fn: ``"softmax"``, or ``"advantage"``: ``g`` is the exponential of what the sigmoid is taken of, unbounded.
-    :param guidance_agg: What an action of the data is compared with: the ``"actor"``'s, or the worse (``"min"``) of the
+    :param alpha: Weight of the distillation. Tune it first; the paper uses 0.01 to 10.
+    :param eta: Temperature of the guidance. Tune it second; the paper uses 1e-6 (only actions that are better than the actor's
+        are imitated) to 0.1 (all are, similar to FQL). 0 disables guidance: ``g = 1``, as in FQL.
+    :param eta_online: ``eta`` from the first online update on; None: unchanged
+    :param guidance_fn: ``"softmax"``, or ``"advantage"``: ``g`` is the exponential of the sigmoid's argument, unbounded
+    :param guidance_agg: Reference of the guidance: the value of the ``"actor"``'s action, or the smaller (``"min"``) of the
         actor's and the teacher's
-    :param target_agg: What the target takes the value of: the next action of the ``"actor"``, of the teacher (``"vabc"``), or
-        the ``"mean"``, ``"min"`` or ``"max"`` of both values
-    :param target_vabc_at_next: Whether the teacher acts in ``s'`` for the target. If not, it acts in ``s`` and is valued in
-        ``s'``, as in the published code; see ``docs/gfp.md``.
+    :param target_agg: Value in the target: that of the next action of the ``"actor"``, of the teacher (``"vabc"``), or the
+        ``"mean"``, ``"min"`` or ``"max"`` of both
+    :param target_vabc_at_next: Whether the teacher's action in the target is for ``s'``. If False, it is for ``s`` and is
+        evaluated in ``s'``, as in the published code; see ``docs/gfp.md``.
     :param q_agg: How the critics are aggregated, everywhere: ``"mean"`` or ``"min"``
     :param flow_steps: Euler steps of the flow
-    :param normalize_q_loss: Whether there is a ``lambda``; if not, it is 1.
-    :param kwargs: All other arguments are those of ``OfflineToOnlineAlgorithm``, such as ``dataset``, ``offline_steps``,
-        ``batch_size``, ``gamma``, ``n_steps``, ``seed`` and ``policy_kwargs``.
+    :param normalize_q_loss: Whether to use ``lambda``; if False, it is 1
+    :param kwargs: Arguments of ``OfflineToOnlineAlgorithm``, such as ``dataset``, ``offline_steps``, ``batch_size``,
+        ``gamma``, ``n_steps``, ``seed`` and ``policy_kwargs``
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(GFPPolicy)
@@ -131,7 +131,7 @@ class GFP(FQL):
         super().train(gradient_steps, batch_size)
 
     def next_value(self, batch: Batch, noise: FQLNoise) -> th.Tensor:
-        """``V'``: what the target bootstraps from, by ``target_agg``; actor and teacher share their noise. ``(B,)``"""
+        """The value that the target bootstraps from, by ``target_agg``, ``(B,)``. Actor and teacher share their noise."""
         if self.target_agg == "actor":
             return super().next_value(batch, noise)
         policy = self.policy
@@ -173,16 +173,16 @@ class GFP(FQL):
             reference = self.value(batch, proposals.actions.clamp(-1, 1))
             if self.guidance_agg == "min":
                 reference = th.minimum(reference, self.value(batch, proposals.teacher_actions))
-            # Subtracted before they are scaled: the quotients are so large that their difference would lose its digits.
+            # Subtract before scaling: the quotients are so large that their difference would lose precision.
             advantage = (self.value(batch, batch.actions) - reference) / proposals.scale / self.eta
             return advantage.sigmoid() if self.guidance_fn == "softmax" else advantage.exp()
 
     def value(self, batch: Batch, actions: th.Tensor) -> th.Tensor:
-        """The target critics' value of actions in the batch's states, aggregated, ``(B,)``."""
+        """Value of actions in the batch's states by the target critics, aggregated, ``(B,)``."""
         return aggregate(self.policy.q_values(self.policy.critic_target, batch.observations, actions), self.q_agg)
 
     def bc_flow_loss(self, batch: Batch, noise: FQLNoise, proposals: Proposals | None = None) -> tuple[th.Tensor, Metrics]:
-        """``L_VaBC``: flow matching, each action with its weight; the weights are not normalized. Gradient: the flow only."""
+        """``L_VaBC``: flow matching, weighted by the guidance; the weights are not normalized. Gradient: flow only."""
         guidance = self.guidance(batch, proposals or self.propose(batch, noise))
         velocity = self.policy.velocity(self.policy.bc_flow, batch.observations)
         errors = flow_matching_loss(velocity, noise.x0, batch.actions, noise.t)
@@ -191,7 +191,7 @@ class GFP(FQL):
         return loss, metrics | {f"guidance_above_{level}": (guidance > level).float().mean() for level in (0.01, 0.5)}
 
     def actor_loss(self, batch: Batch, noise: FQLNoise, proposals: Proposals | None = None) -> tuple[th.Tensor, Metrics]:
-        """``L_A``: stay close to the teacher, increase the value. Gradient: the one-step actor only."""
+        """``L_A``: stay close to the teacher, increase the value. Gradient: one-step actor only."""
         actions, teacher_actions, q, scale = proposals or self.propose(batch, noise)
         distill_loss = F.mse_loss(actions, teacher_actions)
         q_loss = -q.mean() / scale

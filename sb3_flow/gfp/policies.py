@@ -5,7 +5,7 @@ from sb3_flow.fql.policies import FQLPolicy
 
 class GFPPolicy(FQLPolicy):
     """
-    FQL's policy, whose flow clones the actions that are better than the actor's: value-aware behavior cloning (VaBC).
+    FQL's policy, whose flow is trained by value-aware behavior cloning (VaBC).
 
     Samplers: ``"one_step"`` (the default) and ``"vabc"`` (the value-aware BC flow).
 

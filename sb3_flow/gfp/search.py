@@ -6,7 +6,7 @@ from sb3_flow.common.search import Parameters, SearchSpace, suggest_common
 
 
 def _suggest_gfp(trial: Any) -> Parameters:
-    """The paper tuned alpha and eta, and took the aggregations by domain."""
+    """The paper tunes alpha and eta for each task, and the aggregations for each domain."""
     return {
         "alpha": trial.suggest_float("alpha", 0.01, 10.0, log=True),
         "eta": trial.suggest_float("eta", 1e-6, 0.1, log=True),

@@ -1,1 +1,1 @@
-"""Imitation of demonstrations: what streaming flow policies and chunk policies share."""
+"""Imitation of demonstrations: the base of streaming flow policies and chunk policies."""

@@ -1,4 +1,4 @@
-"""Histories of observations: the newest ``n_obs_steps`` of each environment."""
+"""Histories of observations: the latest ``n_obs_steps`` of each environment."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from sb3_flow.common.type_aliases import TensorObs
 Arrays = np.ndarray | dict[str, np.ndarray]
 
 
-def remember(frames: Arrays | None, observations: Arrays, new: np.ndarray, length: int) -> Arrays:
+def update_history(frames: Arrays | None, observations: Arrays, new: np.ndarray, length: int) -> Arrays:
     """
-    Histories with another observation.
+    Append an observation to each history and drop the oldest one.
 
-    :param frames: The histories so far, ``(n_envs, length, *shape)`` or a dictionary of these; None: there are none.
+    :param frames: The histories so far, ``(n_envs, length, *shape)`` or a dictionary of these; None: none yet
     :param observations: One observation for each environment
-    :param new: Where an episode begins, ``(n_envs,)`` of bool: there the history is as many copies of the observation.
-    :param length: How many observations a history has
-    :return: As ``frames``
+    :param new: Whether an episode starts, ``(n_envs,)`` of bool: its history consists of copies of the observation
+    :param length: Number of observations in a history
+    :return: The new histories
     """
     if isinstance(observations, dict):
         before = frames if isinstance(frames, dict) else dict.fromkeys(observations)
-        return {key: _remember(before[key], part, new, length) for key, part in observations.items()}
+        return {key: _updated(before[key], part, new, length) for key, part in observations.items()}
     assert not isinstance(frames, dict)
-    return _remember(frames, observations, new, length)
+    return _updated(frames, observations, new, length)
 
 
-def _remember(frames: np.ndarray | None, observations: np.ndarray, new: np.ndarray, length: int) -> np.ndarray:
+def _updated(frames: np.ndarray | None, observations: np.ndarray, new: np.ndarray, length: int) -> np.ndarray:
     copies = np.repeat(observations[:, None], length, axis=1)
     if frames is None:
         return copies
@@ -37,12 +37,12 @@ def _remember(frames: np.ndarray | None, observations: np.ndarray, new: np.ndarr
 
 
 def as_arrays(observations: TensorObs) -> Arrays:
-    """Observations as arrays."""
+    """Convert observations to arrays."""
     if isinstance(observations, dict):
         return {key: part.cpu().numpy() for key, part in observations.items()}
     return observations.cpu().numpy()
 
 
 def length(arrays: Arrays) -> int:
-    """The number of environments that observations are of."""
+    """Number of environments."""
     return len(next(iter(arrays.values())) if isinstance(arrays, dict) else arrays)

@@ -1,4 +1,4 @@
-"""What policies share that act on a history of observations by a moving average of their weights."""
+"""Base class of policies that act on a history of observations, with a moving average of their weights."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,23 +13,24 @@ from sb3_flow.common.type_aliases import TensorObs, Velocity
 from sb3_flow.imitation.history import Arrays
 from sb3_flow.imitation.networks import ModulatedMLP
 
-#: What flow time is multiplied by before it is embedded, so that the sines and cosines of times in [0, 1] differ.
+#: Factor of the flow time before its embedding, so that the sines and cosines of times in [0, 1] differ.
 TIME_SCALE = 100.0
 
 
 class HistoryPolicy(FlowPolicy):
     """
-    Base class of policies that imitate: one network, which sees a history of observations, and the moving average of its
+    Base class of imitation policies: a network on a history of observations, and a copy with the moving average of its
     weights, which acts.
 
-    Heads: ``"average"`` and ``"latest"`` (the weights themselves). A subclass creates both by ``make_networks``.
+    Samplers: ``"average"`` (the default) and ``"latest"`` (the current weights). A subclass creates the networks by
+    ``make_networks``.
 
-    :param prediction_horizon: ``H``, how many actions are predicted
-    :param n_action_steps: How many of them are executed before the next plan, at most ``prediction_horizon``
-    :param n_obs_steps: How many observations the history has
+    :param prediction_horizon: ``H``, number of predicted actions
+    :param n_action_steps: Number of actions that are executed before the next plan, at most ``prediction_horizon``
+    :param n_obs_steps: Number of observations in the history
     """
 
-    #: Over how many updates the weights are averaged so far, without axes
+    #: Number of updates in the moving average so far, a scalar
     n_averaged: th.Tensor
     flow: Network
     average: Network
@@ -40,21 +41,21 @@ class HistoryPolicy(FlowPolicy):
                 raise ValueError(f"`{name}` is {value}; it must be at least 1.")
         if not 1 <= n_action_steps <= prediction_horizon:
             raise ValueError(
-                f"`n_action_steps` is {n_action_steps}; it must be from 1 to `horizon_length`, {prediction_horizon}: no more "
-                "actions can be executed than are predicted."
+                f"`n_action_steps` is {n_action_steps}; it must be from 1 to `horizon_length`, {prediction_horizon}, the "
+                "number of predicted actions."
             )
         for name, value in (("horizon_length", self.horizon_length), ("best_of_n", self.best_of_n)):
             if value != 1:
                 raise ValueError(
-                    f"`{name}` among `policy_kwargs` is {value}; a policy that imitates has none. How many actions are "
-                    "predicted, `horizon_length`, is an argument of the algorithm."
+                    f"`{name}` in `policy_kwargs` is {value}; imitation policies do not have it. Set the number of predicted "
+                    "actions by the algorithm's argument `horizon_length`."
                 )
         self.prediction_horizon, self.n_action_steps, self.n_obs_steps = prediction_horizon, n_action_steps, n_obs_steps
         self.samplers = {"average": "average", "latest": "flow"}
 
     def make_networks(self, make_net: Callable[[int], nn.Module]) -> None:
         """
-        Create the network, and its average.
+        Create the network and its moving average.
 
         :param make_net: From the number of features of a history to the network
         """
@@ -64,12 +65,12 @@ class HistoryPolicy(FlowPolicy):
 
     def make_field(self, n_features: int, dim: int, encode_time_dim: int, modulated: bool) -> nn.Module:
         """
-        A velocity field, or a network with the interface of one.
+        Create a velocity field, or another network with the same interface.
 
         :param n_features: Number of features of a history
         :param dim: Size of the points
         :param encode_time_dim: Size of the embedding of the time; 0: the time itself (times 100)
-        :param modulated: Whether the network is the published one, see ``networks``
+        :param modulated: Whether to use the published network, see ``networks``
         :return: The network
         """
         if modulated:
@@ -78,15 +79,15 @@ class HistoryPolicy(FlowPolicy):
 
     @property
     def acting(self) -> Network:
-        """The network of the current head."""
+        """The network of the current sampler."""
         return getattr(self, self.samplers[self.sampler])  # type: ignore[no-any-return]
 
     def context(self, network: Network, frames: TensorObs) -> th.Tensor:
         """
-        What a network makes of histories: all that it has to know of them, for as many steps as there are.
+        Encode histories; the result serves for all integration steps.
 
         :param network: ``flow`` or ``average``
-        :param frames: Observations, ``(B * n_obs_steps, *shape)``, each history in one piece, the oldest first
+        :param frames: Observations, ``(B * n_obs_steps, *shape)``; rows of one history are adjacent, oldest first
         :return: ``(B, width)``
         """
         features = self.features(network, frames)
@@ -94,10 +95,10 @@ class HistoryPolicy(FlowPolicy):
 
     def field(self, network: Network, context: th.Tensor) -> Velocity:
         """
-        The network given histories.
+        The velocity field conditioned on histories.
 
         :param network: ``flow`` or ``average``
-        :param context: As made by ``context``
+        :param context: As returned by ``context``
         :return: ``(points, t) -> velocities``, of shapes ``(B, D), (B, 1) -> (B, D)``
         """
         return lambda points, t: network.net(context, points, TIME_SCALE * t)
@@ -105,7 +106,7 @@ class HistoryPolicy(FlowPolicy):
     # Histories.
 
     def first_frames(self, observations: TensorObs) -> TensorObs:
-        """The histories at the start of episodes: as many copies of each observation, ``(B * n_obs_steps, *shape)``."""
+        """Histories at the start of episodes: copies of each observation, ``(B * n_obs_steps, *shape)``."""
         repeat = partial(th.repeat_interleave, repeats=self.n_obs_steps, dim=0)
         if isinstance(observations, dict):
             return {key: repeat(part) for key, part in observations.items()}
@@ -113,7 +114,7 @@ class HistoryPolicy(FlowPolicy):
 
     def frames_of(self, histories: Arrays, rows: Any) -> TensorObs:
         """
-        Histories as ``context`` takes them.
+        Convert histories to the format of ``context``.
 
         :param histories: ``(n_envs, n_obs_steps, *shape)`` or a dictionary of these
         :param rows: Which environments

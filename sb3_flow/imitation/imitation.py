@@ -1,4 +1,4 @@
-"""The base of imitation algorithms: chunks of actions given a history of observations."""
+"""The base class of imitation algorithms: chunks of actions given a history of observations."""
 
 from typing import Any, ClassVar
 
@@ -17,20 +17,21 @@ EMA_POWER, EMA_CAP = 0.75, 0.9999
 
 class Imitation(FlowAlgorithm):
     """
-    Base class of algorithms that learn from demonstrations, without rewards and without an environment. A subclass gives its
+    Base class of algorithms that learn from demonstrations, without rewards and without an environment. A subclass defines its
     policy, a ``HistoryPolicy``, and ``draw_noise`` and ``loss``.
 
     :param policy: ``"FlowPolicy"`` (or a subclass of the algorithm's policy)
     :param env: Environment, or its id. None: the spaces are those of the dataset, and the model cannot be evaluated before it
         gets an environment.
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
-    :param horizon_length: ``H``, number of actions that are predicted
-    :param n_action_steps: How many of them are executed before the next plan begins; None: half of them
-    :param n_obs_steps: How many observations the history has
-    :param cosine: Whether the learning rate rises over ``warm_up`` and falls to zero as a cosine. If not, it stays.
-    :param warm_up: Share of training in which it rises
-    :param kwargs: All other arguments are those of ``FlowAlgorithm``, such as ``dataset``, ``batch_size``,
-        ``normalize_observations``, ``seed`` and ``policy_kwargs``.
+    :param horizon_length: ``H``, number of predicted actions
+    :param n_action_steps: Number of actions that are executed before the next plan starts; None: half of ``H``
+    :param n_obs_steps: Number of observations in the history
+    :param cosine: Whether the learning rate increases during ``warm_up`` and then decays to zero as a cosine. If False, it is
+        constant.
+    :param warm_up: Fraction of training in which the learning rate increases
+    :param kwargs: Arguments of ``FlowAlgorithm``, such as ``dataset``, ``batch_size``, ``normalize_observations``, ``seed``
+        and ``policy_kwargs``
     """
 
     policy: HistoryPolicy
@@ -75,18 +76,18 @@ class Imitation(FlowAlgorithm):
         assert self.offline_buffer is not None
         if self.n_obs_steps > 1 and self.offline_buffer.observations.stacks:
             raise ValueError(
-                f"The environment stacks frames, and `n_obs_steps={self.n_obs_steps}` would do so once more. Set "
+                f"The environment stacks frames, and `n_obs_steps={self.n_obs_steps}` would stack them again. Set "
                 "`n_obs_steps=1`, or do not stack frames in the environment."
             )
 
     def draw_from(self, buffer: OfflineBuffer, indices: th.Tensor) -> Batch:
         """
-        Chunks with the histories before them.
+        Read chunks of actions and the histories before them.
 
         :param buffer: The data
-        :param indices: Which transitions the chunks begin with, ``(B,)``
-        :return: A batch whose ``observations`` are histories, ``(B * n_obs_steps, *shape)``, the oldest first, and whose
-            ``actions`` are what ``chunk`` makes of each window, ``(B, n * action_dim)``, one after the other
+        :param indices: First transitions of the chunks, ``(B,)``
+        :return: A batch whose ``observations`` are histories, ``(B * n_obs_steps, *shape)``, oldest first, and whose
+            ``actions`` are chunks as returned by ``chunk``, ``(B, n * action_dim)``
         """
         batch = buffer.draw(indices)
         window = buffer.window(indices, self.n_obs_steps, self.horizon_length)
@@ -94,16 +95,16 @@ class Imitation(FlowAlgorithm):
 
     def chunk(self, batch: Batch, window: Window) -> th.Tensor:
         """
-        What is imitated of a window.
+        The actions to imitate.
 
-        :param batch: The transitions, ``B``
-        :param window: What lies around them
-        :return: Actions in [-1, 1], ``(B, n, action_dim)``: the ``H`` that follow
+        :param batch: ``B`` transitions
+        :param window: The windows around them
+        :return: The ``H`` next actions in [-1, 1], ``(B, n, action_dim)``
         """
         return window.actions
 
     def update_targets(self, *names: str) -> None:
-        """Average the weights: ``average <- average + n^-0.75 (flow - average)`` at the ``n``-th update."""
+        """Update the moving average: ``average <- average + n^-0.75 (flow - average)`` at the ``n``-th update."""
         policy = self.policy
         with th.no_grad():
             policy.n_averaged.add_(1)

@@ -1,9 +1,9 @@
 """
-The published network of streaming flow policies, without the parameters that never see data.
+The published network of streaming flow policies, without its unused parameters.
 
-It is a U-Net with convolutions of length 5 over a sequence of actions, and that sequence has one element: of each kernel only
-the centre does anything, which is a linear layer. What is left is a perceptron with residual blocks, modulated by history and
-time, a third as large and the same function.
+The published network is a U-Net with convolutions of length 5 over a sequence of one action. Only the center of each kernel
+has an effect, which is a linear layer. The equivalent network here is an MLP with residual blocks, modulated by history and
+time, with a third of the parameters.
 """
 
 import math
@@ -14,12 +14,12 @@ from torch import nn
 
 from sb3_flow.common.networks import mish, sinusoid
 
-#: Length of the published kernels: initial weights are as small as theirs.
+#: Length of the published kernels, which determines the scale of the initial weights.
 KERNEL = 5
 
 
-def centre(n_in: int, n_out: int) -> nn.Linear:
-    """The centre of a kernel of length 5, drawn as PyTorch draws the whole: uniform in ``+-1 / sqrt(5 n_in)``."""
+def center(n_in: int, n_out: int) -> nn.Linear:
+    """The center of a kernel of length 5, initialized as PyTorch initializes the kernel: uniform in ``+-1 / sqrt(5 n_in)``."""
     layer = nn.Linear(n_in, n_out)
     bound = 1 / math.sqrt(KERNEL * n_in)
     nn.init.uniform_(layer.weight, -bound, bound)
@@ -28,12 +28,12 @@ def centre(n_in: int, n_out: int) -> nn.Linear:
 
 
 class Block(nn.Module):
-    """``linear -> group norm -> mish``. Eight groups; fewer where a group would have less than four values."""
+    """``linear -> group norm -> mish``. Eight groups; fewer if a group would have less than four values."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
         groups = next(n for n in (8, 4, 2, 1) if n == 1 or (n_out % n == 0 and n_out >= 4 * n))
-        self.linear, self.norm = centre(n_in, n_out), nn.GroupNorm(groups, n_out)
+        self.linear, self.norm = center(n_in, n_out), nn.GroupNorm(groups, n_out)
 
     def forward(self, x: th.Tensor) -> th.Tensor:
         return mish(self.norm(self.linear(x)))
@@ -41,7 +41,7 @@ class Block(nn.Module):
 
 class ResidualBlock(nn.Module):
     """
-    Two blocks with a skip around them; what comes out of the first is scaled and shifted by the condition.
+    Two blocks with a skip connection; the condition scales and shifts the output of the first block.
 
     :param n_in: Size of the input
     :param n_out: Size of the output
@@ -57,7 +57,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: th.Tensor, condition: th.Tensor) -> th.Tensor:
         """
         :param x: ``(B, n_in)``
-        :param condition: ``(B, n_condition)``, behind its activation
+        :param condition: ``(B, n_condition)``, after its activation
         :return: ``(B, n_out)``
         """
         scale, shift = self.modulation(condition).chunk(2, dim=1)
@@ -66,13 +66,13 @@ class ResidualBlock(nn.Module):
 
 class ModulatedMLP(nn.Module):
     """
-    A velocity field with the interface of ``VelocityMLP``: down through the widths, and up again with skips between.
+    A velocity field with the interface of ``VelocityMLP``: a downward and an upward path with skip connections.
 
     :param n_features: Size of the history's features
     :param dim: Size of the points
-    :param widths: Of the stages on the way down; published: 256, 512, 1024
-    :param encode_time_dim: Size of the embedding of the time, even, from 4; published: 256
-    :raises ValueError: If there is no width, or the size is another one.
+    :param widths: Widths of the downward path; published: 256, 512, 1024
+    :param encode_time_dim: Size of the embedding of the time, an even number of at least 4; published: 256
+    :raises ValueError: If ``widths`` is empty or ``encode_time_dim`` is invalid.
     """
 
     def __init__(self, n_features: int, dim: int, widths: Sequence[int], encode_time_dim: int) -> None:
@@ -80,7 +80,7 @@ class ModulatedMLP(nn.Module):
         if not widths:
             raise ValueError("`net_arch` is empty; give the width of at least one stage, such as [256, 512, 1024].")
         if encode_time_dim < 4 or encode_time_dim % 2:
-            raise ValueError(f"`encode_time_dim` is {encode_time_dim}; it must be an even number from 4.")
+            raise ValueError(f"`encode_time_dim` is {encode_time_dim}; it must be an even number of at least 4.")
         self.encode_time_dim = encode_time_dim
         self.time_in = nn.Linear(encode_time_dim, 4 * encode_time_dim)
         self.time_out = nn.Linear(4 * encode_time_dim, encode_time_dim)
@@ -99,7 +99,7 @@ class ModulatedMLP(nn.Module):
         self.out = nn.Linear(widths[0], dim)
 
     def context(self, features: th.Tensor) -> th.Tensor:
-        """The features themselves: everything else depends on the time."""
+        """The features themselves, because all layers depend on the time."""
         return features
 
     def forward(self, context: th.Tensor, points: th.Tensor, t: th.Tensor) -> th.Tensor:

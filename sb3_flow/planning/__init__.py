@@ -1,1 +1,1 @@
-"""Trajectories of several robots at once: how they are written, what they must keep to, and a solver that makes them do so."""
+"""Joint trajectories of several robots: their representation, their constraints, and a solver that enforces these."""

@@ -1,4 +1,4 @@
-"""Trajectories as polynomials that meet their boundary conditions whatever their coordinates are."""
+"""Trajectories as polynomials that meet their boundary conditions for any coordinates."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class Basis:
 
         p = line b + sum_j y_j mode_j(t),   <mode_i mode_j> = 1[i = j],   <mode_i'' mode_j''> = stiffness_j 1[i = j]
 
-    with ``<.>`` the mean over time. So any ``y`` meets the boundary conditions, ``y`` has the unit of ``p`` (metres, root mean
-    square), and accelerations do not mix: ``<p''^2> = <line''^2> + sum_j stiffness_j y_j^2``. The smoothest modes come first.
+    where ``<.>`` is the mean over time. Any ``y`` meets the boundary conditions, ``y`` has the unit of ``p`` (meters, root
+    mean square), and accelerations are decoupled: ``<p''^2> = <line''^2> + sum_j stiffness_j y_j^2``. The smoothest modes come
+    first.
 
-    Our choice; the group's published solvers write trajectories by their Bernstein coefficients, whose Gram matrix has a
-    condition number of millions.
+    This is our choice. The authors' published solvers use Bernstein coefficients, whose Gram matrix has a condition number of
+    millions.
 
     :param degree: Degree ``n`` of the polynomials
-    :param samples: Number ``S`` of times, at equal distances from 0 to ``horizon``, both included
+    :param samples: Number ``S`` of equidistant times from 0 to ``horizon``, both included
     :param horizon: Duration in seconds
-    :param line: Bernstein coefficients by boundary conditions, ``(n + 1, 6)``
+    :param line: Maps boundary conditions to Bernstein coefficients, ``(n + 1, 6)``
     :param modes: Bernstein coefficients of the modes, ``(n + 1, m)``
     :param stiffness: Mean square acceleration of each mode, ascending, ``(m,)``, in 1/s^4
-    :param derivatives: Values at the samples by Bernstein coefficients, of position, velocity and acceleration,
-        ``(3, S, n + 1)``
+    :param derivatives: Maps Bernstein coefficients to position, velocity and acceleration at the samples, ``(3, S, n + 1)``
     """
 
     degree: int
@@ -69,7 +69,7 @@ class Basis:
 
     def sampled(self, derivative: int = 0) -> tuple[th.Tensor, th.Tensor]:
         """
-        The matrices that give the values at the samples: ``boundary @ line.T + y @ modes.T``.
+        Matrices that evaluate trajectories at the samples: ``boundary @ line.T + y @ modes.T``.
 
         :param derivative: 0: positions, 1: velocities, 2: accelerations
         :return: ``line``, ``(S, 6)``, and ``modes``, ``(S, m)``
@@ -84,14 +84,14 @@ def make_basis(degree: int = 12, samples: int = 64, horizon: float = 10.0) -> Ba
     Build a basis.
 
     :param degree: Degree of the polynomials, at least 6
-    :param samples: Number of times at which constraints are looked at, at least 2
+    :param samples: Number of times at which constraints are evaluated, at least 2
     :param horizon: Duration in seconds
     :return: The basis
     :raises ValueError: If a number is out of its range.
     """
     if degree < N_BOUNDARY:
         raise ValueError(
-            f"`degree` is {degree}; it must be at least {N_BOUNDARY}, or the boundary conditions leave no choice."
+            f"`degree` is {degree}; it must be at least {N_BOUNDARY}: below that, the boundary conditions leave no freedom."
         )
     if samples < 2 or not horizon > 0:
         raise ValueError(f"`samples` is {samples} and `horizon` {horizon}; expected at least 2, and more than 0 seconds.")
@@ -104,7 +104,7 @@ def make_basis(degree: int = 12, samples: int = 64, horizon: float = 10.0) -> Ba
     free = slice(3, degree - 2)
     null = th.eye(degree + 1, dtype=th.float64)[:, free]
     mass, stiffness = gram(degree, 0, horizon), gram(degree, 2, horizon)
-    # The generalised eigenvalues: A2 V = A1 V Lambda, V' A1 V = I.
+    # Generalized eigenvalues: A2 V = A1 V Lambda, V' A1 V = I.
     root = th.linalg.cholesky(mass[free, free])
     halfway = th.linalg.solve_triangular(root, stiffness[free, free], upper=False)
     eigenvalues, vectors = th.linalg.eigh(th.linalg.solve_triangular(root, halfway.T, upper=False))
@@ -122,10 +122,10 @@ def bernstein(degree: int, u: th.Tensor, order: int = 0, horizon: float = 1.0) -
     Derivatives of the Bernstein polynomials.
 
     :param degree: Their degree ``n``
-    :param u: Times as shares of the horizon, ``(S,)``, in [0, 1]
+    :param u: Times as fractions of the horizon, ``(S,)``, in [0, 1]
     :param order: Order of the derivative
     :param horizon: Duration in seconds
-    :return: Values by coefficients, ``(S, n + 1)``, in 1/s^order
+    :return: Maps coefficients to values, ``(S, n + 1)``, in 1/s^order
     """
     low = degree - order
     index = th.arange(low + 1, dtype=u.dtype, device=u.device)
@@ -136,7 +136,7 @@ def bernstein(degree: int, u: th.Tensor, order: int = 0, horizon: float = 1.0) -
 
 def differences(degree: int, order: int, horizon: float = 1.0) -> th.Tensor:
     """
-    The matrix from Bernstein coefficients to those of a derivative.
+    Matrix from Bernstein coefficients to those of a derivative.
 
     :param degree: Degree ``n``
     :param order: Order of the derivative
@@ -151,7 +151,7 @@ def differences(degree: int, order: int, horizon: float = 1.0) -> th.Tensor:
 
 def gram(degree: int, order: int, horizon: float = 1.0) -> th.Tensor:
     """
-    Means over time of the products of (derivatives of) Bernstein polynomials, exactly.
+    Exact means over time of the products of (derivatives of) Bernstein polynomials.
 
     :param degree: Degree ``n``
     :param order: Order of the derivative

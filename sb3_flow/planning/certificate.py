@@ -1,4 +1,4 @@
-"""Whether a plan is safe at all times, and not only at those that somebody looked at."""
+"""Certificate that a plan is safe at all times, not only at sampled times."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch as th
 from sb3_flow.planning.basis import differences, make_basis
 from sb3_flow.planning.problems import Limits, Problems
 
-#: What every row must have to spare, in its own unit. Rounding in float64 is below a thousandth of it, for workspaces of
-#: less than a kilometre.
+#: Required slack of every constraint, in its own unit. Rounding in float64 is below a thousandth of it for workspaces smaller
+#: than a kilometer.
 ROUNDING = 1e-6
 
 
 class Certified(NamedTuple):
     """
-    A verdict on every plan of a batch.
+    Result of the certificate for each plan of a batch.
 
-    :param safe: Whether all constraints hold at all times, ``(B,)``, bool. False means only that this could not be shown.
-    :param margin: What the distances between robots, and of robots from obstacles, have to spare at the least, in metres,
-        ``(B,)``, float64: infinite if there is nobody to meet, and minus infinity if the plan is not finite
+    :param safe: Whether all constraints hold at all times, ``(B,)``, bool. False means only that this could not be proven.
+    :param margin: Smallest slack of the distances between robots and to obstacles, in meters, ``(B,)``, float64: infinite
+        without other robots and obstacles, minus infinity if the plan is not finite
     """
 
     safe: th.Tensor
@@ -29,13 +29,13 @@ class Certified(NamedTuple):
 
 class Slacks(NamedTuple):
     """
-    What the rows of one kind have to spare at the least, by lower bounds that hold at all times. Each ``(B,)``, float64.
+    Smallest slack of each kind of constraint: lower bounds that hold at all times. Each ``(B,)``, float64.
 
-    :param pairs: Distances between robots, beyond two radii, in metres
-    :param obstacles: Distances of robots from obstacles, beyond both radii, in metres
-    :param speed: Below the largest speed, in m/s
-    :param acceleration: Below the largest acceleration, in m/s^2
-    :param workspace: Distances from the border of the workspace, in metres
+    :param pairs: Distance between robots minus two radii, in meters
+    :param obstacles: Distance between robot and obstacle minus both radii, in meters
+    :param speed: Largest allowed speed minus speed, in m/s
+    :param acceleration: Largest allowed acceleration minus acceleration, in m/s^2
+    :param workspace: Distance to the border of the workspace, in meters
     """
 
     pairs: th.Tensor
@@ -47,20 +47,21 @@ class Slacks(NamedTuple):
 
 class Certificate:
     """
-    Judges plans by bounds that hold between the samples as well, in float64, whatever made the plan.
+    Certifies plans with bounds in float64 that also hold between the samples. It does not depend on how a plan was made.
 
-    A polynomial stays in the convex hull of its Bernstein coefficients. Those of an interval between two samples, of length
-    ``h``, bound position, speed and acceleration there; let ``A_i`` be the bound of robot ``i``'s acceleration. The straight
-    line between two values of ``r = p_i - p_j`` errs by no more than ``h^2 / 8 max |r''|``, so that on the interval::
+    A polynomial stays in the convex hull of its Bernstein coefficients. The coefficients on an interval of length ``h``
+    between two samples bound position, speed and acceleration there; let ``A_i`` be the bound of robot ``i``'s acceleration.
+    The straight line between two values of ``r = p_i - p_j`` has an error of at most ``h^2 / 8 max |r''|``, so on the
+    interval::
 
         |r| >= min_theta |(1 - theta) r_s + theta r_(s + 1)| - h^2 / 8 (A_i + A_j)
 
-    and the same with ``A_j = 0`` for an obstacle. The certificate covers plans as they are executed exactly; whoever follows
-    them with an error adds that to the radius.
+    and the same with ``A_j = 0`` for an obstacle. The certificate assumes exact execution. Add the tracking error to the
+    radius.
 
-    :param limits: What all plans must keep to
+    :param limits: Limits of all plans
     :param degree: Degree of the polynomials
-    :param samples: Number of times that bound the intervals. More make the bounds tighter, by the square.
+    :param samples: Number of times that bound the intervals. The error of the bounds falls with the square of this number.
     """
 
     def __init__(self, limits: Limits, degree: int = 12, samples: int = 64) -> None:
@@ -68,7 +69,7 @@ class Certificate:
         self.basis = make_basis(degree, samples, limits.horizon)
         self.bow = self.basis.step**2 / 8
         local = [_local(degree, order, samples, limits.horizon) for order in range(3)]
-        # Values by boundary conditions and modes: at the samples, then the coefficients on the intervals by derivative.
+        # From boundary conditions and modes to values at the samples, then to coefficients on the intervals by derivative.
         values = [self.basis.derivatives[0], *(part.flatten(end_dim=1) for part in local)]
         self._rows = [len(part) for part in values]
         by_coordinates = th.cat([self.basis.line, self.basis.modes], dim=1)
@@ -76,26 +77,26 @@ class Certificate:
 
     def certify(self, problems: Problems, y: th.Tensor) -> Certified:
         """
-        Judge plans.
+        Certify plans.
 
-        :param problems: The problems, ``B`` of them, in any floating-point type
-        :param y: The plans, ``(B, N, D, m)``. Rows of padding do not matter.
-        :return: Which are safe, and by what margin
+        :param problems: ``B`` problems, in any floating-point type
+        :param y: The plans, ``(B, N, D, m)``. Padding is ignored.
+        :return: Which plans are safe, and their margins
         """
         slacks = self.slacks(problems, y)
         margin = th.minimum(slacks.pairs, slacks.obstacles)
-        # Not-a-number is not at least anything.
+        # Comparisons with NaN are false.
         return Certified((th.stack(slacks) >= ROUNDING).all(dim=0), margin.nan_to_num(-th.inf, th.inf, -th.inf))
 
     @th.no_grad()
     def slacks(self, problems: Problems, y: th.Tensor) -> Slacks:
         """
-        What plans have to spare.
+        Slack of plans.
 
-        :param problems: The problems, ``B`` of them, in any floating-point type
-        :param y: The plans, ``(B, N, D, m)``. Rows of padding do not matter.
-        :return: The least slack of every kind; infinite where there are no such rows, and not a number or minus infinity where
-            the plan is not finite
+        :param problems: ``B`` problems, in any floating-point type
+        :param y: The plans, ``(B, N, D, m)``. Padding is ignored.
+        :return: Smallest slack of each kind of constraint; infinite if there are none of a kind, NaN or minus infinity if the
+            plan is not finite
         :raises ValueError: If the shapes do not fit together.
         """
         batch, robots, dimensions = problems.start.shape
@@ -127,8 +128,8 @@ class Certificate:
         return _least(distance.amin(dim=-1) - 2 * self.limits.radius, there[:, first] & there[:, second])
 
     def _obstacles(self, samples: th.Tensor, bound: th.Tensor, problems: Problems) -> th.Tensor:
-        centres, radii = problems.obstacles[..., :-1].double(), problems.obstacles[..., -1].double()
-        distance = _chords(samples.unsqueeze(2) - centres[:, None, :, :, None]) - self.bow * bound.unsqueeze(2)
+        centers, radii = problems.obstacles[..., :-1].double(), problems.obstacles[..., -1].double()
+        distance = _chords(samples.unsqueeze(2) - centers[:, None, :, :, None]) - self.bow * bound.unsqueeze(2)
         slack = distance.amin(dim=-1) - radii.unsqueeze(1) - self.limits.radius  # (B, N, M)
         mask = problems.robot_mask.unsqueeze(2) & problems.obstacle_mask.unsqueeze(1)
         return _least(slack.flatten(start_dim=1), mask.flatten(start_dim=1))
@@ -141,8 +142,8 @@ class Certificate:
 
 def local_coefficients(degree: int, samples: int) -> th.Tensor:
     """
-    The matrices that cut a polynomial into pieces: Bernstein coefficients on every interval between equidistant samples, by
-    those on the whole.
+    Matrices that subdivide a polynomial: from its Bernstein coefficients to those on each interval between equidistant
+    samples.
 
     Coefficient ``i`` of an interval is the polar form at ``i`` copies of its right and ``degree - i`` of its left end.
 
@@ -163,18 +164,18 @@ def local_coefficients(degree: int, samples: int) -> th.Tensor:
 
 
 def _local(degree: int, order: int, samples: int, horizon: float) -> th.Tensor:
-    """A derivative on the intervals, by the coefficients of the polynomial: ``(S - 1, degree + 1 - order, degree + 1)``."""
+    """Maps coefficients to those of a derivative on the intervals, ``(S - 1, degree + 1 - order, degree + 1)``."""
     return local_coefficients(degree - order, samples) @ differences(degree, order, horizon)
 
 
 def _chords(relative: th.Tensor) -> th.Tensor:
-    """Least distances from the origin of the straight lines between samples: ``(..., D, S)`` to ``(..., S - 1)``."""
+    """Smallest distance to the origin of each straight line between samples: ``(..., D, S)`` to ``(..., S - 1)``."""
     start, step = relative[..., :-1], relative.diff(dim=-1)
     share = -(start * step).sum(dim=-2) / step.square().sum(dim=-2).clamp(min=1e-30)
     return (start + share.clamp(0, 1).unsqueeze(-2) * step).square().sum(dim=-2).sqrt()
 
 
 def _least(slack: th.Tensor, mask: th.Tensor) -> th.Tensor:
-    """The least slack of every problem: ``(B, K)`` to ``(B,)``; infinite without rows."""
+    """Smallest slack of each problem: ``(B, K)`` to ``(B,)``; infinite without constraints."""
     slack = th.where(mask, slack, th.inf)
     return slack.amin(dim=1) if slack.shape[1] else slack.new_full(slack.shape[:1], th.inf)

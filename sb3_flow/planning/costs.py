@@ -1,4 +1,4 @@
-"""How smooth plans are, how far apart, and where they come from before anybody plans: noise around straight lines."""
+"""Smoothness of plans, distance between plans, and random proposals."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sb3_flow.planning.problems import Problems
 
 def smoothness(problems: Problems, y: th.Tensor, basis: Basis) -> th.Tensor:
     """
-    Mean square acceleration, over robots and time, exactly: that of the straight line, and what the modes add to it.
+    Exact mean square acceleration over robots and time.
 
-    :param problems: The problems, ``B`` of them
+    :param problems: ``B`` problems
     :param y: The plans, ``(B, N, D, m)``
-    :param basis: What they are written in
-    :return: ``(B,)``, float64, in m^2/s^4; the smaller, the smoother
+    :param basis: Basis of the plans
+    :return: ``(B,)``, float64, in m^2/s^4; smaller is smoother
     """
     bending = basis.line.T @ gram(basis.degree, 2, basis.horizon) @ basis.line
     boundary = problems.boundary.double()
@@ -30,11 +30,11 @@ def distance(problems: Problems, y: th.Tensor, other: th.Tensor, basis: Basis) -
     """
     Mean distance between the same robots of two plans at the same times.
 
-    :param problems: The problems, ``B`` of them
+    :param problems: ``B`` problems
     :param y: Plans, ``(B, N, D, m)``
     :param other: Other plans of the same problems, ``(B, N, D, m)``
-    :param basis: What they are written in
-    :return: ``(B,)``, in metres
+    :param basis: Basis of the plans
+    :return: ``(B,)``, in meters
     """
     _, modes = basis.sampled()
     apart = ((y - other) @ modes.T.to(y)).square().sum(dim=2).sqrt().mean(dim=-1)
@@ -44,12 +44,13 @@ def distance(problems: Problems, y: th.Tensor, other: th.Tensor, basis: Basis) -
 
 def noise(problems: Problems, basis: Basis, sigma: float | th.Tensor, generator: th.Generator | None = None) -> th.Tensor:
     """
-    Proposals: straight lines plus smooth noise, ``sigma (stiffness_1 / stiffness_j)^(1/2)`` times a normal for mode ``j``.
+    Random proposals: straight lines plus smooth noise, ``sigma (stiffness_1 / stiffness_j)^(1/2)`` times a standard normal for
+    mode ``j``.
 
-    :param problems: The problems, ``B`` of them
-    :param basis: What plans are written in
-    :param sigma: Size of the noise in metres; a tensor ``(B,)`` has one for each problem
-    :param generator: Where random numbers come from, on the problems' device; None: PyTorch's own
+    :param problems: ``B`` problems
+    :param basis: Basis of the plans
+    :param sigma: Standard deviation of the first mode in meters; a tensor ``(B,)`` has one for each problem
+    :param generator: Random generator on the problems' device; None: PyTorch's default
     :return: ``(B, N, D, m)``; 0 for padding
     """
     shape = (*problems.start.shape, basis.n_modes)

@@ -1,4 +1,4 @@
-"""Plans of the expert as transitions: what a policy of several robots imitates."""
+"""Plans of the expert as transitions, for imitation."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from sb3_flow.planning.safety_filter import SafetyFilter
 
 class Demonstrations(NamedTuple):
     """
-    Episodes of one step, each a certified plan: ``K`` of them.
+    ``K`` episodes of one step, each with a certified plan as action.
 
-    :param observations: As the environment shows the problems, arrays ``(K, ...)``
+    :param observations: Observations of the environment, arrays ``(K, ...)``
     :param actions: The plans in [-1, 1], ``(K, N D m)``
-    :param rewards: As the environment gives them, ``(K,)``
-    :param problem: Which problem each plan is for, ``(K,)``
+    :param rewards: Rewards of the environment, ``(K,)``
+    :param problem: Index of the problem of each plan, ``(K,)``
     :param cost: Mean square acceleration in m^2/s^4, ``(K,)``
-    :param margin: What the distances have to spare, in metres, ``(K,)``
-    :param certified: How many of each problem's proposals became certified plans, ``(B,)``
+    :param margin: Smallest slack of the distances, in meters, ``(K,)``
+    :param certified: Number of proposals of each problem that became certified plans, ``(B,)``
     """
 
     observations: dict[str, np.ndarray]
@@ -42,14 +42,14 @@ def demonstrate(
     problems: Problems, limits: Limits, proposals: int, generator: th.Generator, degree: int = 12
 ) -> Demonstrations:
     """
-    Solve problems.
+    Solve problems with the expert.
 
-    :param problems: The problems, ``B`` of them
-    :param limits: What plans keep to
-    :param proposals: Proposals of each problem
-    :param generator: Where their noise comes from
+    :param problems: ``B`` problems
+    :param limits: Limits of the plans
+    :param proposals: Number of proposals for each problem
+    :param generator: Random generator of the proposals
     :param degree: Degree of the polynomials
-    :return: The plans that are certified as an environment carries them out: rounded, and clipped
+    :return: The plans that are certified as the environment executes them: rounded and clipped
     """
     shown = observations.observation(problems, limits)
     problems = observations.problems({key: th.from_numpy(column) for key, column in shown.items()}, limits)

@@ -1,4 +1,4 @@
-"""The expert that data sets are made of: many proposals, filtered, polished, and the good and different ones kept."""
+"""The expert that makes datasets: it filters and polishes many proposals and keeps plans that are smooth and different."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Expert(NamedTuple):
     """
     Certified plans.
 
-    :param problem: Which problem each one solves, ascending, ``(K,)``, int64
-    :param y: The plans, smoothest first for every problem, ``(K, N, D, m)``
+    :param problem: Index of the problem of each plan, ascending, ``(K,)``, int64
+    :param y: The plans, smoothest first for each problem, ``(K, N, D, m)``
     :param cost: Mean square acceleration, ``(K,)``, float64, in m^2/s^4
-    :param margin: What the distances have to spare, in metres, ``(K,)``, float64
-    :param certified: How many of each problem's proposals ended in a certified plan, ``(B,)``, int64
+    :param margin: Smallest slack of the distances, in meters, ``(K,)``, float64
+    :param certified: Number of proposals of each problem that became certified plans, ``(B,)``, int64
     """
 
     problem: th.Tensor
@@ -45,17 +45,17 @@ def solve(
     worst: float = 2.0,
 ) -> Expert:
     """
-    Solve problems, each in several ways.
+    Find several plans for each problem.
 
-    :param problems: The problems, ``B`` of them
-    :param filter_: The filter
-    :param proposals_per_problem: Proposals of each problem
-    :param generator: Where the noise comes from; None: PyTorch's own
-    :param sigmas: Sizes of the noise in metres; the proposals of a problem take turns
+    :param problems: ``B`` problems
+    :param filter_: The safety filter
+    :param proposals_per_problem: Number of proposals for each problem
+    :param generator: Random generator of the proposals; None: PyTorch's default
+    :param sigmas: Standard deviations of the noise in meters; the proposals of a problem alternate between them
     :param polish_rounds: Rounds of polishing; see ``polish``
-    :param keep: The most plans of one problem
-    :param apart: Mean distance in metres that two plans of one problem must have; the smoother one stays.
-    :param worst: Plans whose cost is more than this many times the least of their problem are dropped.
+    :param keep: Largest number of plans for one problem
+    :param apart: Smallest mean distance in meters between two plans of one problem; of two closer plans, the smoother stays
+    :param worst: Plans are dropped if their cost is more than this many times the smallest cost of their problem
     :return: The plans
     """
     batch, many = len(problems.start), problems.repeat(proposals_per_problem)

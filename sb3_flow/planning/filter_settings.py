@@ -1,44 +1,44 @@
-"""The constants of the safety filter: ours, and those of the filter that it goes back to."""
+"""Settings of the safety filter: ours, and those of its predecessor."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-#: What may be chosen by name, and the names.
-CHOICES = {"push": ("chords", "samples"), "majoriser": ("shared", "exact"), "metric": ("modal", "coefficients")}
+#: Settings with named values, and the names.
+CHOICES = {"push": ("chords", "samples"), "majorizer": ("shared", "exact"), "metric": ("modal", "coefficients")}
 
 
 @dataclass(frozen=True)
 class FilterSettings:
     """
-    The constants of the safety filter. The defaults are ours; ``predecessor`` has those of the group's earlier filter.
+    Settings of the safety filter. The defaults are ours; ``predecessor`` has those of the authors' earlier filter.
 
     :param basis_degree: Degree ``n`` of the polynomials; ``m = n - 5``
-    :param samples: Number ``S`` of times at which, and between which, constraints are looked at
-    :param penalty: ``rho``, the weight of a push, at the beginning and from ``penalty_iterations`` on. It grows by the same
-        factor in each iteration: what little pushing repairs stays smooth, and what it does not is pushed harder.
-    :param penalty_iterations: Iterations in which the penalty grows
-    :param anchor: ``w_a``, the weight of the distance from the proposal
-    :param smoothing: ``tau`` in s^4: how much more departures from the proposal cost that are less smooth
-    :param majorisation: ``kappa``: for how many rows that push at once the step is damped; only of the shared majoriser
+    :param samples: Number ``S`` of sampled times
+    :param penalty: ``rho``, the penalty of violated constraints, in the first iteration and from ``penalty_iterations`` on. It
+        grows by the same factor in each iteration: easy violations are repaired smoothly, the others with more force.
+    :param penalty_iterations: Number of iterations in which the penalty grows
+    :param anchor: ``w_a``, the weight of the distance to the proposal
+    :param smoothing: ``tau`` in s^4, the weight of the acceleration of the change to the proposal
+    :param majorization: ``kappa``: the step is damped for this many simultaneously active constraints; shared majorizer only
     :param momentum: ``beta``, from 0 to below 1
-    :param boost: ``nu``: how much stronger contacts push that are short in time
-    :param speed_weight: ``s_v`` in s, the weight of the rows of speeds
-    :param acceleration_weight: ``s_a`` in s^2, the weight of the rows of accelerations
-    :param margin: What is added to the distances to push to, in metres, at the beginning and from ``margin_iterations`` on
-    :param margin_iterations: Iterations in which the margin shrinks
-    :param border: The same for the border of the workspace, in metres
-    :param speed_share: The share of the largest speed to push to
-    :param acceleration_share: The share of the largest acceleration to push to
-    :param max_iterations: Iterations after which a problem is given up
-    :param block: Iterations between two looks at the deadline and at which plans are certified, after which those leave
-    :param push: ``"chords"``: distances between straight lines from sample to sample; ``"samples"``: at the samples alone
-    :param majoriser: ``"shared"``: one matrix for all robots; ``"exact"``: the quadratic programme of all robots together,
-        in which every row brakes whether it pushes or not
-    :param metric: Distance from the proposal. ``"modal"``: mean square distance and smoothness; ``"coefficients"``: sum of
+    :param boost: ``nu``: increases the force of contacts that are short in time
+    :param speed_weight: ``s_v`` in s, the weight of the speed constraints
+    :param acceleration_weight: ``s_a`` in s^2, the weight of the acceleration constraints
+    :param margin: Margin added to the required distances, in meters, in the first iteration and from ``margin_iterations`` on
+    :param margin_iterations: Number of iterations in which the margin shrinks
+    :param border: Margin to the border of the workspace, in meters
+    :param speed_share: Fraction of the largest speed that the filter aims at
+    :param acceleration_share: Fraction of the largest acceleration that the filter aims at
+    :param max_iterations: Largest number of iterations for a problem
+    :param block: Iterations between two checks of the deadline and of the certificate. Certified problems leave the batch.
+    :param push: ``"chords"``: distances between straight lines from sample to sample; ``"samples"``: at the samples only
+    :param majorizer: ``"shared"``: one matrix for all robots; ``"exact"``: the quadratic program of all robots together,
+        in which inactive constraints damp the step, too
+    :param metric: Distance to the proposal. ``"modal"``: mean square distance and smoothness; ``"coefficients"``: sum of
         squared differences of Bernstein coefficients
-    :raises ValueError: If a name is none of these, or a number out of its range.
+    :raises ValueError: If a name is unknown or a number is out of its range.
     """
 
     basis_degree: int = 12
@@ -47,7 +47,7 @@ class FilterSettings:
     penalty_iterations: int = 40
     anchor: float = 1.0
     smoothing: float = 0.5
-    majorisation: float = 2.0
+    majorization: float = 2.0
     momentum: float = 0.7
     boost: float = 0.5
     speed_weight: float = 0.5
@@ -60,7 +60,7 @@ class FilterSettings:
     max_iterations: int = 160
     block: int = 5
     push: str = "chords"
-    majoriser: str = "shared"
+    majorizer: str = "shared"
     metric: str = "modal"
 
     def __post_init__(self) -> None:
@@ -70,9 +70,11 @@ class FilterSettings:
         for name in ("penalty", "margin"):
             pair = getattr(self, name)
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-                raise ValueError(f"`{name}` is {pair}; it must be two numbers: at first, and from `{name}_iterations` on.")
-            object.__setattr__(self, name, tuple(pair))  # lists come from files
-        for name in ("penalty_iterations", "anchor", "majorisation", "block", "margin_iterations"):
+                raise ValueError(
+                    f"`{name}` is {pair}; it must be two numbers: the first value, and the value from `{name}_iterations` on."
+                )
+            object.__setattr__(self, name, tuple(pair))  # YAML has lists
+        for name in ("penalty_iterations", "anchor", "majorization", "block", "margin_iterations"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must be above 0.")
         if min(self.penalty) <= 0:
@@ -86,20 +88,20 @@ class FilterSettings:
         return float(first * (last / first) ** min(k / self.penalty_iterations, 1.0))
 
     def margin_at(self, k: int) -> float:
-        """What is added to distances in an iteration, in metres."""
+        """Margin of an iteration, in meters."""
         first, last = self.margin
         return first + (last - first) * min(k / self.margin_iterations, 1.0)
 
     @classmethod
     def predecessor(cls, **changes: Any) -> FilterSettings:
         """
-        The filter that the group published before (Swarm-Gen), to compare with: augmented Lagrangian on samples, with all
-        rows in one quadratic programme, the distance from the proposal in Bernstein coefficients, and no margin.
+        The filter that the authors published before (Swarm-Gen), for comparison: augmented Lagrangian on samples, with all
+        constraints in one quadratic program, the distance to the proposal in Bernstein coefficients, and no margin.
 
-        Its sums over samples are means here, so that both weights are by the number of samples. It had no obstacles, and its
-        rows of speed and acceleration were not in use; here they are.
+        Its sums over samples are means here, so both weights are divided by the number of samples. The published filter had no
+        obstacles, and its speed and acceleration constraints were disabled; here all are enabled.
 
-        :param changes: Settings that are to be different, ``max_iterations=15`` for those that it was trained with, say
+        :param changes: Settings to change, for instance ``max_iterations=15``, the number it was trained with
         """
         samples = changes.get("samples", 50)
         settings: dict[str, Any] = {
@@ -117,7 +119,7 @@ class FilterSettings:
             "acceleration_share": 1.0,
             "max_iterations": 100,
             "push": "samples",
-            "majoriser": "exact",
+            "majorizer": "exact",
             "metric": "coefficients",
         }
         return cls(**{**settings, **changes})

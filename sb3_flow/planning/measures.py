@@ -1,8 +1,8 @@
 """
-What plans are worth, by a judge of its own: float64, on a grid ten times finer than the solver's, point by point.
+Measures of plans in float64, independent of solver and certificate, on a grid of times ten times finer than the solver's.
 
-Whether a plan is safe is for the certificate to say, which knows what happens between the points. This here is for tables, for
-rewards, and to catch a certificate that is wrong.
+The certificate decides whether a plan is safe, because it covers the times between samples. These measures are for tables,
+rewards, and for testing the certificate.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from sb3_flow.planning.motion import motion
 from sb3_flow.planning.observations import solver_samples
 from sb3_flow.planning.problems import Limits, Problems
 
-#: How many times more intervals there are than the solver has.
+#: Number of intervals for each interval of the solver.
 FINER = 10
-#: By how much a plan may exceed its limits of speed, acceleration and place and still succeed. Distances have no tolerance.
+#: Relative tolerance of the limits of speed, acceleration and workspace. Distances have no tolerance.
 TOLERANCE = 0.01
 
 
 class Measures(NamedTuple):
     """
-    Measures of a batch of plans, each ``(B,)``, float64 but for ``success``.
+    Measures of a batch of plans, each ``(B,)``, float64 except ``success``.
 
-    :param success: Whether the plan keeps to everything: distances, and limits with a tolerance of 1 %; bool
-    :param min_pair_distance: Smallest distance between the centres of two robots, in metres; inf with one robot
-    :param min_obstacle_distance: Smallest distance from the centre of a robot to the edge of an obstacle, in metres: below
-        zero inside of it, inf without obstacles
-    :param penetration: How deep a robot is in another one or in an obstacle at worst, in metres; 0 if it never is
+    :param success: Whether the plan satisfies all constraints: distances, and limits with a tolerance of 1 %; bool
+    :param min_pair_distance: Smallest distance between the centers of two robots, in meters; inf with one robot
+    :param min_obstacle_distance: Smallest distance from the center of a robot to the edge of an obstacle, in meters: negative
+        inside the obstacle, inf without obstacles
+    :param penetration: Largest depth of a collision, in meters; 0 without collisions
     :param max_speed: Largest speed in m/s
     :param max_acceleration: Largest acceleration in m/s^2
-    :param max_coordinate: Largest distance of a centre from the middle along an axis, in metres
-    :param smoothness: Squared acceleration, as a mean over robots and time, in m^2/s^4
-    :param length: Length of the ways, as a mean over robots, in metres
+    :param max_coordinate: Largest absolute coordinate of a center, in meters
+    :param smoothness: Mean square acceleration over robots and time, in m^2/s^4
+    :param length: Mean length of the robots' paths, in meters
     """
 
     success: th.Tensor
@@ -50,11 +50,11 @@ class Measures(NamedTuple):
 
 def measure(problems: Problems, y: th.Tensor, limits: Limits) -> Measures:
     """
-    Judge plans.
+    Measure plans.
 
     :param problems: The problems
-    :param y: Modal coordinates in metres, ``(B, N, D, m)``
-    :param limits: What plans must keep to
+    :param y: Modal coordinates in meters, ``(B, N, D, m)``
+    :param limits: Limits of the plans
     :return: Their measures, on the device of ``y``
     """
     problems = problems.to(y.device)
@@ -65,13 +65,13 @@ def measure(problems: Problems, y: th.Tensor, limits: Limits) -> Measures:
 
 def judge(problems: Problems, moves: th.Tensor, limits: Limits, duration: float, tolerance: float = TOLERANCE) -> Measures:
     """
-    Judge trajectories that are given point by point.
+    Measure sampled trajectories.
 
-    :param problems: The problems: their masks and obstacles
-    :param moves: Positions, velocities and accelerations at equal distances in time, ``(3, B, N, D, S)``, float64
-    :param limits: What they must keep to
-    :param duration: Time from the first to the last point in seconds
-    :param tolerance: Share by which limits of speed, acceleration and place may be exceeded
+    :param problems: The problems; only masks and obstacles are used
+    :param moves: Positions, velocities and accelerations at equidistant times, ``(3, B, N, D, S)``, float64
+    :param limits: Limits of the trajectories
+    :param duration: Time from the first to the last sample in seconds
+    :param tolerance: Relative tolerance of the limits of speed, acceleration and workspace
     :return: Measures
     """
     positions = moves[0]
@@ -83,7 +83,7 @@ def judge(problems: Problems, moves: th.Tensor, limits: Limits, duration: float,
     max_coordinate = _max(positions.abs().amax(dim=2), robots)
     penetration = th.maximum(2 * limits.radius - pairs, limits.radius - hurdles).clamp(min=0)
     more = 1 + tolerance
-    success = (pairs >= 2 * limits.radius) & (hurdles >= limits.radius)  # false for what is not a number
+    success = (pairs >= 2 * limits.radius) & (hurdles >= limits.radius)  # False for NaN
     success &= (max_speed <= more * limits.v_max) & (max_acceleration <= more * limits.a_max)
     success &= max_coordinate <= more * limits.size
     length = positions.diff(dim=-1).norm(dim=2).sum(dim=-1)
@@ -103,8 +103,8 @@ def judge(problems: Problems, moves: th.Tensor, limits: Limits, duration: float,
 
 def winding_angles(positions: th.Tensor) -> th.Tensor:
     """
-    By how much the line from one robot to another turns, seen from above. Plans in which these angles of a pair differ by
-    more than pi pass on different sides.
+    Total rotation of the line from one robot to another, seen from above. In two plans whose angles for a pair differ by more
+    than pi, the two robots pass on different sides.
 
     :param positions: ``(..., N, D, S)``
     :return: Angles in radians, counter-clockwise, ``(..., N, N)``; 0 on the diagonal
@@ -117,11 +117,11 @@ def winding_angles(positions: th.Tensor) -> th.Tensor:
 
 def different_sides(positions: th.Tensor, others: th.Tensor, robot_mask: th.Tensor) -> th.Tensor:
     """
-    In how many pairs of robots two plans for one problem pass on different sides.
+    Number of pairs of robots that pass on different sides in two plans for one problem.
 
-    :param positions: Of the first plan, ``(..., N, D, S)``
-    :param others: Of the second plan, the same
-    :param robot_mask: Which robots there are, ``(..., N)``
+    :param positions: Positions of the first plan, ``(..., N, D, S)``
+    :param others: Positions of the second plan, ``(..., N, D, S)``
+    :param robot_mask: False for padding, ``(..., N)``
     :return: Number of pairs, ``(...)``
     """
     turned = (winding_angles(positions) - winding_angles(others)).abs() > th.pi
@@ -130,25 +130,25 @@ def different_sides(positions: th.Tensor, others: th.Tensor, robot_mask: th.Tens
 
 def mean_distance(positions: th.Tensor, others: th.Tensor, robot_mask: th.Tensor) -> th.Tensor:
     """
-    How far two plans for one problem are apart, as a mean over robots and time.
+    Mean distance between two plans for one problem, over robots and time.
 
-    :param positions: Of the first plan, ``(..., N, D, S)``
-    :param others: Of the second plan, the same
-    :param robot_mask: Which robots there are, ``(..., N)``
-    :return: Metres, ``(...)``
+    :param positions: Positions of the first plan, ``(..., N, D, S)``
+    :param others: Positions of the second plan, ``(..., N, D, S)``
+    :param robot_mask: False for padding, ``(..., N)``
+    :return: Distance in meters, ``(...)``
     """
     return _mean((positions - others).norm(dim=-2).mean(dim=-1), robot_mask)
 
 
 def _pairs(robot_mask: th.Tensor) -> th.Tensor:
-    """Every pair of robots once, ``(..., N, N)``."""
+    """Mask with each pair of robots once, ``(..., N, N)``."""
     return (robot_mask.unsqueeze(-1) & robot_mask.unsqueeze(-2)).triu(1)
 
 
 def _min_pair_distance(positions: th.Tensor, robots: th.Tensor) -> th.Tensor:
     pairs = _pairs(robots)
     smallest = positions.new_full((len(positions),), th.inf)
-    for i in range(positions.shape[1] - 1):  # one robot after the other, or it would not fit into memory
+    for i in range(positions.shape[1] - 1):  # one robot at a time, to save memory
         distances = (positions[:, i + 1 :] - positions[:, i, None]).norm(dim=2).amin(dim=-1)
         smallest = th.minimum(smallest, distances.where(pairs[:, i, i + 1 :], th.inf).amin(dim=1))
     return smallest
@@ -165,7 +165,7 @@ def _min_obstacle_distance(positions: th.Tensor, problems: Problems) -> th.Tenso
 
 
 def _max(values: th.Tensor, robots: th.Tensor) -> th.Tensor:
-    """Largest value of a robot at a time; NaN stays."""
+    """Largest value over robots and times; NaN propagates."""
     return values.amax(dim=-1).where(robots, 0).amax(dim=1)
 
 

@@ -1,4 +1,4 @@
-"""Where robots are that follow a plan."""
+"""Motion of robots that follow a plan."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from sb3_flow.planning.problems import Problems
 
 def motion(problems: Problems, y: th.Tensor, horizon: float, times: th.Tensor) -> th.Tensor:
     """
-    Where robots are that follow a plan. After its end they rest at their goals.
+    Motion of robots that follow a plan. After its end they rest at their goals.
 
-    :param problems: The problems that the plans are for
-    :param y: Modal coordinates in metres, ``(B, N, D, m)``
+    :param problems: The problems of the plans
+    :param y: Modal coordinates in meters, ``(B, N, D, m)``
     :param horizon: Duration of the plans in seconds
     :param times: Times in seconds from the start of the plans, ``(S,)``
     :return: Positions, velocities and accelerations, ``(3, B, N, D, S)``, float64
@@ -26,13 +26,13 @@ def motion(problems: Problems, y: th.Tensor, horizon: float, times: th.Tensor) -
 
 def advance(problems: Problems, y: th.Tensor, horizon: float, time: float) -> Problems:
     """
-    The problems that are left after plans were followed for some time.
+    The remaining problems after plans were followed for some time.
 
-    :param problems: The problems that the plans are for
-    :param y: Modal coordinates in metres, ``(B, N, D, m)``
+    :param problems: The problems of the plans
+    :param y: Modal coordinates in meters, ``(B, N, D, m)``
     :param horizon: Duration of the plans in seconds
-    :param time: For how long they were followed, in seconds
-    :return: Problems with another start, velocity and acceleration
+    :param time: Time since the start of the plans, in seconds
+    :return: Problems with new start, velocity and acceleration
     """
     position, velocity, acceleration = motion(problems, y, horizon, th.tensor([time]))[..., 0].to(problems.start.dtype)
     return problems._replace(start=position, velocity=velocity, acceleration=acceleration)

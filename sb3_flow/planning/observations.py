@@ -1,4 +1,4 @@
-"""Problems and plans as observations and actions: what the environments show, and what a policy makes of it."""
+"""Conversions between problems and observations, and between plans and actions."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from gymnasium import spaces
 from sb3_flow.planning.basis import make_basis
 from sb3_flow.planning.problems import Limits, Problems
 
-#: Number of samples per second of a plan, and the least number: 64 for 10 seconds, 84 for 14.
+#: Number of samples per second of a plan, and the smallest number: 64 for 10 seconds, 84 for 14.
 SAMPLES_PER_SECOND, SAMPLES = 6, 64
-#: An action of 1 is a first mode of this many times half of the side of the workspace.
+#: An action of 1 for the first mode is this many times half of the side of the workspace.
 REACH = 1.5
 
 
 def solver_samples(limits: Limits) -> int:
     """
-    Number of times at which plans are looked at by default.
+    Default number of sampled times of a plan.
 
     :param limits: The limits
     """
@@ -28,14 +28,14 @@ def solver_samples(limits: Limits) -> int:
 
 def space(limits: Limits, max_robots: int, max_obstacles: int) -> spaces.Dict:
     """
-    The space of observations.
+    The observation space.
 
     :param limits: The limits
     :param max_robots: Number of rows of robots, ``N``
     :param max_obstacles: Number of rows of obstacles, ``M``
-    :return: ``start``, ``goal``, ``velocity`` and ``acceleration``, ``(N, D)``, as shares of the size, of the largest speed
-        and of the largest acceleration; ``obstacles``, ``(M, D + 1)``, centres and radii as shares of the size;
-        ``robot_mask``, ``(N,)``, and ``obstacle_mask``, ``(M,)``: 1 for what there is, 0 for padding, whose rows are 0
+    :return: ``start``, ``goal``, ``velocity`` and ``acceleration``, ``(N, D)``, divided by the size, the largest speed and the
+        largest acceleration; ``obstacles``, ``(M, D + 1)``, centers and radii divided by the size; ``robot_mask``, ``(N,)``,
+        and ``obstacle_mask``, ``(M,)``: 0 for padding, else 1. Rows of padding are 0.
     """
     dimensions = limits.dimensions
     robots = {name: (max_robots, dimensions) for name in ("start", "goal", "velocity", "acceleration")}
@@ -47,11 +47,11 @@ def space(limits: Limits, max_robots: int, max_obstacles: int) -> spaces.Dict:
 
 def observation(problems: Problems, limits: Limits) -> dict[str, np.ndarray]:
     """
-    Problems as observations.
+    Convert problems to observations.
 
-    :param problems: The problems, ``B`` of them
+    :param problems: ``B`` problems
     :param limits: The limits
-    :return: Arrays of float32, ``(B, ...)``, in the bounds of ``space``
+    :return: Arrays of float32, ``(B, ...)``, within the bounds of ``space``
     """
     arrays = {}
     for name, tensor in problems._asdict().items():
@@ -64,7 +64,7 @@ def observation(problems: Problems, limits: Limits) -> dict[str, np.ndarray]:
 
 def problems(observation: Mapping[str, th.Tensor], limits: Limits) -> Problems:
     """
-    The problems that observations show.
+    Convert observations to problems.
 
     :param observation: Tensors of float32, ``(B, ...)``
     :param limits: The limits
@@ -81,11 +81,12 @@ def problems(observation: Mapping[str, th.Tensor], limits: Limits) -> Problems:
 
 def action_scale(limits: Limits, degree: int = 12) -> th.Tensor:
     """
-    What an action of 1 is, mode by mode: less for stiffer modes, so that all have the same mean square acceleration.
+    Amplitude of each mode for an action of 1. Stiffer modes have smaller amplitudes, so that all modes have the same mean
+    square acceleration.
 
     :param limits: The limits
     :param degree: Degree of the polynomials
-    :return: Metres, ``(m,)``, float32
+    :return: Amplitudes in meters, ``(m,)``, float32
     """
     stiffness = make_basis(degree, SAMPLES, limits.horizon).stiffness
     return (REACH * limits.size * (stiffness / stiffness[0]) ** -0.5).float()
@@ -93,12 +94,12 @@ def action_scale(limits: Limits, degree: int = 12) -> th.Tensor:
 
 def plans(actions: th.Tensor, limits: Limits, degree: int = 12) -> th.Tensor:
     """
-    Actions as plans.
+    Convert actions to plans.
 
-    :param actions: In [-1, 1], by robot, axis and mode, ``(B, N D m)``; what lies outside is clipped
+    :param actions: Actions by robot, axis and mode, ``(B, N D m)``; they are clipped to [-1, 1]
     :param limits: The limits
     :param degree: Degree of the polynomials
-    :return: Modal coordinates in metres, ``(B, N, D, m)``, float32
+    :return: Modal coordinates in meters, ``(B, N, D, m)``, float32
     """
     scale = action_scale(limits, degree).to(actions.device)
     return actions.float().clamp(-1, 1).reshape(len(actions), -1, limits.dimensions, len(scale)) * scale
@@ -106,12 +107,12 @@ def plans(actions: th.Tensor, limits: Limits, degree: int = 12) -> th.Tensor:
 
 def actions(y: th.Tensor, limits: Limits, robot_mask: th.Tensor | None = None) -> th.Tensor:
     """
-    Plans as actions.
+    Convert plans to actions.
 
-    :param y: Modal coordinates in metres, ``(B, N, D, m)``
+    :param y: Modal coordinates in meters, ``(B, N, D, m)``
     :param limits: The limits
-    :param robot_mask: Which robots there are, ``(B, N)``; the others' actions are 0. None: all.
-    :return: In [-1, 1], ``(B, N D m)``, float32; what lies outside is clipped
+    :param robot_mask: False for padding, ``(B, N)``, whose actions are 0. None: no padding.
+    :return: Actions, clipped to [-1, 1], ``(B, N D m)``, float32
     """
     scaled = (y.float() / action_scale(limits, y.shape[-1] + 5).to(y.device)).clamp(-1, 1)
     if robot_mask is not None:

@@ -1,4 +1,4 @@
-"""Plans that are safe, made smoother without ever being unsafe."""
+"""Smoothing of certified plans that keeps them certified."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sb3_flow.planning.filter_settings import FilterSettings
 from sb3_flow.planning.problems import Limits, Problems
 from sb3_flow.planning.safety_filter import Filtered, SafetyFilter
 
-#: How much smaller a step of 1 makes all modes, and how much more the stiff ones.
+#: Shrinkage of all modes in a step of 1, and additional shrinkage of stiff modes.
 SHRINK, STRAIGHTEN = 0.25, 0.1
 
 
@@ -28,21 +28,21 @@ def polish(
     """
     Make certified plans smoother.
 
-    Every round proposes the plan with its modes shrunk, so closer to the straight line, and those the more that bend the more
-    (``stiffness`` of the basis), and filters that, gently::
+    Each round shrinks the modes of the plan, stiff modes (``stiffness`` of the basis) more than others, and filters the result
+    with a small penalty::
 
         y_j <- (1 - step / 4) / (1 + step / 10 stiffness_j / stiffness_1) y_j
 
-    What comes out takes the plan's place if it is certified, and smoother. Else the next step, 1 at first, is half as long.
-    Our choice: the first certified plan is far from the smoothest, because it is the first.
+    The result replaces the plan if it is certified and smoother. Otherwise the step, initially 1, is halved. This is our
+    choice: the filter returns the first certified plan, which is far from the smoothest.
 
     :param filter_: The filter that made the plans
-    :param problems: The problems, ``B`` of them
+    :param problems: ``B`` problems
     :param y: The plans, ``(B, N, D, m)``
-    :param safe: Which of them are certified, ``(B,)``, bool. The others stay as they are.
-    :param rounds: How often
-    :param deadline: Reading of ``time.perf_counter`` from which on nothing is begun; None: none
-    :return: Plans, with the certificate's verdict on every one, and the iterations of all rounds
+    :param safe: Which of them are certified, ``(B,)``, bool. The others are not changed.
+    :param rounds: Number of rounds
+    :param deadline: Value of ``time.perf_counter`` after which no round starts; None: no deadline
+    :return: Plans with their certificates, and the iterations of all rounds
     """
     certified = filter_.certificate.certify(problems, y)
     safe = safe & certified.safe
@@ -71,7 +71,7 @@ def polish(
 
 @functools.lru_cache(maxsize=8)
 def _gentle(limits: Limits, settings: FilterSettings, dtype: th.dtype, device: th.device) -> SafetyFilter:
-    """A filter for plans that are nearly there: it pushes as little to the end as at the beginning, and stops sooner."""
+    """A filter for plans that are nearly feasible: its penalty does not grow, and it stops sooner."""
     penalty = settings.penalty[0], settings.penalty[0]
     settings = replace(settings, penalty=penalty, margin=(0.04, 0.02), margin_iterations=30, max_iterations=30)
     return SafetyFilter(limits, settings, dtype).to(device)

@@ -1,4 +1,4 @@
-"""Planning problems: where robots are, where they go, what is in their way, and what their trajectories must keep to."""
+"""Planning problems: starts, goals, obstacles and limits of trajectories."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch as th
 @dataclass(frozen=True)
 class Limits:
     """
-    What all problems of one kind have in common.
+    Limits that all problems of one kind share.
 
     :param dimensions: ``D``, 2 or 3
-    :param size: Half of the side of the workspace, a square or cube around the origin in which the centres of the robots stay,
-        in metres
-    :param radius: Radius of a robot, in metres: two centres are never closer than twice that
+    :param size: Half of the side of the workspace in meters: a square or cube around the origin that must contain the centers
+        of the robots
+    :param radius: Radius of a robot, in meters: two centers must not be closer than twice that
     :param v_max: Largest speed in m/s
     :param a_max: Largest acceleration in m/s^2
     :param horizon: Duration of a plan in seconds
@@ -40,15 +40,15 @@ class Limits:
 
 class Problems(NamedTuple):
     """
-    A batch of problems. Rows that a mask leaves out are padding: they push nobody, and nobody pushes them.
+    A batch of problems. Masks are False for padding, which is ignored.
 
-    :param start: Positions at the start in metres, ``(B, N, D)``
+    :param start: Positions at the start in meters, ``(B, N, D)``
     :param goal: Positions at the end, where the robots rest, ``(B, N, D)``
     :param velocity: Velocities at the start, ``(B, N, D)``
     :param acceleration: Accelerations at the start, ``(B, N, D)``
-    :param robot_mask: Which robots there are, ``(B, N)``, bool
-    :param obstacles: Centres and radii of the obstacles, circles or spheres, ``(B, M, D + 1)``; M may be 0.
-    :param obstacle_mask: Which obstacles there are, ``(B, M)``, bool
+    :param robot_mask: False for padding, ``(B, N)``, bool
+    :param obstacles: Centers and radii of the obstacles, circles or spheres, ``(B, M, D + 1)``; M may be 0.
+    :param obstacle_mask: False for padding, ``(B, M)``, bool
     """
 
     start: th.Tensor
@@ -61,32 +61,32 @@ class Problems(NamedTuple):
 
     @property
     def boundary(self) -> th.Tensor:
-        """Boundary conditions of every robot and axis, ``(B, N, D, 6)``; see ``Basis``."""
+        """Boundary conditions of each robot and axis, ``(B, N, D, 6)``; see ``Basis``."""
         rest = th.zeros_like(self.start)
         return th.stack([self.start, self.velocity, self.acceleration, self.goal, rest, rest], dim=-1)
 
     def select(self, index: th.Tensor) -> Problems:
         """
-        Some of the problems.
+        Select problems.
 
-        :param index: Which ones, and how often
+        :param index: Indices; they may repeat
         """
         return Problems(*(tensor[index] for tensor in self))
 
     def repeat(self, k: int) -> Problems:
         """
-        Every problem ``k`` times, one after the other: row ``b * k + j`` is the ``j``-th copy of problem ``b``.
+        Repeat each problem ``k`` times: row ``b * k + j`` is the ``j``-th copy of problem ``b``.
 
-        :param k: How often
+        :param k: Number of copies
         """
         return Problems(*(tensor.repeat_interleave(k, dim=0) for tensor in self))
 
     def to(self, device: th.device | str | None = None, dtype: th.dtype | None = None) -> Problems:
         """
-        On another device, or in another floating-point type; masks stay what they are.
+        Move to another device, or convert to another floating-point type. Masks stay boolean.
 
-        :param device: The device; None: where they are
-        :param dtype: The type; None: as they are
+        :param device: The device; None: unchanged
+        :param dtype: The type; None: unchanged
         """
         return Problems(*(x.to(device, dtype if x.is_floating_point() else None) for x in self))
 
@@ -97,7 +97,7 @@ class Problems(NamedTuple):
 
         :param start: ``(B, N, D)``
         :param goal: ``(B, N, D)``
-        :param obstacles: ``(B, M, D + 1)``; None: there are none.
+        :param obstacles: ``(B, M, D + 1)``; None: no obstacles
         """
         batch, robots, dimensions = start.shape
         if obstacles is None:

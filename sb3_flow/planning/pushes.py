@@ -1,4 +1,4 @@
-"""What moves trajectories apart: displacements at the samples that would restore the constraints, one row at a time."""
+"""Pushes: displacements of the samples that would restore each violated constraint by itself."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Sequence
 
 import torch as th
 
-#: Keeps the direction between two robots at the same place finite, in m^2.
+#: Keeps the direction between two robots at the same position finite, in m^2.
 TINY = 1e-12
 
 
 def chord_pushes(relative: Sequence[th.Tensor], required: th.Tensor) -> tuple[list[th.Tensor], list[th.Tensor], th.Tensor]:
     """
-    Pushes out of balls, at the closest approach of the straight line between two samples.
+    Pushes out of balls at the closest point of the straight line between two samples.
 
     With ``r_s`` the relative position, ``u = r_(s + 1) - r_s``, ``theta = clamp(-r_s u / u u, 0, 1)``, ``q = r_s + theta u``
     and ``c = max(0, d / |q| - 1)``, the push ``c q`` is split: ``1 - theta`` of it to sample ``s``, ``theta`` to ``s + 1``.
-    Gradients go through ``theta``, without which they would be wrong: it decides how the push is split.
+    Gradients also flow through ``theta``, because it decides how the push is split.
 
-    :param relative: Relative positions by axis, each ``(..., S)``, in metres
-    :param required: Distance ``d``, or 0 where nobody pushes; broadcasts to ``(..., S - 1)``
-    :return: Whole pushes by axis, the share of them that goes to the later sample, each ``(..., S - 1)``, and the least
-        squared distance, ``(...)``
+    :param relative: Relative positions by axis, each ``(..., S)``, in meters
+    :param required: Distance ``d``, or 0 for no push; broadcasts to ``(..., S - 1)``
+    :return: Pushes by axis, the parts of them that go to the later sample, each ``(..., S - 1)``, and the smallest squared
+        distance, ``(...)``
     """
     starts = [r[..., :-1] for r in relative]
     steps = [r[..., 1:] - r[..., :-1] for r in relative]
@@ -33,11 +33,11 @@ def chord_pushes(relative: Sequence[th.Tensor], required: th.Tensor) -> tuple[li
 
 def sample_pushes(relative: Sequence[th.Tensor], required: th.Tensor) -> tuple[list[th.Tensor], th.Tensor]:
     """
-    Pushes out of balls: ``max(0, d / |r| - 1) r``, the way to the nearest point outside.
+    Pushes out of balls: ``max(0, d / |r| - 1) r``, the displacement to the nearest point outside.
 
-    :param relative: Relative positions by axis, each ``(..., S)``, in metres
-    :param required: Distance ``d``, or 0 where nobody pushes; broadcasts to ``(..., S)``
-    :return: Pushes by axis, each ``(..., S)``, and the least squared distance, ``(...)``
+    :param relative: Relative positions by axis, each ``(..., S)``, in meters
+    :param required: Distance ``d``, or 0 for no push; broadcasts to ``(..., S)``
+    :return: Pushes by axis, each ``(..., S)``, and the smallest squared distance, ``(...)``
     """
     squared = _dot(relative, relative)
     excess = ((squared + TINY).rsqrt() * required - 1).relu()
@@ -46,11 +46,11 @@ def sample_pushes(relative: Sequence[th.Tensor], required: th.Tensor) -> tuple[l
 
 def inward_pushes(values: th.Tensor, limit: float) -> tuple[th.Tensor, th.Tensor]:
     """
-    Pushes into a ball around 0: ``-max(0, 1 - limit / |v|) v``, the way to its nearest point.
+    Pushes into a ball around 0: ``-max(0, 1 - limit / |v|) v``, the displacement to its nearest point.
 
     :param values: Velocities or accelerations, ``(B, N, D, S)``
-    :param limit: The ball's radius, in their unit
-    :return: Pushes, ``(B, N, D, S)``, and the largest length of every problem, ``(B,)``
+    :param limit: Radius of the ball, in their unit
+    :return: Pushes, ``(B, N, D, S)``, and the largest norm in each problem, ``(B,)``
     """
     squared = values.square().sum(dim=2, keepdim=True)
     excess = (1 - limit * (squared + TINY).rsqrt()).relu()
@@ -59,17 +59,17 @@ def inward_pushes(values: th.Tensor, limit: float) -> tuple[th.Tensor, th.Tensor
 
 def spread(pushes: th.Tensor, later: th.Tensor) -> th.Tensor:
     """
-    The pushes of chords, at the samples: ``pushes - later`` at the beginning of every interval, ``later`` at its end.
+    Distribute the pushes of chords to the samples: ``pushes - later`` to the start of each interval, ``later`` to its end.
 
-    :param pushes: Whole pushes, ``(..., S - 1)``
-    :param later: The shares of the later samples, ``(..., S - 1)``
+    :param pushes: Pushes, ``(..., S - 1)``
+    :param later: Parts of the later samples, ``(..., S - 1)``
     :return: ``(..., S)``
     """
     return th.nn.functional.pad(pushes - later, (0, 1)) + th.nn.functional.pad(later, (1, 0))
 
 
 def _dot(a: Sequence[th.Tensor], b: Sequence[th.Tensor]) -> th.Tensor:
-    """Sums of products over the axes; less memory to walk through than one tensor with the axes inside."""
+    """Sum of products over the axes; it needs less memory traffic than one tensor with the axes inside."""
     total = a[0] * b[0]
     for x, y in zip(a[1:], b[1:], strict=True):
         total = th.addcmul(total, x, y)

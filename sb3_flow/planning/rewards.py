@@ -1,4 +1,4 @@
-"""What a plan is worth in one number."""
+"""The reward of a plan."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SMOOTHNESS, PENETRATION = 0.05, 1.0
 
 def rewards(problems: Problems, y: th.Tensor, measures: Measures, limits: Limits) -> th.Tensor:
     """
-    1 for success, less 0.05 times the squared acceleration beyond that of the straight way (as a mean over robots and time),
-    and less the depth of the deepest collision.
+    1 for success, minus 0.05 times the mean square acceleration (over robots and time) in excess of the straight line, minus
+    the depth of the deepest collision.
 
     :param problems: The problems
-    :param y: The plans in metres, ``(B, N, D, m)``
+    :param y: The plans in meters, ``(B, N, D, m)``
     :param measures: Their measures
     :param limits: The limits
     :return: ``(B,)``, float64

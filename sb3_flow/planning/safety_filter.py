@@ -1,4 +1,4 @@
-"""The safety filter: the nearest plan that keeps to all constraints, found by pushing, for many problems at once."""
+"""The safety filter: an iterative, batched projection of proposals onto plans that satisfy all constraints."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sb3_flow.planning.pushes import chord_pushes, inward_pushes, sample_pushes,
 
 class Filtered(NamedTuple):
     """
-    Plans as the filter left them.
+    Results of the filter.
 
-    :param y: The plans, ``(B, N, D, m)``: the first that was certified, or else the one that violates least
-    :param safe: Whether that very plan is certified, ``(B,)``, bool
-    :param margin: What its distances have to spare, in metres, ``(B,)``, float64; see ``Certified``
-    :param iterations: Iterations that it took, ``(B,)``, int64; of a plan that is not safe: all that there were
-    :param violation: By how much it violates its worst row, in that row's unit, ``(B,)``; 0: none that was looked at
+    :param y: The plans, ``(B, N, D, m)``: the first certified iterate, or else the one with the smallest violation
+    :param safe: Whether this plan is certified, ``(B,)``, bool
+    :param margin: Smallest slack of its distances, in meters, ``(B,)``, float64; see ``Certified``
+    :param iterations: Number of iterations to this plan, ``(B,)``, int64; of a plan that is not safe: all iterations
+    :param violation: Largest violation of a constraint at the samples, in the constraint's unit, ``(B,)``
     """
 
     y: th.Tensor
@@ -36,10 +36,10 @@ class Filtered(NamedTuple):
 
 class Unrolled(NamedTuple):
     """
-    The path of the filter, for gradients.
+    Iterations of the filter, with gradients.
 
     :param iterates: ``y_0`` to ``y_K``, ``(K + 1, B, N, D, m)``
-    :param pushes: ``rho g_k``, what is added to the multipliers, ``(K, B, N, D, m)``
+    :param pushes: ``rho g_k``, the changes of the multipliers, ``(K, B, N, D, m)``
     """
 
     iterates: th.Tensor
@@ -47,15 +47,15 @@ class Unrolled(NamedTuple):
 
 
 class _Quadratic(NamedTuple):
-    """``B + rho S`` for every ``rho``: in the columns of ``directions``, ``B`` is the identity and ``S`` diagonal."""
+    """``B + rho S`` for any ``rho``: in the columns of ``directions``, ``B`` is the identity and ``S`` is diagonal."""
 
     damping: th.Tensor  # S: (B or 1, 1, m, m)
     directions: th.Tensor  # (B or 1, 1, m, m)
-    curvature: th.Tensor  # S in the directions: (B or 1, 1, 1, m)
+    curvature: th.Tensor  # diagonal of S in the directions: (B or 1, 1, 1, m)
 
     @classmethod
     def of(cls, metric: th.Tensor, damping: th.Tensor, dtype: th.dtype) -> _Quadratic:
-        """Of ``B``, ``(m, m)``, and ``S``, ``(B or 1, m, m)``, both positive definite and float64."""
+        """From ``B``, ``(m, m)``, and ``S``, ``(B or 1, m, m)``, both positive definite and float64."""
         whiten = th.linalg.inv(th.linalg.cholesky(metric)).mT
         curvature, turn = th.linalg.eigh(whiten.mT @ damping @ whiten)
         parts = damping.unsqueeze(1), (whiten @ turn).unsqueeze(1), curvature[:, None, None]
@@ -71,16 +71,16 @@ class _Quadratic(NamedTuple):
 
 
 class _Scene(NamedTuple):
-    """What does not change between iterations. All by problem, so that some of them can be selected."""
+    """What is constant over iterations, with a batch axis so that problems can be selected."""
 
     line: th.Tensor  # positions, velocities and accelerations for y = 0: (B, N, D, 3 S)
-    centres: th.Tensor  # (B, M, D)
+    centers: th.Tensor  # (B, M, D)
     pair_distance: th.Tensor  # (B, P); 0: no such pair
     obstacle_distance: th.Tensor  # (B, N, M); 0: no such robot or obstacle
     border: th.Tensor  # (B, N, D, 1)
     robots: th.Tensor  # (B, N)
-    mean: _Quadratic  # for the mean of all robots
-    rest: _Quadratic  # for what is left
+    mean: _Quadratic  # for the mean over robots
+    rest: _Quadratic  # for the differences to the mean
     anchor: th.Tensor  # B times the proposals: (B, N, D, m)
 
     def select(self, index: th.Tensor) -> _Scene:
@@ -88,7 +88,7 @@ class _Scene(NamedTuple):
 
 
 class _State(NamedTuple):
-    """What an iteration begins with."""
+    """State between iterations."""
 
     y: th.Tensor  # y_k
     ahead: th.Tensor  # Y_k, by momentum
@@ -101,26 +101,26 @@ class _State(NamedTuple):
 
 class SafetyFilter(th.nn.Module):
     """
-    Moves proposals to plans that are certified.
+    Projects proposals onto certified plans.
 
-    In modal coordinates, with ``B`` the metric of the distance from the proposal, and ``f`` the pushes at the samples::
+    In modal coordinates, with ``B`` the metric of the distance to the proposal and ``f`` the pushes at the samples::
 
         Y = y_k + beta (y_k - y_(k-1))
         g = <mode f(Y)> + s_v^2 <mode' f_v(Y)> + s_a^2 <mode'' f_a(Y)>
         lambda <- lambda + rho g
         (B + rho S) y_(k+1) = B y_proposal + lambda + rho S Y + rho g
 
-    ``rho`` grows from iteration to iteration: gentle pushes leave plans smooth, hard ones free the last that are stuck.
-    Distances are pushed to what is required plus a margin that shrinks, because the last millimetres would take forever, and
-    are accepted without it. The first ``Y`` that its samples and the certificate accept is returned, per problem: later ones
-    drift, because multipliers grow and never shrink.
+    ``rho`` grows over the iterations: a small ``rho`` keeps plans smooth, a large one repairs the remaining violations. Pushes
+    aim at the required distance plus a shrinking margin, because convergence to the exact distance is slow; plans are accepted
+    without the margin. For each problem, the filter returns the first ``Y`` that is feasible at the samples and certified.
+    Later iterates drift, because multipliers grow and never shrink.
 
-    The multipliers in the space of the trajectories are the group's (Swarm-Gen); projections in the place of its angles,
-    coordinates, majoriser, momentum, margin, chords and the certificate are ours.
+    The multipliers in the space of trajectories are from the authors' earlier filter (Swarm-Gen). The projections in place of
+    its angles, the coordinates, majorizer, momentum, margin, chords and certificate are ours.
 
-    :param limits: What plans must keep to
-    :param settings: Constants
-    :param dtype: Floating-point type of all that is not the certificate
+    :param limits: Limits of the plans
+    :param settings: Settings of the filter
+    :param dtype: Floating-point type of everything except the certificate
     """
 
     lines: th.Tensor
@@ -137,7 +137,7 @@ class SafetyFilter(th.nn.Module):
         self.certificate = Certificate(limits, settings.basis_degree, settings.samples)
         sampled = [basis.sampled(order) for order in range(3)]
         weights = (1.0, settings.speed_weight**2, settings.acceleration_weight**2)
-        # Means over the samples, so that no constant depends on how many there are.
+        # Means over the samples, so that no setting depends on their number.
         weighted = [weight / basis.samples * modes for weight, (_, modes) in zip(weights, sampled, strict=True)]
         grams = th.stack([part.T @ modes for part, (_, modes) in zip(weighted, sampled, strict=True)])
         if settings.metric == "modal":
@@ -165,13 +165,13 @@ class SafetyFilter(th.nn.Module):
         """
         Filter proposals.
 
-        :param problems: The problems, ``B`` of them
+        :param problems: ``B`` problems
         :param proposals: Plans to stay close to, ``(B, N, D, m)``
-        :param start: ``y_0`` and ``lambda_0``, where the iteration begins, each ``(B, N, D, m)``; None: the proposals, and 0
-        :param max_iterations: Iterations after which a problem is given up; None: the settings'
-        :param deadline: Reading of ``time.perf_counter`` from which on no block of iterations is begun; None: none
+        :param start: Initial ``y_0`` and ``lambda_0``, each ``(B, N, D, m)``; None: the proposals, and 0
+        :param max_iterations: Largest number of iterations; None: that of the settings
+        :param deadline: Value of ``time.perf_counter`` after which no block of iterations starts; None: no deadline
         :return: Plans, and which of them are certified
-        :raises ValueError: If the shapes do not fit together.
+        :raises ValueError: If the shapes do not match.
         """
         y_0, lambda_0 = start or (proposals, th.zeros_like(proposals))
         limit = self.settings.max_iterations if max_iterations is None else max_iterations
@@ -209,14 +209,14 @@ class SafetyFilter(th.nn.Module):
         self, problems: Problems, proposals: th.Tensor, y_0: th.Tensor, lambda_0: th.Tensor, iterations: int
     ) -> Unrolled:
         """
-        Run the filter with gradients, without certificates.
+        Run the filter with gradients and without certificates.
 
-        :param problems: The problems, ``B`` of them
+        :param problems: ``B`` problems
         :param proposals: Plans to stay close to, ``(B, N, D, m)``
-        :param y_0: Where the iteration begins, ``(B, N, D, m)``
-        :param lambda_0: Multipliers to begin with, ``(B, N, D, m)``
-        :param iterations: How many, ``K``
-        :return: All iterates, and all pushes
+        :param y_0: Initial plans, ``(B, N, D, m)``
+        :param lambda_0: Initial multipliers, ``(B, N, D, m)``
+        :param iterations: Number of iterations, ``K``
+        :return: All iterates and pushes
         """
         scene, state, _ = self._begin(problems, proposals, y_0, lambda_0)
         iterates, pushes = [state.y], []
@@ -229,7 +229,7 @@ class SafetyFilter(th.nn.Module):
     def _begin(
         self, problems: Problems, proposals: th.Tensor, y_0: th.Tensor, lambda_0: th.Tensor
     ) -> tuple[_Scene, _State, th.Tensor]:
-        """Prepare all that iterations stand on: the scene, the state, and the violation of ``y_0``."""
+        """Prepare the iteration: the scene, the state, and the violation of ``y_0``."""
         expected = (*problems.start.shape, self.basis.n_modes)
         for name, value in {"proposals": proposals, "y_0": y_0, "lambda_0": lambda_0}.items():
             if value.shape != expected:
@@ -256,7 +256,7 @@ class SafetyFilter(th.nn.Module):
             obstacles[..., :-1],
             pair_distance,
             obstacle_distance,
-            # Who begins or ends closer to the border than that cannot be pushed away from it.
+            # Robots that start or end closer to the border than the margin keep their own distance to it.
             ends.clamp(min=limits.size - self.settings.border),
             there.to(dtype),
             *self._quadratics(problems, dtype),
@@ -265,14 +265,14 @@ class SafetyFilter(th.nn.Module):
 
     def _quadratics(self, problems: Problems, dtype: th.dtype) -> tuple[_Quadratic, _Quadratic]:
         """
-        For the mean of all robots, and for what is left.
+        For the mean over robots, and for the differences to the mean.
 
-        With all rows, those of pairs are the graph's Laplacian ``N I - 1 1'``: 0 on the mean, and N on all else. So one large
-        quadratic programme is two small ones.
+        With the constraints of all pairs, the matrix of the pairs is the graph Laplacian ``N I - 1 1'``: 0 on the mean, and N
+        on its complement. Therefore one large quadratic program becomes two small ones.
         """
         position, speed, acceleration = self.grams
-        if self.settings.majoriser == "shared":
-            damping = self.settings.majorisation * position + speed + acceleration
+        if self.settings.majorizer == "shared":
+            damping = self.settings.majorization * position + speed + acceleration
             shared = _Quadratic.of(self.metric, damping.unsqueeze(0), dtype)
             return shared, shared
         # All obstacles, and the border.
@@ -282,18 +282,18 @@ class SafetyFilter(th.nn.Module):
         return _Quadratic.of(self.metric, mean, dtype), _Quadratic.of(self.metric, mean + robots * position, dtype)
 
     def _iterate(self, scene: _Scene, state: _State, k: int) -> tuple[_State, th.Tensor]:
-        """From ``Y_k`` to ``Y_(k+1)``, and by how much that violates its worst row."""
+        """From ``Y_k`` to ``Y_(k+1)``, and its largest violation."""
         y, multiplier = self._step(scene, state, self.settings.penalty_at(k))
         ahead = y + self.settings.momentum * (y - state.y)
         push, violation = self._look(scene, ahead, k + 1)
         return _State(y, ahead, multiplier, push), violation
 
     def _step(self, scene: _Scene, state: _State, penalty: float) -> tuple[th.Tensor, th.Tensor]:
-        """The next iterate and multiplier, from the push."""
+        """The next iterate and multiplier."""
         weighted = penalty * state.push
         multiplier = state.multiplier + weighted
         target = scene.anchor + multiplier + weighted
-        if self.settings.majoriser == "shared":
+        if self.settings.majorizer == "shared":
             return scene.rest.solve(target, state.ahead, penalty), multiplier
 
         def mean(x: th.Tensor) -> th.Tensor:
@@ -307,9 +307,9 @@ class SafetyFilter(th.nn.Module):
 
     def _look(self, scene: _Scene, y: th.Tensor, k: int) -> tuple[th.Tensor, th.Tensor]:
         """
-        The constraints at a plan.
+        Evaluate the constraints at a plan.
 
-        :return: The push ``g``, ``(B, N, D, m)``, and by how much the worst row is violated, ``(B,)``, in that row's unit
+        :return: The push ``g``, ``(B, N, D, m)``, and the largest violation, ``(B,)``, in the constraint's unit
         """
         limits, settings = self.limits, self.settings
         position, velocity, acceleration = (scene.line + y @ self.modes).chunk(3, dim=-1)
@@ -326,7 +326,7 @@ class SafetyFilter(th.nn.Module):
             force, worst = force + moved, th.maximum(worst, deficit)
         if scene.obstacle_distance.shape[2]:
             relative = [
-                x.unsqueeze(2) - centre[:, None, :, None] for x, centre in zip(axes, scene.centres.unbind(2), strict=True)
+                x.unsqueeze(2) - center[:, None, :, None] for x, center in zip(axes, scene.centers.unbind(2), strict=True)
             ]
             moved, deficit = self._apart(relative, scene.obstacle_distance, margin, lambda x: x.sum(dim=2))
             force, worst = force + moved, th.maximum(worst, deficit)
@@ -342,7 +342,7 @@ class SafetyFilter(th.nn.Module):
     def _apart(
         self, relative: list[th.Tensor], distance: th.Tensor, margin: float, collect: Callable[[th.Tensor], th.Tensor]
     ) -> tuple[th.Tensor, th.Tensor]:
-        """Pushes out of balls, collected by robot, ``(B, N, D, S)``, and the largest missing distance, ``(B,)``."""
+        """Pushes out of balls, summed for each robot, ``(B, N, D, S)``, and the largest missing distance, ``(B,)``."""
         required = th.where(distance > 0, distance + margin, 0.0).unsqueeze(-1)
         if self.settings.push == "chords":
             pushes, later, squared = chord_pushes(relative, required)
@@ -357,12 +357,12 @@ class SafetyFilter(th.nn.Module):
         self, problems: Problems, best: Filtered, left: th.Tensor, plans: th.Tensor, violations: th.Tensor, done: int
     ) -> th.Tensor:
         """
-        Find the first certified plan of every problem that is left, and write it into ``best``; else the least violating one.
+        Write the first certified plan of each remaining problem into ``best``, or else the plan with the smallest violation.
 
         :param plans: The plans of the last block, ``(K, b, N, D, m)``
         :param violations: Their violations, ``(K, b)``
-        :param done: The number of the last one
-        :return: Which problems are done, ``(b,)``
+        :param done: Number of iterations so far
+        :return: Which problems are solved, ``(b,)``
         """
         least, which = violations.min(dim=0)
         better = (least < best.violation[left]).nonzero().squeeze(1)
@@ -385,7 +385,7 @@ class SafetyFilter(th.nn.Module):
             safe[open_[passed]] = True
 
     def _margins(self, problems: Problems, best: Filtered, left: th.Tensor) -> th.Tensor:
-        """The margins, with those of the plans that are not safe."""
+        """The margins, including those of plans that are not safe."""
         if len(left):
             best.margin[left] = self.certificate.certify(problems.select(left), best.y[left]).margin
         return best.margin
@@ -393,7 +393,7 @@ class SafetyFilter(th.nn.Module):
 
 @functools.lru_cache(maxsize=16)
 def _pairs(robots: int, device: th.device, dtype: th.dtype) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
-    """The first and second robots of all pairs, each ``(P,)``, and where a pair's push moves robots to, ``(N, P)``."""
+    """First and second robot of each pair, ``(P,)`` each, and the matrix from pushes of pairs to robots, ``(N, P)``."""
     first, second = th.triu_indices(robots, robots, 1, device=device)
     eye = th.eye(robots, dtype=dtype, device=device)
     return first, second, eye[:, first] - eye[:, second]

@@ -1,4 +1,4 @@
-"""Random scenes: robots that have to pass one another between obstacles; and what makes a scene impossible."""
+"""Random scenes with robots and obstacles, and checks for impossible scenes."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from sb3_flow.planning.basis import make_basis
 from sb3_flow.planning.problems import Limits, Problems
 
 LAYOUTS = ("crossing", "circle", "permutation", "random")
-#: How often each layout is drawn in "mixed" scenes.
+#: Probability of each layout in "mixed" scenes.
 MIX = {"crossing": 0.6, "permutation": 0.2, "random": 0.2}
 
-#: In metres: from a start to the border, between the edges of two obstacles, and between the edges of an obstacle and of a
-#: robot that rests. Two starts, or two goals, are apart by a number of radii.
+#: Largest distance of a start from the border, smallest gap between two obstacles, and smallest gap between an obstacle and a
+#: start or goal, in meters; smallest distance between two starts or two goals, in radii.
 BORDER, GAP, CLEARANCE, APART = 1.2, 0.7, 0.1, 3.0
-#: Radii of obstacles in the plane and in space, in metres; how far from the middle they are, as a share of the size; and how
-#: far a goal that is opposite of its start may be off, in metres.
+#: Range of the radii of obstacles in 2 and 3 dimensions, in meters; half of the side of the region of obstacles, as a fraction
+#: of the size; largest offset of a goal from the point opposite its start, in meters.
 OBSTACLE_RADII = {2: (0.2, 0.5), 3: (0.4, 1.0)}
 OBSTACLE_REGION, GOAL_NOISE = 0.75, 0.3
-#: Share of the limits that the straight way may take; nearer to them there is no room for a detour.
+#: Largest fraction of the limits that a straight trajectory may need; the rest allows detours.
 STRAIGHT = 0.9
-#: How often a point is drawn at most, and a scene, before we call it too full.
+#: Number of candidates for a point, and number of attempts for a scene.
 POINTS, SCENES = 300, 200
 
 
 def standard_limits(robots: int, dimensions: int = 2) -> Limits:
     """
-    A workspace in which a number of robots has room, but not much.
+    A tight workspace for a number of robots.
 
     :param robots: Number of robots
     :param dimensions: 2 or 3
-    :return: Half of the side 4 m up to 8 robots, 5 m up to 16, and 6.5 m for more, which have 14 seconds instead of 10
+    :return: ``size`` 4 m for up to 8 robots, 5 m for up to 16, and 6.5 m for more, with a horizon of 14 instead of 10 seconds
     """
     size = next((size for most, size in ((8, 4.0), (16, 5.0)) if robots <= most), 6.5)
     return Limits(dimensions, size=size, horizon=10.0 if robots <= 16 else 14.0)
@@ -42,7 +42,7 @@ def standard_limits(robots: int, dimensions: int = 2) -> Limits:
 
 def standard_obstacles(robots: int) -> int:
     """
-    A number of obstacles that goes with ``standard_limits``.
+    Number of obstacles for ``standard_limits``.
 
     :param robots: Number of robots
     """
@@ -55,19 +55,19 @@ class Scenes:
     A distribution of scenes.
 
     - ``"crossing"``: robots start near the border, and each goes to the opposite side, so that all meet in the middle.
-    - ``"circle"``: the same from a circle or sphere, at equal distances (in space: at random).
-    - ``"permutation"``: robots near the border exchange their places.
-    - ``"random"``: starts and goals are anywhere.
-    - ``"mixed"``: crossing, permutation and random, in 60, 20 and 20 of 100 scenes.
+    - ``"circle"``: the same from equidistant points on a circle (in 3 dimensions: from random points on a sphere).
+    - ``"permutation"``: robots near the border exchange their positions.
+    - ``"random"``: starts and goals are uniform in the workspace.
+    - ``"mixed"``: crossing, permutation and random, with probabilities 0.6, 0.2 and 0.2.
 
-    Obstacles are apart by a gap that a robot fits through. Ways are so short that the straight one takes at most nine tenths
-    of the speed and acceleration that robots have.
+    A robot fits through the gap between any two obstacles. A straight trajectory needs at most nine tenths of the largest
+    speed and acceleration.
 
-    :param limits: What all scenes have in common
-    :param robots: Number of robots, or the smallest and the largest
-    :param obstacles: Number of obstacles, or the smallest and the largest
+    :param limits: Limits of all scenes
+    :param robots: Number of robots, or the smallest and the largest number
+    :param obstacles: Number of obstacles, or the smallest and the largest number
     :param layout: One of the above
-    :param max_robots: Number of rows that robots are padded to; None: as many as there can be
+    :param max_robots: Number of rows of robots, including padding; None: the largest number of robots
     :param max_obstacles: The same for obstacles
     :raises ValueError: If an argument is out of its range.
     """
@@ -92,7 +92,7 @@ class Scenes:
 
     @property
     def rows(self) -> tuple[int, int]:
-        """Number of rows of robots and of obstacles, padding included."""
+        """Number of rows of robots and of obstacles, including padding."""
         robots, obstacles = self.max_robots, self.max_obstacles
         return (
             _range(self.robots)[1] if robots is None else robots,
@@ -101,12 +101,12 @@ class Scenes:
 
     def sample(self, rng: np.random.Generator, count: int = 1) -> Problems:
         """
-        Draw scenes, one after the other.
+        Draw scenes.
 
-        :param rng: Where randomness comes from
-        :param count: How many, ``B``
+        :param rng: Random generator
+        :param count: Number of scenes, ``B``
         :return: Problems in float32, padded
-        :raises ValueError: If no scene fits into the workspace, or none can be done in time.
+        :raises ValueError: If no scene fits into the workspace, or robots cannot reach their goals in time.
         """
         batch, (n, m), dimensions = count, self.rows, self.limits.dimensions
         start, goal = np.zeros((2, batch, n, dimensions), dtype=np.float32)
@@ -127,45 +127,45 @@ class Scenes:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         draw = {"crossing": _crossing, "circle": _circle, "permutation": _permutation, "random": _random}[layout]
         longest = STRAIGHT * straight_reach(self.limits)
-        why = "there is no room for the robots"
+        why = "the robots do not fit into the workspace"
         for _ in range(SCENES):
             ways = draw(rng, robots, self.limits)
             if ways is None:
                 continue
             if np.linalg.norm(ways[1] - ways[0], axis=1).max() > longest:
-                why = f"robots come only {longest:.2f} m far in {self.limits.horizon} s, with some room for detours"
+                why = f"goals are too far; robots reach {longest:.2f} m in {self.limits.horizon} s with a reserve for detours"
                 continue
             obstacles = _obstacles(rng, hurdles, np.concatenate(ways), self.limits)
             if obstacles is not None:
                 return *ways, obstacles
-            why = "there is no room for the obstacles"
+            why = "the obstacles do not fit into the workspace"
         raise ValueError(
             f"Found no {layout} scene of {robots} robots and {hurdles} obstacles in {SCENES} attempts: {why}. "
-            f"Take fewer, a larger `size`, or a longer `horizon` ({self.limits})."
+            f"Reduce their number, or increase `size` or `horizon` ({self.limits})."
         )
 
 
 def straight_reach(limits: Limits) -> float:
     """
-    How far robots come that go straight from rest to rest and keep to their largest speed and acceleration.
+    Largest distance of a straight trajectory from rest to rest within the limits of speed and acceleration.
 
     :param limits: The limits
-    :return: Distance in metres; 1.65 ``v_max T`` or ``a_max T^2 / 6.53``, whichever is less
+    :return: Distance in meters; 1.65 ``v_max T`` or ``a_max T^2 / 6.53``, whichever is smaller
     """
-    # Of polynomials of degree 12, along one metre.
+    # Largest speed and acceleration of a straight polynomial of degree 12 over one meter.
     line = [make_basis(12, 256, limits.horizon).sampled(order)[0][:, 3].abs().max().item() for order in (1, 2)]
     return min(limits.v_max / line[0], limits.a_max / line[1])
 
 
 def check(problems: Problems, limits: Limits) -> None:
     """
-    See that no problem is impossible before anybody moves.
+    Check that problems are not impossible.
 
     :param problems: The problems
-    :param limits: What they must keep to
-    :raises ValueError: If a number is not finite; if two robots, or a robot and an obstacle, are too near to each other at the
-        start or at the goals; if a robot is outside of the workspace, is faster than it may be, or cannot come to its goal
-        in time. The message names them, by their rows.
+    :param limits: Limits of the plans
+    :raises ValueError: If a number is not finite; if two robots, or a robot and an obstacle, are too close at the start or at
+        the goals; if a robot is outside of the workspace, exceeds a limit, or cannot reach its goal in time. The message names
+        their rows.
     """
     for b in range(len(problems.start)):
         try:
@@ -192,11 +192,14 @@ def _check_one(
             raise ValueError(f"The {name} of robot {robots[i]} is {values[robots[i]]}; expected finite numbers.")
     circles = obstacles[hurdles].astype(float)
     if (o := _first(~np.isfinite(circles).all(axis=1) | (circles[:, -1] < 0))) is not None:
-        raise ValueError(f"Obstacle {hurdles[o]} is {circles[o]}; expected a finite centre, and a radius of at least 0.")
+        raise ValueError(f"Obstacle {hurdles[o]} is {circles[o]}; expected a finite center, and a radius of at least 0.")
     for name, verb, values in (("starts", "starts", start), ("goals", "ends", goal)):
         places = values[robots].astype(float)
         if (i := _first((np.abs(places) > limits.size).any(axis=1))) is not None:
-            raise ValueError(f"Robot {robots[i]} {verb} outside of the workspace, at {places[i]}: +-{limits.size} m a side.")
+            raise ValueError(
+                f"Robot {robots[i]} {verb} outside of the workspace, at {places[i]}; "
+                f"coordinates must be within +-{limits.size} m."
+            )
         between = _distances(places, places) + np.where(np.eye(len(places), dtype=bool), np.inf, 0)
         if (i := _first(between.min(axis=1, initial=np.inf) < 2 * limits.radius)) is not None:
             j = between[i].argmin()
@@ -207,7 +210,7 @@ def _check_one(
         slack = _distances(places, circles[:, :-1]) - circles[:, -1] - limits.radius
         if (i := _first(slack.min(axis=1, initial=np.inf) < 0)) is not None:
             o = slack[i].argmin()
-            raise ValueError(f"Robot {robots[i]} {verb} {-slack[i, o]:.3f} m too near to obstacle {hurdles[o]}.")
+            raise ValueError(f"Robot {robots[i]} {verb} {-slack[i, o]:.3f} m too close to obstacle {hurdles[o]}.")
     _check_motion(limits, robots, *(values[robots].astype(float) for values in (start, goal, velocity, acceleration)))
 
 
@@ -221,7 +224,7 @@ def _check_motion(
         sizes = np.linalg.norm(values, axis=1)
         if (i := _first(sizes > most * (1 + 1e-6))) is not None:
             raise ValueError(f"Robot {robots[i]} starts with {name} {sizes[i]:.3f} {unit}; at most {most:g} is allowed.")
-    # From rest to rest: speed up, slow down, and in between be as fast as possible, if there is time for that.
+    # From rest to rest: accelerate, move at the largest speed if it is reached, and decelerate.
     speed, horizon = limits.v_max, limits.horizon
     ramp = speed / limits.a_max
     resting = speed * (horizon - ramp) if 2 * ramp < horizon else limits.a_max * horizon**2 / 4
@@ -229,13 +232,13 @@ def _check_motion(
     reach = np.where(moving, speed * horizon, resting)
     if (i := _first(ways > reach)) is not None:
         raise ValueError(
-            f"Robot {robots[i]} is {ways[i]:.2f} m from its goal; in {horizon:g} s it comes at most {reach[i]:.2f} m far "
+            f"Robot {robots[i]} is {ways[i]:.2f} m from its goal; in {horizon:g} s it moves at most {reach[i]:.2f} m "
             f"with {speed:g} m/s and {limits.a_max:g} m/s^2."
         )
 
 
 def _first(bad: np.ndarray) -> int | None:
-    """The index of the first that is bad."""
+    """Index of the first True."""
     return int(bad.argmax()) if bad.any() else None
 
 
@@ -250,12 +253,12 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _place(count: int, draw: Callable[[int], np.ndarray], apart: float) -> np.ndarray | None:
     """
-    Points that are apart, one after the other.
+    Draw points with a smallest distance, one at a time.
 
-    :param count: How many
+    :param count: Number of points
     :param draw: Draws candidates for the i-th point, ``(k, D)``
     :param apart: Smallest distance between two points
-    :return: ``(count, D)``, or None if there was no room
+    :return: ``(count, D)``, or None if no candidate for a point fits
     """
     points: list[np.ndarray] = []
     for i in range(count):
@@ -268,13 +271,13 @@ def _place(count: int, draw: Callable[[int], np.ndarray], apart: float) -> np.nd
 
 
 def _anywhere(rng: np.random.Generator, limits: Limits) -> np.ndarray:
-    """Places of robots that are inside of the workspace as a whole."""
+    """Random positions at which a robot is inside of the workspace with its whole radius."""
     return rng.uniform(-1, 1, (POINTS, limits.dimensions)) * (limits.size - limits.radius)
 
 
 def _near_the_border(rng: np.random.Generator, limits: Limits) -> np.ndarray:
     points = _anywhere(rng, limits)
-    # One axis, drawn at random, is brought to the border; the others are where they are.
+    # One random coordinate is moved to the border; the others stay.
     axis = rng.integers(limits.dimensions, size=(POINTS, 1))
     depth = rng.uniform(limits.radius, min(BORDER, limits.size), (POINTS, 1))
     side = np.where(np.take_along_axis(points, axis, 1) < 0, -1, 1)
@@ -338,21 +341,21 @@ def _random(rng: np.random.Generator, robots: int, limits: Limits) -> Ways | Non
 
 def _obstacles(rng: np.random.Generator, count: int, robots: np.ndarray, limits: Limits) -> np.ndarray | None:
     """
-    Obstacles between robots that are there already.
+    Draw obstacles that do not overlap starts and goals.
 
-    :param count: How many
+    :param count: Number of obstacles
     :param robots: Starts and goals, ``(2 N, D)``
-    :return: ``(count, D + 1)``, or None if there was no room
+    :return: ``(count, D + 1)``, or None if no candidate for an obstacle fits
     """
     dimensions = limits.dimensions
     obstacles = np.zeros((0, dimensions + 1))
     for _ in range(count):
-        centres = rng.uniform(-1, 1, (POINTS, dimensions)) * OBSTACLE_REGION * limits.size
+        centers = rng.uniform(-1, 1, (POINTS, dimensions)) * OBSTACLE_REGION * limits.size
         radii = rng.uniform(*OBSTACLE_RADII[dimensions], size=(POINTS, 1))
-        free = (_distances(centres, robots) >= radii + limits.radius + CLEARANCE).all(axis=1)
-        free &= (_distances(centres, obstacles[:, :-1]) >= radii + obstacles[:, -1] + GAP).all(axis=1)
+        free = (_distances(centers, robots) >= radii + limits.radius + CLEARANCE).all(axis=1)
+        free &= (_distances(centers, obstacles[:, :-1]) >= radii + obstacles[:, -1] + GAP).all(axis=1)
         if not free.any():
             return None
-        new = np.concatenate([centres, radii], axis=1)[free.argmax()]
+        new = np.concatenate([centers, radii], axis=1)[free.argmax()]
         obstacles = np.concatenate([obstacles, new[None]])
     return obstacles

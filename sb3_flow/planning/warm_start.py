@@ -1,4 +1,4 @@
-"""Going on with a plan that is executed already: what is left of it, as a plan for what is left of the problem."""
+"""Warm start: the rest of a partly executed plan, as a proposal for the remaining problem."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch as th
 from sb3_flow.planning.basis import N_BOUNDARY, bernstein, make_basis
 from sb3_flow.planning.problems import Problems
 
-#: Enough points of Gauss and Legendre for products of polynomials up to degree 63.
+#: Number of Gauss-Legendre points, exact for products of polynomials up to degree 63.
 QUADRATURE = 32
 
 
 def warm_start(problems: Problems, y: th.Tensor, horizon: float, time: float) -> th.Tensor:
     """
-    What is left of plans, and then rest, as plans for the problems that ``advance`` gives.
+    Remaining plans, followed by standing at the goal, as plans for the problems that ``advance`` returns.
 
-    The rest of a plan and the rest at its end are no polynomial together: this is the nearest one, in the mean square of
-    positions, that meets the boundary conditions. It is a proposal, and may be unsafe where the plan was safe.
+    The remaining plan and the standing phase together are not a polynomial. This is the closest polynomial, in mean square
+    position, that meets the boundary conditions. It is a proposal and may be unsafe even if the plan was safe.
 
-    :param problems: The problems that the plans are for
-    :param y: Modal coordinates in metres, ``(B, N, D, m)``
+    :param problems: The problems of the plans
+    :param y: Modal coordinates in meters, ``(B, N, D, m)``
     :param horizon: Duration of the plans in seconds
-    :param time: For how long they were followed, in seconds, from 0 to ``horizon``
+    :param time: Time since the start of the plans, in seconds, from 0 to ``horizon``
     :return: Modal coordinates, of the shape and type of ``y``
     """
     coordinates = th.cat([problems.boundary.double(), y.double()], dim=-1)
@@ -33,11 +33,11 @@ def warm_start(problems: Problems, y: th.Tensor, horizon: float, time: float) ->
 
 @functools.lru_cache(maxsize=16)
 def _shift(n_modes: int, horizon: float, time: float) -> th.Tensor:
-    """The modal coordinates of the shifted plan by boundary conditions and modal coordinates, ``(6 + m, m)``."""
+    """Maps boundary conditions and modal coordinates to modal coordinates of the shifted plan, ``(6 + m, m)``."""
     degree = n_modes + N_BOUNDARY - 1
     basis = make_basis(degree, 64, horizon)
     nodes, weights = (th.from_numpy(array) for array in np.polynomial.legendre.leggauss(QUADRATURE))
-    joint = 1 - time / horizon  # where the plan ends, as a share of the horizon
+    joint = 1 - time / horizon  # end of the plan, as a fraction of the horizon
     u = th.cat([joint * (nodes + 1) / 2, joint + (1 - joint) * (nodes + 1) / 2])
     weights = th.cat([joint * weights / 2, (1 - joint) * weights / 2])
     coordinates = th.cat([basis.line, basis.modes], dim=1)  # (n + 1, 6 + m)

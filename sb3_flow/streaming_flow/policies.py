@@ -1,4 +1,4 @@
-"""The network of a streaming flow policy, and how it streams."""
+"""The policy of streaming flow: its network and its samplers."""
 
 from typing import Any
 
@@ -10,31 +10,31 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_flow.common.encoders import subspaces
 from sb3_flow.common.type_aliases import TensorObs
-from sb3_flow.imitation.history import as_arrays, length, remember
+from sb3_flow.imitation.history import as_arrays, length, update_history
 from sb3_flow.imitation.history_policy import HistoryPolicy
 from sb3_flow.streaming_flow.stream_state import StreamState
 
-#: Where a plan starts from in an observation: numbers of its coordinates, under the key of a dictionary's part.
+#: Coordinates of an observation, in dictionaries by the key of the part.
 StartFrom = list[int] | dict[str, list[int]]
 
 
 class StreamingFlowPolicy(HistoryPolicy):
     """
-    One velocity field in the space of actions, whose integral is the sequence of actions.
+    A velocity field in the space of actions, whose integral is the sequence of actions.
 
-    Heads: ``"average"`` (the moving average of the field's weights: what acts) and ``"latest"`` (the weights themselves).
+    Samplers: ``"average"`` (the default: the moving average of the weights) and ``"latest"`` (the current weights).
 
-    :param prediction_horizon: ``H``, number of actions that one unit of flow time stands for
-    :param n_action_steps: How many of them are executed before the next plan, at most ``prediction_horizon``
-    :param n_obs_steps: How many observations the history has
-    :param stochastic: Whether a latent chooses between demonstrations
-    :param sigma_0: Standard deviation of the noise that a sampled plan of the deterministic variant starts with
-    :param start_from: Coordinates of the observation that hold the position which the first action moves away from, in the
-        units of actions, one for each action coordinate: ``[0, 1]``, of a dictionary ``{"agent_pos": [0, 1]}``. None: an
-        episode starts from the mean of the first actions in the data.
+    :param prediction_horizon: ``H``, number of actions per unit of flow time
+    :param n_action_steps: Number of actions that are executed before the next plan, at most ``prediction_horizon``
+    :param n_obs_steps: Number of observations in the history
+    :param stochastic: Whether a latent variable chooses between demonstrations
+    :param sigma_0: Standard deviation of the initial noise of a sampled plan in the deterministic variant
+    :param start_from: Coordinates of the observation that hold the initial position, in the units of actions, one for each
+        action dimension: ``[0, 1]``, or for dictionaries ``{"agent_pos": [0, 1]}``. None: an episode starts from the mean of
+        the first actions in the data.
     :param encode_time_dim: Size of the embedding of the flow time; 0: the time itself (times 100)
-    :param modulated: Whether the network is the published one, see ``networks``; ``net_arch`` are its widths on the way down,
-        and ``activation`` is not used. If not, it is a plain perceptron.
+    :param modulated: Whether to use the published network, see ``networks``; then ``net_arch`` has the widths of its downward
+        path, and ``activation`` is not used. If False, the network is an MLP.
     """
 
     #: The mean of the first actions in the data, in [-1, 1], ``(action_dim,)``
@@ -58,35 +58,35 @@ class StreamingFlowPolicy(HistoryPolicy):
         self.start_key, self.start_indices = self._check_start(start_from)
         point_dim = self.action_dim + self.latent_dim
         self.make_networks(lambda n_features: self.make_field(n_features, point_dim, encode_time_dim, modulated))
-        #: Size of what the network makes of a history.
+        #: Size of an encoded history.
         self.context_dim = n_obs_steps * self.flow.features_extractor.features_dim if modulated else self.net_arch[0]
         self.register_buffer("start_action", th.zeros(self.action_dim))
 
     def _check_start(self, start_from: StartFrom | None) -> tuple[str, list[int] | None]:
-        """The key of the part of an observation, which is empty where there are no parts, and the coordinates."""
+        """The key of the part of an observation (empty if it is not a dictionary) and the coordinates."""
         if start_from is None:
             return "", None
         key, indices = next(iter(start_from.items())) if isinstance(start_from, dict) else ("", start_from)
         part = subspaces(self.observation_space).get(key)
         if not isinstance(part, spaces.Box) or is_image_space(part):
             raise ValueError(
-                f"`start_from` is {start_from}, which names no vector of the observations {self.observation_space}. Give the "
-                "numbers of its coordinates, in a dictionary under the key of the part."
+                f"`start_from` is {start_from}; it must name coordinates of a vector in {self.observation_space}: a list of "
+                "indices, or for dictionaries of observations {key: indices}."
             )
         size = int(np.prod(part.shape))
         if len(indices) != get_action_dim(self.action_space) or not all(0 <= i < size for i in indices):
             raise ValueError(
-                f"`start_from` is {start_from}; expected {get_action_dim(self.action_space)} numbers from 0 to {size - 1}, "
-                "one for each coordinate of an action."
+                f"`start_from` is {start_from}; expected {get_action_dim(self.action_space)} indices from 0 to {size - 1}, "
+                "one for each action dimension."
             )
         return key, list(indices)
 
     def start(self, observations: TensorObs) -> th.Tensor:
         """
-        Where an episode starts from: what counts as the action before the first one.
+        Initial points of episodes, in place of a previous action.
 
-        :param observations: Its first observations, a raw batch
-        :return: In [-1, 1], ``(B, action_dim)``
+        :param observations: First observations, a raw batch
+        :return: Actions in [-1, 1], ``(B, action_dim)``
         """
         if self.start_indices is None:
             n = len(next(iter(observations.values())) if isinstance(observations, dict) else observations)
@@ -103,7 +103,8 @@ class StreamingFlowPolicy(HistoryPolicy):
 
     def begin(self, starts: th.Tensor, noise: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
-        Where plans begin: exactly at the last action with the noise as latent, or, without latents, beside it.
+        Initial points of plans. In the stochastic variant: the last actions, with the noise as latents. In the deterministic
+        variant: the last actions plus noise.
 
         :param starts: The last actions, ``(B, action_dim)``
         :param noise: Standard normal, or zero, ``(B, action_dim)``
@@ -115,11 +116,11 @@ class StreamingFlowPolicy(HistoryPolicy):
 
     def step(self, context: th.Tensor, points: th.Tensor, cursor: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
-        The next actions, by one step of Euler's method, which is one evaluation of the network.
+        The next actions, by one Euler step, which is one evaluation of the network.
 
-        :param context: As made by ``context``
-        :param points: Last actions, with latents behind them, ``(B, D)``
-        :param cursor: How many actions of its plan each has executed, ``(B, 1)``
+        :param context: As returned by ``context``
+        :param points: Last actions, followed by latents, ``(B, D)``
+        :param cursor: Number of executed actions of the plan, ``(B, 1)``
         :return: Actions, clipped to [-1, 1], and latents
         """
         t = cursor.to(points.dtype) / self.prediction_horizon
@@ -131,7 +132,7 @@ class StreamingFlowPolicy(HistoryPolicy):
         The first action of an episode.
 
         :param observations: A raw batch
-        :param noise: Of the start or the latent, ``(B, action_dim)``
+        :param noise: Noise of the start or the latent, ``(B, action_dim)``
         :return: Actions in [-1, 1], ``(B, action_dim)``
         """
         frames = self.first_frames(observations)
@@ -146,15 +147,14 @@ class StreamingFlowPolicy(HistoryPolicy):
         deterministic: bool,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """
-        The next action, after one integration step. The state holds where each environment is in its plan. Every
-        ``n_action_steps`` calls a new plan begins, at the last action and with the history as it is then. Without the state
-        each call begins an episode.
+        The next action, after one integration step. The state holds the plan of each environment. Every ``n_action_steps``
+        calls a new plan starts at the last action, with the current history. Without the state each call starts an episode.
 
         :param observations: A raw batch
-        :param state: As returned by the call before, or None
-        :param episode_start: Where an episode begins, ``(n_envs,)``
-        :param deterministic: Whether plans begin exactly at the last action, and with the latent ``z = 0``. If not, they begin
-            beside it, or with a random latent.
+        :param state: State of the previous call, or None
+        :param episode_start: Whether an episode starts, ``(n_envs,)``
+        :param deterministic: Whether plans start exactly at the last action, with the latent ``z = 0``. If False, they start
+            with noise, or with a random latent.
         :return: Actions in [-1, 1], and the new state
         """
         arrays = as_arrays(observations)
@@ -162,11 +162,11 @@ class StreamingFlowPolicy(HistoryPolicy):
         new = np.zeros(n_envs, bool) if episode_start is None else np.array(episode_start, bool)
         if state is None:
             new[:] = True
-            frames = remember(None, arrays, new, self.n_obs_steps)
+            frames = update_history(None, arrays, new, self.n_obs_steps)
             stream = StreamState.blank(n_envs, self.action_dim, self.latent_dim, self.context_dim, frames)
         else:
             stream = StreamState(*state)
-            stream = stream._replace(frames=remember(stream.frames, arrays, new, self.n_obs_steps))
+            stream = stream._replace(frames=update_history(stream.frames, arrays, new, self.n_obs_steps))
         if new.any():
             stream = stream.replaced(new, actions=self.start(_rows(observations, new)).cpu().numpy())
         stream = self._plan(stream, new | (stream.cursor >= self.n_action_steps), deterministic)
@@ -180,7 +180,7 @@ class StreamingFlowPolicy(HistoryPolicy):
         return actions.reshape(n_envs, *self.action_space.shape), stream  # type: ignore[return-value]
 
     def _plan(self, stream: StreamState, rows: np.ndarray, deterministic: bool) -> StreamState:
-        """Begin new plans where they are due: encode the history, draw the noise."""
+        """Start new plans for some environments: encode the history and draw the noise."""
         if not rows.any():
             return stream
         context = self.context(self.acting, self.frames_of(stream.frames, rows))

@@ -6,7 +6,7 @@ from sb3_flow.common.search import Parameters, SearchSpace, configured
 
 
 def _suggest_streaming_flow(trial: Any) -> Parameters:
-    """How thin the tube is, how strongly it pulls, and how often to plan. There are no critics, and no rewards."""
+    """Width of the tube, stabilizing gain, number of executed actions, and optimization. There are no critics."""
     horizon = int(configured(trial, "horizon_length", "16"))
     return {
         "k": trial.suggest_categorical("k", [k for k in (0.0, 1.0, 2.5, 5.0, 10.0) if k < horizon]),
@@ -18,7 +18,7 @@ def _suggest_streaming_flow(trial: Any) -> Parameters:
 
 
 def _suggest_streaming_flow_stochastic(trial: Any) -> Parameters:
-    """As without latents, and how far these move actions."""
+    """The same, and ``sigma_1`` of the stochastic variant."""
     return {"sigma_1": trial.suggest_categorical("sigma_1", [0.2, 0.4, 0.8]), **_suggest_streaming_flow(trial)}
 
 

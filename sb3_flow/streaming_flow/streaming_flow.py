@@ -17,10 +17,10 @@ from sb3_flow.streaming_flow.tubes import latent_share, latent_std, latent_veloc
 
 class StreamingFlowNoise(NamedTuple):
     """
-    Every random number of one update.
+    All random numbers of one update.
 
     :param t: Flow time, uniform in [0, 1], ``(B, 1)``
-    :param eta: Where in the tube, standard normal, ``(B, action_dim)``
+    :param eta: Position in the tube, standard normal, ``(B, action_dim)``
     :param z_0: The latent at ``t = 0``, standard normal, ``(B, action_dim)``; ``(B, 0)`` in the deterministic variant
     """
 
@@ -31,51 +31,53 @@ class StreamingFlowNoise(NamedTuple):
 
 class StreamingFlow(Imitation):
     """
-    Streaming flow policy: imitation by one flow in the space of actions, whose integral is the sequence of actions.
+    Streaming flow policy: imitation by a flow in the space of actions, whose integral is the sequence of actions.
 
-    A demonstrated chunk is a curve ``xi(t)`` through the last action and the ``H`` that follow, see ``tubes``. The field
-    learns to follow it, and to come back to it, within a thin tube::
+    A demonstrated chunk is a curve ``xi(t)`` through the last action and the next ``H`` actions, see ``tubes``. The velocity
+    field learns to follow the curve and to return to it within a thin tube::
 
         a = xi + sigma_0 exp(-k t) eta
         L = E[|v(a, t | h) - (xi' - k (a - xi))|^2]                                                        tube_loss
 
-    The stochastic variant carries a latent ``z`` beside the action, which chooses between demonstrations::
+    The stochastic variant has an additional latent ``z``, which chooses between demonstrations::
 
         a = xi + sigma_0 exp(-k t) eta + sigma_r t z_0,  z = (1 - (1 - sigma_1) t) z_0 + t xi
         L = E[|v_a - (xi' - k (a - xi) + sigma_r (1 + k t) z_0)|^2] / 2
           + E[|v_z - (xi + t xi' - (1 - sigma_1) z_0)|^2] / 2                                              latent_tube_loss
 
-    ``h`` is the history of observations, squared errors are means over dimensions. To act, the field is integrated by Euler's
-    method, ``a <- a + v(a, j / H | h) / H``, and each value on the way is sent to the environment as soon as it is there: one
-    evaluation of the network for each action. After ``n_action_steps`` of them the next plan begins, where the last one was
-    left. Actions should be positions to go to, not displacements; see ``envs.AbsoluteActionWrapper``.
+    ``h`` is the history of observations; squared errors are means over dimensions. To act, the field is integrated by Euler's
+    method, ``a <- a + v(a, j / H | h) / H``, and each intermediate value is executed immediately: one evaluation of the
+    network per action. After ``n_action_steps`` actions the next plan starts at the last action. Actions should be target
+    positions, not displacements; see ``envs.AbsoluteActionWrapper``.
 
-    Each call of ``predict`` makes one such step and carries the plan in its state. ``deterministic=True`` begins plans exactly
-    at the last action, and with ``z = 0``. With ``deterministic=False`` they begin beside it, by ``sigma_0``; those of the
-    stochastic variant begin exactly there, with a random latent. The paper takes the former without latents, the latter with.
+    Each call of ``predict`` makes one step and keeps the plan in its state. ``deterministic=True`` starts plans exactly at the
+    last action, with ``z = 0``. ``deterministic=False`` adds noise with the standard deviation ``sigma_0`` to the start; in
+    the stochastic variant, it starts at the last action with a random latent. The paper uses ``deterministic=True`` for the
+    deterministic variant and ``deterministic=False`` for the stochastic variant.
 
-    Training is imitation: it needs a data set, without rewards, and no environment.
+    Training is imitation: it needs a dataset, but no rewards and no environment.
 
     Paper: https://arxiv.org/abs/2505.21851. Deviations from the published code: see ``docs/streaming_flow.md``.
 
     :param policy: ``"FlowPolicy"`` (or a subclass of ``StreamingFlowPolicy``)
-    :param env: Environment, or its id. None: the spaces are those of the data, and the model cannot be evaluated until it gets
-        an environment.
+    :param env: Environment, or its id. None: the spaces are those of the dataset, and the model cannot be evaluated before it
+        gets an environment.
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
-    :param horizon_length: ``H``, number of actions that one unit of flow time stands for
-    :param n_action_steps: How many of them are executed before the next plan begins; None: half of them
-    :param n_obs_steps: How many observations the history has
-    :param stochastic: Whether a latent chooses between demonstrations
-    :param k: How strongly the field pulls back to the demonstration, per unit of flow time; below ``horizon_length``, or a
-        step of Euler's method overshoots
+    :param horizon_length: ``H``, number of actions per unit of flow time
+    :param n_action_steps: Number of actions that are executed before the next plan starts; None: half of ``H``
+    :param n_obs_steps: Number of observations in the history
+    :param stochastic: Whether a latent variable chooses between demonstrations
+    :param k: Stabilizing gain toward the demonstration, per unit of flow time; it must be below ``horizon_length``, otherwise
+        an Euler step overshoots
     :param sigma_0: Standard deviation of the tube at ``t = 0``, in units of actions in [-1, 1]
-    :param sigma_1: At ``t = 1``, in the stochastic variant; at least ``sigma_0 exp(-k)``
-    :param start_from: Coordinates of the observation that hold the position which the first action of an episode moves away
-        from, see ``StreamingFlowPolicy``. None: an episode starts from the mean of the first actions in the data.
-    :param cosine: Whether the learning rate rises over ``warm_up`` and falls to zero as a cosine. If not, it stays.
-    :param warm_up: Share of training in which it rises
-    :param kwargs: All other arguments are those of ``FlowAlgorithm``, such as ``dataset``, ``batch_size``,
-        ``normalize_observations``, ``seed`` and ``policy_kwargs``.
+    :param sigma_1: Standard deviation at ``t = 1`` in the stochastic variant; at least ``sigma_0 exp(-k)``
+    :param start_from: Coordinates of the observation that hold the initial position, see ``StreamingFlowPolicy``. None: an
+        episode starts from the mean of the first actions in the data.
+    :param cosine: Whether the learning rate increases during ``warm_up`` and then decays to zero as a cosine. If False, it is
+        constant.
+    :param warm_up: Fraction of training in which the learning rate increases
+    :param kwargs: Arguments of ``FlowAlgorithm``, such as ``dataset``, ``batch_size``, ``normalize_observations``, ``seed``
+        and ``policy_kwargs``
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(StreamingFlowPolicy)
@@ -101,7 +103,7 @@ class StreamingFlow(Imitation):
     ) -> None:
         if not 0 <= k < horizon_length:
             raise ValueError(
-                f"`k` is {k}; it must be at least 0 and below `horizon_length`, {horizon_length}, or a step overshoots."
+                f"`k` is {k}; it must be at least 0 and below `horizon_length`, {horizon_length}; otherwise steps overshoot."
             )
         if not sigma_0 > 0:
             raise ValueError(f"`sigma_0` is {sigma_0}; it must be above 0.")
@@ -128,15 +130,15 @@ class StreamingFlow(Imitation):
         own = {"stochastic": self.stochastic, "sigma_0": self.sigma_0, "start_from": self.start_from}
         return {**super()._policy_arguments(), **own}
 
-    # The data set.
+    # The dataset.
 
     def set_dataset(self, dataset: Any) -> None:
         super().set_dataset(dataset)
         assert self.offline_buffer is not None
         if self.start_from is not None and self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs:
             raise ValueError(
-                "`start_from` reads positions in the units of actions, which VecNormalize changes. Use "
-                "`normalize_observations` in its place."
+                "`start_from` reads positions in the units of actions, but VecNormalize changes these units. Use "
+                "`normalize_observations` instead."
             )
         if self._n_updates == 0:
             self.policy.start_action.copy_(self.offline_buffer.first_actions().mean(dim=0))
@@ -145,10 +147,10 @@ class StreamingFlow(Imitation):
         """
         The knots of the curves.
 
-        :param batch: The transitions, ``B``
-        :param window: What lies around them
-        :return: ``(B, H + 1, action_dim)``: the action before, which at the start of an episode is where ``predict`` would
-            start from, and those that follow
+        :param batch: ``B`` transitions
+        :param window: The windows around them
+        :return: ``(B, H + 1, action_dim)``: the previous action (at the start of an episode, the initial point of
+            ``predict``), and the ``H`` next actions
         """
         before = th.where(window.has_previous, window.previous_actions, self.policy.start(batch.observations))
         return th.cat([before.unsqueeze(1), window.actions], dim=1)
@@ -156,7 +158,7 @@ class StreamingFlow(Imitation):
     # The losses.
 
     def draw_noise(self, n: int) -> StreamingFlowNoise:
-        """Every random number of an update with ``n`` chunks."""
+        """Draw all random numbers of an update with ``n`` chunks."""
         return StreamingFlowNoise(self.uniform(n), self.normal(n), self.normal(n, dim=self.policy.latent_dim))
 
     def loss(self, batch: Batch, noise: StreamingFlowNoise) -> tuple[th.Tensor, Metrics]:
@@ -164,7 +166,7 @@ class StreamingFlow(Imitation):
         return self.latent_tube_loss(batch, noise) if self.stochastic else self.tube_loss(batch, noise)
 
     def curve(self, batch: Batch, t: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """``xi(t)`` and ``xi'(t)`` of the batch's chunks, ``(B, action_dim)`` each."""
+        """``xi(t)`` and ``xi'(t)`` of the chunks, ``(B, action_dim)`` each."""
         return segment(batch.actions.view(len(t), self.horizon_length + 1, -1), t)
 
     def tube_loss(self, batch: Batch, noise: StreamingFlowNoise) -> tuple[th.Tensor, Metrics]:

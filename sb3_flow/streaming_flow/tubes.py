@@ -1,16 +1,17 @@
 """
-The tubes of streaming flow policies: pure functions of tensors, to be read beside the paper.
+The tubes of streaming flow policies: pure functions of tensors, in the notation of the paper.
 
-Flow time ``t`` is the time of execution: ``t = j / H`` when the ``j``-th of ``H`` actions is due. A demonstrated chunk is a
-curve ``xi(t)`` in the space of actions: knots ``xi_0, ..., xi_H``, straight between them; ``xi_0`` is the action before the
-chunk. Around it lies a thin Gaussian tube, and a velocity field that follows the curve carries the tube along::
+Flow time ``t`` is the time of execution: the ``j``-th of ``H`` actions is executed at ``t = j / H``. A demonstrated chunk is a
+curve ``xi(t)`` in the space of actions, piecewise linear with the knots ``xi_0, ..., xi_H``; ``xi_0`` is the action before the
+chunk. The conditional flow is a thin Gaussian tube around the curve::
 
     deterministic    a(t) = xi(t) + sigma_0 exp(-k t) eta                                            eta ~ N(0, I)
     stochastic       a(t) = xi(t) + sigma_0 exp(-k t) eta + sigma_r t z_0                            z_0 ~ N(0, I)
                      z(t) = (1 - (1 - sigma_1) t) z_0 + t xi(t)
 
-``k`` pulls towards the curve. In the stochastic variant a latent ``z`` chooses between demonstrations: it begins as noise and
-ends as the action; ``sigma_r`` is such that both end with the standard deviation ``sigma_1``.
+``k`` is the gain that pulls toward the curve. In the stochastic variant a latent ``z`` chooses between demonstrations: it is
+noise at ``t = 0`` and approaches the action; ``sigma_r`` is such that both have the standard deviation ``sigma_1`` at ``t =
+1``.
 """
 
 import math
@@ -25,8 +26,8 @@ def segment(knots: th.Tensor, t: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
 
     :param knots: ``(B, H + 1, A)``, at the times ``j / H``
     :param t: Times in [0, 1], ``(B, 1)``
-    :return: ``xi(t)`` and its slope ``xi'(t)``, ``(B, A)`` each. At a knot the slope is that of what follows; at the end, of
-        the last segment.
+    :return: ``xi(t)`` and its slope ``xi'(t)``, ``(B, A)`` each. At a knot the slope is that of the next segment; at the end,
+        that of the last one.
     """
     n_segments = knots.shape[1] - 1
     s = t * n_segments
@@ -43,9 +44,9 @@ def tube_std(t: th.Tensor, sigma_0: float, k: float) -> th.Tensor:
 
 def velocity(a: th.Tensor, xi: th.Tensor, slope: th.Tensor, k: float) -> th.Tensor:
     """
-    The deterministic field of one demonstration: along the curve, and back to it.
+    The velocity field of one demonstration in the deterministic variant: along the curve and toward it.
 
-    :param a: Where, ``(B, A)``
+    :param a: Actions, ``(B, A)``
     :param xi: The curve at that time, ``(B, A)``
     :param slope: Its slope, ``(B, A)``
     :param k: The gain, per unit of flow time
@@ -56,25 +57,25 @@ def velocity(a: th.Tensor, xi: th.Tensor, slope: th.Tensor, k: float) -> th.Tens
 
 def latent_std(sigma_0: float, sigma_1: float, k: float) -> float:
     """
-    How far the latent moves actions.
+    Scale of the latent's effect on actions.
 
     :param sigma_0: Standard deviation of the tube at ``t = 0``
-    :param sigma_1: At ``t = 1``
+    :param sigma_1: Standard deviation at ``t = 1``
     :param k: The gain
     :return: ``sigma_r = sqrt(sigma_1^2 - sigma_0^2 exp(-2 k))``
-    :raises ValueError: If the tube would end wider than ``sigma_1``.
+    :raises ValueError: If ``sigma_1`` is below ``sigma_0 exp(-k)``.
     """
     variance = sigma_1**2 - (sigma_0 * math.exp(-k)) ** 2
     if variance < 0:
         raise ValueError(
-            f"`sigma_1` is {sigma_1}, and must be at least `sigma_0` exp(-`k`), {sigma_0 * math.exp(-k):.4g}: the latent "
-            "can only widen the tube."
+            f"`sigma_1` is {sigma_1}; it must be at least `sigma_0` exp(-`k`), {sigma_0 * math.exp(-k):.4g}, because the "
+            "latent can only widen the tube."
         )
     return math.sqrt(variance)
 
 
 def latent_share(t: th.Tensor, sigma_1: float) -> th.Tensor:
-    """``b(t) = 1 - (1 - sigma_1) t``, what is left of ``z_0`` in ``z``."""
+    """``b(t) = 1 - (1 - sigma_1) t``, the coefficient of ``z_0`` in ``z``."""
     return 1.0 - (1.0 - sigma_1) * t
 
 
@@ -82,7 +83,7 @@ def latent_velocity(
     a: th.Tensor, z: th.Tensor, xi: th.Tensor, slope: th.Tensor, t: th.Tensor, sigma_0: float, sigma_1: float, k: float
 ) -> tuple[th.Tensor, th.Tensor]:
     """
-    The stochastic field of one demonstration, which first finds ``z_0 = (z - t xi) / b(t)``.
+    The velocity field of one demonstration in the stochastic variant, with ``z_0 = (z - t xi) / b(t)``.
 
     :param a: Action, ``(B, A)``
     :param z: Latent, ``(B, A)``
@@ -90,7 +91,7 @@ def latent_velocity(
     :param slope: Its slope, ``(B, A)``
     :param t: Times, ``(B, 1)``
     :param sigma_0: Standard deviation of the tube at ``t = 0``
-    :param sigma_1: At ``t = 1``
+    :param sigma_1: Standard deviation at ``t = 1``
     :param k: The gain
     :return: ``xi' - k (a - xi) + sigma_r (1 + k t) z_0`` and ``xi + t xi' - (1 - sigma_1) z_0``, ``(B, A)`` each
     """
@@ -101,11 +102,11 @@ def latent_velocity(
 
 def latent_covariance(t: th.Tensor, sigma_0: float, sigma_1: float, k: float) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
     """
-    The stochastic tube, coordinate by coordinate; its mean is ``(xi, t xi)``.
+    Covariance of the stochastic tube in each coordinate; its mean is ``(xi, t xi)``.
 
     :param t: Times
     :param sigma_0: Standard deviation of the tube at ``t = 0``
-    :param sigma_1: At ``t = 1``
+    :param sigma_1: Standard deviation at ``t = 1``
     :param k: The gain
     :return: Variance of ``a``, covariance of ``a`` and ``z``, variance of ``z``, each as ``t``
     """
@@ -117,13 +118,14 @@ def mixture_velocity(
     a: th.Tensor, t: th.Tensor, demonstrations: th.Tensor, weights: Sequence[float], sigma_0: float, k: float
 ) -> th.Tensor:
     """
-    The deterministic field of several demonstrations with the same history: the mean of their fields, weighted by how likely
-    each is to have brought the action here. It is what the network would learn from endless data.
+    The marginal velocity field of several demonstrations with the same history, in the deterministic variant: the mean of
+    their fields, weighted by the posterior probability of each demonstration given the action. A network learns it in the
+    limit of infinite data.
 
-    :param a: Where, ``(B, A)``
+    :param a: Actions, ``(B, A)``
     :param t: Times, ``(B, 1)``
     :param demonstrations: Their knots, ``(N, H + 1, A)``
-    :param weights: How often each occurs, ``N`` numbers
+    :param weights: Frequency of each demonstration, ``N`` numbers
     :param sigma_0: Standard deviation of the tube at ``t = 0``
     :param k: The gain
     :return: ``sum_i w_i (xi_i' - k (a - xi_i))`` with ``w_i ~ pi_i N(a; xi_i, sigma_t^2)``, ``(B, A)``

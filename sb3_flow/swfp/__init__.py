@@ -1,4 +1,4 @@
-"""Stepwise flow policy, our reconstruction."""
+"""Stepwise flow policy (our reconstruction)."""
 
 from sb3_flow.swfp.policies import SWFPPolicy
 from sb3_flow.swfp.swfp import SWFP

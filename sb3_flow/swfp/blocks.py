@@ -1,8 +1,8 @@
 """
 The cascade: small residual blocks ``T_n(a; s) = a + f_n(s, a)``, each one step of a Wasserstein gradient flow.
 
-A cloud of actions that moves by ``T`` changes its entropy by ``E[ln |det(I + df/da)|]``. ``log_det`` is that logarithm: exact
-for few dimensions, estimated with one probe for many.
+A block changes the entropy of the action distribution by ``E[ln |det(I + df/da)|]``. ``log_det`` computes this logarithm:
+exactly for few dimensions, by an estimate with one probe for many.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-#: Up to that many dimensions the Jacobian is computed whole.
+#: Up to this number of dimensions the full Jacobian is computed.
 EXACT_DIM = 12
 
 
 class Chain(NamedTuple):
     """
-    Actions on their way through the blocks.
+    Actions before and after each block.
 
-    :param starts: ``a_0, ..., a_{N-1}``, what comes into each block, ``(N, B, D)``
-    :param moved: How far each block moves it, ``(N, B, D)``
-    :param actions: ``a_N``, behind all blocks, not clipped, ``(B, D)``
+    :param starts: ``a_0, ..., a_{N-1}``, the inputs of the blocks, ``(N, B, D)``
+    :param moved: Displacement by each block, ``(N, B, D)``
+    :param actions: ``a_N``, the output of the last block, not clipped, ``(B, D)``
     """
 
     starts: th.Tensor
@@ -33,8 +33,8 @@ class Chain(NamedTuple):
 
 class Blocks(nn.Module):
     """
-    ``N`` small networks ``f_n(s, a)`` with Mish, computed as one batched network. The last layer of each starts from zero, so
-    that it moves nothing.
+    ``N`` small networks ``f_n(s, a)`` with Mish, computed as one batched network. The last layers are initialized to zero, so
+    that untrained blocks are the identity.
 
     :param n_blocks: ``N``
     :param n_features: Size of the features of ``s``
@@ -57,21 +57,21 @@ class Blocks(nn.Module):
         self.make_identity()
 
     def make_identity(self) -> None:
-        """Set the last layers to zero: no block moves anything."""
+        """Set the last layers to zero, so that each block is the identity."""
         for last in (self.weights[-1], self.biases[-1]):
             nn.init.zeros_(last)
 
     def context(self, features: th.Tensor) -> th.Tensor:
-        """The first layers' answer to the features alone: ``(B, n_features) -> (N, B, width)``."""
+        """The part of the first layers that depends on features only: ``(B, n_features) -> (N, B, width)``."""
         return th.matmul(features, self.weights[0][:, : self.n_features]) + self.biases[0]  # type: ignore[no-any-return]
 
     def forward(self, context: th.Tensor, actions: th.Tensor, which: slice = slice(None)) -> th.Tensor:
         """
-        How far each block moves its actions.
+        Displacement by each block.
 
-        :param context: What ``context`` returned for the features, ``(N, B, width)``
-        :param actions: What comes into each block, ``(N, B, dim)``
-        :param which: Of which blocks; ``context`` and ``actions`` are those of them
+        :param context: As returned by ``context``, ``(N, B, width)``
+        :param actions: Inputs of the blocks, ``(N, B, dim)``
+        :param which: Which blocks to evaluate; ``context`` and ``actions`` are those of these blocks
         :return: ``f_n(s, a)``, ``(N, B, dim)``
         """
         hidden = F.mish(context + th.bmm(actions, self.weights[0][which, self.n_features :]))
@@ -84,11 +84,12 @@ class Blocks(nn.Module):
 
     def derivative(self, context: th.Tensor, actions: th.Tensor, directions: th.Tensor) -> th.Tensor:
         """
-        How ``f_n`` changes with its action: the chain rule, layer by layer, which can be compiled and derived again.
+        Directional derivatives of ``f_n`` with respect to the action, by the chain rule. They can be compiled and
+        differentiated.
 
-        :param context: What ``context`` returned for the features, ``(N, B, width)``
-        :param actions: Where, ``(N, B, dim)``
-        :param directions: Along which directions, ``(N, B, K, dim)``
+        :param context: As returned by ``context``, ``(N, B, width)``
+        :param actions: Points at which to differentiate, ``(N, B, dim)``
+        :param directions: Directions, ``(N, B, K, dim)``
         :return: ``J d`` for each direction ``d``, ``(N, B, K, dim)``
         """
         first = self.weights[0][:, self.n_features :]
@@ -100,12 +101,12 @@ class Blocks(nn.Module):
 
     def cascade(self, features: th.Tensor, actions: th.Tensor, added: Sequence[th.Tensor | float]) -> Chain:
         """
-        Carry actions through all blocks, one after the other.
+        Apply all blocks in sequence.
 
         :param features: ``(B, n_features)``
         :param actions: ``a_0``, ``(B, dim)``
-        :param added: What is added to the actions behind each block, ``(B, dim)`` or 0
-        :return: What came into each block, how far it moved, and where all ended
+        :param added: Noise that is added after each block, ``(B, dim)`` or 0
+        :return: Actions before and after each block
         """
         context = self.context(features)
         starts, moved = [], []
@@ -118,7 +119,7 @@ class Blocks(nn.Module):
 
 
 def along(tangents: th.Tensor, weight: th.Tensor) -> th.Tensor:
-    """``(N, B, K, n) x (N, n, m) -> (N, B, K, m)`` as ``N`` large products: PyTorch would make ``N B`` of it."""
+    """``(N, B, K, n) x (N, n, m) -> (N, B, K, m)`` as ``N`` large products instead of ``N B`` small ones."""
     product: th.Tensor = th.bmm(tangents.flatten(1, 2), weight).view(*tangents.shape[:-1], -1)
     return product
 
@@ -131,13 +132,13 @@ def mish_slope(x: th.Tensor) -> th.Tensor:
 
 def log_det(blocks: Blocks, context: th.Tensor, actions: th.Tensor, probe: th.Tensor) -> th.Tensor:
     """
-    ``ln |det(I + df/da)|`` of every action: exact up to 12 dimensions; above, Hutchinson's estimate to second order,
-    ``e J e - e J J e / 2``. (To first order, ``e J e`` alone, blocks would contract too much.)
+    ``ln |det(I + df/da)|`` at each action: exact up to 12 dimensions; above, Hutchinson's estimate to second order,
+    ``e J e - e J J e / 2``. (With the first-order estimate ``e J e``, blocks would contract too much.)
 
     :param blocks: The blocks
-    :param context: What ``blocks.context`` returned for the features, ``(N, B, width)``
-    :param actions: Where, ``(N, B, D)``
-    :param probe: ``e``, signs at random, ``(B, D)``
+    :param context: As returned by ``blocks.context``, ``(N, B, width)``
+    :param actions: Points at which to evaluate, ``(N, B, D)``
+    :param probe: ``e``, random signs, ``(B, D)``
     :return: ``(N, B)``
     """
     dim = actions.shape[-1]

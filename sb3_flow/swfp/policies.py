@@ -1,4 +1,4 @@
-"""The networks of SWFP, and how it acts."""
+"""The networks of SWFP, and its samplers."""
 
 import math
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from sb3_flow.common.policies import FlowPolicy, Network
 from sb3_flow.common.type_aliases import TensorObs
 from sb3_flow.swfp.blocks import Blocks, Chain
 
-#: Where ``eta`` starts: high, so that the blocks come to their radius from below. And its upper bound.
+#: Initial value of ``eta``, high so that displacements approach the radius from below, and its upper bound.
 ETA_START, ETA_MAX = 100.0, 1e4
 
 
 class SWFPPolicy(FlowPolicy):
     """
-    A cloned flow (the base), a cascade of small blocks behind it, and critics with their targets.
+    A BC flow (the base), a cascade of small blocks after it, and critics with their targets.
 
-    Heads: ``"cascade"`` (base and blocks: how SWFP acts) and ``"base"`` (the base alone: before any improvement, the
-    cloned behaviour).
+    Samplers: ``"cascade"`` (the default: base and blocks) and ``"base"`` (the base only; before the first absorption, the BC
+    policy).
 
     :param observation_space: Observation space
     :param action_space: Any finite ``Box``
@@ -29,14 +29,14 @@ class SWFPPolicy(FlowPolicy):
     :param encode_time_dim: Size of the embedding of the flow's time; 0: the time itself
     :param n_blocks: Number of blocks
     :param block_arch: Widths of the hidden layers of a block
-    :param heat: Whether noise is added behind each block, ``entropy_coef / eta`` its variance
+    :param heat: Whether to add noise after each block, with variance ``entropy_coef / eta``
     :param entropy_coef: Weight of the entropy, used here by ``heat`` only
     :param kwargs: The other arguments of ``FlowPolicy``
     """
 
     #: Logarithm of the weight of each block's squared displacement, ``(N,)``.
     log_eta: th.Tensor
-    #: Running sum of the scale of the energy, and of its weights, ``(2,)``.
+    #: Running sum of the energy scale, and of its weights, ``(2,)``.
     energy_statistics: th.Tensor
 
     def build(
@@ -55,7 +55,7 @@ class SWFPPolicy(FlowPolicy):
         self.samplers = {"cascade": "act_cascade", "base": "act_base"}
         self.bc_flow = self.make_velocity(encode_time_dim)
         self.base = self.make_target(self.bc_flow)
-        # Behind the features of the base, which no loss of a block reaches.
+        # The blocks use the features of the base, without gradient.
         self.blocks = Blocks(n_blocks, self.base.features_extractor.features_dim, self.action_dim, block_arch)
         self.critic = self.make_critic()
         self.critic_target = self.make_target(self.critic)
@@ -63,7 +63,7 @@ class SWFPPolicy(FlowPolicy):
         self.register_buffer("energy_statistics", th.zeros(2))
 
     def make_optimizers(self, lr: float) -> None:
-        """One optimizer each for the critics, the flow that learns, and the blocks, because stages train them apart."""
+        """Separate optimizers for critics, BC flow and blocks, because the stages train different networks."""
         self.optimizer = self.make_optimizer(self.critic.parameters(), lr)
         self.flow_optimizer = self.make_optimizer(self.bc_flow.parameters(), lr)
         self.block_optimizer = self.make_optimizer(self.blocks.parameters(), lr)
@@ -78,33 +78,35 @@ class SWFPPolicy(FlowPolicy):
 
     @property
     def chain_dim(self) -> int:
-        """Size of the noise that the cascade acts from."""
+        """Size of the cascade's noise."""
         return (1 + self.n_blocks if self.heat else 1) * self.action_dim
 
     def flow_to(self, flow: Network, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
         """
-        :param flow: The base, or the flow that learns
+        Integrate a flow by Euler's method.
+
+        :param flow: ``base`` or ``bc_flow``
         :param observations: A raw batch
         :param noise: Standard normal, ``(B, action_dim)``
-        :return: Where the flow carries the noise by Euler's method, not clipped, ``(B, action_dim)``
+        :return: Actions, not clipped, ``(B, action_dim)``
         """
         return euler(self.velocity(flow, observations), noise, self.flow_steps)
 
     def act_base(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
-        """The base integrated from noise by Euler's method, then clipped to [-1, 1]."""
+        """The base, integrated from noise by Euler's method and clipped to [-1, 1]."""
         return self.flow_to(self.base, observations, noise).clamp(-1, 1)
 
     def act_cascade(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
-        """An action of the base carried through all blocks, then clipped to [-1, 1]."""
+        """The base followed by all blocks, clipped to [-1, 1]."""
         return self.chain(observations, noise).actions.clamp(-1, 1)
 
     def chain(self, observations: TensorObs, noise: th.Tensor) -> Chain:
         """
-        Actions of the base, clipped to [-1, 1], on their way through the blocks.
+        Actions of the base, clipped to [-1, 1], and their displacements by the blocks.
 
         :param observations: A raw batch
         :param noise: Standard normal, ``(B, chain_dim)``
-        :return: The actions before and behind each block
+        :return: The actions before and after each block
         """
         start, *warmth = noise.split(self.action_dim, dim=1)  # type: ignore[no-untyped-call]
         added: list[th.Tensor | float] = [0.0] * self.n_blocks
@@ -116,10 +118,10 @@ class SWFPPolicy(FlowPolicy):
 
     def energies(self, observations: TensorObs, actions: th.Tensor) -> th.Tensor:
         """
-        The critics' mean of clipped actions. Gradients reach the actions only.
+        Mean of the critics for clipped actions. Gradient: actions only.
 
         :param observations: A raw batch of ``B``
-        :param actions: ``(..., B, action_dim)``, any number of them for each observation
+        :param actions: ``(..., B, action_dim)``, any number for each observation
         :return: ``(..., B)``
         """
         with th.no_grad():
@@ -131,12 +133,12 @@ class SWFPPolicy(FlowPolicy):
 
     @property
     def energy_scale(self) -> th.Tensor:
-        """``c_Q``: how much the critics vary within 0.2 of the policy's actions; what energies are measured in."""
+        """``c_Q``: standard deviation of the critics within 0.2 of the policy's actions, the unit of energies."""
         total, weight = self.energy_statistics
         return (total / weight.clamp(min=1e-8)).clamp(min=1e-3)  # type: ignore[no-any-return]
 
     def absorb(self) -> None:
-        """Start anew from a base that does what base and blocks did: the flow that has learned it."""
+        """Replace the base by the BC flow, which has learned to act as base and blocks, and reset the blocks."""
         self.base.load_state_dict(self.bc_flow.state_dict())
         self.blocks.make_identity()
         for parameter in self.blocks.parameters():

@@ -1,4 +1,4 @@
-"""Where a flow comes from that another algorithm has cloned."""
+"""BC flows of other algorithms' models."""
 
 import pathlib
 from typing import Any
@@ -13,12 +13,12 @@ from sb3_flow.common.policies import FlowPolicy, Network
 
 def pretrained_policy(model: BaseAlgorithm | str | pathlib.Path) -> tuple[FlowPolicy, int]:
     """
-    A policy with a cloned flow (``bc_flow``), out of a model or of the file of one.
+    Get a policy with a BC flow (``bc_flow``) from a model or its file.
 
-    :param model: An FQL, GFP, QAM or SWFP, or the path that it was saved to
-    :return: The policy, on the CPU if it comes from a file, and how many updates it has had
+    :param model: An FQL, GFP, QAM or SWFP model, or the path of a saved one
+    :return: The policy, on the CPU if it comes from a file, and its number of updates
     :raises FileNotFoundError: If there is no such file.
-    :raises ValueError: If it holds something else, or the policy has no cloned flow.
+    :raises ValueError: If the file is not a saved model, or the policy has no BC flow.
     """
     if isinstance(model, BaseAlgorithm):
         policy, n_updates, name = model.policy, getattr(model, "_n_updates", 0), f"This {type(model).__name__}"
@@ -28,14 +28,14 @@ def pretrained_policy(model: BaseAlgorithm | str | pathlib.Path) -> tuple[FlowPo
     flow = getattr(policy, "bc_flow", None)
     if not isinstance(policy, FlowPolicy) or not isinstance(getattr(flow, "net", None), VelocityMLP):
         raise ValueError(
-            f"{name} has no cloned flow: its policy is a {type(policy).__name__}. Give an FQL, GFP, QAM or SWFP, or let SWFP "
-            "clone a data set itself, by `dataset=...`."
+            f"{name} has no BC flow: its policy is a {type(policy).__name__}. Pass an FQL, GFP, QAM or SWFP model, or let "
+            "SWFP train its BC flow by `SWFP(..., dataset=...)`."
         )
     return policy, n_updates
 
 
-def deployed_flow(policy: FlowPolicy) -> Network:
-    """The flow that acts as the clone: of an SWFP, its base."""
+def bc_flow_of(policy: FlowPolicy) -> Network:
+    """The BC flow of a policy; for SWFP, its base."""
     flow: Network = policy.base if hasattr(policy, "base") else policy.bc_flow  # type: ignore[assignment]
     return flow
 
@@ -50,7 +50,7 @@ def network_arguments(policy: FlowPolicy) -> dict[str, Any]:
     return {
         "net_arch": {"pi": policy.net_arch, "qf": policy.value_arch},
         "activation": policy.activation,
-        "encode_time_dim": deployed_flow(policy).net.encode_time_dim,
+        "encode_time_dim": bc_flow_of(policy).net.encode_time_dim,
         "features_extractor_class": policy.features_extractor_class,
         "features_extractor_kwargs": policy.features_extractor_kwargs,
         "normalize_images": policy.normalize_images,
@@ -62,7 +62,7 @@ def network_arguments(policy: FlowPolicy) -> dict[str, Any]:
 def _read(path: str | pathlib.Path) -> tuple[Any, int]:
     path = file_to_read(path, "zip", "saved model")
     if "n_offline_updates" not in read_settings(path):
-        raise ValueError(f"{name_of(path)} was saved by an algorithm outside of sb3_flow, which has no cloned flow.")
+        raise ValueError(f"{name_of(path)} was saved by an algorithm outside of sb3_flow, which has no BC flow.")
     settings, parameters, _ = load_from_zip_file(path, device="cpu")
     assert settings is not None
     policy = settings["policy_class"](
@@ -73,6 +73,6 @@ def _read(path: str | pathlib.Path) -> tuple[Any, int]:
         flow_steps=settings.get("flow_steps", 10),
         **settings["policy_kwargs"],
     )
-    # What a variant of the algorithm adds to the policy is left behind.
+    # Not strict: variants of the algorithms have more networks.
     policy.load_state_dict(parameters["policy"], strict=False)
     return policy, settings["_n_updates"]

@@ -6,7 +6,7 @@ from sb3_flow.common.search import Parameters, SearchSpace, suggest_common
 
 
 def _suggest_swfp(trial: Any) -> Parameters:
-    """How far, how often and how wide; the stages before are those of the configuration."""
+    """Settings of the stage ``improve``; the stages before are not searched."""
     return {
         "radius": trial.suggest_float("radius", 0.02, 0.2, log=True),
         "h_max": trial.suggest_float("h_max", 0.02, 0.5, log=True),

@@ -1,4 +1,4 @@
-"""Stepwise flow policy: iterative refinement of flow policies in probability space (arXiv 2510.15388). A reconstruction."""
+"""Stepwise flow policy: iterative refinement of flow policies in probability space (arXiv 2510.15388). Our reconstruction."""
 
 import math
 import pathlib
@@ -17,27 +17,27 @@ from sb3_flow.common.policies import aliases
 from sb3_flow.common.type_aliases import Batch, Metrics
 from sb3_flow.swfp.blocks import Chain, log_det
 from sb3_flow.swfp.policies import ETA_MAX, SWFPPolicy
-from sb3_flow.swfp.pretrained import deployed_flow, network_arguments, pretrained_policy
+from sb3_flow.swfp.pretrained import bc_flow_of, network_arguments, pretrained_policy
 
 Stage = Literal["clone", "evaluate", "improve"]
 SelfSWFP = TypeVar("SelfSWFP", bound="SWFP")
 
-#: The scale of the energy: so many actions, so far around the policy's own, and the share of the newest estimate.
+#: Estimate of the energy scale: number of actions around the policy's action, their standard deviation, and update rate.
 N_AROUND, AROUND, ENERGY_RATE = 8, 0.2, 0.01
-#: Share of the error of the trust region, in logarithms, that ``eta`` answers at each update.
+#: Step size of ``log_eta`` per update, times the logarithmic error of the trust region.
 ETA_RATE = 0.02
 
 
 class SWFPNoise(NamedTuple):
     """
-    Every random number of one update. ``chain_dim`` is ``action_dim``; with ``heat``, ``(1 + n_blocks) * action_dim``.
+    All random numbers of one update. ``chain_dim`` is ``action_dim``; with ``heat``, ``(1 + n_blocks) * action_dim``.
 
-    :param x0: Start of the straight path when the flow clones, standard normal, ``(B, action_dim)``
+    :param x0: Start of the straight path in flow matching, standard normal, ``(B, action_dim)``
     :param t: Time on that path, uniform in [0, 1], ``(B, 1)``
-    :param next_noise: What the next actions in the target come from, standard normal, ``(B, chain_dim)``
-    :param z: What the actions come from that the blocks move, standard normal, ``(B, chain_dim)``
-    :param around: Where the critics are looked at for the scale of the energy, standard normal, ``(8, B, action_dim)``
-    :param probe: Of the estimate of the entropy: signs, -1 or 1, ``(B, action_dim)``
+    :param next_noise: Noise of the next actions in the target, standard normal, ``(B, chain_dim)``
+    :param z: Noise of the actions that the blocks move, standard normal, ``(B, chain_dim)``
+    :param around: Perturbations of actions for the energy scale, standard normal, ``(8, B, action_dim)``
+    :param probe: Probe of the entropy estimate: random signs, -1 or 1, ``(B, action_dim)``
     """
 
     x0: th.Tensor
@@ -50,59 +50,59 @@ class SWFPNoise(NamedTuple):
 
 class SWFP(OfflineToOnlineAlgorithm):
     """
-    Stepwise flow policy: a cloned flow is improved online by a cascade of small blocks, each within a trust region.
+    Stepwise flow policy: a BC flow is improved online by a cascade of small blocks, each within a trust region.
 
-    The policy, as a cloud of actions for each state, goes downhill in the free energy ``F(rho) = -E[Q] / c + beta E[ln rho]``
-    by short implicit steps in Wasserstein space (Jordan, Kinderlehrer and Otto)::
+    The action distribution of each state minimizes the free energy ``F(rho) = -E[Q] / c + beta E[ln rho]`` by small proximal
+    steps in Wasserstein space (Jordan, Kinderlehrer and Otto)::
 
         rho_n = argmin F(rho) + W_2(rho, rho_{n-1})^2 / (2 h)
 
-    Each step is a block, ``b = a + f_n(s, a)``, moved by a loss of its own, whose input no gradient passes::
+    Each step is a block, ``b = a + f_n(s, a)``, with its own loss. No gradient flows into its input::
 
         L_n = E[-Q(s, clip(b)) / c + eta_n |f_n|^2 - beta ln |det(I + df_n/da)| + lambda |b - clip(b)|^2]   block_loss
-        L_Q = E[(Q(s, a) - r - gamma m Q'(s', a'))^2],  a' of the cascade                                   critic_loss
+        L_Q = E[(Q(s, a) - r - gamma m Q'(s', a'))^2],  a' from the cascade                                 critic_loss
         L_BC = E[|v(s, x_t, t) - (a - x_0)|^2]                                                              bc_flow_loss
 
-    ``eta_n = 1 / (2 h_n)`` is led so that a block moves actions by at most ``radius`` (root of the mean square of a
-    coordinate) and ``h_n`` is at most ``h_max``. ``c`` is how much the critics vary around the policy's actions.
+    ``eta_n = 1 / (2 h_n)`` is adapted so that a block moves actions by at most ``radius`` (root mean square of a coordinate)
+    and ``h_n`` is at most ``h_max``. ``c`` is the standard deviation of the critics around the policy's actions.
 
-    Training has three stages. ``clone``: the flow learns the data by ``L_BC``. ``evaluate``: the critics learn what the
-    clone is worth. ``improve``: critics and blocks learn together, and every ``absorb_interval`` updates the base takes over
-    what the blocks do (``absorption_loss``), and they start anew. With ``offline_steps=k`` the first two make up the offline
-    phase, and improvement is online; without, all three train on the data. ``from_pretrained`` starts from a flow that
-    another algorithm has cloned.
+    Training has three stages. ``clone``: the flow learns from the data by ``L_BC``. ``evaluate``: the critics evaluate the BC
+    policy. ``improve``: critics and blocks learn together; every ``absorb_interval`` updates the base absorbs the blocks
+    (``absorption_loss``) and the blocks are reset. With ``offline_steps=k`` the first two stages make up the offline phase,
+    and improvement is online; without it, all stages train on the data. ``from_pretrained`` starts from the BC flow of another
+    algorithm.
 
-    ``deterministic=True`` acts from ``z = 0``. ``model.policy.with_head("base")`` acts without the blocks.
+    ``deterministic=True`` acts from ``z = 0``. ``model.policy.with_sampler("base")`` acts without the blocks.
 
-    Paper: https://arxiv.org/abs/2510.15388. Its body was not at hand: what the abstract does not say is our reconstruction,
-    see ``docs/swfp.md``.
+    Paper: https://arxiv.org/abs/2510.15388. We only had its abstract: everything else is our reconstruction, see
+    ``docs/swfp.md``.
 
     :param policy: ``"FlowPolicy"`` (or a subclass of ``SWFPPolicy``)
     :param env: Environment, or its id. None: the spaces are those of the dataset
     :param learning_rate: Learning rate of all networks, or a function of the remaining progress (from 1 to 0)
     :param flow_steps: Euler steps of the base
     :param n_blocks: Number of blocks
-    :param radius: The trust region: how far each block moves actions in [-1, 1], at most
-    :param h_max: The longest step, in squared action by energy
+    :param radius: The trust region: largest root mean square displacement of actions in [-1, 1] by a block
+    :param h_max: Largest step size, in squared actions per energy
     :param entropy_coef: ``beta``, weight of the entropy
-    :param box_coef: ``lambda``, weight of what reaches out of [-1, 1]
-    :param heat: Whether the entropy comes as noise behind each block, in place of the determinant in its loss
+    :param box_coef: ``lambda``, penalty of actions outside of [-1, 1]
+    :param heat: Whether to add noise after each block instead of the log-determinant in its loss
     :param q_agg: How the target aggregates the critics: ``"mean"`` or ``"min"``
     :param bc_steps: Updates of the stage ``clone``, which is part of the offline phase
-    :param critic_steps: Updates of the critics, at least, before the blocks move
-    :param absorb_interval: Updates of the blocks from one absorption to the next; 0: the base stays the clone.
-    :param absorb_steps: In how many of them, the last ones, the base learns what the blocks do
-    :param absorb_tolerance: By how much, in units of ``c``, the values of what the base has learned may differ from those of
-        what the blocks do; where they differ more, it learns for ``absorb_steps`` more updates.
-    :param max_grad_norm: What the norm of the gradients of all blocks together is clipped to; None: they are not clipped.
+    :param critic_steps: Smallest number of critic updates before the blocks are trained
+    :param absorb_interval: Updates of the blocks between absorptions; 0: no absorption, the base stays the BC flow
+    :param absorb_steps: Number of updates at the end of this interval in which the BC flow learns to act as base and blocks
+    :param absorb_tolerance: Largest difference in value between the learned flow and the cascade, in units of ``c``. If it is
+        exceeded, the flow learns for ``absorb_steps`` more updates.
+    :param max_grad_norm: Largest norm of the gradient of all blocks together; None: no clipping
     :param balanced_sampling: As for ``OfflineToOnlineAlgorithm``
-    :param kwargs: All other arguments are those of ``OfflineToOnlineAlgorithm``, such as ``dataset``, ``offline_steps``,
-        ``horizon_length``, ``learning_starts``, ``action_noise``, ``gamma``, ``seed`` and ``policy_kwargs``.
+    :param kwargs: Arguments of ``OfflineToOnlineAlgorithm``, such as ``dataset``, ``offline_steps``, ``horizon_length``,
+        ``learning_starts``, ``action_noise``, ``gamma``, ``seed`` and ``policy_kwargs``
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(SWFPPolicy)
     policy: SWFPPolicy
-    one_graph: ClassVar[bool] = False  # the stages differ
+    one_graph: ClassVar[bool] = False  # the updates of the stages differ
     targets: ClassVar[dict[str, str]] = {"critic_target": "critic", "base": "bc_flow"}
 
     def __init__(
@@ -153,7 +153,7 @@ class SWFP(OfflineToOnlineAlgorithm):
         self.absorb_interval = absorb_interval
         self.absorb_steps = absorb_steps
         self.absorb_tolerance = absorb_tolerance
-        #: Number of updates of the flow by the data, of the critics, and of the blocks since the last absorption.
+        #: Number of BC updates, of critic updates, and of block updates since the last absorption.
         self.n_clone_updates = 0
         self.n_critic_updates = 0
         self.n_block_updates = 0
@@ -166,40 +166,40 @@ class SWFP(OfflineToOnlineAlgorithm):
         cls: type[SelfSWFP], model: BaseAlgorithm | str | pathlib.Path, env: GymEnv | str | None = None, **kwargs: Any
     ) -> SelfSWFP:
         """
-        Start from a flow that has been cloned already. It becomes the base; critics and blocks are new.
+        Start from a trained BC flow. It becomes the base; critics and blocks are new.
 
-        :param model: An FQL, GFP, QAM or SWFP, or the path that it was saved to
+        :param model: An FQL, GFP, QAM or SWFP model, or the path of a saved one
         :param env: Environment, or its id; by default that of the model
-        :param kwargs: Arguments of the constructor. Networks, flow steps and chunks are those of the cloned flow.
-        :return: An SWFP whose cascade does exactly what the cloned flow does
+        :param kwargs: Arguments of the constructor. Networks, flow steps and ``horizon_length`` are those of the BC flow.
+        :return: An SWFP model that acts exactly as the BC flow
         :raises FileNotFoundError: If there is no such file.
-        :raises ValueError: If it has no cloned flow, or was made for other spaces.
+        :raises ValueError: If the model has no BC flow, or other spaces.
         """
         source, n_updates = pretrained_policy(model)
         if env is None and isinstance(model, BaseAlgorithm):
             env = model.get_env()
         if env is None:
-            raise ValueError("There is no environment: pass the one to learn in, `SWFP.from_pretrained(model, env)`.")
+            raise ValueError("There is no environment; pass one: `SWFP.from_pretrained(model, env)`.")
         kwargs = {"flow_steps": source.flow_steps, "horizon_length": source.horizon_length, "bc_steps": 0, **kwargs}
         kwargs["policy_kwargs"] = {**network_arguments(source), **(kwargs.get("policy_kwargs") or {})}
         new = cls("FlowPolicy", env, **kwargs)
         for what in ("observation_space", "action_space"):
             if getattr(source, what) != getattr(new, what):
                 raise ValueError(
-                    f"The flow was cloned with another `{what}`: {getattr(source, what)}, and the environment has "
-                    f"{getattr(new, what)}. Wrap the environment as it was then."
+                    f"The `{what}` of the BC flow is {getattr(source, what)}, but that of the environment is "
+                    f"{getattr(new, what)}. Wrap the environment as in the training of the BC flow."
                 )
-        flow = deployed_flow(source).state_dict()
+        flow = bc_flow_of(source).state_dict()
         try:
             for network in (new.policy.bc_flow, new.policy.base):
                 network.load_state_dict(flow)
         except RuntimeError as error:
             raise ValueError(
-                "The cloned flow has other shapes than these `policy_kwargs` and `horizon_length` ask for. Leave them out: "
-                f"they come from the model. ({' '.join(str(error).split())})"
+                "The BC flow does not fit these `policy_kwargs` and `horizon_length`. Leave them out: they are taken from the "
+                f"model. ({' '.join(str(error).split())})"
             ) from error
         new.policy.normalizer.load_state_dict(source.normalizer.state_dict())
-        new._n_updates = n_updates  # so that it acts by what it knows from the first step on
+        new._n_updates = n_updates  # so that it acts by its policy from the first step on
         return new
 
     def _policy_arguments(self) -> dict[str, Any]:
@@ -213,7 +213,7 @@ class SWFP(OfflineToOnlineAlgorithm):
 
     @property
     def stage(self) -> Stage:
-        """What the next update trains."""
+        """The stage of the next update."""
         offline = self._in_offline_phase()
         if offline and self.n_clone_updates < self.bc_steps:
             return "clone"
@@ -222,7 +222,7 @@ class SWFP(OfflineToOnlineAlgorithm):
         return "improve"
 
     def draw_noise(self, n: int) -> SWFPNoise:
-        """Every random number of an update with ``n`` transitions."""
+        """Draw all random numbers of an update with ``n`` transitions."""
         dim, shape = self.policy.chain_dim, (n, self.policy.action_dim)
         return SWFPNoise(
             x0=self.normal(n),
@@ -234,14 +234,14 @@ class SWFP(OfflineToOnlineAlgorithm):
         )
 
     def bc_flow_loss(self, batch: Batch, noise: SWFPNoise) -> tuple[th.Tensor, Metrics]:
-        """``L_BC``: flow matching towards the actions of the data. Gradient: the learning flow only."""
+        """``L_BC``: flow matching on the actions of the data. Gradient: BC flow only."""
         velocity = self.policy.velocity(self.policy.bc_flow, batch.observations)
         errors = flow_matching_loss(velocity, noise.x0, batch.actions, noise.t)
         loss = (batch.valids * errors).mean()
         return loss, {"bc_flow_loss": loss}
 
     def critic_loss(self, batch: Batch, noise: SWFPNoise) -> tuple[th.Tensor, Metrics]:
-        """``L_Q``: the temporal difference error of what the cascade does. Gradient: critics only."""
+        """``L_Q``: the temporal difference error, with next actions from the cascade. Gradient: critics only."""
         policy = self.policy
         with th.no_grad():
             next_actions = policy.act_cascade(batch.next_observations, noise.next_noise)
@@ -254,12 +254,12 @@ class SWFP(OfflineToOnlineAlgorithm):
 
     def block_loss(self, batch: Batch, noise: SWFPNoise, chain: Chain) -> tuple[th.Tensor, Metrics]:
         """
-        The sum of all ``L_n``, each at the actions that come into its block. Gradient: each loss its own block only.
+        The sum of all ``L_n``. Gradient of each: its own block only.
 
         :param batch: A batch
         :param noise: As drawn by ``draw_noise``
-        :param chain: As made by ``policy.chain``, without gradient
-        :return: The loss, and what to log
+        :param chain: As returned by ``policy.chain``, without gradient
+        :return: The loss, and metrics to log
         """
         policy, starts = self.policy, chain.starts
         with th.no_grad():
@@ -281,13 +281,13 @@ class SWFP(OfflineToOnlineAlgorithm):
 
     def absorption_loss(self, batch: Batch, noise: SWFPNoise, chain: Chain) -> tuple[th.Tensor, Metrics]:
         """
-        Flow matching from the noise that an action came from to that action behind all blocks: nearly straight paths, which
-        Euler's method follows well. Gradient: the learning flow only.
+        Flow matching from noise to the action of the cascade from the same noise. These paths are nearly straight, so Euler's
+        method is accurate. Gradient: BC flow only.
 
         :param batch: A batch
         :param noise: As drawn by ``draw_noise``
-        :param chain: As made by ``policy.chain``, without gradient
-        :return: The loss, and what to log
+        :param chain: As returned by ``policy.chain``, without gradient
+        :return: The loss, and metrics to log
         """
         velocity = self.policy.velocity(self.policy.bc_flow, batch.observations)
         start = noise.z[:, : self.policy.action_dim]
@@ -295,7 +295,7 @@ class SWFP(OfflineToOnlineAlgorithm):
         return loss, {"absorption_loss": loss}
 
     def loss(self, batch: Batch, noise: SWFPNoise) -> tuple[th.Tensor, Metrics]:
-        """All losses at the same parameters. ``update`` descends those of its stage, one after the other."""
+        """The sum of all losses. ``update`` minimizes those of its stage, one after the other."""
         with th.no_grad():
             chain = self.policy.chain(batch.observations, noise.z)
         return total(
@@ -307,11 +307,11 @@ class SWFP(OfflineToOnlineAlgorithm):
 
     def update(self, batch: Batch, noise: SWFPNoise) -> Metrics:
         """
-        One update of the stage that training is in.
+        One update of the current stage.
 
         :param batch: A batch
         :param noise: As drawn by ``draw_noise``
-        :return: What to log
+        :return: Metrics to log
         """
         stage = self.stage
         if stage == "clone":
@@ -338,7 +338,7 @@ class SWFP(OfflineToOnlineAlgorithm):
             self.measure_energy(batch, noise, chain.actions)
         loss, metrics = evaluate(self.block_loss, batch, noise, chain)
         metrics |= self.descend(loss, policy.block_optimizer)
-        self.lead_eta(chain.moved.square().mean(dim=(1, 2)))
+        self.adapt_eta(chain.moved.square().mean(dim=(1, 2)))
         self.n_block_updates += 1
         if self.absorb_interval > 0 and self.n_block_updates > self.absorb_interval - self.absorb_steps:
             loss, absorption_metrics = evaluate(self.absorption_loss, batch, noise, chain)
@@ -352,24 +352,25 @@ class SWFP(OfflineToOnlineAlgorithm):
         return metrics | {"eta": eta, "energy_scale": scale}
 
     def measure_energy(self, batch: Batch, noise: SWFPNoise, actions: th.Tensor) -> None:
-        """Follow ``c``, the standard deviation of the critics' values around the policy's actions."""
+        """Update the running estimate of ``c``, the standard deviation of the critics around the policy's actions."""
         policy = self.policy
         around = actions.clamp(-1, 1) + AROUND * noise.around
         spread = policy.energies(batch.observations, around).std(dim=0).mean()
         policy.energy_statistics.lerp_(th.stack([spread, th.ones_like(spread)]), ENERGY_RATE)
 
-    def lead_eta(self, square: th.Tensor, reach: int = 1) -> None:
+    def adapt_eta(self, square: th.Tensor, reach: int = 1) -> None:
         """
-        Raise ``eta`` of each block that moves further than ``radius``, and lower it otherwise, to ``1 / (2 h_max)``.
+        Increase ``eta`` of blocks that move actions by more than ``radius``, and decrease that of the others, down to
+        ``1 / (2 h_max)``.
 
-        :param square: Mean square of a coordinate of what each block has moved, ``(N,)``
-        :param reach: As how many blocks each of them counts
+        :param square: Mean square displacement of a coordinate by each block, ``(N,)``
+        :param reach: Factor of ``radius`` and ``h_max``
         """
         error = (square + 1e-12).log() - 2 * math.log(reach * self.radius)
         self.policy.log_eta.add_(ETA_RATE * error).clamp_(-math.log(2 * reach * self.h_max), math.log(ETA_MAX))
 
     def has_absorbed(self, batch: Batch, noise: SWFPNoise, chain: Chain) -> bool:
-        """Whether the learning flow is worth as much as base and blocks are, to ``absorb_tolerance``."""
+        """Whether the values of the BC flow and of the cascade agree, to ``absorb_tolerance``."""
         policy = self.policy
         with th.no_grad():
             learned = policy.flow_to(policy.bc_flow, batch.observations, noise.z[:, : policy.action_dim])

@@ -1,1 +1,1 @@
-"""Tables of many runs: ``sb3-flow sweep`` makes them, ``sb3-flow report`` reads them."""
+"""Sweeps of many runs (``sb3-flow sweep``) and reports of their results (``sb3-flow report``)."""

@@ -1,4 +1,4 @@
-"""The picture of the learning curves."""
+"""Plots of learning curves."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 from sb3_flow.common.optional import require
 from sb3_flow.tables.evaluations import RunScores, mean_seconds, names
 
-#: Colors that people with a color vision deficiency tell apart (Okabe and Ito, 2008), without yellow, which is faint on white.
+#: Colors for readers with color vision deficiency (Okabe and Ito, 2008), without yellow, which is faint on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "osD^vP*X"
-#: Inches of a panel.
+#: Width of a panel in inches.
 WIDTH = 4.5
-#: A period of a line with gaps, in units of its width, and the share of it that the line with the longest gaps has left.
+#: Period of a dashed line in units of its width, and the smallest fraction of a period without gap.
 PERIOD, SHORTEST = 12.0, 0.3
 
 
 def style(number: int, count: int) -> dict[str, Any]:
     """
-    How the curve of an algorithm is drawn, so that equal curves do not hide each other: each next one has longer gaps, through
-    which those below it show, and smaller markers.
+    Style of the curve of an algorithm. Each curve has longer gaps and smaller markers than the curves below it, so that equal
+    curves do not hide each other.
 
     :param number: Number of the algorithm, from 0
-    :param count: How many there are
+    :param count: Number of algorithms
     :return: Arguments of matplotlib's ``plot``
     """
     place = number / max(count - 1, 1)
@@ -43,12 +43,12 @@ def style(number: int, count: int) -> dict[str, Any]:
 
 def plot_curves(runs: list[RunScores], path: Path, over_time: bool = False) -> Path:
     """
-    Draw the learning curves: the mean over seeds, and a band from the lowest to the highest.
+    Plot learning curves: the mean over seeds, and a band from the smallest to the largest score.
 
-    :param runs: All runs; tasks that were evaluated once are left out, unless all of them were.
-    :param path: The picture
-    :param over_time: Over seconds of training, instead of timesteps
-    :return: The picture
+    :param runs: All runs; tasks with a single evaluation are omitted, unless all tasks have one only
+    :param path: The image file
+    :param over_time: Whether the x axis has seconds of training instead of timesteps
+    :return: The image file
     """
     figure_module = require("matplotlib.figure", "zoo", "The report")
     tasks, algorithms = names([run for run in runs if len(run.curve) > 1] or runs)
@@ -76,7 +76,7 @@ def plot_curves(runs: list[RunScores], path: Path, over_time: bool = False) -> P
     for axes in panels[len(tasks) :]:
         axes.set_visible(False)
     handles = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    entry = 0.95 + 0.076 * max(map(len, handles))  # inches of a line and the longest label
+    entry = 0.95 + 0.076 * max(map(len, handles))  # width of a line and the longest label in inches
     fitting = min(len(handles), max(1, int(WIDTH * columns / entry)))
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=fitting, handlelength=4)
     figure.savefig(path, dpi=120)

@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: a table that is drawn anew where there is a terminal, and plain lines elsewhere."""
+"""Progress of a sweep: a live table in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ import numpy as np
 from sb3_flow.tables.grid import Run
 from sb3_flow.tables.supervisor import LOG
 
-#: How often plain lines say how far the running runs are, in seconds.
+#: Interval of plain lines in seconds.
 LINE_INTERVAL = 60.0
-#: How much of the end of a log is read, in bytes.
+#: Number of bytes to read at the end of a log.
 TAIL = 16_384
 
 
 @dataclass
 class State:
     """
-    Where a run is.
+    The state of a run.
 
     :param run: The run
     :param status: ``"waiting"``, ``"running"``, ``"done"`` or ``"failed"``
-    :param attempts: How often it was started
-    :param message: Why it failed, or was started again
+    :param attempts: Number of starts
+    :param message: Reason of a failure or of another start
     """
 
     run: Run
@@ -43,11 +43,11 @@ class State:
 
 def last_lines(folder: Path, count: int) -> list[str]:
     """
-    Read the end of what a run has printed.
+    Read the end of the log of a run.
 
     :param folder: The folder of the run
     :param count: Number of lines
-    :return: At most so many lines
+    :return: At most ``count`` lines
     """
     try:
         with (folder / LOG).open("rb") as stream:
@@ -60,10 +60,10 @@ def last_lines(folder: Path, count: int) -> list[str]:
 
 def progress_of(folder: Path) -> tuple[int | None, str]:
     """
-    Read how far a run is from its evaluations and its log.
+    Read the progress of a run from its evaluations and its log.
 
     :param folder: The folder of the run
-    :return: The latest timestep, if there is one yet, and the last score in words
+    :return: The latest timestep (None before the first), and the last score as text
     """
     timestep, score = None, ""
     try:
@@ -74,7 +74,7 @@ def progress_of(folder: Path) -> tuple[int | None, str]:
             else:
                 score = f"return {np.mean(evaluations['results'][-1]):.1f}"
     except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
-        pass  # there is none yet, or it is being written
+        pass  # there is no evaluation yet, or it is being written
     logged = re.findall(r"total_timesteps\s*\|\s*(\d+)", "\n".join(last_lines(folder, TAIL)))
     if logged:
         timestep = max(int(logged[-1]), timestep or 0)
@@ -83,7 +83,7 @@ def progress_of(folder: Path) -> tuple[int | None, str]:
 
 def duration(seconds: float) -> str:
     """
-    Write a duration as hours, minutes and seconds.
+    Format a duration as hours, minutes and seconds.
 
     :param seconds: The duration
     :return: For instance ``"1:02:03"``
@@ -94,9 +94,9 @@ def duration(seconds: float) -> str:
 
 class Display:
     """
-    Shows the states of all runs. It is a context manager.
+    Context manager that shows the states of all runs.
 
-    :param states: The states; the sweep changes them
+    :param states: The states; the sweep updates them
     """
 
     def __init__(self, states: Sequence[State]) -> None:
@@ -120,17 +120,17 @@ class Display:
             print(self.summary(), flush=True)
         else:
             self.update()
-            self._live.stop()  # what it showed last stays
+            self._live.stop()  # the last table stays on the terminal
 
     def say(self, message: str) -> None:
-        """Print a line that stays."""
+        """Print a line."""
         if self._live is not None:
             self._live.console.print(message, markup=False, highlight=False)
         else:
             print(message, flush=True)
 
     def update(self) -> None:
-        """Show how far the running runs are; where there is no terminal, now and then."""
+        """Show the progress of the running runs; without a terminal, only once per interval."""
         if self._live is not None:
             self._live.update(self._table(), refresh=True)
         elif time.monotonic() - self._last_line >= LINE_INTERVAL:
@@ -140,7 +140,7 @@ class Display:
                 self.say("  " + "  ".join(filter(None, row)))
 
     def summary(self) -> str:
-        """All runs in one line."""
+        """Summary of all runs in one line."""
         counts = {status: sum(state.status == status for state in self.states) for status in ("done", "running", "failed")}
         numbers = f"{counts['done']} of {len(self.states)} runs done, {counts['running']} running, {counts['failed']} failed"
         return f"{numbers}, {duration(time.monotonic() - self.start)} elapsed"

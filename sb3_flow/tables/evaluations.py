@@ -17,15 +17,15 @@ class RunScores:
     The scores of one run.
 
     :param algorithm: Its name, such as ``"fql"``
-    :param task: What runs of several algorithms have in common: the environment, and the setting
+    :param task: The task: environment and setting
     :param run_id: Number of the run
-    :param timesteps: When it was evaluated, ``(n_evaluations,)``
-    :param scores: A score for each episode, ``(n_evaluations, n_episodes)``
+    :param timesteps: Timesteps of the evaluations, ``(n_evaluations,)``
+    :param scores: Score of each episode, ``(n_evaluations, n_episodes)``
     :param metric: ``"success rate"`` or ``"return"``, or the name of a measure
-    :param system: Versions, hardware and seconds, if they were kept
-    :param last: How many evaluations at the end make the final score
-    :param seconds: Seconds of training before each evaluation, ``(n_evaluations,)``; None where no clock ran
-    :param measures: What else the environment measured, by name, each as ``scores``
+    :param system: Versions, hardware and seconds, if they were recorded
+    :param last: Number of evaluations at the end that make the final score
+    :param seconds: Seconds of training before each evaluation, ``(n_evaluations,)``; None if they were not recorded
+    :param measures: Further measures of the environment by name, each as ``scores``
     """
 
     algorithm: str
@@ -40,7 +40,7 @@ class RunScores:
     measures: dict[str, np.ndarray] = field(default_factory=dict)
 
     def by_measure(self, name: str) -> "RunScores":
-        """The run with a measure for its score."""
+        """The run with a measure as score."""
         return replace(self, scores=self.measures[name], metric=name)
 
     @property
@@ -51,25 +51,25 @@ class RunScores:
 
     @property
     def final(self) -> float:
-        """Mean score of the last evaluations."""
+        """Mean score of the last evaluations, see ``last``."""
         return float(self.curve[-self.last :].mean())
 
 
 def read_records(source: str | Path) -> list[RunRecord]:
     """
-    Read what runs left, from a table or from their folders.
+    Read the records of runs, from a table or from their folders.
 
     :param source: A table, a folder with one, or a folder of runs
     :return: The runs, sorted by task, algorithm and number
-    :raises FileNotFoundError: If there is none.
-    :raises ValueError: If something is damaged, or the folder holds a table and runs.
+    :raises FileNotFoundError: If there are no runs.
+    :raises ValueError: If a file is damaged, or the folder contains both a table and runs.
     """
     path = Path(source)
     table = path if path.is_file() else path / TABLE
     if not table.is_file():
         records = read_tree(path)
     elif table != path and any(path.glob("**/evaluations.npz")):
-        raise ValueError(f"{path} holds both a table and runs: name the table, {table}, or move one of them away.")
+        raise ValueError(f"{path} contains both a table and runs. Pass the table, {table}, or move one of them.")
     else:
         records = read_table(table)
     return sorted(records, key=lambda record: (task_of(record), record.algorithm, record.run_id))
@@ -80,37 +80,37 @@ def read_runs(source: str | Path, last: int = 1) -> list[RunScores]:
     Read the scores of runs.
 
     :param source: A table, a folder with one, or a log folder of RL Zoo or of a sweep
-    :param last: How many evaluations at the end make the final score, at least 1; the paper of FQL takes 3
+    :param last: Number of evaluations at the end that make the final score, at least 1; the paper of FQL uses 3
     :return: The runs, sorted by task, algorithm and number
-    :raises FileNotFoundError: If there is none.
-    :raises ValueError: If something is damaged, or a task has success rates in some runs only.
+    :raises FileNotFoundError: If there are no runs.
+    :raises ValueError: If a file is damaged, or only some runs of a task have success rates.
     """
     return scores_of(read_records(source), last)
 
 
 def scores_of(records: Iterable[RunRecord], last: int = 1) -> list[RunScores]:
     """
-    Take scores from what runs left: success rates where there are any, returns elsewhere.
+    Get the scores of runs: success rates if there are any, otherwise returns.
 
     :param records: The runs
-    :param last: How many evaluations at the end make the final score, at least 1
+    :param last: Number of evaluations at the end that make the final score, at least 1
     :return: Their scores, in the same order
-    :raises ValueError: If a task has success rates in some runs only, which cannot be compared with returns.
+    :raises ValueError: If only some runs of a task have success rates, which cannot be compared with returns.
     """
     if last < 1:
-        raise ValueError(f"The final score is the mean over the last {last} evaluations; it must be at least 1.")
+        raise ValueError(f"`last` is {last}; it must be at least 1.")
     runs = [_scores(record, last) for record in records]
     first: dict[str, RunScores] = {}
     for run in runs:
         other = first.setdefault(run.task, run)
         if other.metric != run.metric:
             one, two = (f"{each.algorithm} {each.run_id} has a {each.metric}" for each in (other, run))
-            raise ValueError(f"{run.task}: {one}, and {two}. Scores of one task must be of one kind; leave some runs out.")
+            raise ValueError(f"{run.task}: {one}, and {two}. All runs of a task must have the same score; remove some runs.")
     return runs
 
 
 def task_of(record: RunRecord) -> str:
-    """What runs of several algorithms have in common: the environment, and the setting."""
+    """The task of a run: environment and setting."""
     return f"{record.env} ({record.setting})" if record.setting else record.env
 
 
@@ -126,17 +126,17 @@ def _scores(record: RunRecord, last: int) -> RunScores:
         metric="success rate" if "successes" in arrays else "return",
         system=record.system,
         last=last,
-        seconds=seconds if seconds is not None and np.isfinite(seconds).all() else None,  # nan: a part without a clock
+        seconds=seconds if seconds is not None and np.isfinite(seconds).all() else None,  # NaN: not recorded
         measures={name.removeprefix(MEASURE): arrays[name].astype(float) for name in arrays if name.startswith(MEASURE)},
     )
 
 
 def split_finished(runs: list[RunScores]) -> tuple[list[RunScores], list[RunScores]]:
     """
-    Tell runs that have finished from those that are on their way: these end before others of the same task and algorithm.
+    Separate finished runs from unfinished ones, which end before other runs of the same task and algorithm.
 
     :param runs: All runs
-    :return: Those that have finished, and the others
+    :return: Finished and unfinished runs
     """
     ends: dict[tuple[str, str], int] = {}
     for run in runs:
@@ -148,10 +148,10 @@ def split_finished(runs: list[RunScores]) -> tuple[list[RunScores], list[RunScor
 
 def by_time(runs: list[RunScores]) -> list[RunScores]:
     """
-    Those of the runs whose tasks can be compared in time: where a clock ran in every run of every algorithm.
+    The runs of tasks that can be compared over time: all their runs have recorded times.
 
     :param runs: All runs
-    :return: Some of them; none where there is one algorithm, and so nothing to compare
+    :return: These runs; an empty list if there is only one algorithm
     """
     without = {run.task for run in runs if run.seconds is None}
     timed = [run for run in runs if run.task not in without]
@@ -165,7 +165,7 @@ def matrix(runs: Iterable[RunScores], algorithm: str, tasks: list[str]) -> np.nd
     :param runs: All runs
     :param algorithm: Its name
     :param tasks: Tasks
-    :return: Of each seed and task, ``(n_seeds, n_tasks)``, cut to the seeds that every task has
+    :return: Score of each seed and task, ``(n_seeds, n_tasks)``, truncated to the smallest number of seeds of a task
     """
     columns = [[run.final for run in runs if run.algorithm == algorithm and run.task == task] for task in tasks]
     n_seeds = min(len(column) for column in columns)
@@ -174,9 +174,9 @@ def matrix(runs: Iterable[RunScores], algorithm: str, tasks: list[str]) -> np.nd
 
 def names(runs: list[RunScores]) -> tuple[list[str], list[str]]:
     """
-    What runs are of.
+    Tasks and algorithms of runs.
 
-    :param runs: Some runs
+    :param runs: The runs
     :return: Their tasks in the order of the runs, and their algorithms sorted
     """
     return list(dict.fromkeys(run.task for run in runs)), sorted({run.algorithm for run in runs})
@@ -184,7 +184,7 @@ def names(runs: list[RunScores]) -> tuple[list[str], list[str]]:
 
 def mean_seconds(runs: list[RunScores], algorithm: str) -> np.ndarray:
     """
-    The time of each evaluation of an algorithm, a mean over seeds.
+    Mean time of each evaluation of an algorithm over seeds.
 
     :param runs: Runs of one task
     :param algorithm: Its name

@@ -1,4 +1,4 @@
-"""The file of a sweep: what it may say, and the list of runs that it means."""
+"""The file of a sweep: its format, and the runs that it defines."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ Level = dict[str, Any]
 
 class Option(NamedTuple):
     """
-    An option of a run: a key that is no hyperparameter.
+    An option of a run: a key that is not a hyperparameter.
 
-    :param kind: What its value must be: ``"whole"``, ``"number"``, ``"text"``, ``"names"`` or ``"mapping"``
-    :param flag: The option of ``sb3-flow train`` that it becomes; None: it is used otherwise
+    :param kind: Type of its value: ``"whole"``, ``"number"``, ``"text"``, ``"names"`` or ``"mapping"``
+    :param flag: The corresponding option of ``sb3-flow train``; None: there is none
     """
 
     kind: str
     flag: str | None
 
 
-#: All options, in the order of the command line. ``seeds`` is the one that makes several runs.
+#: All options, in the order of the command line. ``seeds`` defines several runs.
 OPTIONS = {
     "seeds": Option("seeds", None),
     "n_timesteps": Option("whole", "--n-timesteps"),
@@ -55,13 +55,13 @@ OPTIONS = {
     "cpus": Option("number", None),
     "gpus": Option("number", None),
 }
-#: Options that had another name, and their names of today.
+#: Former names of options, and their current names.
 RENAMED = {"eval_heads": "eval_samplers"}
-#: Keys of the file's top that are neither options nor hyperparameters.
+#: Keys at the top level of the file that are neither options nor hyperparameters.
 FILE_KEYS = ("output", "packages", "tasks", "algorithms", "settings")
-#: Arguments of every algorithm that RL Zoo, or this file by another key, takes care of.
+#: Arguments of algorithms that RL Zoo sets, or that have another key in this file.
 NOT_HYPERPARAMETERS = {"env", "seed", "verbose", *OPTIONS}
-#: Options whose negative values mean "never" to RL Zoo.
+#: Options whose negative values mean "never" in RL Zoo.
 MAY_BE_NEGATIVE = {"eval_freq", "save_freq", "log_interval"}
 KINDS = {
     "whole": "a whole number above 0",
@@ -75,17 +75,17 @@ KINDS = {
 @dataclass(frozen=True)
 class Run:
     """
-    One training, which is a process of its own.
+    One training, which runs in its own process.
 
     :param algo: Name of the algorithm, as in ``--algo``
     :param env: Id of the environment
     :param seed: Seed, at least 0
-    :param setting: Name of the setting; None where the file has no settings
-    :param folder: Where its results go: ``<output>/[<setting>/]<algo>/<env>_<seed + 1>``
+    :param setting: Name of the setting; None if the file has no settings
+    :param folder: Folder of its results: ``<output>/[<setting>/]<algo>/<env>_<seed + 1>``
     :param command: The command line after ``sb3-flow``
-    :param timesteps: What it trains for; None: what its configuration says
-    :param cpus: Cores that it gets, and threads
-    :param gpus: GPUs that it gets; a fraction shares one
+    :param timesteps: Number of timesteps; None: that of its configuration
+    :param cpus: Number of cores and threads
+    :param gpus: Number of GPUs; with a fraction, several runs share one
     """
 
     algo: str
@@ -104,7 +104,7 @@ class Run:
 
     @property
     def shell(self) -> str:
-        """The command line as one would type it."""
+        """The command line for a shell."""
         return shlex.join(("sb3-flow", *self.command))
 
 
@@ -113,14 +113,14 @@ def read_sweep(file: Path) -> Level:
     Read the file of a sweep.
 
     :param file: A YAML file
-    :return: What it says
-    :raises ValueError: If it is no YAML, no mapping, or says the same key twice.
+    :return: Its content
+    :raises ValueError: If it is not valid YAML, not a mapping, or has duplicate keys.
     :raises OSError: If it cannot be read.
     """
     yaml = require("yaml", "sweep", "A sweep")
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]
-        """Refuses a key that is there twice, where YAML would silently take the last."""
+        """Rejects duplicate keys, of which YAML would silently use the last."""
 
         def compose_mapping_node(self, anchor: Any) -> Any:
             node = super().compose_mapping_node(anchor)
@@ -128,7 +128,7 @@ def read_sweep(file: Path) -> Level:
             for key, _ in node.value:
                 if key.value in keys:
                     line = key.start_mark.line + 1
-                    raise ValueError(f"{file}, line {line}: the key `{key.value}` is there twice; keep one.")
+                    raise ValueError(f"{file}, line {line}: the key `{key.value}` is duplicate; keep one.")
                 keys.append(key.value)
             return node
 
@@ -144,7 +144,7 @@ def read_sweep(file: Path) -> Level:
 
 
 def _with_new_names(value: Any) -> Any:
-    """The same with keys of earlier versions under their names of today."""
+    """Replace former names of keys."""
     if isinstance(value, list):
         return [_with_new_names(item) for item in value]
     if not isinstance(value, dict):
@@ -163,22 +163,22 @@ def expand(
     gpus: float | None = None,
 ) -> list[Run]:
     """
-    List the runs that a sweep means, the first seed of all of them first.
+    List the runs of a sweep, ordered by seed.
 
-    :param content: What its file says
+    :param content: Content of the file
     :param file: The file, for messages
-    :param algorithms: The names of the hyperparameters of each algorithm that there is
-    :param output: Where results go, instead of what the file says
-    :param cpus: Cores of each run, instead of what the file says
-    :param gpus: GPUs of each run, instead of what the file says
+    :param algorithms: The names of the hyperparameters of each algorithm
+    :param output: Folder of the results, instead of that of the file
+    :param cpus: Cores of each run, instead of those of the file
+    :param gpus: GPUs of each run, instead of those of the file
     :return: The runs
-    :raises ValueError: It names what was wrong, where it stands, and what would have been right.
+    :raises ValueError: If the content is invalid. The message names the place, the value and what was expected.
     """
     return _Grid(content, file, algorithms, output, {"cpus": cpus, "gpus": gpus}).runs()
 
 
 class _Grid:
-    """What a file says, checked as far as it can be without making runs."""
+    """The checked content of a file."""
 
     def __init__(
         self,
@@ -199,7 +199,7 @@ class _Grid:
                 raise self._error("packages", f"`{package}` cannot be imported ({error}).") from error
         self.packages = list(content.get("packages", []))
         if output is None and not isinstance(content.get("output"), str):
-            raise self._error("", "`output` is missing: the folder for the results. Name it here, or give --output.")
+            raise self._error("", "`output` is missing: the folder of the results. Set it here, or pass --output.")
         self.output = output or Path(content["output"])
         self.algorithms = self._sections(content, "algorithms", "")
         self.tasks = self._resolve_tasks(self._sections(content, "tasks", ""))
@@ -208,19 +208,19 @@ class _Grid:
             self.settings = dict(settings.items())
         for section, entries in (("algorithms", self.algorithms), ("tasks", self.tasks)):
             if not entries:
-                close = _meant(section, self.top)
-                hint = f" Did you mean it by `{close}`?" if close else ""
+                close = _closest(section, self.top)
+                hint = f" Did you mean `{close}`?" if close else ""
                 raise self._error("", f"`{section}` is missing: a list of names, or a mapping from names to settings.{hint}")
         self._check_names()
 
     def runs(self) -> list[Run]:
-        """All runs, by seed and then as they stand in the file."""
+        """All runs, by seed and then in the order of the file."""
         cells = [
             self._runs_of(setting, algo, task) for setting in self.settings for algo in self.algorithms for task in self.tasks
         ]
         runs = [run for row in itertools.zip_longest(*cells) for run in row if run is not None]
         if not runs:
-            raise self._error("", "this makes no run: all `seeds` are 0 or empty.")
+            raise self._error("", "there are no runs: all `seeds` are 0 or empty.")
         return runs
 
     def _check_names(self) -> None:
@@ -228,7 +228,7 @@ class _Grid:
             self._must_be_one_of(algo, self.known, "algorithms", "algorithm")
         for name in self.settings:
             if name is not None and (name in self.known or name.startswith(".") or "/" in name or "\\" in name):
-                raise self._error("settings", f"`{name}` must be usable as a folder's name, and not be an algorithm's.")
+                raise self._error("settings", f"`{name}` must be a valid folder name and not the name of an algorithm.")
         for where, level in self._nested_levels():
             for algo in self._sections(level, "algorithms", where):
                 self._must_be_one_of(algo, self.algorithms, f"{where}.algorithms", "algorithm of this sweep")
@@ -237,7 +237,7 @@ class _Grid:
                     self._must_be_one_of(task, self.tasks, f"{where}.tasks", "task of this sweep")
 
     def _nested_levels(self) -> Iterator[tuple[str, Level]]:
-        """The levels that may hold `tasks` or `algorithms`, with their places."""
+        """The levels that may contain `tasks` or `algorithms`, with their places."""
         for algo, level in self.algorithms.items():
             yield f"algorithms.{algo}", level
         for name, level in self.settings.items():
@@ -248,32 +248,32 @@ class _Grid:
     def _must_be_one_of(self, name: str, names: Iterable[str], where: str, what: str) -> None:
         if name in names:
             return
-        close = _meant(name, names)
-        hint = f"did you mean `{close}`?" if close else f"there are: {', '.join(sorted(names))}."
-        raise self._error(where, f"`{name}` is no {what}; {hint}")
+        close = _closest(name, names)
+        hint = f"did you mean `{close}`?" if close else f"expected one of: {', '.join(sorted(names))}."
+        raise self._error(where, f"unknown {what} `{name}`; {hint}")
 
     def _resolve_tasks(self, entries: Mapping[str, Level]) -> dict[str, tuple[str, Level]]:
-        """Environments by id, each with the place and the level of its entry, which may be a pattern."""
+        """Environments by id, each with place and level of its entry. Names of entries may be patterns."""
         tasks: dict[str, tuple[str, Level]] = {}
         for name, level in entries.items():
-            register_environment(name)  # a pattern, too, begins as the ids of its package do
+            register_environment(name)  # patterns start like the ids of their package, too
             found = [name] if name in gym.registry else fnmatch.filter(gym.registry, name)
             if not found:
-                self._must_be_one_of(name, gym.registry, "tasks", "environment that Gymnasium knows")
+                self._must_be_one_of(name, gym.registry, "tasks", "environment in Gymnasium's registry")
             for env_id in found:
                 if env_id in tasks:
-                    raise self._error("tasks", f"`{env_id}` is named twice, by `{tasks[env_id][0]}` and by `{name}`.")
+                    raise self._error("tasks", f"`{env_id}` matches two entries, `{tasks[env_id][0]}` and `{name}`; keep one.")
                 tasks[env_id] = (name, level)
         return {env_id: (f"tasks.{name}", level) for env_id, (name, level) in tasks.items()}
 
     def _sections(self, level: Mapping[str, Any], section: str, where: str) -> dict[str, Level]:
-        """The entries of `tasks`, `algorithms` or `settings`, which a list may name without saying anything about them."""
+        """The entries of `tasks`, `algorithms` or `settings`: a mapping, or a list of names."""
         entries = level.get(section)
         place = f"{where}.{section}".lstrip(".")
         if isinstance(entries, list):
             for name in self._names(entries, place):
                 if entries.count(name) > 1:
-                    raise self._error(place, f"`{name}` is there twice; keep one.")
+                    raise self._error(place, f"`{name}` is duplicate; keep one.")
             entries = dict.fromkeys(entries)
         if entries is None:
             return {}
@@ -285,7 +285,7 @@ class _Grid:
         return {name: dict(entry or {}) for name, entry in entries.items()}
 
     def _layers(self, setting: str | None, algo: str, task: str) -> Iterator[tuple[str, Level]]:
-        """Every level that speaks of a run, with its place, the more specific ones later."""
+        """All levels that apply to a run, with their places, more specific ones later."""
         yield "", self.top
         yield self.tasks[task]
         yield from self._with_tasks(f"algorithms.{algo}", self.algorithms[algo], task)
@@ -297,7 +297,7 @@ class _Grid:
         yield from self._with_tasks(f"{place}.algorithms.{algo}", algorithms.get(algo, {}), task)
 
     def _with_tasks(self, where: str, level: Level, task: str) -> Iterator[tuple[str, Level]]:
-        """A level, and what its `tasks` say of one task."""
+        """A level, and the entries of its `tasks` for one task."""
         yield where, {key: value for key, value in level.items() if key != "tasks"}
         for pattern, inner in self._sections(level, "tasks", where).items():
             if fnmatch.fnmatchcase(task, pattern):
@@ -311,10 +311,10 @@ class _Grid:
             values.update(level)
             places.update(dict.fromkeys(level, where))
         if "seeds" not in values:
-            raise self._error("", "`seeds` is missing: how many, or a list of them.")
+            raise self._error("", "`seeds` is missing: the number of seeds, or a list of seeds.")
         seeds = self._seeds(values["seeds"], places["seeds"])
         if not seeds:
-            return []  # left out: what is said of it need not fit
+            return []  # no runs: their other settings are not checked
         options = {key: self._option(key, values[key], places[key]) for key in OPTIONS if key in values and key != "seeds"}
         options = {"cpus": 1, "gpus": 0, **options, **self.forced}
         options.setdefault("device", "cuda" if options["gpus"] else "cpu")
@@ -348,7 +348,7 @@ class _Grid:
         if key in self.known[algo]:
             return
         keys = [*OPTIONS, *(FILE_KEYS if where == "" else ())]
-        close = _meant(str(key), [*self.known[algo], *keys])
+        close = _closest(str(key), [*self.known[algo], *keys])
         hint = f"did you mean `{close}`?" if close else f"hyperparameters of {algo}: {', '.join(sorted(self.known[algo]))}."
         raise self._error(where, f"unknown key `{key}`; {hint} Options: {', '.join(keys)}.")
 
@@ -356,9 +356,9 @@ class _Grid:
         if type(value) is int and value >= 0:
             return list(range(value))
         if not isinstance(value, list) or not all(type(seed) is int and seed >= 0 for seed in value):
-            raise self._error(where, f"`seeds` is {value!r}; expected how many, or a list of whole numbers from 0.")
+            raise self._error(where, f"`seeds` is {value!r}; expected the number of seeds, or a list of integers from 0.")
         if len(set(value)) < len(value):
-            raise self._error(where, f"`seeds` is {value!r}: a seed that is there twice would make the same run twice.")
+            raise self._error(where, f"`seeds` is {value!r}; it must not have duplicates.")
         return value
 
     def _option(self, key: str, value: Any, where: str) -> Any:
@@ -371,7 +371,7 @@ class _Grid:
                 return int(value)
         if kind == "text" and isinstance(value, str):
             if key == "conf_file" and value.endswith((".yml", ".yaml", ".py")) and not Path(value).is_file():
-                raise self._error(where, f"`conf_file` is {value!r}, which does not exist (seen from {Path.cwd()}).")
+                raise self._error(where, f"`conf_file` is {value!r}, which does not exist (relative to {Path.cwd()}).")
             return value
         if kind == "names":
             return self._names(value, f"{where}.{key}".lstrip("."))
@@ -386,7 +386,7 @@ class _Grid:
         return value
 
     def _python(self, value: Any, where: str, key: str) -> str:
-        """A value as Python writes it, which is how RL Zoo reads its command line."""
+        """A value as a Python literal, the format of RL Zoo's command line."""
         if hint := _number_in_text(value):
             raise self._error(where, f"`{key}` is {value!r}.{hint}")
         if isinstance(value, float) and not math.isfinite(value):
@@ -398,19 +398,19 @@ class _Grid:
         if isinstance(value, dict):
             pairs = (f"{self._python(name, where, key)}: {self._python(item, where, key)}" for name, item in value.items())
             return f"{{{', '.join(pairs)}}}"
-        raise self._error(where, f"`{key}` holds {value!r}; only numbers, text, lists and mappings can be given to a run.")
+        raise self._error(where, f"`{key}` contains {value!r}; expected numbers, text, lists and mappings only.")
 
     def _error(self, where: str, message: str) -> ValueError:
         return ValueError(f"{self.file}{', ' if where else ''}{where}: {message}")
 
 
-def _meant(name: str, names: Iterable[str]) -> str | None:
-    """The name that somebody may have meant."""
+def _closest(name: str, names: Iterable[str]) -> str | None:
+    """The most similar name, for suggestions."""
     return next(iter(difflib.get_close_matches(name, list(names), n=1)), None)
 
 
 def _number_in_text(value: Any) -> str:
-    """A hint where YAML reads as text what looks like a number, and nothing elsewhere."""
+    """A hint if YAML reads a number as text; otherwise empty."""
     if isinstance(value, str) and re.fullmatch(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)", value):
-        return f" YAML reads that as text: write {float(value)!r}, or !!float {value}."
+        return f" YAML reads this as text: write {float(value)!r}, or !!float {value}."
     return ""

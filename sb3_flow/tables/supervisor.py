@@ -1,7 +1,7 @@
 """
-What a worker of a sweep does: one training in a process of its own, watched until it ends.
+The worker of a sweep: it runs one training in a separate process and waits until it ends.
 
-Ray gets this file by value. It imports nothing but the standard library, so that a worker does not load PyTorch only to wait.
+Ray pickles this module by value. It imports only the standard library, so that workers do not load PyTorch.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-#: Written by the sweep into the folder of each run: its command, and whether it has finished.
+#: File in the folder of each run: its command, and whether it has finished.
 RECORD = "sweep.json"
-#: What a run has printed, over all its attempts.
+#: Output of a run, over all its attempts.
 LOG = "log.txt"
-#: Held by the training for as long as it lives.
+#: Lock of the folder, held by the training process.
 LOCK = "sweep.lock"
-#: How long a training may take to stop, and the rest of one that was killed to vanish, in seconds.
+#: Seconds to wait for a training to stop, and for the processes of a killed run to end.
 PATIENCE = 20.0
-#: How arguments begin that may change between two starts of a run: where and with how much, but not what is computed.
+#: Prefixes of arguments that may change between two starts of a run, because results do not depend on them.
 MAY_CHANGE = ("--resume", "--log-folder=", "--num-threads=", "--device=", "--log-interval=")
 
 
@@ -37,21 +37,21 @@ class BusyError(RuntimeError):
 
 def supervise(folder: str, command: Sequence[str], cwd: str, threads: int, sweep: str) -> int:
     """
-    Train a run from where it is, and record it when it has finished.
+    Start or resume a run, and record when it has finished.
 
     :param folder: The folder of the run
     :param command: The command line after ``sb3-flow``
-    :param cwd: Where to run it; a relative ``folder`` is meant from there, too
+    :param cwd: Working directory; a relative ``folder`` is relative to it
     :param threads: Number of threads
     :param sweep: Name of this start of the sweep, for the record
-    :return: Exit code of the training: 0 if the run has finished; negative: the signal that killed it
+    :return: Exit code of the training: 0 if the run has finished, negative for the signal that killed it
     :raises BusyError: If another process trains in the folder.
     """
     path = Path(cwd, folder)
     path.mkdir(parents=True, exist_ok=True)
     with locked(path / LOCK) as lock, (path / LOG).open("ab") as log:
         if is_finished(path):
-            return 0  # by another sweep, while this one waited
+            return 0  # another sweep finished it in the meantime
         record = {"command": list(command), "finished": False, "sweep": sweep, "host": socket.gethostname()}
         write_record(path, record)
         start = time.time()
@@ -64,7 +64,7 @@ def supervise(folder: str, command: Sequence[str], cwd: str, threads: int, sweep
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # the terminal's Ctrl-C is ours to handle: RL Zoo takes it for the end of a run
+            start_new_session=True,  # handle Ctrl-C here: RL Zoo would treat it as the end of the run
             pass_fds=() if lock is None else (lock,),
             preexec_fn=_dying_with(os.getpid()) if os.name == "posix" else None,
         )
@@ -80,26 +80,26 @@ def supervise(folder: str, command: Sequence[str], cwd: str, threads: int, sweep
 
 def read_record(folder: Path) -> dict[str, Any] | None:
     """
-    Read what a sweep wrote of a run.
+    Read the record of a run.
 
     :param folder: The folder of the run
     :return: The record; None if there is none
-    :raises ValueError: If it cannot be understood.
+    :raises ValueError: If it is damaged, or not a record.
     """
     try:
         record = json.loads((folder / RECORD).read_text("utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise ValueError(f"{folder / RECORD} is damaged ({error}); move the folder away.") from error
+        raise ValueError(f"{folder / RECORD} is damaged ({error}). Move the folder to another place.") from error
     if not isinstance(record, dict) or not isinstance(record.get("command"), list):
-        raise ValueError(f"{folder / RECORD} was not written by a sweep; move it away.")
+        raise ValueError(f"{folder / RECORD} was not written by a sweep. Move it to another place.")
     return record
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """
-    Write the record of a run, which is either the old or the new one whatever happens meanwhile.
+    Write the record of a run atomically.
 
     :param folder: The folder of the run
     :param record: Its content
@@ -117,7 +117,7 @@ def is_finished(folder: Path) -> bool:
     Whether the run in a folder has finished.
 
     :param folder: The folder of the run
-    :return: True only after its training has ended with exit code 0
+    :return: True if its training has ended with exit code 0
     """
     record = read_record(folder)
     return record is not None and bool(record.get("finished"))
@@ -125,7 +125,7 @@ def is_finished(folder: Path) -> bool:
 
 def what_is_computed(command: Sequence[str]) -> list[str]:
     """
-    The part of a command that results depend on.
+    The arguments of a command on which results depend.
 
     :param command: The command line of a run
     :return: Its arguments, without those that may change between two starts
@@ -136,11 +136,11 @@ def what_is_computed(command: Sequence[str]) -> list[str]:
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[int | None]:
     """
-    Hold the lock of a run; a process that inherits it goes on holding it.
+    Hold the lock of a run. A process that inherits the descriptor keeps the lock.
 
-    :param path: The lock's file
+    :param path: The lock file
     :return: Its descriptor; None on systems without such locks
-    :raises BusyError: If somebody else holds it for longer than the rest of a killed run needs to vanish.
+    :raises BusyError: If another process holds the lock for longer than ``PATIENCE``.
     """
     if sys.platform == "win32":
         yield None
@@ -156,7 +156,7 @@ def locked(path: Path) -> Iterator[int | None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise BusyError(f"Another process trains in {path.parent}; let it finish, or stop it.") from None
+                    raise BusyError(f"Another process trains in {path.parent}. Wait for it, or stop it.") from None
                 time.sleep(0.2)
         yield descriptor
     finally:
@@ -166,16 +166,16 @@ def locked(path: Path) -> Iterator[int | None]:
 def _wait(process: subprocess.Popen[bytes]) -> int:
     while True:
         try:
-            return process.wait(timeout=0.5)  # not forever: Ray stops a task by an exception between two instructions
+            return process.wait(timeout=0.5)  # with a timeout, so that Ray can stop the task by an exception
         except subprocess.TimeoutExpired:
             continue
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a training that still runs, with all processes that it started."""
+    """Stop a running training, with all processes that it started."""
     if process.poll() is not None:
         return
-    group = process.pid  # it leads a session of its own
+    group = process.pid  # the leader of its own session
     for stop in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, stop)
@@ -185,7 +185,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _dying_with(parent: int) -> Any:
-    """What a training does first of all: see that it dies with its worker, and that signals reach it."""
+    """Function that a training calls first: it ends when its worker ends, and it receives signals."""
     libc = ctypes.CDLL(None, use_errno=True)
 
     def prepare() -> None:

@@ -1,4 +1,4 @@
-"""The command ``sb3-flow sweep``: a table of runs, by Ray."""
+"""The command ``sb3-flow sweep``: many runs, scheduled by Ray."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sb3_flow.common.arguments import hints_of
+from sb3_flow.common.arguments import former_names_of, hints_of
 from sb3_flow.common.checkpoints import latest_checkpoint
 from sb3_flow.common.optional import require
 from sb3_flow.tables import supervisor
@@ -23,10 +23,10 @@ from sb3_flow.zoo.registration import register
 
 Subparsers = Any  # argparse's own class for these is private
 
-#: How often the sweep looks at its runs, in seconds.
+#: Interval in seconds at which the sweep checks its runs.
 INTERVAL = 1.0
-#: Ray reads these when it is imported or started: no reports home, devices are left alone where a run asks for none,
-#: trainings have the priority that they have elsewhere, and patience, because they keep all cores busy.
+#: Ray reads these when it is imported or started: no usage statistics, no changes to visible devices for runs without GPU,
+#: normal priority of trainings, and long timeouts, because trainings keep all cores busy.
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -35,9 +35,9 @@ ENVIRONMENT = {
     "RAY_health_check_timeout_ms": "60000",
     "RAY_health_check_failure_threshold": "10",
 }
-#: How often to try to start Ray: it gives up by itself after 30 seconds, which are short on a busy machine.
+#: Number of attempts to start Ray, which times out after 30 seconds; that is short on a busy machine.
 START_ATTEMPTS = 4
-#: Nothing goes through Ray's object store; this is about the least that it takes, in bytes.
+#: Size of Ray's object store in bytes, about the smallest possible; it is not used.
 OBJECT_STORE = 100 * 1024**2
 
 
@@ -45,21 +45,21 @@ def add_commands(subparsers: Subparsers) -> None:
     """
     Add the command to a parser.
 
-    :param subparsers: What ``add_subparsers`` returned
+    :param subparsers: Return value of ``add_subparsers``
     """
     command = subparsers.add_parser(
         "sweep",
         help="run a table of algorithms, tasks and seeds",
-        description="Run all algorithms of a file on all its tasks with all its seeds. Started again, it skips what has "
-        "finished and resumes the rest.",
+        description="Run all algorithms of a file on all its tasks with all its seeds. If it is started again, it skips "
+        "finished runs and resumes the others.",
     )
-    command.add_argument("file", type=Path, metavar="FILE.yml", help="what to run; docs/sweeps.md says how to write it")
+    command.add_argument("file", type=Path, metavar="FILE.yml", help="file of the sweep; docs/sweeps.md has its format")
     command.add_argument("--output", type=Path, help="folder for the results, instead of the file's")
     command.add_argument("--address", help="address of a Ray cluster (default: this machine's cores)")
-    command.add_argument("--dry-run", action="store_true", help="print the runs' commands; start nothing")
+    command.add_argument("--dry-run", action="store_true", help="print the commands of all runs without starting them")
     command.add_argument("--cpus-per-run", type=_positive, metavar="N", help="cores and threads of each run")
     command.add_argument("--gpus-per-run", type=_not_negative, metavar="N", help="GPUs of each run; 0.5: two share one")
-    command.add_argument("--max-retries", type=int, default=3, metavar="N", help="new starts after crashes (default: 3)")
+    command.add_argument("--max-retries", type=int, default=3, metavar="N", help="restarts after crashes (default: 3)")
     command.set_defaults(run=_run)
 
 
@@ -88,37 +88,38 @@ def _run(options: argparse.Namespace) -> None:
         print(f"\nFailed: {state.run}: {state.message}\n  {state.run.folder / supervisor.LOG} ends with", file=sys.stderr)
         print("\n".join(f"  | {line}" for line in last_lines(state.run.folder, 15)), file=sys.stderr)
     if failed:
-        print(f"\n{len(failed)} of {len(runs)} runs failed. The same command starts them again.", file=sys.stderr)
+        print(f"\n{len(failed)} of {len(runs)} runs failed. Run the same command to start them again.", file=sys.stderr)
         raise SystemExit(1)
 
 
 def list_runs(file: Path, output: Path | None = None, cpus: float | None = None, gpus: float | None = None) -> list[Run]:
     """
-    List the runs of a file, for all algorithms that RL Zoo and this package have.
+    List the runs of a file, for all algorithms of RL Zoo and this package.
 
     :param file: The file of a sweep
-    :param output: Where results go, instead of what the file says
-    :param cpus: Cores of each run, instead of what the file says
-    :param gpus: GPUs of each run, instead of what the file says
+    :param output: Folder of the results, instead of that of the file
+    :param cpus: Cores of each run, instead of those of the file
+    :param gpus: GPUs of each run, instead of those of the file
     :return: The runs
-    :raises ValueError: If something is wrong in the file.
+    :raises ValueError: If the file is invalid.
     :raises ImportError: If RL Zoo is not installed.
     """
     register()
     algorithms = require("rl_zoo3.utils", "zoo", "A sweep").ALGOS
     hyperparameters = {
-        name: ZOO_KEYS | {key for key in hints_of(cls) if not key.startswith("_")} for name, cls in algorithms.items()
+        name: ZOO_KEYS | former_names_of(cls).keys() | {key for key in hints_of(cls) if not key.startswith("_")}
+        for name, cls in algorithms.items()
     }
     return expand(read_sweep(file), file, hyperparameters, output, cpus, gpus)
 
 
 def check_folders(runs: Sequence[Run]) -> set[Run]:
     """
-    See what is there already, before anything starts.
+    Check the folders of runs before the sweep starts.
 
     :param runs: The runs
-    :return: Those that have finished
-    :raises ValueError: If the folder of a run holds something else than that run.
+    :return: The finished runs
+    :raises ValueError: If the folder of a run contains other results.
     """
     finished = set()
     for run in runs:
@@ -126,15 +127,16 @@ def check_folders(runs: Sequence[Run]) -> set[Run]:
         if record is None:
             others = {path.name for path in run.folder.glob("*")} - {supervisor.LOCK, supervisor.LOG}
             if others:
-                raise ValueError(f"{run.folder} holds results that no sweep made; move them away, or give another --output.")
+                raise ValueError(
+                    f"{run.folder} contains results that are not from a sweep. Move them, or pass another --output."
+                )
             continue
         then, now = (supervisor.what_is_computed(command) for command in (record["command"], run.command))
         if then != now and (record.get("finished") or has_results(run.folder)):
-            before = " ".join(argument for argument in then if argument not in now) or "nothing of this"
-            after = " ".join(argument for argument in now if argument not in then) or "nothing of this"
+            before = " ".join(argument for argument in then if argument not in now) or "none of these"
+            after = " ".join(argument for argument in now if argument not in then) or "none of these"
             raise ValueError(
-                f"{run.folder} was made with other settings: it has {before}, and now it would have {after}. "
-                "Move it away, or give another --output."
+                f"{run.folder} has results with other settings: {before}; now: {after}. Move it, or pass another --output."
             )
         if record.get("finished"):
             finished.add(run)
@@ -143,21 +145,21 @@ def check_folders(runs: Sequence[Run]) -> set[Run]:
 
 def has_results(folder: Path) -> bool:
     """
-    Whether a run has got so far that its settings matter; one that failed at once may be started with better ones.
+    Whether a run has results. Without results, it may be started again with other settings.
 
     :param folder: The folder of the run
-    :return: True from its first evaluation or checkpoint on
+    :return: True if it has an evaluation or a checkpoint
     """
     return (folder / "evaluations.npz").exists() or latest_checkpoint(folder) is not None
 
 
 class Sweep:
     """
-    Starts runs, watches them and starts again what crashed.
+    Start runs, monitor them, and restart runs that crashed.
 
     :param runs: The runs
-    :param finished: Those of them to skip
-    :param max_retries: How often a run that crashed is started again
+    :param finished: Finished runs, which are skipped
+    :param max_retries: Number of restarts of a run that crashed
     """
 
     def __init__(self, runs: Sequence[Run], finished: set[Run], max_retries: int = 3) -> None:
@@ -171,10 +173,10 @@ class Sweep:
         """
         Run until all have finished or failed. An interrupt stops all trainings first.
 
-        :param address: Address of a Ray cluster; None: a Ray of its own on this machine, which ends with the sweep
+        :param address: Address of a Ray cluster; None: Ray on this machine, until the sweep ends
         :return: The states of the runs that failed
         :raises ImportError: If Ray is not installed.
-        :raises ValueError: If a run asks for more than this machine has.
+        :raises ValueError: If a run needs more resources than this machine has.
         """
         waiting = [state for state in self.states if state.status == "waiting"]
         if waiting:
@@ -241,17 +243,17 @@ class Sweep:
             state.status = "done"
             self.display.say(f"done: {state.run}")
         elif crashed and state.attempts <= self.max_retries:
-            self.display.say(f"again: {state.run}: {state.message}; it goes on from its last checkpoint")
+            self.display.say(f"restarted: {state.run}: {state.message}; it resumes from its last checkpoint")
             self._submit(task, state)
         else:
             state.status = "failed"
             self.display.say(f"failed: {state.run}: {state.message}")
 
     def _stop(self, ray: Any) -> None:
-        """Stop what still runs, and the Ray that was started here."""
+        """Stop running trainings, and Ray if it was started here."""
         try:
             if self.pending:
-                print("Stopping. The same command goes on from the last checkpoints.", file=sys.stderr, flush=True)
+                print("Stopping. The same command resumes from the last checkpoints.", file=sys.stderr, flush=True)
                 for reference in self.pending:
                     ray.cancel(reference)
                 ray.wait(list(self.pending), num_returns=len(self.pending), timeout=supervisor.PATIENCE)
@@ -276,31 +278,31 @@ def start_ray(address: str | None) -> Any:
         return ray
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            # "local": never a cluster that happens to run here.
+            # "local": do not connect to a cluster that runs on this machine.
             ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE, **quiet)
             break
-        except Exception as error:  # Ray has no class for this one
+        except Exception as error:  # Ray has no specific class for this error
             ray.shutdown()
             if attempt == START_ATTEMPTS or "timed out" not in str(error):
                 raise
-            print(f"Ray did not start in time on this busy machine; trying again ({error})", file=sys.stderr, flush=True)
+            print(f"Ray did not start in time; trying again ({error})", file=sys.stderr, flush=True)
     return ray
 
 
 def check_resources(runs: Sequence[Run], available: Mapping[str, float]) -> None:
     """
-    Refuse runs that would wait for ever.
+    Reject runs that would never start.
 
     :param runs: The runs
-    :param available: What there is, by Ray's names
-    :raises ValueError: If a run asks for more.
+    :param available: Available resources by Ray's names
+    :raises ValueError: If a run needs more.
     """
     for run in runs:
         for name, wanted in (("CPU", run.cpus), ("GPU", run.gpus)):
             there = available.get(name, 0)
             if wanted > there:
                 option = f"--{name.lower()}s-per-run"
-                raise ValueError(f"{run} asks for {wanted:g} {name}s; this machine has {there:g}. Lower {option}.")
+                raise ValueError(f"{run} needs {wanted:g} {name}s; this machine has {there:g}. Reduce {option}.")
 
 
 def _interrupt(*_: object) -> None:

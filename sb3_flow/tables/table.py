@@ -1,4 +1,4 @@
-"""The table of a study: all evaluations of all runs in one CSV file, from which the page can be made again."""
+"""The table of a study: all evaluations of all runs in one CSV file, from which ``sb3-flow report`` makes the page."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import numpy as np
 
 from sb3_flow.tables.records import ARRAYS, MEASURE, RunRecord
 
-#: The table's name in the folder of a study.
+#: File name of the table.
 TABLE = "evaluations.csv"
-#: Columns that name a run. Its settings and conditions stand in the row of its first evaluation.
+#: Columns that identify a run; hyperparameters and conditions, which are in the row of its first evaluation.
 RUN, CONDITIONS = ("setting", "algorithm", "environment", "run"), ("config", "system")
 REQUIRED = (*RUN, "timesteps", "results")
-#: Columns with one number in a cell; all other arrays have one for each episode, separated by spaces.
+#: Columns with one number in a cell; all other arrays have one number per episode, separated by spaces.
 SINGLE = ("timesteps", "seconds")
 
 
 def is_table(file: Path) -> bool:
     """
-    Whether a file is a table, by its first line.
+    Whether a file is a table.
 
     :param file: A file
-    :return: True if it begins with the columns that name a run
+    :return: True if it starts with the columns that identify a run
     """
     with file.open("rb") as stream:
         return stream.readline().startswith(",".join(RUN).encode())
@@ -35,7 +35,7 @@ def is_table(file: Path) -> bool:
 
 def write_table(records: Iterable[RunRecord], file: Path) -> None:
     """
-    Write evaluations: one row for each evaluation of each run. Nothing is rounded.
+    Write evaluations: one row for each evaluation of each run. Numbers are not rounded.
 
     :param records: The runs
     :param file: The CSV file
@@ -64,7 +64,7 @@ def read_table(file: Path) -> list[RunRecord]:
 
     :param file: A CSV file that ``write_table`` has written
     :return: The runs
-    :raises ValueError: If it is damaged, is another table, or holds an evaluation twice; it names line and column.
+    :raises ValueError: If it is damaged, is another table, or has duplicate evaluations; the message names line and column.
     """
     try:
         with file.open(encoding="utf-8", newline="") as stream:
@@ -74,7 +74,7 @@ def read_table(file: Path) -> list[RunRecord]:
             rows: dict[tuple[str, ...], list[tuple[int, dict[str, str]]]] = {}
             for row in reader:
                 if len(row) > len(columns) or None in row.values():
-                    raise ValueError(f"{file}, line {reader.line_num}: expected {len(columns)} cells; the line is damaged.")
+                    raise ValueError(f"{file}, line {reader.line_num} is damaged: expected {len(columns)} cells.")
                 rows.setdefault(tuple(row[name] for name in RUN), []).append((reader.line_num, row))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{file} is not a table of evaluations: {error}") from error
@@ -94,10 +94,10 @@ def _check_columns(columns: list[str], file: Path) -> None:
     known = [*RUN, *ARRAYS, *CONDITIONS]
     for name in columns:
         if columns.count(name) > 1:
-            raise ValueError(f"{file} has the column `{name}` twice.")
+            raise ValueError(f"{file} has the column `{name}` twice; keep one.")
         if name not in known and not name.startswith(MEASURE):
             close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean `{close[0]}`?" if close else f"measures begin with `{MEASURE}`."
+            hint = f"did you mean `{close[0]}`?" if close else f"names of measures start with `{MEASURE}`."
             raise ValueError(f"{file} has an unknown column `{name}`; {hint}")
 
 
@@ -109,9 +109,9 @@ def _read_run(file: Path, rows: list[tuple[int, dict[str, str]]], columns: list[
         if not lists:
             continue
         if len(lists) < len(rows):
-            raise ValueError(f"{file}, line {line}: `{name}` is given in some rows of this run and is empty in others.")
+            raise ValueError(f"{file}, line {line}: `{name}` is empty in some rows of this run; fill all rows or none.")
         if len({len(values) for values in lists}) > 1:
-            raise ValueError(f"{file}, line {line}: the evaluations of this run differ in how many `{name}` they have.")
+            raise ValueError(f"{file}, line {line}: all evaluations of this run must have the same number of `{name}`.")
         arrays[name] = np.array([values[0] for values in lists] if name in SINGLE else lists)
     try:
         run_id = int(first["run"])

@@ -1,11 +1,11 @@
 """
-RL Zoo, with our algorithms in it.
+RL Zoo with the algorithms of this package.
 
-``sb3-flow train | enjoy | optimize | plot | ...`` are RL Zoo's own scripts. A script of one's own gets the same by::
+``sb3-flow train | enjoy | optimize | plot | ...`` are RL Zoo's scripts. In your own script, register the algorithms first::
 
     import sb3_flow.zoo
 
-    sb3_flow.zoo.register()  # before the function of RL Zoo is called
+    sb3_flow.zoo.register()
     rl_zoo3.train.train()
 """
 

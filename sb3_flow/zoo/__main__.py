@@ -1,4 +1,4 @@
-"""``python -m sb3_flow.zoo``: the same as the command ``sb3-flow``."""
+"""``python -m sb3_flow.zoo`` is the command ``sb3-flow``."""
 
 import sys
 

@@ -1,26 +1,26 @@
-"""What is done to a command line before RL Zoo gets it: text is quoted, and our algorithms get their defaults."""
+"""Preparation of command lines for RL Zoo: quotes for text, and defaults of our algorithms."""
 
 import argparse
 import ast
 import builtins
 from collections.abc import Collection
 
-#: Options of RL Zoo that take NAME:VALUE, where VALUE is evaluated as Python.
+#: Options of RL Zoo with NAME:VALUE, where VALUE is evaluated as Python.
 EVALUATED = {"-params", "--hyperparams", "--env-kwargs", "--eval-env-kwargs"}
-#: Scripts that act with a saved agent.
+#: Scripts that run a saved agent.
 ACTING = {"enjoy", "push-to-hub", "record-video"}
-#: Words of YAML that are written otherwise in Python.
+#: YAML's constants in Python.
 YAML_WORDS = {"true": "True", "false": "False", "null": "None", "none": "None"}
 
 
 def quote_values(arguments: list[str], known: Collection[str]) -> list[str]:
     """
-    Quote text among the values that RL Zoo evaluates: ``dataset:cube-single-play-v0`` would be a subtraction.
+    Quote text in the values that RL Zoo evaluates: ``dataset:cube-single-play-v0`` would be a subtraction.
 
-    Numbers, lists and calls are left as they are; so is text in quotes.
+    Numbers, lists, calls and quoted text are not changed.
 
     :param arguments: The command line
-    :param known: Names that RL Zoo knows when it evaluates a value, such as ``nn``
+    :param known: Names that are defined when RL Zoo evaluates a value, such as ``nn``
     :return: The command line for RL Zoo
     :raises ValueError: If a value does not have the form NAME:VALUE.
     """
@@ -46,19 +46,19 @@ def _as_python(value: str, known: Collection[str]) -> str:
     except SyntaxError:
         return repr(value)
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    # A word by itself is text, also where Python has a function of that name: q_agg:min.
+    # A single word is text, even if Python has a function with this name, as in q_agg:min.
     usable = set(known) if isinstance(tree, ast.Name) else {*known, *vars(builtins)}
     return value if names <= usable else repr(value)
 
 
 def add_defaults(name: str, arguments: list[str], sampling: Collection[str], ours: Collection[str]) -> list[str]:
     """
-    Give our algorithms other defaults than RL Zoo's: where ``train`` writes, and the way to act that it evaluated.
+    Set other defaults than RL Zoo's for our algorithms: the folder of ``train``, and sampled actions as in its evaluations.
 
     :param name: The script
     :param arguments: Its command line
-    :param sampling: Algorithms that act by sampling
-    :param ours: All algorithms of ours
+    :param sampling: Algorithms that are evaluated by sampled actions
+    :param ours: All algorithms of this package
     :return: The command line for RL Zoo
     """
     if name not in ACTING:

@@ -14,21 +14,22 @@ from sb3_flow.common.files import atomic_write
 
 class EvalCallback(callbacks.EvalCallback):
     """
-    As Stable-Baselines3's, and what else an environment measures is written down: the numbers in ``info["measures"]`` at the
-    last step of each episode, as ``measure_NAME`` in ``evaluations.npz``, of the shape of ``results``.
+    Stable-Baselines3's ``EvalCallback``, which also records the numbers in ``info["measures"]`` at the last step of each
+    episode, as ``measure_NAME`` in ``evaluations.npz``, with the shape of ``results``.
 
-    :param args: As those of Stable-Baselines3's, like ``kwargs``
+    :param args: As for Stable-Baselines3's callback
+    :param kwargs: As for Stable-Baselines3's callback
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        #: Of the evaluation that goes on, episode by episode, and of those before, by name.
+        #: Measures of each episode of the current evaluation, and of previous evaluations by name.
         self._measured: list[dict[str, float]] = []
         self.evaluations_measures: dict[str, list[list[float]]] = {}
 
     @classmethod
     def like(cls, other: callbacks.EvalCallback) -> "EvalCallback":
-        """One with the settings of another, which has not begun."""
+        """Create a callback with the settings of another one, which has not started."""
         return cls(
             other.eval_env,
             callback_on_new_best=other.callback_on_new_best,
@@ -62,10 +63,11 @@ class EvalCallback(callbacks.EvalCallback):
 
 class SamplerEvalCallback(EvalCallback):
     """
-    Evaluates another sampler of the same policy, such as the behavior-cloned flow within FQL.
+    Evaluate another sampler of the same policy, such as the BC flow of FQL.
 
     :param sampler: Its name, see ``FlowPolicy.samplers``
-    :param args: As those of ``EvalCallback``, like ``kwargs``
+    :param args: As for ``EvalCallback``
+    :param kwargs: As for ``EvalCallback``
     """
 
     def __init__(self, sampler: str, *args: Any, **kwargs: Any) -> None:
@@ -77,9 +79,10 @@ class SamplerEvalCallback(EvalCallback):
         policy: Any = self.model.policy
         if not hasattr(policy, "with_sampler"):
             raise ValueError(
-                f"{type(self.model).__name__} has one way to act only, so there is no sampler {self.sampler!r} to evaluate."
+                f"{type(self.model).__name__} has no samplers, so `{self.sampler}` cannot be evaluated. Remove it from "
+                "--eval-samplers."
             )
-        policy.with_sampler(self.sampler)  # raises if there is none of that name
+        policy.with_sampler(self.sampler)  # raises if there is no such sampler
 
     def _on_step(self) -> bool:
         policy: Any = self.model.policy
@@ -92,17 +95,17 @@ class SamplerEvalCallback(EvalCallback):
 
 class TrainingClock(EventCallback):
     """
-    Calls evaluations, and writes into their files how many seconds of training there had been: ``seconds`` in
-    ``evaluations.npz``, beside ``timesteps``. The evaluations themselves do not count, checkpoints do. A run that is resumed
-    goes on from the seconds of its checkpoint; evaluations that were made without a clock have nan.
+    Call evaluations, and add the seconds of training to their files: ``seconds`` in ``evaluations.npz``, in addition to
+    ``timesteps``. The time of evaluations is not included, the time of checkpoints is. A resumed run continues from the
+    seconds of its checkpoint. Evaluations without a recorded time have NaN.
 
-    :param evaluations: Evaluations with a ``log_path``, in their order
+    :param evaluations: Evaluation callbacks with a ``log_path``, in their order
     """
 
     def __init__(self, evaluations: Sequence[callbacks.EvalCallback]) -> None:
         super().__init__(CallbackList([*evaluations]))
         self.evaluations = tuple(evaluations)
-        #: Seconds of training so far, and by the timestep of each evaluation; a checkpoint has them.
+        #: Seconds of training so far, and at the timestep of each evaluation; both are saved in checkpoints.
         self.seconds = 0.0
         self.seconds_at: dict[int, float] = {}
         self._watch = _Watch()
@@ -123,17 +126,17 @@ class TrainingClock(EventCallback):
         return go_on
 
     def _write(self, evaluation: callbacks.EvalCallback) -> None:
-        """Add the array to the file that the evaluation has just written."""
+        """Add the array to the file of the evaluation."""
         seconds = [self.seconds_at.get(int(timestep), float("nan")) for timestep in evaluation.evaluations_timesteps]
         add_arrays(f"{evaluation.log_path}.npz", {"seconds": np.array(seconds)})
 
 
 def add_arrays(file: str, arrays: dict[str, np.ndarray]) -> None:
     """
-    Add arrays to a file of arrays.
+    Add arrays to an ``.npz`` file.
 
-    :param file: An ``.npz`` file
-    :param arrays: By name
+    :param file: The file
+    :param arrays: Arrays by name
     """
     with np.load(file) as before:
         content: dict[str, Any] = {**before, **arrays}
@@ -142,7 +145,7 @@ def add_arrays(file: str, arrays: dict[str, np.ndarray]) -> None:
 
 
 class _Watch:
-    """Time by a clock that only this process has: it is no plain number, so that no checkpoint takes it along."""
+    """A clock of this process. It is an object and not a number, so that checkpoints do not include it."""
 
     def __init__(self) -> None:
         self.start = time.monotonic()

@@ -25,7 +25,7 @@ class Script(NamedTuple):
 
     :param module: Its module
     :param function: The function to call; None: the module is run as a script
-    :param help: What it does
+    :param help: Help text
     """
 
     module: str
@@ -33,14 +33,14 @@ class Script(NamedTuple):
     help: str
 
 
-#: By the names that they have here; RL Zoo's own names are the same, with underscores.
+#: Scripts by their command names; RL Zoo's names are the same with underscores.
 SCRIPTS = {
     "train": Script("rl_zoo3.train", "train", "train an agent"),
-    "enjoy": Script("rl_zoo3.enjoy", "enjoy", "watch a trained agent, or measure it (--no-render)"),
-    "optimize": Script("rl_zoo3.train", "train", "search hyperparameters with Optuna (train -optimize)"),
+    "enjoy": Script("rl_zoo3.enjoy", "enjoy", "watch a trained agent, or evaluate it (--no-render)"),
+    "optimize": Script("rl_zoo3.train", "train", "tune hyperparameters with Optuna (train -optimize)"),
     "plot": Script("rl_zoo3.plots.all_plots", "all_plots", "plot evaluations over training, and print a table"),
     "plot-train": Script("rl_zoo3.plots.plot_train", "plot_train", "plot training episodes; offline runs have none"),
-    "plot-from-file": Script("rl_zoo3.plots.plot_from_file", "plot_from_file", "plot what `plot -o` stored"),
+    "plot-from-file": Script("rl_zoo3.plots.plot_from_file", "plot_from_file", "plot the results that `plot -o` saved"),
     "record-video": Script("rl_zoo3.record_video", None, "record a video of a trained agent"),
     "push-to-hub": Script("rl_zoo3.push_to_hub", None, "upload a trained agent to the Hugging Face hub"),
     "load-from-hub": Script("rl_zoo3.load_from_hub", None, "download a trained agent"),
@@ -51,10 +51,10 @@ def add_commands(subparsers: Subparsers) -> None:
     """
     Add the scripts of RL Zoo to a parser, each as a command.
 
-    :param subparsers: What ``add_subparsers`` returned
+    :param subparsers: Return value of ``add_subparsers``
     """
     for name, script in SCRIPTS.items():
-        # The script has a parser of its own. A prefix that nobody types hands it all arguments, `--help` too.
+        # The script has its own parser. With an unused prefix it gets all arguments, including `--help`.
         command = subparsers.add_parser(name, help=script.help, add_help=False, prefix_chars="\0")
         command.add_argument("arguments", nargs="*")
         command.set_defaults(run=partial(_run, name))
@@ -71,7 +71,7 @@ def run_script(name: str, arguments: list[str]) -> None:
     :param name: A key of ``SCRIPTS``
     :param arguments: Its command line
     :raises ImportError: If RL Zoo is not installed.
-    :raises ValueError: If the script refused what it was asked.
+    :raises ValueError: If the script failed because of its arguments or missing files.
     """
     register()
     ours, arguments = _parse_ours(name, arguments)
@@ -87,31 +87,31 @@ def run_script(name: str, arguments: list[str]) -> None:
     sys.argv = [f"sb3-flow {name}", *arguments]
     try:
         _function(script, ours)()
-    except AssertionError as error:  # how RL Zoo says that a file or folder is missing
+    except AssertionError as error:  # RL Zoo's error for a missing file or folder
         raise ValueError(str(error) or f"{name} failed") from error
     except KeyError as error:
         if not name.startswith("plot"):
             raise
-        raise ValueError(f"Not all of these runs have it in their evaluations.npz: {error}") from error
+        raise ValueError(f"{error} is missing in the evaluations.npz of some runs. Plot another key (-k).") from error
     finally:
         sys.argv = before
 
 
 def _parse_ours(name: str, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """What we read of the command line, and what RL Zoo is given: the environment is for both."""
+    """Separate our options from the arguments for RL Zoo; the environment is for both."""
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     peek.add_argument("-e" if name.startswith("plot") else "--env", "--env", dest="env", nargs="+")
     env = peek.parse_known_args(arguments)[0].env
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     if name == "train":
-        group = parser.add_argument_group("beside those of RL Zoo")
+        group = parser.add_argument_group("options in addition to RL Zoo's")
         group.add_argument("--run-id", type=int, help="number of the run's folder (default: the next free one)")
-        group.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint, if there is one")
+        group.add_argument("--resume", action="store_true", help="resume from the run's last checkpoint, if there is one")
         group.add_argument(
-            "--checkpoint-freq", type=int, help="timesteps between checkpoints (default: as evaluations; 0: none)"
+            "--checkpoint-freq", type=int, help="timesteps between checkpoints (default: those between evaluations; 0: none)"
         )
         group.add_argument(
-            "--eval-samplers", nargs="*", default=[], help="other samplers that are evaluated too: bc_flow, sampled"
+            "--eval-samplers", nargs="*", default=[], help="further samplers to evaluate, such as bc_flow or sampled"
         )
         group.add_argument("--eval-heads", dest="eval_samplers", nargs="*", help="deprecated name of --eval-samplers")
         if {"-h", "--help"} & set(arguments):
@@ -123,13 +123,13 @@ def _parse_ours(name: str, arguments: list[str]) -> tuple[argparse.Namespace, li
 
 def _function(script: Script, ours: argparse.Namespace) -> Callable[[], Any]:
     if script.module == "rl_zoo3.push_to_hub":
-        _mend_hub()
+        _fix_hub()
     if script.function is None:
         return partial(runpy.run_module, script.module, run_name="__main__")
     try:
         module: Any = importlib.import_module(script.module)
     except ModuleNotFoundError as error:
-        raise ImportError(f"This needs the package `{error.name}`: pip install 'sb3_flow[zoo]'") from error
+        raise ImportError(f"This command needs the package `{error.name}`: pip install 'sb3_flow[zoo]'") from error
     if script.module == "rl_zoo3.train":
         options = {key: value for key, value in vars(ours).items() if key != "env"}
         from sb3_flow.zoo.experiment import FlowExperimentManager
@@ -138,8 +138,8 @@ def _function(script: Script, ours: argparse.Namespace) -> Callable[[], Any]:
     return getattr(module, script.function)  # type: ignore[no-any-return]
 
 
-def _mend_hub() -> None:
-    """RL Zoo 2.9 imports a function that the package for the hub has made private, and that returns another type now."""
+def _fix_hub() -> None:
+    """Provide a function that RL Zoo 2.9 imports from huggingface_sb3, where it is now private and returns another type."""
     hub: Any = require("huggingface_sb3.push_to_hub", "zoo", "Uploading an agent")
     if not hasattr(hub, "generate_metadata"):
         hub.generate_metadata = lambda *args: hub._generate_metadata(*args).to_dict()

@@ -1,4 +1,4 @@
-"""The configurations that ship with the package, and what may stand in one."""
+"""The configurations of the package, and checks of configurations."""
 
 import difflib
 from collections.abc import Callable, Iterable
@@ -6,41 +6,41 @@ from pathlib import Path
 from typing import Any
 
 import sb3_flow
-from sb3_flow.common.arguments import checked_value, hints_of, unknown
+from sb3_flow.common.arguments import checked_value, former_names_of, hints_of, unknown
 from sb3_flow.common.optional import require
 
-#: Keys of an entry that RL Zoo takes for itself; all others are arguments of the algorithm.
+#: Keys of an entry that RL Zoo uses; all others are arguments of the algorithm.
 ZOO_KEYS = {
     *("callback", "env_kwargs", "env_wrapper", "frame_stack", "monitor_kwargs", "n_envs", "n_timesteps", "noise_std"),
     *("noise_type", "normalize", "policy", "vec_env_wrapper"),
 }
 
 
-#: Those that are numbers, with their types.
+#: Keys whose values are numbers, and their types.
 ZOO_NUMBERS: dict[str, Any] = {"n_timesteps": int, "n_envs": int, "frame_stack": int, "noise_std": float}
 
 
 def config_path(name: str) -> Path:
     """
-    Where a file of configurations lies.
+    Path of a configuration file.
 
-    :param name: Its name without the ending: that of an algorithm, such as ``"fql"``, or another one, such as ``"fql_small"``
-    :return: The YAML file, which need not exist
+    :param name: Its name without suffix: that of an algorithm, such as ``"fql"``, or another one, such as ``"fql_small"``
+    :return: The path of the YAML file, which may not exist
     """
     package = Path(sb3_flow.__file__).parent
     installed = package / "zoo_configs"
-    # In a checkout they lie at the top, where people look for them.
+    # In a checkout of the repository they are at the top level.
     folder = installed if installed.is_dir() else package.parent / "zoo_configs"
     return folder / f"{name}.yml"
 
 
 def find_config(config: str | None, algorithm: str) -> str | None:
     """
-    Find the configurations of a run.
+    Find the configuration file of a run.
 
-    :param config: What ``--conf-file`` says: a file of ours by its name, or else what RL Zoo understands
-    :param algorithm: Name of the algorithm, whose own file is taken where ``config`` is None
-    :return: What RL Zoo is to read; None: its own file
+    :param config: Value of ``--conf-file``: the name of a file of this package, or any value that RL Zoo accepts
+    :param algorithm: Name of the algorithm, whose file is used if ``config`` is None
+    :return: The configuration for RL Zoo; None: RL Zoo's own file
     """
     path = config_path(algorithm if config is None else config)
     return str(path) if path.is_file() else config
@@ -48,13 +48,15 @@ def find_config(config: str | None, algorithm: str) -> str | None:
 
 def no_such_config(config: str) -> ValueError:
     """
-    :param config: What ``--conf-file`` said
-    :return: The error to raise where nothing is found by it
+    Error for a missing configuration.
+
+    :param config: Value of ``--conf-file``
+    :return: The error to raise
     """
     ours = ", ".join(sorted(file.stem for file in config_path("").parent.glob("*.yml")))
     return ValueError(
-        f"--conf-file {config} does not exist. It takes a YAML or Python file with an entry per environment, a Python module, "
-        f"or one of ours: {ours}."
+        f"--conf-file {config} does not exist. Pass a YAML or Python file with an entry per environment, a Python module, or "
+        f"one of: {ours}."
     )
 
 
@@ -63,8 +65,8 @@ def read_entries(path: str) -> dict[str, Any]:
     Read a file of configurations.
 
     :param path: A YAML file
-    :return: An entry per environment, and perhaps ``default``
-    :raises ValueError: If it is missing, is not valid YAML, or does not have a dictionary per environment.
+    :return: An entry per environment, and optionally ``default``
+    :raises ValueError: If it does not exist, is not valid YAML, or does not have a dictionary per environment.
     """
     yaml = require("yaml", "zoo", "Reading a configuration")
     try:
@@ -83,36 +85,36 @@ def read_entries(path: str) -> dict[str, Any]:
 
 def check_keys(given: Iterable[str], known: set[str], owner: str, place: str, prefix: str = "") -> None:
     """
-    Refuse keys that nobody understands.
+    Reject unknown keys.
 
     :param given: The keys
-    :param known: Those that are understood
-    :param owner: Whose they are, for the message
-    :param place: Where they were given, for the message
-    :param prefix: What precedes a key, for the message
-    :raises ValueError: It names the key, where it stands, and what may have been meant.
+    :param known: Valid keys
+    :param owner: Owner of the keys, for the message
+    :param place: Place of the keys, for the message
+    :param prefix: Prefix of keys, for the message
+    :raises ValueError: The message names the key, its place, and a suggestion.
     """
     for key in given:
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean `{prefix}{close[0]}`?" if close else f"it takes: {', '.join(sorted(known))}."
+            hint = f"did you mean `{prefix}{close[0]}`?" if close else f"expected one of: {', '.join(sorted(known))}."
             raise ValueError(f"{place}: {owner} has no `{prefix}{key}`; {hint}")
 
 
 def check_entry(entry: dict[str, Any], cls: type, place: Callable[[str], str]) -> dict[str, Any]:
     """
-    Refuse an entry with keys that neither RL Zoo nor the algorithm knows, or without those that RL Zoo needs.
+    Reject an entry with unknown keys, or without keys that RL Zoo needs.
 
     :param entry: The hyperparameters
     :param cls: The algorithm
-    :param place: From a key to where it was given, for the message
-    :return: The same with its numbers converted: YAML reads ``5e-3`` as a text
-    :raises ValueError: It names the key, where it stands, and what may have been meant.
+    :param place: Maps a key to its place, for the message
+    :return: The entry with converted numbers: YAML reads ``5e-3`` as text
+    :raises ValueError: The message names the key, its place, and a suggestion.
     """
-    hints = hints_of(cls)
+    hints, former = hints_of(cls), former_names_of(cls)
     known = ZOO_KEYS | {name for name in hints if not name.startswith("_")}
     for key in entry:
-        if key not in known:
+        if former.get(key, key) not in known:
             raise ValueError(f"{place(key)}: {unknown(cls.__name__, key, known)}")
     for key, example in (("policy", '"FlowPolicy"'), ("n_timesteps", "1000000")):
         if key not in entry:
@@ -123,7 +125,7 @@ def check_entry(entry: dict[str, Any], cls: type, place: Callable[[str], str]) -
             checked[key] = value  # RL Zoo's forms of a schedule and of a dictionary
             continue
         try:
-            checked[key] = checked_value(key, value, ZOO_NUMBERS.get(key) or hints.get(key, Any))
+            checked[key] = checked_value(key, value, ZOO_NUMBERS.get(key) or hints.get(former.get(key, key), Any))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{place(key)}: {error}") from error
     return checked

@@ -1,4 +1,4 @@
-"""How RL Zoo reads hyperparameters, with our files, our environments, and errors that say what is wrong where."""
+"""RL Zoo's reading of hyperparameters, with our configurations and environments, and with better error messages."""
 
 import tempfile
 from collections import OrderedDict
@@ -22,12 +22,13 @@ REPORT_SUCCESS = "sb3_flow.common.environments.report_success"
 
 class HyperparameterReader(ExperimentManager):
     """
-    Finds our configurations, checks their keys, and has success rates reported.
+    RL Zoo's experiment manager, which finds our configurations, checks their keys, and enables success rates.
 
-    Flow policies are evaluated as their papers do it, by sampled actions; other algorithms as RL Zoo does.
+    Flow policies are evaluated as in their papers, by sampled actions; other algorithms as in RL Zoo.
 
-    :param args: As RL Zoo's, like all arguments but this:
-    :param config: As RL Zoo's, or the name of a file of ours, such as ``"fql_small"``
+    :param args: As for RL Zoo's manager
+    :param config: As for RL Zoo's manager, or the name of a configuration of this package, such as ``"fql_small"``
+    :param kwargs: As for RL Zoo's manager
     """
 
     def __init__(self, *args: Any, config: str | None = None, **kwargs: Any) -> None:
@@ -38,36 +39,36 @@ class HyperparameterReader(ExperimentManager):
         self.entry_name = self.env_name.gym_id
         if (self.optimize_hyperparameters or self.trial_id is not None) and algorithm not in HYPERPARAMS_SAMPLER:
             raise ValueError(
-                f"{algorithm} has no search space; those that have one: {', '.join(sorted(HYPERPARAMS_SAMPLER))}."
+                f"{algorithm} has no search space; algorithms with one: {', '.join(sorted(HYPERPARAMS_SAMPLER))}."
             )
         if self.trial_id is not None:
             self._take_trial(self.trial_id)
 
     def _take_trial(self, trial_id: int) -> None:
-        """RL Zoo overlooks trial 0, so that all of them are read here. What the command line says goes before them."""
+        """Read a trial here, because RL Zoo ignores trial 0. The command line has priority."""
         if not (self.storage and self.study_name):
-            raise ValueError("--trial-id needs the study that the trial is of: give --storage and --study-name.")
+            raise ValueError("--trial-id needs the study of the trial: pass --storage and --study-name.")
         try:
             found = self.load_trial(self.storage, self.study_name, trial_id)
         except (KeyError, IndexError) as error:
-            raise ValueError(f"{self.storage} has no trial {trial_id} of a study {self.study_name!r}.") from error
+            raise ValueError(f"{self.storage} has no trial {trial_id} in a study {self.study_name!r}.") from error
         print(f"Hyperparameters of trial {trial_id}: {found}")
         self.custom_hyperparams, self.trial_id = {**found, **(self.custom_hyperparams or {})}, None
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As RL Zoo does, with patterns for names, and errors that name the file and the key."""
+        """As in RL Zoo, with patterns for names, and errors that name the file and the key."""
         try:
             with self._resolved():
                 hyperparams, saved = super().read_hyperparameters()
         except (FileNotFoundError, ModuleNotFoundError) as error:
             if isinstance(error, ModuleNotFoundError) and error.name != self.config.split(".")[0]:
-                raise  # the module is there, but something that it needs itself is missing
+                raise  # the module exists, but one of its dependencies does not
             raise no_such_config(self.config) from error
         if self.algo in ALGORITHMS:
             checked = check_entry(saved, ALGORITHMS[self.algo], self._place)
             hyperparams, saved = {**hyperparams, **checked}, OrderedDict({**saved, **checked})
         if needs_success_report(self.env_name.gym_id):
-            # In the saved configuration too, so that whatever reads it later wraps the environment alike.
+            # Also in the saved configuration, so that later scripts use the same wrappers.
             wrappers = hyperparams.get("env_wrapper") or []
             wrappers = [REPORT_SUCCESS, *(wrappers if isinstance(wrappers, list) else [wrappers])]
             hyperparams = {**hyperparams, "env_wrapper": wrappers}
@@ -76,7 +77,7 @@ class HyperparameterReader(ExperimentManager):
 
     @contextmanager
     def _resolved(self) -> Iterator[None]:
-        """Give RL Zoo, which looks for the id alone, a file with the entry of the environment under its id."""
+        """Write a file with the entry of the environment under its id for RL Zoo, which does not know patterns."""
         file, env_id = self.config, self.env_name.gym_id
         if not file.endswith((".yml", ".yaml")):
             yield
@@ -88,7 +89,7 @@ class HyperparameterReader(ExperimentManager):
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
         if all(entries.get(name) == entry for name, entry in resolved.items()):
-            yield  # RL Zoo reads the same
+            yield  # RL Zoo reads the same from the file itself
             return
         yaml = require("yaml", "zoo", "Reading a configuration")
         print(f"Entry {self.entry_name!r} of {file}, for {env_id}:")
@@ -106,7 +107,7 @@ class HyperparameterReader(ExperimentManager):
             processed: tuple[dict[str, Any], Any, list[Any], Any] = super()._preprocess_hyperparams(hyperparams)
         except (NameError, SyntaxError) as error:
             raise ValueError(
-                f"{self._place('')}: a text that RL Zoo evaluates as Python cannot be ({error}). Write dictionaries in YAML: "
+                f"{self._place('')}: RL Zoo cannot evaluate a text as Python ({error}). Write dictionaries in YAML: "
                 "policy_kwargs: {net_arch: [256, 256]}."
             ) from error
         known = policy_arguments(ALGORITHMS[self.algo], name) if self.algo in ALGORITHMS else None
@@ -115,11 +116,11 @@ class HyperparameterReader(ExperimentManager):
         return processed
 
     def _place(self, key: str) -> str:
-        """Where a value was given, for messages."""
+        """The place of a value, for messages."""
         return "-params" if key in (self.custom_hyperparams or ()) else f"{self.config}, entry {self.entry_name!r}"
 
     def objective(self, trial: Any) -> float:
-        """As RL Zoo does. The search space reads the configuration from the study, which another process may still write."""
+        """As in RL Zoo, and write the configuration to the study first, because the search space reads it there."""
         for key, value in self._hyperparams.items():
             if key not in trial.study.user_attrs:
                 trial.study.set_user_attr(key, str(value))

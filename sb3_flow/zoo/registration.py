@@ -1,4 +1,4 @@
-"""Our algorithms, made known to RL Zoo."""
+"""Registration of the algorithms in RL Zoo."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from sb3_flow.zoo.algorithms import ALGORITHMS, SEARCH_SPACES
 
 def register() -> None:
     """
-    Add our algorithms, their search spaces and configurations to RL Zoo. Calling it twice does no harm.
+    Add our algorithms, their search spaces and configurations to RL Zoo. It may be called several times.
 
-    RL Zoo knows algorithms by dictionaries that all its scripts share, so that this serves every one of them. Its training
-    script gets our ``ExperimentManager``, which finds our configurations, reports success rates and says which key is wrong.
+    All scripts of RL Zoo share its dictionaries of algorithms. The training script gets our ``ExperimentManager``, which finds
+    our configurations, enables success rates, and names invalid keys.
 
     :raises ImportError: If RL Zoo is not installed.
     """

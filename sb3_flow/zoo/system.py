@@ -1,4 +1,4 @@
-"""What a run was made with: versions and hardware, written beside its results."""
+"""Versions and hardware of a run, which are saved with its results."""
 
 import os
 import platform
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch as th
 
-#: Packages whose versions matter to a result; those that are not installed are left out.
+#: Packages whose versions matter for results; packages that are not installed are omitted.
 PACKAGES = (
     *("sb3_flow", "stable-baselines3", "torch", "numpy", "gymnasium", "mujoco", "ogbench", "dm-control", "shimmy", "rl_zoo3"),
 )
@@ -36,7 +36,7 @@ def describe_system() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The processor's name; Python itself has it only on some systems."""
+    """Name of the processor, which Python knows on some systems only."""
     information = Path("/proc/cpuinfo")
     if information.is_file():
         for line in information.read_text("utf-8").splitlines():

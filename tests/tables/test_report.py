@@ -10,7 +10,7 @@ from written_runs import write_run
 
 from sb3_flow.cli import main
 from sb3_flow.tables.evaluations import by_time, matrix, read_runs
-from sb3_flow.tables.report import FEWEST, MARK, RESAMPLES, SEED, interval, make_page
+from sb3_flow.tables.report import FEWEST, FORMER_MARK, MARK, RESAMPLES, SEED, interval, make_page
 
 
 def test_runs_are_read_with_their_conditions(results: Path) -> None:
@@ -28,7 +28,7 @@ def test_runs_are_read_with_their_conditions(results: Path) -> None:
 
 def test_the_final_score_may_be_a_mean_of_evaluations(results: Path) -> None:
     assert [run.final for run in read_runs(results, last=2)][:3] == [500.0, 1000.0, 1500.0]
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="`last` is 0; it must be at least 1"):
         read_runs(results, last=0)
 
 
@@ -159,7 +159,7 @@ def test_runs_on_their_way_are_left_out(results: Path, capsys: pytest.CaptureFix
     arrays = np.load(file)
     np.savez(file, **{name: arrays[name][:1] for name in arrays})
     assert main(["report", str(results)]) == 0
-    assert "Left out, because it has not finished: td3 maze-a-v0 2 (500 timesteps)" in capsys.readouterr().out
+    assert "Omitted, because it has not finished: td3 maze-a-v0 2 (500 timesteps)" in capsys.readouterr().out
     assert (results / "README.md").read_text("utf-8") == expected
 
 
@@ -198,11 +198,18 @@ def test_what_stands_above_the_scores_is_kept(results: Path, tmp_path_factory: p
     assert page.read_text("utf-8").startswith(f"# New\n\nSomething else.\n\n{MARK}\n")
 
 
+def test_the_introduction_of_a_page_of_version_0_1_is_kept(results: Path) -> None:
+    page = results / "README.md"
+    page.write_text(f"# Mine\n\nBy hand.\n\n{FORMER_MARK}\n\n## Scores\n", "utf-8")
+    assert main(["report", str(results)]) == 0
+    assert page.read_text("utf-8") == make_page(read_runs(results), "# Mine\n\nBy hand.")
+
+
 def test_a_page_of_somebody_else_is_not_replaced(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = results / "README.md"
     page.write_text("# A project\n\n## Scores\n", "utf-8")
     assert main(["report", str(results)]) == 2
-    assert f"did not make {page}" in capsys.readouterr().err
+    assert f"did not write {page}" in capsys.readouterr().err
     assert page.read_text("utf-8") == "# A project\n\n## Scores\n" and not (results / "learning_curves.png").exists()
     assert main(["report", str(results), "--force"]) == 0
     assert page.read_text("utf-8") == make_page(read_runs(results))
@@ -214,7 +221,7 @@ def test_another_table_is_not_replaced(
     output = tmp_path_factory.mktemp("kept")
     (output / "evaluations.csv").write_text("student,mark\n", "utf-8")
     assert main(["report", str(results), "--output", str(output)]) == 2
-    assert "evaluations.csv is no table of evaluations" in capsys.readouterr().err
+    assert "evaluations.csv is not a table of evaluations" in capsys.readouterr().err
     assert (output / "evaluations.csv").read_text("utf-8") == "student,mark\n"
     for _ in range(2):  # the second time it is the command's own
         assert main(["report", str(results), "--output", str(output), "--force"]) == 0
@@ -222,15 +229,15 @@ def test_another_table_is_not_replaced(
 
 def test_a_table_is_not_written_beside_runs(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(results), "--output", str(results)]) == 2
-    assert "holds runs; give another --output" in capsys.readouterr().err
+    assert "contains runs; pass another --output" in capsys.readouterr().err
     (results / "evaluations.csv").touch()
-    with pytest.raises(ValueError, match="holds both a table and runs: name the table"):
+    with pytest.raises(ValueError, match=r"contains both a table and runs\. Pass the table"):
         read_runs(results)
 
 
 def test_returns_and_success_rates_of_one_task_are_not_mixed(results: Path) -> None:
     write_run(results, "sac", "maze-a-v0", 1, None, [-5.0] * 4)
-    message = r"maze-a-v0: fql 1 has a success rate, and sac 1 has a return\. Scores of one task must be of one kind"
+    message = r"maze-a-v0: fql 1 has a success rate, and sac 1 has a return\. All runs of a task must have the same score"
     with pytest.raises(ValueError, match=message):
         read_runs(results)
 

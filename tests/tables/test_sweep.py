@@ -113,7 +113,7 @@ def test_a_sweep_survives_everything(folder: Path) -> None:
     log, output = fql / supervisor.LOG, folder / "output.txt"
 
     def resumes(times: int) -> bool:
-        return log.read_text("utf-8").count("Going on from") == times
+        return log.read_text("utf-8").count("Resuming from") == times
 
     with sweeping(folder) as process:
         until(lambda: latest_checkpoint(fql), folder)
@@ -183,7 +183,7 @@ def test_results_of_other_settings_are_refused(tmp_path: Path, result: str) -> N
         (run.folder / result).mkdir()
     elif result != "finished":
         (run.folder / result).touch()
-    with pytest.raises(ValueError, match=r"run was made with other settings: it has alpha:2, and now it would have alpha:1\."):
+    with pytest.raises(ValueError, match=r"run has results with other settings: alpha:2; now: alpha:1\."):
         check_folders([run])
 
 
@@ -199,7 +199,7 @@ def test_foreign_results_are_refused(tmp_path: Path) -> None:
     (tmp_path / supervisor.LOCK).touch()
     assert check_folders([run]) == set()  # killed before it had a record
     (tmp_path / "evaluations.npz").touch()
-    with pytest.raises(ValueError, match="holds results that no sweep made"):
+    with pytest.raises(ValueError, match="contains results that are not from a sweep"):
         check_folders([run])
 
 
@@ -252,9 +252,9 @@ def test_a_training_ends_with_its_task(tmp_path: Path, ending: signal.Signals) -
 def test_what_no_machine_has_is_refused() -> None:
     available = {"CPU": 2.0}
     check_resources([replace(RUN, cpus=2)], available)
-    with pytest.raises(ValueError, match=r"asks for 3 CPUs; this machine has 2\. Lower --cpus-per-run\."):
+    with pytest.raises(ValueError, match=r"needs 3 CPUs; this machine has 2\. Reduce --cpus-per-run\."):
         check_resources([RUN, replace(RUN, cpus=3)], available)
-    with pytest.raises(ValueError, match=r"asks for 0\.5 GPUs; this machine has 0\. Lower --gpus-per-run\."):
+    with pytest.raises(ValueError, match=r"needs 0\.5 GPUs; this machine has 0\. Reduce --gpus-per-run\."):
         check_resources([replace(RUN, gpus=0.5)], available)
 
 

@@ -99,20 +99,20 @@ def renamed(column: str, name: str) -> Callable[[list[dict[str, str]]], Any]:
         (without("results"), "is not a table of evaluations: it has no column `results`"),
         (without("algorithm"), "no column `algorithm`"),
         (renamed("successes", "sucesses"), "unknown column `sucesses`; did you mean `successes`?"),
-        (renamed("measure_score", "xyz"), "unknown column `xyz`; measures begin with `measure_`"),
+        (renamed("measure_score", "xyz"), "unknown column `xyz`; names of measures start with `measure_`"),
         (cell(1, "results", "1 x 3"), "line 3, `results`: could not convert string to float: 'x'"),
         (cell(1, "timesteps", "20.5"), "line 3, `timesteps`: invalid literal for int"),
         (cell(1, "timesteps", "20 25"), "line 3, `timesteps`: expected one number, found 2"),
         (cell(1, "successes", "0 2 1"), "line 3, `successes`: expected a number from 0 to 1 for each episode, found '2'"),
-        (cell(2, "results", "1 2"), "line 2: the evaluations of this run differ in how many `results` they have"),
-        (cell(1, "successes", ""), "`successes` is given in some rows of this run and is empty in others"),
+        (cell(2, "results", "1 2"), "line 2: all evaluations of this run must have the same number of `results`"),
+        (cell(1, "successes", ""), "`successes` is empty in some rows of this run"),
         (cell(3, "results", ""), "line 5: sac Runner-v5 run 1 has no `results`"),
-        (cell(2, "timesteps", "20"), r"its timesteps do not increase: \[10, 20, 20\]"),
+        (cell(2, "timesteps", "20"), r"`timesteps` is \[10, 20, 20\]; it must increase"),
         (cell(0, "run", "one"), "line 2: invalid literal for int"),
         (cell(0, "config", "{alpha: 1}"), "line 2: `config` is not valid JSON"),
         (cell(0, "system", "[1]"), r"line 2: `system` is \[1\]; expected a JSON object"),
         (lambda rows: rows.clear(), "has no evaluations"),
-        (lambda rows: rows.extend(dict(row) for row in rows[:]), "its timesteps do not increase"),
+        (lambda rows: rows.extend(dict(row) for row in rows[:]), "`timesteps` is .*; it must increase"),
     ],
 )
 def test_what_is_damaged_is_named(tmp_path: Path, change: Callable[[list[dict[str, str]]], Any], message: str) -> None:
@@ -153,5 +153,5 @@ def test_an_array_that_does_not_fit_is_named(results: Path) -> None:
     with np.load(file) as arrays:
         content = dict(arrays)
     np.savez(file, **{**content, "successes": content["successes"][:1]})
-    with pytest.raises(ValueError, match=r"maze-a-v0_1.*`successes` has the shape \(1, 4\); `results` has \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"maze-a-v0_1.*`successes` has the shape \(1, 4\); expected \(2, 4\), as `results`"):
         read_runs(results)

@@ -37,7 +37,7 @@ def test_the_id_goes_before_patterns(names: list[str], env_id: str, expected: st
 
 def test_two_patterns_for_one_environment_are_refused() -> None:
     entries = {"cube-*": {}, "*-task3-v0": {}, "scene-*": {}}
-    with pytest.raises(ValueError, match=rf"`cube-\*` and `\*-task3-v0` match {TASK}; narrow one of them, or add an entry"):
+    with pytest.raises(ValueError, match=rf"`cube-\*` and `\*-task3-v0` match {TASK}; change one of them, or add an entry"):
         find_entry(entries, TASK)
     assert find_entry(entries, "scene-singletask-task1-v0") == "scene-*"
     assert find_entry({**entries, TASK: {}}, TASK) == TASK
@@ -66,7 +66,7 @@ def test_a_placeholder_is_what_the_name_leaves_open(task: str, dataset: str) -> 
     "name", [TASK, "cube-single-*-task*-v0", "cube-single-singletask-task?*", "cube-single-singletask-task[3]*"]
 )
 def test_a_placeholder_needs_one_open_place(name: str) -> None:
-    with pytest.raises(ValueError, match="needs a name with one `\\*`, and no `\\?` or `\\[`"):
+    with pytest.raises(ValueError, match="needs a name with one `\\*` and without `\\?` and `\\[`"):
         resolve({name: {"dataset": "a{*}"}})
     assert resolve({name: {"dataset": "a"}}) == {"dataset": "a"}
 
@@ -93,7 +93,7 @@ def test_formulas(text: str, value: float) -> None:
 )
 def test_what_is_no_formula_is_refused(text: str) -> None:
     """Nothing is evaluated as Python."""
-    with pytest.raises(ValueError, match=f"entry {TASK!r}: .* is no formula; after `=` there are numbers"):
+    with pytest.raises(ValueError, match=f"entry {TASK!r}: .* is not a formula; expected numbers with"):
         resolve({TASK: {"alpha": text}})
 
 

@@ -50,7 +50,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (run_folder(killed) / f"{ENV}.zip").exists()
-    assert f"Going on from {run_folder(killed)}" in finish(start(killed, "--resume"))
+    assert f"Resuming from {run_folder(killed)}" in finish(start(killed, "--resume"))
     return whole, killed
 
 
@@ -93,7 +93,7 @@ def test_a_finished_run_is_left_alone(folders: tuple[Path, Path], capsys: pytest
 
 def test_a_run_is_not_written_over(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([COMMAND[0], "-f", str(folders[0]), *COMMAND[1:]]) == 2
-    assert "has a run already: add --resume" in capsys.readouterr().err
+    assert "already has a run: add --resume" in capsys.readouterr().err
 
 
 def test_other_settings_are_refused(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,4 +103,5 @@ def test_other_settings_are_refused(folders: tuple[Path, Path], capsys: pytest.C
         assert main([COMMAND[0], "-f", str(folders[1]), "--resume", *COMMAND[1:], "alpha:3.0"]) == 2
     finally:
         hidden.rename(model)
-    assert "was started with `alpha: 0.1`, and would be resumed with `alpha: 3.0`" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "`alpha` is 3.0, but " in message and "was started with 0.1. Pass the same settings" in message

@@ -1,7 +1,7 @@
 """
-Saving and resuming of runs.
+Checkpoints of runs, and resuming.
 
-An algorithm takes part by the protocol ``Resumable``. ``TrainingCheckpoint`` is the callback that users give to ``learn``.
+Algorithms implement the protocol ``Resumable``. ``TrainingCheckpoint`` is the callback that users pass to ``learn``.
 """
 
 from sb3_flow.common.checkpoints.layout import BUFFER, MODEL, STATISTICS, checkpoints, latest_checkpoint, read_pickle

@@ -1,4 +1,4 @@
-"""What callbacks remember, taken from those of one process and given to those of the next."""
+"""The state of callbacks in checkpoints."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, EventCallback
 
-#: What a callback refers to, beside what it remembers.
+#: Attributes that are not state.
 REFERENCES = {"locals", "globals"}
-#: A callback: the name of its class, and which one of that class it is.
+#: Key of a callback: the name of its class, and its number among the callbacks of this class.
 Key = tuple[str, int]
 
 
 def get_callback_state(root: BaseCallback) -> dict[Key, dict[str, Any]]:
     """
-    What all callbacks remember: their attributes that are numbers, words, arrays, or collections of these. Arguments of
-    their constructors are left out: these are settings, which belong to whoever makes the callbacks.
+    Get the state of all callbacks: their attributes that are numbers, strings, arrays, or collections of these. Arguments of
+    their constructors are settings and are not included.
 
-    :param root: The callback that holds all others
-    :return: By callback, its attributes; to be pickled at once, before they change
+    :param root: The callback that contains all others
+    :return: The attributes of each callback, without copies: pickle them before they change
     """
     return {
         key: {name: value for name, value in vars(callback).items() if name not in _settings(callback) and _is_plain(value)}
@@ -33,17 +33,17 @@ def get_callback_state(root: BaseCallback) -> dict[Key, dict[str, Any]]:
 
 def set_callback_state(root: BaseCallback, state: Mapping[Key, Mapping[str, Any]]) -> None:
     """
-    Let callbacks remember again. They are told apart by their classes, and among those of one class by their order.
+    Restore the state of callbacks. They are identified by their class, and by their order among the callbacks of a class.
 
-    :param root: The callback that holds all others
+    :param root: The callback that contains all others
     :param state: As returned by ``get_callback_state``
     """
     callbacks = _by_key(root)
     missing = [name for name, _ in state.keys() - callbacks.keys() if name != "ProgressBarCallback"]
     if missing:
         warnings.warn(
-            f"The checkpoint was taken with callbacks that are not given now, so what they remember is lost: "
-            f"{', '.join(sorted(missing))}. Pass the same callbacks to `learn`.",
+            f"The checkpoint has the state of callbacks that were not passed to `learn`: {', '.join(sorted(missing))}. Their "
+            "state is lost. Pass the same callbacks as before.",
             stacklevel=2,
         )
     for key in state.keys() & callbacks.keys():
@@ -52,7 +52,7 @@ def set_callback_state(root: BaseCallback, state: Mapping[Key, Mapping[str, Any]
 
 
 def all_callbacks(root: BaseCallback) -> Iterator[BaseCallback]:
-    """A callback and all that it calls, in order."""
+    """A callback and all callbacks that it contains, in order."""
     yield root
     children: list[BaseCallback | None] = []
     if isinstance(root, CallbackList):
@@ -71,7 +71,7 @@ def _by_key(root: BaseCallback) -> dict[Key, BaseCallback]:
     counts: Counter[str] = Counter()
     for callback in all_callbacks(root):
         name = type(callback).__qualname__
-        if not isinstance(callback, CallbackList):  # these remember nothing, and a progress bar brings one more
+        if not isinstance(callback, CallbackList):  # lists have no state, and a progress bar adds one
             found[name, counts[name]] = callback
             counts[name] += 1
     return found

@@ -1,4 +1,4 @@
-"""Pickles without the parts of large arrays that were never written: a replay buffer is saved as large as it is filled."""
+"""Pickles without blocks of zeros in large arrays, so that only the filled part of a replay buffer is saved."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import IO, Any
 import numpy as np
 import torch as th
 
-#: Bytes that are left out together, if all of them are zero. Smaller arrays are written as they are.
+#: Size of the blocks in bytes; blocks of zeros are omitted. Smaller arrays are written without change.
 BLOCK = 2**16
-#: What the tensors of a replay buffer are made of.
+#: Types of the tensors in a replay buffer.
 DTYPES = (th.float32, th.uint8, th.bool, th.int64)
 
 
 def dump(thing: Any, file: IO[bytes]) -> None:
     """
-    Pickle, for ``pickle.load``, without the blocks of zeros in large arrays and tensors.
+    Pickle an object without the blocks of zeros in its large arrays and tensors. ``pickle.load`` reads the result.
 
-    :param thing: What to write; arrays may be anywhere in it.
-    :param file: Where to
+    :param thing: The object, with arrays anywhere in it
+    :param file: An open file
     """
     _Pickler(file, protocol=pickle.HIGHEST_PROTOCOL).dump(thing)
 
@@ -36,7 +36,7 @@ class _Pickler(pickle.Pickler):
 
 
 def written(raw: np.ndarray) -> list[tuple[int, int]]:
-    """Start and end of each stretch of blocks that are not all zeros; bytes, because -0.0 is no zero."""
+    """Start and end of each sequence of blocks with bytes other than zero (-0.0 has such bytes)."""
     stretches: list[tuple[int, int]] = []
     for start in range(0, len(raw), BLOCK):
         end = min(start + BLOCK, len(raw))
@@ -50,7 +50,7 @@ def written(raw: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _with_zeros(shape: tuple[int, ...], dtype: np.dtype[Any], parts: list[tuple[int, bytes]], is_tensor: bool) -> Any:
-    array = np.zeros(shape, dtype=dtype)  # zero pages cost no memory yet
+    array = np.zeros(shape, dtype=dtype)  # pages of zeros need no memory before they are written
     raw = array.reshape(-1).view(np.uint8)
     for start, part in parts:
         raw[start : start + len(part)] = np.frombuffer(part, np.uint8)

@@ -1,4 +1,4 @@
-"""The files of checkpoints: a folder ``checkpoint_<timesteps>`` for each, in the folder of the run."""
+"""The files of checkpoints. Each is a folder ``checkpoint_<timesteps>`` in the folder of the run."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ MODEL, BUFFER, STATISTICS, STATE = "model.zip", "replay_buffer.pkl", "vecnormali
 
 
 def checkpoints(folder: str | pathlib.Path) -> list[pathlib.Path]:
-    """The complete checkpoints in a folder, the latest last."""
+    """The complete checkpoints in a folder, in the order of their timesteps."""
     found = [path for path in pathlib.Path(folder).glob(f"{PREFIX}*") if path.name[len(PREFIX) :].isdigit() and path.is_dir()]
     return sorted(found, key=number)
 
 
 def latest_checkpoint(folder: str | pathlib.Path) -> pathlib.Path | None:
     """
-    The checkpoint that ``resume`` would go on from.
+    The checkpoint from which ``resume`` would continue.
 
     :param folder: Folder of the run
-    :return: Its folder; None if there is no complete one
+    :return: Folder of the checkpoint; None if there is no complete checkpoint
     """
     found = checkpoints(folder)
     return found[-1] if found else None
@@ -38,21 +38,21 @@ def find_checkpoint(folder: pathlib.Path) -> pathlib.Path:
 
     :param folder: Folder of the run, or of a checkpoint
     :return: Folder of the checkpoint
-    :raises FileNotFoundError: If there is no complete one.
+    :raises FileNotFoundError: If there is no complete checkpoint.
     :raises ValueError: If ``folder`` is a file.
     """
     if folder.is_file():
-        raise ValueError(f"{folder} is a file. Give the folder that `TrainingCheckpoint` wrote to; `load` reads files.")
+        raise ValueError(f"{folder} is a file. Pass the folder of a `TrainingCheckpoint`; `load` reads files.")
     if not folder.exists():
-        raise FileNotFoundError(f"There is no folder {folder}. Check the path; it counts from {pathlib.Path.cwd()}.")
-    if (folder / STATE).is_file():  # a checkpoint itself, not the folder of the run
+        raise FileNotFoundError(f"There is no folder {folder}. Check the path; it is relative to {pathlib.Path.cwd()}.")
+    if (folder / STATE).is_file():  # the folder of a checkpoint, not of the run
         return folder
     checkpoint = latest_checkpoint(folder)
     if checkpoint is None:
-        unfinished = ", only one that was not finished" if list(folder.glob(f".{PREFIX}*")) else ""
+        unfinished = ", only an unfinished one" if list(folder.glob(f".{PREFIX}*")) else ""
         raise FileNotFoundError(
-            f"{folder} holds no checkpoint{unfinished}. Start the run anew, with a `TrainingCheckpoint({str(folder)!r}, ...)` "
-            "among its callbacks."
+            f"{folder} has no checkpoint{unfinished}. Start a new run with the callback "
+            f"`TrainingCheckpoint({str(folder)!r}, ...)`."
         )
     return checkpoint
 
@@ -71,5 +71,5 @@ def read_pickle(path: pathlib.Path) -> Any:
         raise
     except Exception as error:  # damaged pickles can raise anything
         raise ValueError(
-            f"{path} is damaged, or was written by another version ({error}). Resume from another checkpoint, if there is one."
+            f"{path} is damaged, or was written by another version ({error}). Resume from another checkpoint if there is one."
         ) from error

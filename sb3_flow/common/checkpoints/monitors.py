@@ -1,4 +1,4 @@
-"""The logs of ``Monitor`` in the folder of a run."""
+"""The ``Monitor`` files in the folder of a run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from sb3_flow.common.vec_envs import all_monitored, attributes
 
 def get_monitor_state(env: VecEnv, folder: pathlib.Path) -> dict[str, Any]:
     """
+    Get the state of the monitors.
+
     :param env: The environments of training
     :param folder: Folder of the run
-    :return: How long the logs in the folder are, and when the monitors began
+    :return: Sizes of the files, and start times of the monitors
     """
     sizes = {os.path.basename(file): os.path.getsize(file) for file in get_monitor_files(str(folder))}
     return {"sizes": sizes, "t_start": (attributes(env, "t_start") or []) if all_monitored(env) else []}
@@ -24,7 +26,7 @@ def get_monitor_state(env: VecEnv, folder: pathlib.Path) -> dict[str, Any]:
 
 def set_monitor_state(env: VecEnv, state: dict[str, Any], folder: pathlib.Path) -> None:
     """
-    Cut what was logged after the checkpoint from the run's ``monitor.csv``, and let the clocks of the monitors go on.
+    Remove the rows after the checkpoint from the run's ``monitor.csv``, and restore the start times of the monitors.
 
     :param env: The environments of training
     :param state: As returned by ``get_monitor_state``

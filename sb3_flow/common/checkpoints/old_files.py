@@ -1,11 +1,11 @@
-"""Files of version 0.1: the modules that they name have moved."""
+"""Files of version 0.1, whose modules have moved."""
 
 import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-#: Modules that files of version 0.1 name, and where what was in them is today.
+#: Modules in files of version 0.1, and their current names.
 MOVED = {
     "sb3_flow.common.buffers": "sb3_flow.common.data.transitions",
     "sb3_flow.common.compact": "sb3_flow.common.checkpoints.compact",
@@ -18,7 +18,7 @@ MOVED = {
 
 @contextmanager
 def moved_modules() -> Iterator[None]:
-    """While this lasts, modules can be imported under their former names, too."""
+    """Context in which modules can also be imported under their former names."""
     added = {old: importlib.import_module(new) for old, new in MOVED.items() if old not in sys.modules}
     sys.modules.update(added)
     try:

@@ -1,4 +1,4 @@
-"""The state of the global random generators of a run. That of its environments cannot be saved in general."""
+"""The state of the global random generators. The state of environments cannot be saved in general."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sb3_flow.common.checkpoints.run import Resumable
 
 def get_random_state(model: Resumable) -> dict[str, Any]:
     """
-    The state of the global generators and of the action space. The model saves that of its own generators.
+    Get the state of the global generators and of the action space. The model saves the state of its own generators.
 
-    :param model: The model that is trained
-    :return: What ``set_random_state`` takes
+    :param model: The model
+    :return: The state, for ``set_random_state``
     """
     return {
         "python": random.getstate(),
@@ -31,7 +31,7 @@ def set_random_state(model: Resumable, state: dict[str, Any]) -> None:
     """
     Restore the state of the generators.
 
-    :param model: The model that is trained
+    :param model: The model
     :param state: As returned by ``get_random_state``
     """
     random.setstate(state["python"])
@@ -44,10 +44,10 @@ def set_random_state(model: Resumable, state: dict[str, Any]) -> None:
 
 def seed_from(generator: th.Generator) -> int:
     """
-    A seed that follows from the state of a generator. It is drawn from a copy, so that nothing else changes.
+    Derive a seed from the state of a generator, which is not changed.
 
     :param generator: The generator
-    :return: Seed with room above it for one seed an environment, in [0, 2^31 - 2^16)
+    :return: A seed in [0, 2^31 - 2^16), so that environments can add their index to it
     """
     twin = th.Generator(generator.device)
     twin.set_state(generator.get_state())

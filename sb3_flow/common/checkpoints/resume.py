@@ -1,4 +1,4 @@
-"""Going on with a run from a checkpoint."""
+"""Resuming of a run from a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sb3_flow.common.checkpoints.layout import MODEL, STATE, find_checkpoint, re
 from sb3_flow.common.checkpoints.monitors import set_monitor_state
 from sb3_flow.common.checkpoints.random_state import set_random_state
 from sb3_flow.common.checkpoints.run import Resumable, Run
-from sb3_flow.common.checkpoints.training_checkpoint import begin_anew
+from sb3_flow.common.checkpoints.training_checkpoint import restart_episodes
 from sb3_flow.common.environments import register_environment
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Algorithm = TypeVar("Algorithm", bound="OfflineAlgorithm")
 def resume(
     cls: type[Algorithm], folder: str | pathlib.Path, env: GymEnv | str | None, dataset: Any, kwargs: dict[str, Any]
 ) -> Algorithm:
-    """The model of the latest checkpoint, ready to go on; see ``OfflineAlgorithm.resume``."""
+    """Load the model of the latest checkpoint and prepare it for ``learn``; see ``OfflineAlgorithm.resume``."""
     checkpoint = find_checkpoint(pathlib.Path(folder))
     state = read_pickle(checkpoint / STATE)
     if isinstance(env, str):
@@ -34,14 +34,14 @@ def resume(
         env = gym.make(env)
     if dataset is not None:
         kwargs = {**kwargs, "dataset": dataset}
-    # Not reset by `load`: that would change the statistics of VecNormalize. New episodes begin in `learn`.
+    # `load` must not reset: that would change the statistics of VecNormalize. New episodes start in `learn`.
     model = cls.load(checkpoint / MODEL, env, force_reset=False, **kwargs)
     model.require_environment()
     require_same_run(model, state, checkpoint)
     model.load_run(checkpoint)
     assert model.env is not None
     set_monitor_state(model.env, state["monitors"], checkpoint.parent)
-    # Before version 0.2 the start was saved in the model.
+    # Before version 0.2, `started_at` was saved in the model.
     started_at = state["run"]["started_at"] if "run" in state else vars(model).pop("learn_started_at", 0)
     model.run = Run(started_at, resumed_state=state)
     return model
@@ -49,40 +49,46 @@ def resume(
 
 def go_on(model: Resumable, root: BaseCallback, state: dict[str, Any]) -> None:
     """
-    Put callbacks and random generators back, as the last thing before training goes on.
+    Restore callbacks and random generators, immediately before training continues.
 
-    :param model: The model that was resumed
-    :param root: The callback that holds all others
+    :param model: The resumed model
+    :param root: The callback that contains all others
     :param state: The state in the checkpoint
     """
     set_callback_state(root, state["callbacks"])
     set_random_state(model, state["random"])
-    begin_anew(model, root)
+    restart_episodes(model, root)
 
 
 def require_same_run(model: OfflineAlgorithm, state: dict[str, Any], checkpoint: pathlib.Path) -> None:
     """
+    Check that environment and dataset are those of the checkpoint.
+
     :param model: The model of the checkpoint
     :param state: The state in the checkpoint
     :param checkpoint: Its folder, for messages
-    :raises ValueError: If environment or dataset are not what they were.
+    :raises ValueError: If environment or dataset differ.
     """
     now = model.describe_run()
     if now["n_envs"] != state["n_envs"]:
-        raise ValueError(f"{checkpoint} was made with {state['n_envs']} environments; `env` has {now['n_envs']}.")
+        raise ValueError(
+            f"`env` has {now['n_envs']} environments; it must have {state['n_envs']}, as in the run of {checkpoint}."
+        )
     if now["vec_normalize"] != state["vec_normalize"]:
         before, today = ("with", "without") if state["vec_normalize"] else ("without", "with")
-        raise ValueError(f"{checkpoint} was made {before} `VecNormalize`, and `env` is {today} it. Wrap it as it was.")
+        raise ValueError(
+            f"{checkpoint} was written {before} `VecNormalize`, but `env` is {today} it. Wrap the environment as before."
+        )
     if state["n_transitions"] is None:
         return
     if model.dataset is None:
         raise ValueError(
-            f"{checkpoint} trains on {model.dataset_name!r}, which is no part of it. Pass it: `resume(..., dataset=...)`."
+            f"{checkpoint} trains on {model.dataset_name!r}, which is not saved in it. Pass it: `resume(..., dataset=...)`."
         )
     model.set_dataset(model.dataset)
     now = model.describe_run()
     if now["n_transitions"] != state["n_transitions"]:
         raise ValueError(
-            f"{checkpoint} trains on {model.dataset_name!r} with {state['n_transitions']} transitions; the data given now has "
-            f"{now['n_transitions']}. Resume with the data that the run began with."
+            f"The dataset has {now['n_transitions']} transitions; {checkpoint} trains on {model.dataset_name!r} with "
+            f"{state['n_transitions']} transitions. Pass the dataset of the run."
         )

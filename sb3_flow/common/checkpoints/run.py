@@ -1,4 +1,4 @@
-"""What an algorithm gives so that its runs can be checkpointed and resumed."""
+"""The protocol of algorithms whose runs can be checkpointed and resumed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from gymnasium import spaces
 @dataclass
 class Run:
     """
-    Where a run stands. It is part of checkpoints, not of saved models.
+    The state of a run. It is saved in checkpoints, not in models.
 
-    :param started_at: ``num_timesteps`` when the current, or last, ``learn`` began
-    :param resumed_state: Between ``resume`` and ``learn``: the state that ``learn`` puts back; see ``resume.go_on``
-    :param episodes_are_stale: Whether new episodes must begin before the environments are used
+    :param started_at: ``num_timesteps`` at the start of the current or last ``learn``
+    :param resumed_state: Between ``resume`` and ``learn``: the state that ``learn`` restores; see ``resume.go_on``
+    :param episodes_are_stale: Whether environments must be reset before they are used
     """
 
     started_at: int = 0
@@ -26,11 +26,11 @@ class Run:
 
     def begin(self, num_timesteps: int, reset_num_timesteps: bool) -> dict[str, Any] | None:
         """
-        Called where ``learn`` begins.
+        Start ``learn``.
 
-        :param num_timesteps: The clock of the algorithm
-        :param reset_num_timesteps: Whether the clock starts from zero
-        :return: The state to put back, where this ``learn`` is the rest of one that was interrupted
+        :param num_timesteps: The timesteps of the algorithm
+        :param reset_num_timesteps: Whether the timesteps are reset to zero
+        :return: The state to restore, if this ``learn`` resumes an interrupted one
         """
         state, self.resumed_state = self.resumed_state, None
         if state is None:
@@ -43,7 +43,7 @@ class Resumable(Protocol):
     """
     The protocol between an algorithm and its checkpoints. Each method is documented in ``OfflineAlgorithm``.
 
-    The algorithm calls ``write_due`` where nothing is half done, and ``go_on`` where a resumed ``learn`` begins.
+    The algorithm calls ``write_due`` between updates or rollouts, and ``go_on`` at the start of a resumed ``learn``.
     """
 
     run: Run

@@ -1,4 +1,4 @@
-"""The callback that writes checkpoints of a whole run."""
+"""The callback that writes checkpoints of a run."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from sb3_flow.common.vec_envs import forbids_early_resets
 
 class TrainingCheckpoint(BaseCallback):
     """
-    Saves all that ``resume`` needs to go on with a run that was killed: the model with its optimizers and counters, the replay
-    buffer, the statistics of ``VecNormalize``, the state of all random generators, and the state of the callbacks.
+    Save everything that ``resume`` needs to continue an interrupted run: the model with its optimizers and counters, the
+    replay buffer, the statistics of ``VecNormalize``, the state of all random generators, and the state of the callbacks.
 
-    A checkpoint is a folder ``checkpoint_<timesteps>``, which has its name only once it is complete and on the disk; then
-    older ones are deleted. It is written between two updates, or between two rollouts, after all callbacks had their turn.
-    Online, new episodes begin at each checkpoint, because the state of an environment cannot be saved.
+    A checkpoint is a folder ``checkpoint_<timesteps>``. It gets its name when it is complete and flushed to disk; then older
+    checkpoints are deleted. It is written between two updates or two rollouts, after all callbacks were called. In the online
+    phase, new episodes start at each checkpoint, because the state of environments cannot be saved.
 
-    None is written that could not be gone on with, because the next loss would not be finite.
+    No checkpoint is written if the next loss would not be finite.
 
     :param folder: Folder of the run
-    :param save_freq: How many calls of the callback lie between two checkpoints, as for ``CheckpointCallback``: with several
-        environments, each call is as many timesteps.
-    :param keep: How many checkpoints to keep, at least 1
-    :param verbose: 1: say when one is written
+    :param save_freq: Number of calls of the callback between two checkpoints, as for ``CheckpointCallback``: each call counts
+        ``n_envs`` timesteps
+    :param keep: Number of checkpoints to keep, at least 1
+    :param verbose: 1: print a message for each checkpoint
     """
 
     model: Any
@@ -44,25 +44,25 @@ class TrainingCheckpoint(BaseCallback):
             if value < 1:
                 raise ValueError(f"`{name}` is {value}; it must be at least 1.")
         self.folder, self.save_freq, self.keep = pathlib.Path(folder), save_freq, keep
-        #: Whether a checkpoint is to be written where nothing is half done.
+        #: Whether the algorithm must write a checkpoint.
         self.due = False
 
     def _init_callback(self) -> None:
         if not isinstance(self.model, Resumable):
-            raise ValueError(f"TrainingCheckpoint is for the algorithms of sb3_flow, and not for {type(self.model).__name__}.")
+            raise ValueError(f"TrainingCheckpoint is for the algorithms of sb3_flow, not for {type(self.model).__name__}.")
 
         if forbids_early_resets(self.training_env):
             raise ValueError(
-                "TrainingCheckpoint begins new episodes after each checkpoint, and the `Monitor` of the environment forbids "
-                "it. Make it with `allow_early_resets=True`."
+                "TrainingCheckpoint resets the environments after each checkpoint, but their `Monitor` does not allow early "
+                "resets. Pass `allow_early_resets=True` to `Monitor`."
             )
 
     def _on_training_start(self) -> None:
         latest, done = latest_checkpoint(self.folder), self.model.timesteps_done
         if latest is not None and number(latest) > done:
             raise ValueError(
-                f"{latest} is of a run that is ahead of this model, which has {done} timesteps. Go on with "
-                f"it by `{type(self.model).__name__}.resume({str(self.folder)!r}, env)`, or take another folder, or remove it."
+                f"{latest} belongs to a run that is ahead of this model, which has {done} timesteps. Resume that run by "
+                f"`{type(self.model).__name__}.resume({str(self.folder)!r}, env)`, or use another folder, or delete it."
             )
 
     def _on_step(self) -> bool:
@@ -71,9 +71,9 @@ class TrainingCheckpoint(BaseCallback):
 
     def write(self, root: BaseCallback) -> None:
         """
-        Write a checkpoint now. The algorithm calls this where nothing is half done.
+        Write a checkpoint. The algorithm calls this between updates or rollouts.
 
-        :param root: The callback that holds all others
+        :param root: The callback that contains all others
         :raises ValueError: If the next loss, or a parameter, is not finite.
         """
         self.due = False
@@ -100,7 +100,7 @@ class TrainingCheckpoint(BaseCallback):
         partial.rename(target)
         sync_folder(self.folder)
         for older in checkpoints(self.folder)[: -self.keep]:
-            hidden = older.rename(self.folder / f".{older.name}.old")  # so that no half of it is taken for one
+            hidden = older.rename(self.folder / f".{older.name}.old")  # so that a partly deleted one is not used
             shutil.rmtree(hidden)
         if self.verbose >= 1:
             print(f"Saved {target}")
@@ -108,25 +108,25 @@ class TrainingCheckpoint(BaseCallback):
 
 def write_due(model: Resumable, root: BaseCallback) -> None:
     """
-    Write the checkpoints that are due, between two updates or two rollouts, where nothing is half done.
+    Write the checkpoints that are due. The algorithm calls this between updates or rollouts.
 
     :param model: The algorithm
-    :param root: The callback that holds all others
+    :param root: The callback that contains all others
     """
     due = [callback for callback in all_callbacks(root) if isinstance(callback, TrainingCheckpoint) and callback.due]
     for checkpoint in due:
         checkpoint.write(root)
     if due:
-        begin_anew(model, root)
+        restart_episodes(model, root)
 
 
-def begin_anew(model: Resumable, root: BaseCallback) -> None:
+def restart_episodes(model: Resumable, root: BaseCallback) -> None:
     """
-    At a checkpoint, and again after it was resumed: environments begin new episodes when they are used next, with seeds that
-    follow from the state of training.
+    Start new episodes, at a checkpoint and after it was resumed. Environments are reset before they are used next, with seeds
+    that are derived from the state of training.
 
     :param model: The algorithm
-    :param root: The callback that holds all others
+    :param root: The callback that contains all others
     """
     model.run.episodes_are_stale = True
     evaluations = [callback.eval_env for callback in all_callbacks(root) if isinstance(callback, EvalCallback)]

@@ -1,4 +1,4 @@
-"""General optimisers for the plans of several robots: what the safety filter is measured against."""
+"""General optimizers for multi-robot planning, with which the safety filter is compared."""
 
 import abc
 import functools
@@ -12,16 +12,16 @@ from sb3_flow.planning.basis import make_basis
 from sb3_flow.planning.observations import solver_samples
 from sb3_flow.planning.problems import Limits, Problems
 
-#: What is added to distances, in metres, and what limits are multiplied by, so that the certificate holds between samples.
+#: Margin of distances in meters, and factor of limits, so that the certificate holds between samples.
 MARGIN, SHARE = 0.03, 0.95
 
 
-class Optimiser(abc.ABC):
+class Optimizer(abc.ABC):
     """
-    Minimises the mean square acceleration over modal coordinates, under distances and limits.
+    Minimize the mean square acceleration over modal coordinates, subject to distances and limits.
 
-    :param limits: What plans keep to
-    :param seconds: Seconds of CPU time after which a problem is given up, where the solver has such a limit
+    :param limits: Limits of the plans
+    :param seconds: Largest CPU time for a problem in seconds, if the solver has such a limit
     """
 
     def __init__(self, limits: Limits, seconds: float = 30.0) -> None:
@@ -38,7 +38,7 @@ class Optimiser(abc.ABC):
         return tuple(boundary @ line.T + y @ modes.T for line, modes in zip(self.lines, self.modes, strict=True))
 
     def border(self, problem: Problems) -> np.ndarray:
-        """How far from the middle robots may be, ``(N, D, 1)``: who begins or ends at the border itself may be there."""
+        """Largest absolute coordinates of robots, ``(N, D, 1)``; larger for robots that start or end at the border."""
         ends = problem.boundary[0, :, :, [0, 3]].abs().amax(dim=-1, keepdim=True)
         return np.maximum(ends.double().numpy(), self.limits.size - MARGIN)
 
@@ -48,15 +48,15 @@ class Optimiser(abc.ABC):
         Solve one problem.
 
         :param problem: A batch of one, without padding
-        :param start: Where to begin, ``(N, D, m)``
+        :param start: Initial plan, ``(N, D, m)``
         :return: The plan, ``(N, D, m)`` in float32, and the number of iterations
         """
 
 
-class SLSQP(Optimiser):
+class SLSQP(Optimizer):
     """
-    SciPy's sequential least squares, with one row for each pair, each robot and obstacle, and each limit of a robot: the worst
-    of all samples, chords between them included, and its subgradient.
+    SciPy's sequential least squares. There is one constraint for each pair, each robot and obstacle, and each limit of a
+    robot: the worst value over all samples and the chords between them, with its subgradient.
     """
 
     def solve(self, problem: Problems, start: th.Tensor) -> tuple[th.Tensor, int]:
@@ -79,7 +79,7 @@ class SLSQP(Optimiser):
 
     def rows(self, problem: Problems, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
-        The constraints, at least 0 where they hold, and their gradients.
+        The constraints, which must be at least 0, and their gradients.
 
         :param problem: A batch of one
         :param y: ``(N, D, m)``, float64
@@ -88,10 +88,10 @@ class SLSQP(Optimiser):
         position, velocity, acceleration = self.motion(problem, y)
         obstacles, limits, robots = problem.obstacles[0].double().numpy(), self.limits, np.arange(len(y))
         first, second = np.triu_indices(len(y), 1)
-        apart, towards = nearest(position[first] - position[second], self.modes[0])
+        apart, toward = nearest(position[first] - position[second], self.modes[0])
         pairs = np.zeros((len(first), *y.shape))
-        pairs[np.arange(len(first)), first] = towards
-        pairs[np.arange(len(first)), second] = -towards
+        pairs[np.arange(len(first)), first] = toward
+        pairs[np.arange(len(first)), second] = -toward
         clear, away = nearest(position[:, None] - obstacles[None, :, :-1, None], self.modes[0])
         around = np.zeros((len(y), len(obstacles), *y.shape))
         around[robots, :, robots] = away
@@ -109,8 +109,8 @@ class SLSQP(Optimiser):
         return np.concatenate(values), np.concatenate(gradients)
 
 
-class IPOPT(Optimiser):
-    """CasADi's interior point solver, with rows for each sample. Needs the package `casadi`."""
+class IPOPT(Optimizer):
+    """CasADi's interior point solver IPOPT, with constraints for each sample. Needs the package `casadi`."""
 
     def __init__(self, limits: Limits, seconds: float = 30.0) -> None:
         super().__init__(limits, seconds)
@@ -131,7 +131,7 @@ class IPOPT(Optimiser):
         rows = [ca.vec(most - motion[0]), ca.vec(most + motion[0])]
         for i in range(robots):
             for j in range(i):
-                # Two robots that meet move twice as far between two samples.
+                # Twice the margin, because both robots move between two samples.
                 rows.append(ca.sum2((position[i] - position[j]) ** 2) - (2 * limits.radius + 2 * MARGIN) ** 2)
             for o in range(obstacles):
                 away = position[i] - ca.repmat(circles[:-1, o].T, samples, 1)
@@ -157,11 +157,11 @@ class IPOPT(Optimiser):
 
 def nearest(relative: np.ndarray, modes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
-    The least distance from the origin of the straight lines between samples, and its gradient.
+    Smallest distance to the origin of the straight lines between samples, and its gradient.
 
     :param relative: Relative positions, ``(..., D, S)``
-    :param modes: What the coordinates of one robot add to them, ``(S, m)``
-    :return: ``(...)`` and ``(..., D, m)``. Where on its line the nearest point lies does not matter to the gradient.
+    :param modes: Derivatives of positions with respect to the coordinates of one robot, ``(S, m)``
+    :return: ``(...)`` and ``(..., D, m)``. The gradient does not depend on the derivative of the closest point on a line.
     """
     start, step = relative[..., :-1], np.diff(relative, axis=-1)
     share = np.clip(-(start * step).sum(axis=-2) / np.maximum((step**2).sum(axis=-2), 1e-30), 0, 1)
@@ -175,7 +175,7 @@ def nearest(relative: np.ndarray, modes: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def within(vectors: np.ndarray, modes: np.ndarray, at_most: float) -> tuple[np.ndarray, np.ndarray]:
-    """How far below a length all vectors at the samples stay, ``(N, D, S)`` to ``(N,)``, and its gradient, ``(N, D, m)``."""
+    """Smallest slack of the norms of vectors at the samples, ``(N, D, S)`` to ``(N,)``, and its gradient, ``(N, D, m)``."""
     lengths = np.sqrt((vectors**2).sum(axis=1))
     robots, k = np.arange(len(vectors)), lengths.argmax(axis=1)
     length = lengths[robots, k]
@@ -183,7 +183,7 @@ def within(vectors: np.ndarray, modes: np.ndarray, at_most: float) -> tuple[np.n
 
 
 def inside(positions: np.ndarray, modes: np.ndarray, border: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far from the border robots stay in all samples, ``(N, D, S)`` to ``(N,)``, and its gradient, ``(N, D, m)``."""
+    """Smallest distance to the border over all samples, ``(N, D, S)`` to ``(N,)``, and its gradient, ``(N, D, m)``."""
     slack = (border - np.abs(positions)).reshape(len(positions), -1)
     robots, least = np.arange(len(positions)), slack.argmin(axis=1)
     axis, k = np.divmod(least, positions.shape[-1])
@@ -192,5 +192,5 @@ def inside(positions: np.ndarray, modes: np.ndarray, border: np.ndarray) -> tupl
     return slack[robots, least], gradient
 
 
-#: General optimisers by name.
-OPTIMISERS: dict[str, type[Optimiser]] = {"slsqp": SLSQP, "ipopt": IPOPT}
+#: General optimizers by name.
+OPTIMIZERS: dict[str, type[Optimizer]] = {"slsqp": SLSQP, "ipopt": IPOPT}
