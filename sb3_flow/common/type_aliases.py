@@ -22,6 +22,8 @@ class Batch(NamedTuple):
     :param discounts: ``(B,)``, gamma to the power of the number of steps summed: what the bootstrap is multiplied by
     :param next_observations: as ``observations``, after these steps
     :param valids: ``(B,)``, 0 where a chunk reaches past the end of its trajectory, else 1
+    :param action_valids: ``(B, h)``, 0 for the actions of such a chunk that lie past the end (its last action, repeated), else
+        1; buffers always give it. None: as ``valids`` says of the whole chunk.
     """
 
     observations: TensorObs
@@ -31,3 +33,4 @@ class Batch(NamedTuple):
     discounts: th.Tensor
     next_observations: TensorObs
     valids: th.Tensor
+    action_valids: th.Tensor | None = None
