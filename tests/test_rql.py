@@ -164,8 +164,17 @@ def random_batch(variant: Variant, seed: int, dtype: th.dtype = th.float64) -> t
     return batch, noise
 
 
+def term(model: RQL, name: str, batch: Batch, noise: RQLNoise) -> tuple[th.Tensor, dict[str, th.Tensor]]:
+    """One of the two terms of the loss, by the name of its method."""
+    policy, s = model.policy, batch.observations
+    result: tuple[th.Tensor, dict[str, th.Tensor]] = getattr(model, name)(
+        batch, noise, policy.velocity(policy.actor, s), policy.value(policy.critic, s)
+    )
+    return result
+
+
 def model_losses(model: RQL, batch: Batch, noise: RQLNoise) -> dict[str, th.Tensor]:
-    losses = {"critic_loss": model.critic_loss(batch, noise)[0], "actor_loss": model.actor_loss(batch, noise)[0]}
+    losses = {name: term(model, name, batch, noise)[0] for name in ("critic_loss", "actor_loss")}
     return losses | {"loss": model.loss(batch, noise)[0]}
 
 
@@ -229,7 +238,10 @@ def test_chunks_without_a_mask_of_actions(h: int) -> None:
     assert not batch.valids.all()
     spread = batch._replace(action_valids=batch.valids[:, None].expand(-1, h))
     th.testing.assert_close(
-        model.actor_loss(batch._replace(action_valids=None), noise)[0], model.actor_loss(spread, noise)[0], rtol=1e-6, atol=0
+        term(model, "actor_loss", batch._replace(action_valids=None), noise)[0],
+        term(model, "actor_loss", spread, noise)[0],
+        rtol=1e-6,
+        atol=0,
     )
 
 
@@ -416,7 +428,8 @@ def test_expectile_of_a_uniform_return(expectile: float) -> None:
     constant_critics(model, critic=[best - 0.1, best, best + 0.1])
     obs, ones = th.zeros(n, 4), th.ones(n)
     returns = (th.arange(n) + 0.5) / n
-    loss, _ = model.critic_loss(Batch(obs, th.zeros(n, 1), returns, 0 * ones, ones, obs, ones), model.draw_noise(n))
+    batch = Batch(obs, th.zeros(n, 1), returns, 0 * ones, ones, obs, ones)
+    loss, _ = term(model, "critic_loss", batch, model.draw_noise(n))
     loss.backward()
     slopes = model.policy.critic.net.biases[-1].grad.flatten()
     assert slopes[1].item() == pytest.approx(0, abs=1e-4)
@@ -430,47 +443,45 @@ def test_target(rho: float, mask: float, target: float) -> None:
     constant_critics(model, critic_target=[0.0, 2.0], critic=[0.0, 1.0])
     ones, obs = th.ones(16), th.randn(16, 4)
     batch = Batch(obs, th.zeros(16, 2), -ones, mask * ones, 0.99 * ones, obs, ones)
-    loss, metrics = model.critic_loss(batch, model.draw_noise(16))
+    loss, metrics = term(model, "critic_loss", batch, model.draw_noise(16))
     assert loss.item() == pytest.approx((target**2 + (1 - target) ** 2) / 4, rel=1e-5)
     assert (metrics["v_mean"].item(), metrics["v_min"].item(), metrics["v_max"].item()) == (0.5, 0.0, 1.0)
 
 
-def test_step_of_improvement(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_of_improvement() -> None:
     """
     Where the value is ``c . x``, the best velocity is the clone's plus ``D c / (2 alpha)`` times the length of a step, which
     is ``1 / F``, and shorter near the end.
     """
     model, n = make_model(action_dim=2, alpha=0.8, flow_steps=4), 2000
     c = th.tensor([0.6, -1.5])
-    monkeypatch.setattr(model.policy, "values", lambda network, observations, x, f, frozen: (x @ c)[None])
     batch = Batch(th.zeros(n, 4), th.zeros(n, 2), *[th.ones(n)] * 3, th.zeros(n, 4), th.ones(n))
     noise = model.draw_noise(n)
-    for t, ahead in ((0.0, 0.25), (0.5, 0.25), (0.9, 0.1)):
-        clone = -noise.x0  # the velocity of each path to a = 0
-        shift = (2 * c * ahead / (2 * 0.8)).requires_grad_()
-        monkeypatch.setattr(model.policy, "velocity", lambda network, observations, s=shift, u=clone: lambda x, t: u + s)
-        model.actor_loss(batch, noise._replace(t=th.full((n, 1), t)))[0].backward()
-        assert shift.grad.abs().max().item() < 1e-5
+
+    def slope(shift: th.Tensor, t: float) -> float:
+        """Of the loss, where each velocity is that of its path to ``a = 0`` and some more."""
         shift.grad = None
-        model.actor_loss(batch, noise._replace(t=th.full((n, 1), t / 2 + 0.05)))[0].backward()
-        assert (shift.grad.abs().max().item() > 0.01) == (t == 0.9)  # as long a step is too short there
+        arguments = (lambda x, t: shift - noise.x0), (lambda x, f, frozen: (x @ c)[None])
+        model.actor_loss(batch, noise._replace(t=th.full((n, 1), t)), *arguments)[0].backward()
+        return shift.grad.abs().max().item()
+
+    for t, ahead in ((0.0, 0.25), (0.5, 0.25), (0.9, 0.1)):
+        shift = (2 * c * ahead / (2 * 0.8)).requires_grad_()
+        assert slope(shift, t) < 1e-5
+        assert (slope(shift, 0.75) > 0.01) == (t == 0.9)  # a step as short as at 0.9 is too short there
 
 
-def test_steps_end_at_the_action(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_end_at_the_action() -> None:
     """Points and times that the actor's critics are asked at: a step ahead, but not beyond time 1."""
     model, asked = make_model(action_dim=1, flow_steps=4), []
-    original = model.policy.values
 
-    def values(network: Any, observations: Any, x: th.Tensor, f: th.Tensor, frozen: bool = False) -> th.Tensor:
-        asked.append((x.detach(), f, frozen))
-        return original(network, observations, x, f, frozen)
+    def value(x: th.Tensor, f: th.Tensor, frozen: bool = False) -> th.Tensor:
+        asked.append((x, f, frozen))
+        return x.T
 
-    monkeypatch.setattr(model.policy, "values", values)
-    velocity = th.full((4, 1), 2.0)
-    monkeypatch.setattr(model.policy, "velocity", lambda network, observations: lambda x, t: velocity)
     batch = Batch(th.zeros(4, 4), th.ones(4, 1), *[th.ones(4)] * 3, th.zeros(4, 4), th.ones(4))
     noise = model.draw_noise(4)._replace(t=th.tensor([[0.0], [0.5], [0.75], [0.95]]), x0=th.zeros(4, 1))
-    model.actor_loss(batch, noise)
+    model.actor_loss(batch, noise, lambda x, t: th.full((4, 1), 2.0), value)
     ((x, f, frozen),) = asked
     assert frozen
     th.testing.assert_close(f, th.tensor([[0.25], [0.75], [1.0], [1.0]]))
@@ -478,8 +489,8 @@ def test_steps_end_at_the_action(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("pixels", [False, True], ids=["vectors", "pixels"])
-@pytest.mark.parametrize(("term", "owner"), [("critic_loss", "critic"), ("actor_loss", "actor")])
-def test_gradient_isolation(term: str, owner: str, pixels: bool) -> None:
+@pytest.mark.parametrize(("loss", "owner"), [("critic_loss", "critic"), ("actor_loss", "actor")])
+def test_gradient_isolation(loss: str, owner: str, pixels: bool) -> None:
     """Each term moves one network, its encoder included, and never a target."""
     batch, noise = random_batch(Variant(), 0, th.float32)
     model = Variant().model()
@@ -488,7 +499,7 @@ def test_gradient_isolation(term: str, owner: str, pixels: bool) -> None:
         model = make_model(env=env, policy_kwargs={"features_extractor_kwargs": {"cnn_output_dim": 6}})
         images = th.randint(0, 256, (BATCH, 1, 8, 8), generator=th.Generator().manual_seed(0), dtype=th.uint8)
         batch = batch._replace(observations=images, next_observations=images.flip(2))
-    getattr(model, term)(batch, noise)[0].backward()
+    term(model, loss, batch, noise)[0].backward()
     for name, parameter in model.policy.named_parameters():
         if name.split(".")[0] == owner:
             assert parameter.grad is not None and parameter.grad.abs().max().item() > 0, name
@@ -552,7 +563,7 @@ def test_values_of_noise_are_those_of_the_policy(alpha: float, mean: float) -> N
         acted, finished = policy.act_latest(s, z), th.linspace(-1, 0.9, n)[:, None]
         x, f = reverse(policy.velocity(policy.actor, s), finished, th.ones(n, 1), 10)
         of_actions, of_reversed, of_noise = (
-            policy.values(policy.critic, s, point, time).mean(dim=0)
+            policy.value(policy.critic, s)(point, time).mean(dim=0)
             for point, time in ((acted, th.ones(n, 1)), (x, f), (z, th.zeros(n, 1)))
         )
     assert acted.mean().item() == pytest.approx(mean, abs=0.035)

@@ -1,5 +1,6 @@
 """The networks of RQL, and its samplers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch as th
@@ -9,6 +10,9 @@ from stable_baselines3.common.type_aliases import Schedule
 from sb3_flow.common.flow import euler
 from sb3_flow.common.policies import FlowPolicy, Network
 from sb3_flow.common.type_aliases import TensorObs
+
+#: The critics for given observations: ``(x, f, frozen=False) -> V``, see ``RQLPolicy.value``.
+Value = Callable[..., th.Tensor]
 
 
 class RQLPolicy(FlowPolicy):
@@ -47,21 +51,25 @@ class RQLPolicy(FlowPolicy):
         self.critic = self.make_values(self.action_dim + 1, self.n_critics)
         self.critic_target = self.make_target(self.critic)
 
-    def values(self, network: Network, observations: TensorObs, x: th.Tensor, f: th.Tensor, frozen: bool = False) -> th.Tensor:
+    def value(self, network: Network, observations: TensorObs) -> Value:
         """
-        ``V_i(s, x, f)``.
+        ``V_i(s, ...)`` given observations, whose features are computed once.
 
         :param network: ``critic`` or ``critic_target``
         :param observations: A raw batch
-        :param x: Actions on their way, ``(B, action_dim)``
-        :param f: Their times, from 0 (noise) to 1 (actions), ``(B, 1)``
-        :param frozen: Whether gradients may reach ``x`` only, not the critics
-        :return: One value per critic and sample, ``(n_critics, B)``
+        :return: ``(x, f) -> V``, of shapes ``(B, action_dim), (B, 1) -> (n_critics, B)``, with ``f`` from 0 (noise) to 1
+            (actions). With ``frozen=True`` gradients reach ``x`` only, not the critics.
         """
-        return self.q_values(network, observations, th.cat([x, f], dim=1), frozen)
+        features = self.features(network, observations)
+
+        def value(x: th.Tensor, f: th.Tensor, frozen: bool = False) -> th.Tensor:
+            inputs = th.cat([features.detach() if frozen else features, x, f], dim=1)
+            return network.net(inputs, frozen=frozen)  # type: ignore[no-any-return]
+
+        return value
 
     def score(self, observations: TensorObs, actions: th.Tensor) -> th.Tensor:
-        return self.values(self.critic, observations, actions, th.ones_like(actions[:, :1])).mean(dim=0)
+        return self.value(self.critic, observations)(actions, th.ones_like(actions[:, :1])).mean(dim=0)
 
     def act_average(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
         """The flow of the averaged weights, integrated from noise, then clipped: ``(B, action_dim)`` in [-1, 1]."""

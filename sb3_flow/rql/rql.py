@@ -10,8 +10,8 @@ from sb3_flow.common.flow import interpolate
 from sb3_flow.common.flow_algorithm import total
 from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.policies import aliases
-from sb3_flow.common.type_aliases import Batch, Metrics
-from sb3_flow.rql.policies import RQLPolicy
+from sb3_flow.common.type_aliases import Batch, Metrics, Velocity
+from sb3_flow.rql.policies import RQLPolicy, Value
 from sb3_flow.rql.reversal import reverse
 
 
@@ -114,16 +114,16 @@ class RQL(OfflineToOnlineAlgorithm):
 
     def loss(self, batch: Batch, noise: RQLNoise) -> tuple[th.Tensor, Metrics]:
         """``L``. Each term reaches networks of its own, so that one optimizer step descends all of them."""
-        return total(self.critic_loss(batch, noise), self.actor_loss(batch, noise))
+        policy, s = self.policy, batch.observations
+        u, v = policy.velocity(policy.actor, s), policy.value(policy.critic, s)  # the features of each, for both terms
+        return total(self.critic_loss(batch, noise, u, v), self.actor_loss(batch, noise, u, v))
 
-    def critic_loss(self, batch: Batch, noise: RQLNoise) -> tuple[th.Tensor, Metrics]:
+    def critic_loss(self, batch: Batch, noise: RQLNoise, u: Velocity, v: Value) -> tuple[th.Tensor, Metrics]:
         """``L_V``, at the reversed actions, a mean over critics and batch. Gradient: critics only."""
-        policy = self.policy
         with th.no_grad():
-            velocity = policy.velocity(policy.actor, batch.observations)
-            x, f = reverse(velocity, batch.actions, noise.d, self.flow_steps)
+            x, f = reverse(u, batch.actions, noise.d, self.flow_steps)
             target = batch.rewards + batch.discounts * batch.masks * self.next_value(batch, noise)
-        values = policy.values(policy.critic, batch.observations, x, f)
+        values = v(x, f)
         errors = target - values
         squares = errors.square()
         expectile_losses = th.where(errors >= 0, self.expectile * squares, (1 - self.expectile) * squares)
@@ -133,20 +133,19 @@ class RQL(OfflineToOnlineAlgorithm):
 
     def next_value(self, batch: Batch, noise: RQLNoise) -> th.Tensor:
         """``(mean - rho std)[V'(s', z, 0)]``, over the critics: ``(B,)``."""
-        policy, z = self.policy, noise.next_noise
-        values = policy.values(policy.critic_target, batch.next_observations, z, th.zeros_like(noise.t))
+        values = self.policy.value(self.policy.critic_target, batch.next_observations)(
+            noise.next_noise, th.zeros_like(noise.d)
+        )
         return values.mean(dim=0) - self.rho * values.std(dim=0, correction=0)
 
-    def actor_loss(self, batch: Batch, noise: RQLNoise) -> tuple[th.Tensor, Metrics]:
+    def actor_loss(self, batch: Batch, noise: RQLNoise, u: Velocity, v: Value) -> tuple[th.Tensor, Metrics]:
         """``alpha L_BC + L_A``: one evaluation of the velocity field serves both. Gradient: the actor only."""
-        policy, t, step = self.policy, noise.t, 1 / self.flow_steps
-        x_t = interpolate(noise.x0, batch.actions, t)
-        u = policy.velocity(policy.actor, batch.observations)(x_t, t)
+        x_t, t, step = interpolate(noise.x0, batch.actions, noise.t), noise.t, 1 / self.flow_steps
+        velocity = u(x_t, t)
         valids = batch.valids[:, None] if batch.action_valids is None else batch.action_valids
-        errors = (u - (batch.actions - noise.x0)).square().view(*valids.shape, -1)  # (B, h, size of one action)
+        errors = (velocity - (batch.actions - noise.x0)).square().view(*valids.shape, -1)  # (B, h, size of one action)
         bc_loss = (valids[:, :, None] * errors).mean()
-        x_next, t_next = x_t + (1 - t).clamp(max=step) * u, (t + step).clamp(max=1)
-        values = policy.values(policy.critic, batch.observations, x_next, t_next, frozen=True)
+        values = v(x_t + (1 - t).clamp(max=step) * velocity, (t + step).clamp(max=1), frozen=True)
         v_loss = -(batch.valids * values.mean(dim=0)).mean()
         loss = self.alpha * bc_loss + v_loss
         return loss, {"actor_loss": loss, "bc_flow_loss": bc_loss, "v_loss": v_loss}
