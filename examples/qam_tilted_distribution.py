@@ -22,7 +22,7 @@ from torch import nn
 
 from sb3_flow.common.flow import euler
 from sb3_flow.common.type_aliases import Velocity
-from sb3_flow.qam.adjoint import adjoint_matching_loss, lean_adjoint, memoryless_path
+from sb3_flow.qam.adjoint import adjoint_matching_loss, control, lean_adjoint, memoryless_path
 
 
 @dataclass
@@ -87,7 +87,7 @@ def learn(behavior: Modes, tau: float, n_steps: int, n_updates: int, batch_size:
             terminal = th.full((batch_size, 1), -tau)  # minus tau times the derivative of Q, which is 1
             adjoints = lean_adjoint(behavior.velocity, path, terminal)
         optimizer.zero_grad()
-        adjoint_matching_loss(velocity, behavior.velocity, path, adjoints).mean().backward()
+        adjoint_matching_loss(control(velocity, behavior.velocity, path), adjoints).mean().backward()
         optimizer.step()
         schedule.step()
     return velocity

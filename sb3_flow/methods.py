@@ -26,14 +26,16 @@ from sb3_flow.fql.search import FQL_SPACE
 from sb3_flow.gfp import GFP
 from sb3_flow.gfp.search import GFP_SPACE
 from sb3_flow.qam import QAM
-from sb3_flow.qam.search import QAM_EDIT_SPACE, QAM_FQL_SPACE, QAM_SPACE
+from sb3_flow.qam.search import QAM_EDIT_SPACE, QAM_FQL_SPACE, QAM_KL_SPACE, QAM_SPACE
+from sb3_flow.rql import RQL
+from sb3_flow.rql.search import RQL_SPACE
 from sb3_flow.streaming_flow import StreamingFlow
 from sb3_flow.streaming_flow.search import STREAMING_FLOW_SPACE, STREAMING_FLOW_STOCHASTIC_SPACE
 from sb3_flow.swfp import SWFP
 from sb3_flow.swfp.search import SWFP_SPACE
 
 #: The exports of ``sb3_flow``. DecisionFlow, SWFP and FlowOpt are our reconstructions.
-__all__ = ["FPMD", "FQL", "GFP", "IFQL", "QAM", "SWFP", "DecisionFlow", "FlowOpt", "StreamingFlow"]
+__all__ = ["FPMD", "FQL", "GFP", "IFQL", "QAM", "RQL", "SWFP", "DecisionFlow", "FlowOpt", "StreamingFlow"]
 
 ALL_REGIMES = "offline, offline-to-online, online"
 #: Small settings of several methods. The learning rate of imitation is constant, as that of the other methods.
@@ -65,15 +67,24 @@ METHODS = (
     ),
     Method(
         QAM,
-        "Q-learning with adjoint matching (Li and Levine, 2026): plain, QAM-FQL, QAM-EDIT",
+        "Q-learning with adjoint matching (Li and Levine, 2026): plain, trust-region QAM, QAM-FQL, QAM-EDIT",
         ALL_REGIMES,
         (
             Variant("qam", search_space=QAM_SPACE, small=FEW_STEPS, updates={}),
+            Variant("qam_kl", {"kl_budget": 1.0}, QAM_KL_SPACE, small=FEW_STEPS, updates={}),
             Variant("qam_fql", {"fql_alpha": 10.0}, QAM_FQL_SPACE, updates={}),
             Variant("qam_edit", {"edit_scale": 0.3}, QAM_EDIT_SPACE, small=FEW_STEPS, updates={}),
         ),
         paper="https://arxiv.org/abs/2601.14234",
         docs="qam.md",
+    ),
+    Method(
+        RQL,
+        "Reversal Q-learning (Oberai et al., 2026)",
+        ALL_REGIMES,
+        (Variant("rql", search_space=RQL_SPACE, small=FEW_STEPS, updates={}),),
+        paper="https://arxiv.org/abs/2606.17551",
+        docs="rql.md",
     ),
     Method(
         GFP,

@@ -15,7 +15,7 @@ import pytest
 import torch as th
 
 from sb3_flow.common.flow import euler
-from sb3_flow.qam.adjoint import adjoint_matching_loss, lean_adjoint, memoryless_path, memoryless_std
+from sb3_flow.qam.adjoint import adjoint_matching_loss, control, lean_adjoint, memoryless_path, memoryless_std, path_divergence
 
 Field = Callable[[th.Tensor, th.Tensor], th.Tensor]
 
@@ -75,7 +75,7 @@ class Affine:
 
     def minimiser(self, base: Field, path: th.Tensor, adjoints: th.Tensor) -> "Affine":
         """Where the loss is least, given paths and adjoints: it is quadratic, so that one step of Newton's leads there."""
-        loss = adjoint_matching_loss(self, base, path, adjoints).mean()
+        loss = adjoint_matching_loss(control(self, base, path), adjoints).mean()
         both = (self.a, self.b)
         gradient = th.stack(th.autograd.grad(loss, both, create_graph=True))
         rows = [th.stack(th.autograd.grad(part.sum(), both, retain_graph=True)) for part in gradient]
@@ -326,8 +326,9 @@ def test_no_temperature() -> None:
     path = memoryless_path(base, toy.base, exact_noise(10)).detach()
     adjoints = lean_adjoint(toy.base, path, toy.terminal(path[-1]))
     assert not adjoints.any()
-    assert adjoint_matching_loss(base, toy.base, path, adjoints).abs().max().item() < 1e-20
-    loss = adjoint_matching_loss(Affine(base.a.detach(), base.b.detach() + shift), toy.base, path, adjoints)
+    assert adjoint_matching_loss(control(base, toy.base, path), adjoints).abs().max().item() < 1e-20
+    shifted = Affine(base.a.detach(), base.b.detach() + shift)
+    loss = adjoint_matching_loss(control(shifted, toy.base, path), adjoints)
     expected = sum(4 * (i + 1) / (2 * (10 - i + 1)) * shift[i].item() ** 2 for i in range(10))
     th.testing.assert_close(loss, th.full((20,), expected))
     found = toy.round(Affine(th.zeros(10), th.zeros(10)), 10)
@@ -340,7 +341,7 @@ def test_gradient_at_the_base() -> None:
     path, adjoints = th.randn(11, 6, 3), th.randn(10, 6, 3)
     moved = th.zeros(60, 3, requires_grad=True)
     base = gaussian(0.2, 0.5)
-    loss = adjoint_matching_loss(lambda x, t: base(x, t) + moved, base, path, adjoints)
+    loss = adjoint_matching_loss(control(lambda x, t: base(x, t) + moved, base, path), adjoints)
     (gradient,) = th.autograd.grad(loss.sum(), moved)
     th.testing.assert_close(gradient, 4 * adjoints.flatten(end_dim=1), rtol=1e-12, atol=1e-12)
 
@@ -349,8 +350,41 @@ def test_the_base_gets_no_gradient() -> None:
     """Nor do paths and adjoints: only what learns."""
     w, path, adjoints = th.randn(3, 3, requires_grad=True), th.randn(5, 6, 3), th.randn(4, 6, 3)
     v = th.randn(3, 3, requires_grad=True)
-    adjoint_matching_loss(lambda x, t: x @ v, lambda x, t: x @ w, path, adjoints).sum().backward()
+    adjoint_matching_loss(control(lambda x, t: x @ v, lambda x, t: x @ w, path), adjoints).sum().backward()
     assert w.grad is None and v.grad.abs().max().item() > 0
+
+
+@pytest.mark.parametrize("temperature", [0.04, 3.0])
+def test_temperature(temperature: float) -> None:
+    """The trust region's loss is the plain one of adjoints divided by the temperature, times the temperature."""
+    u, adjoints = th.randn(10, 6, 3), th.randn(10, 6, 3)
+    loss = adjoint_matching_loss(u, adjoints, th.tensor(temperature))
+    th.testing.assert_close(loss, temperature * adjoint_matching_loss(u, adjoints / temperature), rtol=1e-12, atol=0)
+
+
+def test_divergence_of_paths() -> None:
+    """
+    The mean over paths of the logarithm of how much likelier the field makes them than the base does, which is a product of
+    Gaussian densities. (Its last step adds no noise, so that its share has no such density: the two fields agree there.)
+    """
+    n_steps, n, base = 10, 20_000, gaussian(0.2, 0.5)
+    h, sigma = 1 / n_steps, memoryless_std(n_steps)
+
+    def field(x: th.Tensor, t: th.Tensor) -> th.Tensor:
+        return base(x, t) + (t < 0.85) * (0.3 - 0.2 * x)
+
+    path = memoryless_path(field, base, th.randn(n_steps, n, 1, generator=th.Generator().manual_seed(0)))
+    ratio = th.zeros(n)
+    for i in range(n_steps - 1):
+        x, t, densities = path[i], th.full((n, 1), i * h), []
+        for v in (field, base):
+            mean = x + h * (2 * v(x, t) - x / (i * h + h))
+            densities.append(th.distributions.Normal(mean, h**0.5 * sigma[i]).log_prob(path[i + 1])[:, 0])
+        ratio += densities[0] - densities[1]
+    divergence = path_divergence(control(field, base, path))
+    error = ((ratio - divergence).std() / n**0.5).item()
+    assert divergence.mean().item() == pytest.approx(ratio.mean().item(), abs=4 * error)
+    assert 0.05 > 4 * error and divergence.mean().item() > 0.05
 
 
 def test_one_step() -> None:
@@ -414,7 +448,7 @@ def test_mixture(c: float, mass: float, mean: float) -> None:
         with th.no_grad():
             path = memoryless_path(field, base, noise)
             adjoints = lean_adjoint(base, path, th.full((1000, 1), -c))
-        loss = adjoint_matching_loss(field, base, path, adjoints).mean()
+        loss = adjoint_matching_loss(control(field, base, path), adjoints).mean()
         (gradient,) = th.autograd.grad(loss, field.values)
         with th.no_grad():
             for i in range(n_steps):

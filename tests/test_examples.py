@@ -29,6 +29,7 @@ SHORT: dict[str, tuple[str, list[str]]] = {
     ),
     "online_pendulum.py": ("--timesteps 250 --model run/model", ["run/model.zip"]),
     "own_data.py": ("--episodes 2 --updates 20", []),
+    "rql_reversal.py": ("--updates 20 --file picture.png", ["picture.png"]),
     "streaming_flow_pusht.py": ("--demonstrations 1 --updates 20 --seeds 1 --steps 20 --film film.gif", ["film.gif"]),
     "streaming_flow_two_routes.py": ("--episodes 2 --updates 20 --walks 2 --file picture.png", ["picture.png"]),
     "streaming_flow_tube.py": ("--updates 20 --file picture.png", ["picture.png"]),

@@ -46,7 +46,8 @@ def make_model(action_dim: int = 2, n_critics: int = 2, best_of_n: int = 1, **kw
 class Variant:
     action_dim: int = 2
     horizon_length: int = 1
-    inv_temp: float = 0.7
+    inv_temp: float | None = 0.7
+    kl_budget: float | None = None
     rho: float = 0.5
     flow_steps: int = 10
     fql_alpha: float = 0.0
@@ -92,6 +93,10 @@ VARIANTS = {
     "best of two, EDIT": Variant(best_of_n=2, edit_scale=0.5, action_dim=1, flow_steps=5),
     "fast": Variant(tau=0.3, learning_rate=0.02, inv_temp=10.0),
     "no temperature": Variant(inv_temp=0.0),
+    "budget": Variant(inv_temp=None, kl_budget=1.0),
+    "budget, FQL": Variant(inv_temp=None, kl_budget=0.3, fql_alpha=3.0),
+    "budget, EDIT, chunks": Variant(inv_temp=None, kl_budget=2.5, edit_scale=0.3, horizon_length=3, gamma=0.9),
+    "budget of all": Variant(inv_temp=None, kl_budget=1000.0, flow_steps=4),
 }
 
 
@@ -108,6 +113,7 @@ class Reference(Transcription):
             self.owners["actor"] = "actor_loss"
         if variant.edit_scale > 0:
             self.owners |= {"edit": "actor_loss", "log_ent_coef": "actor_loss"}
+        self.kl_coef, self.kl_average = 1.0, 0.0
 
     def field(self, network: str, s: th.Tensor, x: th.Tensor, t: float) -> th.Tensor:
         return self.mlp(network, s, x, th.full((len(x), 1), t, dtype=th.float64))
@@ -205,17 +211,27 @@ class Reference(Transcription):
         end = path[n].clone().requires_grad_()
         inside = th.clip(end, -1, 1) if variant.clip_adj else end
         value = self.mean_q("critic_target" if variant.use_target_grad else "critic", s, inside)
-        g = {n: -variant.inv_temp * th.autograd.grad(value.sum(), end)[0]}
+        inv_temp = 1.0 if variant.inv_temp is None else variant.inv_temp
+        g = {n: -inv_temp * th.autograd.grad(value.sum(), end)[0]}
         with th.no_grad():
             for i in reversed(range(n)):
                 jacobian = self.jacobians(base, s, path[i], (i + 1) / n)
                 pulled_back = th.einsum("bij,bi->bj", jacobian, g[i + 1])
                 g[i] = i / (i + 1) * g[i + 1] + 2 * h * pulled_back
-        total = th.zeros((), dtype=th.float64)
+        total, self.kl = th.zeros((), dtype=th.float64), 0.0
         for i in range(n):
             control = self.field("flow", s, path[i], i / n) - self.field(base, s, path[i], i / n).detach()
-            total = total + ((2 / sigma[i] * control + sigma[i] * g[i]) ** 2).sum()
+            scaled = sigma[i] if variant.kl_budget is None else sigma[i] / math.sqrt(3 * self.kl_coef)
+            total = total + ((2 / scaled * control + scaled * g[i]) ** 2).sum()
+            self.kl += 2 * h / sigma[i] ** 2 * (control**2).sum().item() / BATCH / variant.horizon_length
         return total / BATCH
+
+    def dual_step(self) -> None:
+        """TRQAM's, after the losses of an update."""
+        budget = self.variant.kl_budget
+        if budget is not None:
+            self.kl_average = 0.9 * self.kl_average + 0.1 * min(self.kl, 2 * budget)
+            self.kl_coef = min(max(self.kl_coef + 0.01 * (self.kl_average - budget), 0.01), 100.0)
 
     def actor_loss(self, batch: Batch, noise: QAMNoise) -> th.Tensor:
         """4.5 and 4.6; the critics' own gradient is dropped in ``gradients``."""
@@ -252,6 +268,7 @@ class Reference(Transcription):
     def update(self, batch: Batch, noise: QAMNoise) -> None:
         """4.7"""
         self.step(self.clipped(self.gradients(self.losses(batch, noise)))[0])
+        self.dual_step()
 
 
 def random_batch(variant: Variant, seed: int, dtype: th.dtype = th.float64) -> tuple[Batch, QAMNoise]:
@@ -330,11 +347,18 @@ def test_parameters_after_updates(variant: Variant) -> None:
     start = {name: parameter.detach().clone() for name, parameter in model.policy.named_parameters()}
     for seed in range(5):
         batch, noise = random_batch(variant, seed)
-        model.update(batch, noise)
+        metrics = model.update(batch, noise)
         reference.update(batch, noise)
+        assert metrics["kl"].item() == pytest.approx(reference.kl, rel=1e-9)
+        if variant.kl_budget is not None:
+            assert metrics["kl_average"].item() == pytest.approx(reference.kl_average, rel=1e-9)
+            assert metrics["kl_coef"].item() == pytest.approx(reference.kl_coef, rel=1e-9)
+            assert reference.kl_coef != 1
     for name, parameter in model.policy.named_parameters():
         th.testing.assert_close(parameter.detach(), reference.parameters[name].detach(), rtol=0, atol=1e-10)
         assert not th.equal(parameter, start[name])
+    if variant.kl_budget is not None:
+        assert model.policy.kl_coef.item() == pytest.approx(reference.kl_coef, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", ["FQL", "EDIT", "clipped hard", "hardly clipped", "not clipped"])
@@ -417,6 +441,48 @@ def test_networks(name: str) -> None:
     assert not th.equal(policy.flow.net.layers[0].weight, policy.bc_flow.net.layers[0].weight)
     if name == "EDIT":
         assert policy.log_ent_coef.item() == 0
+
+
+# The trust region.
+
+
+def test_dual_descent() -> None:
+    """By hand: budget .5, divergences 3 (counts as 1) and .2: averages .1 and .11, so that the coefficient falls a little."""
+    model = make_model(kl_budget=0.5)
+    assert (model.policy.kl_coef.item(), model.policy.kl_average.item()) == (1.0, 0.0)
+    for kl, average, coef in ((3.0, 0.1, 0.996), (0.2, 0.11, 0.9921)):
+        metrics = model.update_kl_coef(th.tensor(kl), 0.5)
+        assert metrics["kl_average"].item() == pytest.approx(average) == pytest.approx(model.policy.kl_average.item())
+        assert metrics["kl_coef"].item() == pytest.approx(coef) == pytest.approx(model.policy.kl_coef.item())
+    earlier = metrics["kl_coef"].clone()
+    for start, average, bound in ((99.999, 1000.0, 100.0), (0.0101, 0.0, 0.01)):
+        model.policy.kl_coef.fill_(start)
+        model.policy.kl_average.fill_(average)
+        model.update_kl_coef(th.tensor(average), 0.5)
+        assert model.policy.kl_coef.item() == pytest.approx(bound)
+    assert th.equal(metrics["kl_coef"], earlier)  # what was logged does not change later
+
+
+def test_plain_model_has_no_coefficient() -> None:
+    """Its policy is the one that files of earlier versions hold; the divergence is logged all the same."""
+    model = make_model()
+    assert not [name for name in model.policy.state_dict() if name.startswith("kl")] and model.inv_temp == 1.0
+    metrics = model.update(*random_batch(Variant(), 0, th.float32))
+    assert metrics["kl"].item() > 0 and "kl_coef" not in metrics
+
+
+def test_divergence_of_a_chunk_is_per_action() -> None:
+    """The same control in each of three actions: a third of the sum."""
+    model = make_model(horizon_length=3, action_dim=1, flow_steps=5)
+    with th.no_grad():
+        for network in ("bc_flow_target", "flow"):
+            last = getattr(model.policy, network).net.layers[-1]
+            last.weight.zero_()
+            last.bias.fill_(0.4 if network == "flow" else 0.1)
+    batch, noise = random_batch(Variant(horizon_length=3, action_dim=1, flow_steps=5), 0, th.float32)
+    kl = model.adjoint_matching_loss(batch, noise)[1]["kl"].item()
+    expected = sum(2 / 5 / (2 * (5 - i + 1) / (i + 1)) * 0.3**2 for i in range(5))
+    assert kl == pytest.approx(expected, rel=1e-5)
 
 
 # Closed forms.
@@ -562,7 +628,9 @@ def test_published_defaults() -> None:
     """Section 6.1, and the networks of section 3."""
     model = make_model()
     expected = dict(learning_rate=3e-4, batch_size=256, tau=0.005, gamma=0.99, rho=0.5, max_grad_norm=1.0)
-    expected |= dict(clip_adj=True, target_actor=True, use_target_grad=True, fql_alpha=0.0, edit_scale=0.0)
+    expected |= dict(
+        inv_temp=1.0, kl_budget=None, clip_adj=True, target_actor=True, use_target_grad=True, fql_alpha=0.0, edit_scale=0.0
+    )
     assert {name: getattr(model, name) for name in expected} == expected
     assert (model.policy.flow_steps, model.policy.best_of_n, model.target_entropy) == (10, 1, "auto")
     policy = QAMPolicy(spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,)), lambda _: 3e-4, one_step=True, edit_scale=0.1)
@@ -582,6 +650,9 @@ def test_published_defaults() -> None:
     [
         ({"fql_alpha": 1.0, "edit_scale": 0.1}, "two variants: leave one at 0"),
         ({"inv_temp": -1.0}, "`inv_temp` is -1.0; it must not be negative"),
+        ({"kl_budget": 0.0}, "`kl_budget` is 0.0; it must be above 0"),
+        ({"kl_budget": -1.0}, "`kl_budget` is -1.0; it must be above 0"),
+        ({"kl_budget": 1.0, "inv_temp": 1.0}, "`inv_temp` is 1.0 and `kl_budget` is 1.0: .* Leave one of them out"),
         ({"rho": -0.5}, "`rho` is -0.5"),
         ({"fql_alpha": -3.0}, "`fql_alpha` is -3.0"),
         ({"edit_scale": 1.5}, r"`edit_scale` is 1.5; it must be in \[0, 1\]"),
@@ -595,7 +666,7 @@ def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
         make_model(**arguments)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", [*SAMPLERS, "budget", "budget, EDIT, chunks"])
 def test_a_saved_variant(name: str, tmp_path: Path) -> None:
     """It comes back as the same variant, its temperature and optimiser too, and goes on as the first does."""
     variant = VARIANTS[name]
@@ -603,13 +674,16 @@ def test_a_saved_variant(name: str, tmp_path: Path) -> None:
     model.update(*random_batch(variant, 0, th.float32))
     model.save(tmp_path / "model")
     loaded = QAM.load(tmp_path / "model", device="cpu")
-    assert list(loaded.policy.samplers) == SAMPLERS[name]
+    assert list(loaded.policy.samplers) == list(model.policy.samplers)
     for argument in asdict(variant):
         if argument not in ("action_dim", "n_critics", "best_of_n", "horizon_length"):
             assert getattr(loaded, argument) == getattr(variant, argument), argument
     if name == "EDIT":
         assert loaded.policy.edit_scale == variant.edit_scale
         assert loaded.policy.log_ent_coef.item() == model.policy.log_ent_coef.item() != 0
+    if variant.kl_budget is not None:
+        assert loaded.policy.kl_coef.item() == model.policy.kl_coef.item() != 1
+        assert loaded.policy.kl_average.item() == model.policy.kl_average.item() != 0
     for each in (model, loaded):
         each.update(*random_batch(variant, 1, th.float32))
     for (parameter, first), (_, second) in zip(model.policy.named_parameters(), loaded.policy.named_parameters(), strict=True):
@@ -654,6 +728,40 @@ def test_learned_tilt() -> None:
     assert clone.std().item() == pytest.approx(0.34, abs=0.03)  # Euler's own bias
     assert tilted.mean().item() == pytest.approx(0.165, abs=0.04)
     assert tilted.std().item() == pytest.approx(0.34, abs=0.03)
+
+
+def test_learned_temperature() -> None:
+    """
+    A bandit whose rewards are twice as large in the second case: the divergence comes to its budget in both, so that the
+    coefficient is twice as large as well, and the actions have the same distribution.
+    """
+    rng, n, found = np.random.default_rng(0), 20_000, []
+    actions = np.clip(rng.normal(-0.1, 0.4, (n, 1)), -1, 1)
+    noise = th.special.ndtri((th.arange(2000) + 0.5) / 2000)[:, None]
+    for slope in (4.0, 8.0):
+        data = dict(observations=np.ones((n, 1)), actions=actions, rewards=slope * actions[:, 0], terminations=np.ones(n))
+        model = QAM(
+            "FlowPolicy",
+            box_env(obs_dim=1),
+            learning_rate=lambda remaining: 1e-2 * remaining,
+            kl_budget=0.5,
+            clip_adj=False,
+            batch_size=128,
+            dataset=data,
+            tau=0.05,
+            policy_kwargs={"net_arch": (32, 32), "n_critics": 2},
+            offline_log_interval=10_000,
+            device="cpu",
+            seed=0,
+        )
+        policy = model.learn(400).policy
+        with th.no_grad():
+            tilted = policy.act_flow(th.ones(2000, 1), noise)
+        assert policy.kl_average.item() == pytest.approx(0.5, abs=0.05)
+        found.append((policy.kl_coef.item(), tilted.mean().item(), tilted.std().item()))
+    (coef, mean, std), (coef_2, mean_2, std_2) = found
+    assert coef_2 == pytest.approx(2 * coef, rel=0.15)
+    assert (mean_2, std_2) == pytest.approx((mean, std), abs=0.04) and mean > 0.15
 
 
 @pytest.mark.parametrize(

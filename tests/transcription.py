@@ -162,4 +162,9 @@ class Transcription:
                 target, *rest = name.split(".")
                 if target in self.targets:
                     net = self.parameters[".".join([self.targets[target], *rest])]
-                    parameter.copy_(self.variant.tau * net + (1 - self.variant.tau) * parameter)
+                    rate = self.rate(target)
+                    parameter.copy_(rate * net + (1 - rate) * parameter)
+
+    def rate(self, target: str) -> float:
+        """What share of a network enters its target at each update."""
+        return self.variant.tau  # type: ignore[no-any-return]

@@ -207,13 +207,16 @@ def make_execution(mode: bool | str, device: th.device, one_graph: bool = True) 
 
 def tensors(batch: Batch) -> list[th.Tensor]:
     """All tensors of a batch, in order."""
-    return [tensor for part in batch for tensor in (part.values() if isinstance(part, dict) else [part])]
+    parts = [tensor for part in batch for tensor in (part.values() if isinstance(part, dict) else [part])]
+    return [tensor for tensor in parts if tensor is not None]
 
 
 def clone(batch: Batch) -> Batch:
     """Copy a batch."""
 
     def copy(part: Any) -> Any:
+        if part is None:
+            return None
         return {key: value.clone() for key, value in part.items()} if isinstance(part, dict) else part.clone()
 
     return Batch(*map(copy, batch))

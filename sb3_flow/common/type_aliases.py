@@ -22,6 +22,8 @@ class Batch(NamedTuple):
     :param discounts: ``(B,)``, gamma to the power of the number of summed steps, the factor of the bootstrap value
     :param next_observations: as ``observations``, after these steps
     :param valids: ``(B,)``, 0 for a chunk that reaches past the end of its trajectory, else 1
+    :param action_valids: ``(B, h)``, 0 for the actions of such a chunk that lie past the end (its last action, repeated), else
+        1; buffers always give it. None: as ``valids`` for the whole chunk.
     """
 
     observations: TensorObs
@@ -31,3 +33,4 @@ class Batch(NamedTuple):
     discounts: th.Tensor
     next_observations: TensorObs
     valids: th.Tensor
+    action_valids: th.Tensor | None = None

@@ -67,25 +67,47 @@ def lean_adjoint(base: Velocity, path: th.Tensor, terminal: th.Tensor) -> th.Ten
     return th.stack(adjoints[::-1])
 
 
-def adjoint_matching_loss(velocity: Velocity, base: Velocity, path: th.Tensor, adjoints: th.Tensor) -> th.Tensor:
+def control(velocity: Velocity, base: Velocity, path: th.Tensor) -> th.Tensor:
     """
-    The regression of a field onto the base minus the adjoint, ``sum_i |(2 / sigma_i) (v - base)(x_i, t_i) + sigma_i g_i|^2``.
-    Its minimiser is ``base - sigma_i^2 / 2 E[g_i | x_i]``. Gradient: ``velocity`` only.
+    How far a field is from the base along a path, ``u_i = (v - base)(x_i, t_i)``. Gradient: ``velocity`` only.
 
     :param velocity: The field that learns, for ``T`` points a sample
     :param base: The base field, for ``T`` points a sample
     :param path: ``x_0`` to ``x_T``, ``(T + 1, B, D)``
-    :param adjoints: ``g_0`` to ``g_{T-1}``, ``(T, B, D)``
-    :return: One loss a sample, ``(B,)``
+    :return: ``u_0`` to ``u_{T-1}``, ``(T, B, D)``
     """
-    n_steps, n, _ = adjoints.shape
-    sigma = path.new_tensor(memoryless_std(n_steps)).view(-1, 1, 1)
+    n_steps, n = len(path) - 1, path.shape[1]
     t = th.arange(n_steps, device=path.device, dtype=path.dtype).div(n_steps).repeat_interleave(n)[:, None]
     x = path[:-1].flatten(end_dim=1)
     with th.no_grad():
         base_velocity = base(x, t)
-    control = (velocity(x, t) - base_velocity).view_as(adjoints)
+    return (velocity(x, t) - base_velocity).view_as(path[:-1])
+
+
+def adjoint_matching_loss(control: th.Tensor, adjoints: th.Tensor, temperature: float | th.Tensor = 1.0) -> th.Tensor:
+    """
+    The regression of a field onto the base minus the adjoint, ``sum_i |(2 / s_i) u_i + s_i g_i|^2`` with
+    ``s_i = sigma_i / sqrt(temperature)``. Its minimizer is ``u_i = -sigma_i^2 / (2 temperature) E[g_i | x_i]``.
+
+    :param control: ``u_0`` to ``u_{T-1}``, ``(T, B, D)``
+    :param adjoints: ``g_0`` to ``g_{T-1}``, ``(T, B, D)``
+    :param temperature: What the adjoints' share of the minimizer is divided by, above 0; the loss is also multiplied by it
+    :return: One loss a sample, ``(B,)``
+    """
+    sigma = control.new_tensor(memoryless_std(len(control))).view(-1, 1, 1) / temperature**0.5
     return (2 / sigma * control + sigma * adjoints).square().sum(dim=(0, 2))
+
+
+def path_divergence(control: th.Tensor) -> th.Tensor:
+    """
+    The Kullback-Leibler divergence of the memoryless paths of a field from those of the base is the mean over the field's
+    paths of ``sum_i (2 h / sigma_i^2) |u_i|^2`` (Girsanov).
+
+    :param control: ``u_0`` to ``u_{T-1}``, ``(T, B, D)``
+    :return: That sum of each path, ``(B,)``
+    """
+    sigma = control.new_tensor(memoryless_std(len(control))).view(-1, 1, 1)
+    return (2 / len(control) * (control / sigma).square()).sum(dim=(0, 2))
 
 
 def vjp(function: Callable[[th.Tensor], th.Tensor], x: th.Tensor, cotangent: th.Tensor) -> th.Tensor:

@@ -33,8 +33,13 @@ class QAMPolicy(FlowPolicy):
     :param flow_steps: Euler steps of the flows
     :param one_step: Whether there is a one-step actor
     :param edit_scale: How far an edit moves an action at most, in [0, 1]; 0: there is none.
+    :param trust_region: Whether there are a coefficient of the divergence and its moving average, ``kl_coef`` and
+        ``kl_average``
     :param kwargs: The other arguments of ``FlowPolicy``
     """
+
+    kl_coef: th.Tensor
+    kl_average: th.Tensor
 
     def __init__(
         self,
@@ -46,7 +51,7 @@ class QAMPolicy(FlowPolicy):
     ) -> None:
         super().__init__(observation_space, action_space, lr_schedule, n_critics=n_critics, **kwargs)
 
-    def build(self, flow_steps: int = 10, one_step: bool = False, edit_scale: float = 0.0) -> None:
+    def build(self, flow_steps: int = 10, one_step: bool = False, edit_scale: float = 0.0, trust_region: bool = False) -> None:
         if flow_steps < 1:
             raise ValueError(f"`flow_steps` is {flow_steps}; it must be at least 1.")
         self.flow_steps, self.edit_scale = flow_steps, edit_scale
@@ -63,6 +68,9 @@ class QAMPolicy(FlowPolicy):
             self.edit = self.make_edit()
             self.log_ent_coef = nn.Parameter(th.zeros(()))
             self.samplers = {"edit": "act_edit", **self.samplers}
+        if trust_region:
+            self.register_buffer("kl_coef", th.ones(()))
+            self.register_buffer("kl_average", th.zeros(()))
 
     def make_edit(self) -> Network:
         """A Gaussian edit: its network takes features and an action, and gives means and logarithms of deviations."""

@@ -12,8 +12,13 @@ from sb3_flow.common.flow_algorithm import total
 from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.policies import aliases
 from sb3_flow.common.type_aliases import Batch, Metrics
-from sb3_flow.qam.adjoint import adjoint_matching_loss, lean_adjoint, memoryless_path, vjp
+from sb3_flow.qam.adjoint import adjoint_matching_loss, control, lean_adjoint, memoryless_path, path_divergence, vjp
 from sb3_flow.qam.policies import QAMPolicy
+
+#: Of the trust region (TRQAM): what the coefficient is multiplied by, its rate, and its bounds.
+KL_SCALE, KL_COEF_RATE, KL_COEF_MIN, KL_COEF_MAX = 3.0, 0.01, 0.01, 100.0
+#: The rate of the divergence's moving average, and how many budgets an estimate of the divergence counts at most.
+KL_AVERAGE_RATE, KL_CLIP = 0.1, 2.0
 
 
 class QAMNoise(NamedTuple):
@@ -55,19 +60,25 @@ class QAM(OfflineToOnlineAlgorithm):
     Two variants leave the support of the clone: QAM-FQL (``fql_alpha > 0``) distils the flow into a one-step actor that climbs
     the critics, QAM-EDIT (``edit_scale > 0``) adds a small Gaussian edit to the flow's actions.
 
+    The trust region of TRQAM (``kl_budget``) finds the temperature by itself: instead of ``inv_temp`` there is
+    ``1 / (3 kl_coef)``, and ``kl_coef`` grows while the paths of ``f_theta`` are farther from those of the base than the
+    budget, and falls while they are nearer (``update_kl_coef``). ``L_AM`` is then also multiplied by ``3 kl_coef``.
+
     The published settings act in chunks of five actions on manipulation (``horizon_length=5``), with ten critics. At the
     published ``flow_steps=10`` the tilt is biased, see ``docs/qam.md``, which also has the deviations from the published code.
 
     ``deterministic=True`` acts from ``z = 0``, and with the mean of the edit; the paper's scores are sampled.
 
-    Paper: https://arxiv.org/abs/2601.14234.
+    Papers: https://arxiv.org/abs/2601.14234; the trust region: https://arxiv.org/abs/2605.27079.
 
     :param policy: ``"FlowPolicy"`` (or a subclass of ``QAMPolicy``)
     :param env: Environment, or its id. None: the spaces are those of the dataset
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
     :param inv_temp: Inverse temperature of the tilt, at least 0 (the paper's tau; here ``tau`` is the targets' rate, as in
         Stable-Baselines3). The one to tune: the paper took 0.1 to 30. Rewards ``c`` times as large want it ``c`` times
-        smaller.
+        smaller. None: 1, or with ``kl_budget`` what the trust region finds
+    :param kl_budget: Divergence of the paths from those of the base, per action of a chunk, that the trust region keeps to,
+        above 0 (TRQAM's epsilon, 1 by default there); ``inv_temp`` is then not given. None: ``inv_temp`` counts.
     :param rho: Pessimism of the target: how many standard deviations of the critics are subtracted from their mean
     :param flow_steps: Steps of the flows and of the memoryless paths; fewer than 10 lose much
     :param fql_alpha: Weight of the distillation of QAM-FQL, 3 to 300 in the paper; 0: no one-step actor
@@ -92,7 +103,8 @@ class QAM(OfflineToOnlineAlgorithm):
         env: GymEnv | str | None = None,
         learning_rate: float | Schedule = 3e-4,
         *,
-        inv_temp: float = 1.0,
+        inv_temp: float | None = None,
+        kl_budget: float | None = None,
         rho: float = 0.5,
         flow_steps: int = 10,
         fql_alpha: float = 0.0,
@@ -104,7 +116,16 @@ class QAM(OfflineToOnlineAlgorithm):
         use_target_grad: bool = True,
         **kwargs: Any,
     ) -> None:
-        for name, value in (("inv_temp", inv_temp), ("rho", rho), ("fql_alpha", fql_alpha)):
+        if kl_budget is not None and inv_temp is not None:
+            raise ValueError(
+                f"`inv_temp` is {inv_temp} and `kl_budget` is {kl_budget}: with a budget, the trust region finds the "
+                "temperature. Leave one of them out."
+            )
+        if kl_budget is not None and not kl_budget > 0:
+            raise ValueError(f"`kl_budget` is {kl_budget}; it must be above 0, or None for a fixed `inv_temp`.")
+        if kl_budget is None and inv_temp is None:
+            inv_temp = 1.0
+        for name, value in (("inv_temp", inv_temp or 0.0), ("rho", rho), ("fql_alpha", fql_alpha)):
             if value < 0:
                 raise ValueError(f"`{name}` is {value}; it must not be negative.")
         if not 0 <= edit_scale <= 1:
@@ -114,6 +135,7 @@ class QAM(OfflineToOnlineAlgorithm):
         if target_entropy != "auto" and not isinstance(target_entropy, int | float):
             raise ValueError(f"`target_entropy` is {target_entropy!r}; it must be a number or 'auto'.")
         self.inv_temp = inv_temp
+        self.kl_budget = kl_budget
         self.rho = rho
         self.flow_steps = flow_steps
         self.fql_alpha = fql_alpha
@@ -125,8 +147,28 @@ class QAM(OfflineToOnlineAlgorithm):
         super().__init__(policy, env, learning_rate, max_grad_norm=max_grad_norm, **kwargs)
 
     def _policy_arguments(self) -> dict[str, Any]:
-        variant = {"one_step": self.fql_alpha > 0, "edit_scale": self.edit_scale}
+        variant = {"one_step": self.fql_alpha > 0, "edit_scale": self.edit_scale, "trust_region": self.kl_budget is not None}
         return {"flow_steps": self.flow_steps, **variant, **super()._policy_arguments()}
+
+    def update(self, batch: Batch, noise: QAMNoise) -> Metrics:
+        metrics = super().update(batch, noise)
+        if self.kl_budget is not None:
+            metrics |= self.update_kl_coef(metrics["kl"], self.kl_budget)
+        return metrics
+
+    def update_kl_coef(self, kl: th.Tensor, kl_budget: float) -> Metrics:
+        """
+        Projected dual descent (TRQAM): ``D <- 0.9 D + 0.1 min(kl, 2 kl_budget)``, then
+        ``kl_coef <- clip(kl_coef + 0.01 (D - kl_budget), 0.01, 100)``.
+
+        :param kl: The divergence of the update's paths from those of the base, per action of a chunk
+        :param kl_budget: What it is to be
+        :return: What to log
+        """
+        coef, average = self.policy.kl_coef, self.policy.kl_average
+        average.lerp_(kl.clamp(max=KL_CLIP * kl_budget), KL_AVERAGE_RATE)
+        coef.add_(average - kl_budget, alpha=KL_COEF_RATE).clamp_(KL_COEF_MIN, KL_COEF_MAX)
+        return {"kl_average": average.clone(), "kl_coef": coef.clone()}
 
     def draw_noise(self, n: int) -> QAMNoise:
         """Every random number of an update with ``n`` transitions."""
@@ -171,16 +213,19 @@ class QAM(OfflineToOnlineAlgorithm):
     def adjoint_matching_loss(self, batch: Batch, noise: QAMNoise) -> tuple[th.Tensor, Metrics]:
         """``L_AM``, for the states of the batch; its actions do not matter. Gradient: the flow that acts only."""
         policy, observations = self.policy, batch.observations
+        inv_temp, temperature = (1.0, KL_SCALE * policy.kl_coef) if self.inv_temp is None else (self.inv_temp, 1.0)
         base_network = policy.bc_flow_target if self.target_actor else policy.bc_flow
         with th.no_grad():
             base = policy.velocity(base_network, observations)
             path = memoryless_path(policy.velocity(policy.flow, observations), base, noise.path)
-            terminal = -self.inv_temp * self.action_gradient(batch, path[-1])
+            terminal = -inv_temp * self.action_gradient(batch, path[-1])
             adjoints = lean_adjoint(base, path, terminal)
             base_of_paths = policy.velocity(base_network, observations, copies=self.flow_steps)
         velocity = policy.velocity(policy.flow, observations, copies=self.flow_steps)
-        loss = adjoint_matching_loss(velocity, base_of_paths, path, adjoints).mean()
-        return loss, {"adjoint_matching_loss": loss, "terminal_adjoint": terminal.norm(dim=1).mean()}
+        controls = control(velocity, base_of_paths, path)
+        loss = adjoint_matching_loss(controls, adjoints, temperature).mean()
+        kl = path_divergence(controls.detach()).mean() / self.horizon_length
+        return loss, {"adjoint_matching_loss": loss, "terminal_adjoint": terminal.norm(dim=1).mean(), "kl": kl}
 
     def action_gradient(self, batch: Batch, actions: th.Tensor) -> th.Tensor:
         """The gradient of the critics' mean with respect to actions, ``(B, action_dim)``; plain, whatever ``rho`` is."""

@@ -160,6 +160,60 @@ def test_published_settings_of_qam(dataset: str, task: str) -> None:
         }
 
 
+@pytest.mark.parametrize("dataset", QAM)
+def test_published_settings_of_trust_region_qam(dataset: str) -> None:
+    """What its release says, and of the budgets the only one that is known beside the default."""
+    entry = FILES["qam_kl"][env_of(dataset, "-task3")]
+    humanoid = dataset.startswith("humanoidmaze-")
+    assert (entry["gamma"], entry["rho"]) == ((0.999, 0) if humanoid else (0.995, 0.5))
+    assert entry["kl_budget"] == (0.5 if dataset == "cube-triple-play" else 1)
+    same = ("n_timesteps", "offline_steps", "learning_starts", "dataset", "horizon_length", "sparse_rewards")
+    plain = FILES["qam"][env_of(dataset, "-task3")]
+    assert {name: entry.get(name) for name in same} == {name: plain.get(name) for name in same}
+
+
+# RQL: alpha and expectile.
+
+RQL = {
+    "antmaze-large-navigate": (0.1, 0.5),
+    "antmaze-giant-navigate": (0.1, 0.5),
+    "humanoidmaze-medium-navigate": (0.3, 0.5),
+    "humanoidmaze-large-navigate": (0.3, 0.5),
+    "scene-play": (3, 0.7),
+    "puzzle-3x3-play": (1, 0.7),
+    "puzzle-4x4-play": (1, 0.9),
+    "cube-double-play": (10, 0.9),
+    "cube-triple-play": (1, 0.9),
+    "cube-quadruple-play": (1, 0.7),
+}
+
+
+@pytest.mark.parametrize("dataset", RQL)
+@pytest.mark.parametrize("task", TASKS)
+def test_published_settings_of_rql(dataset: str, task: str) -> None:
+    env_id = env_of(dataset, task)
+    alpha, expectile = RQL[dataset]
+    entry = dict(FILES["rql"][env_id])
+    assert entry.pop("sparse_rewards", False) == env_id.startswith(("scene-", "puzzle-"))
+    assert entry == {
+        "policy": "FlowPolicy",
+        "dataset": f"ogbench:{dataset}-singletask{task}-v0",
+        "n_timesteps": 1e6,
+        "alpha": alpha,
+        "expectile": expectile,
+        "gamma": 0.995 if env_id.startswith(("humanoidmaze-", "antmaze-giant-")) else 0.99,
+        "rho": 0 if env_id.startswith("humanoidmaze-") else 0.5,
+        "horizon_length": 1 if "maze-" in env_id else 5,
+    }
+
+
+def test_what_rql_leaves_out_is_the_constructors() -> None:
+    model = ALGORITHMS["rql"]("FlowPolicy", "Pendulum-v1", device="cpu", buffer_size=1)
+    shared = {"learning_rate": 3e-4, "batch_size": 256, "tau": 0.005, "flow_steps": 10, "ema": 0.999, "max_grad_norm": None}
+    assert {name: getattr(model, name) for name in shared} == shared
+    assert model.policy.net_arch == [512] * 4 and model.policy.n_critics == 10
+
+
 def test_what_qam_leaves_out_is_the_constructors() -> None:
     model = ALGORITHMS["qam"]("FlowPolicy", "Pendulum-v1", device="cpu", buffer_size=1)
     shared = {"learning_rate": 3e-4, "batch_size": 256, "tau": 0.005, "flow_steps": 10, "max_grad_norm": 1.0}

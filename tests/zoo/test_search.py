@@ -39,6 +39,9 @@ PUBLISHED: list[tuple[str, bool, dict[str, tuple[Any, ...]]]] = [
     ),
     ("fql", True, {"alpha": (0.03, 0.1, 0.3, 1, 3, 10)}),
     ("qam", False, QAM),
+    ("qam_kl", False, {**{name: values for name, values in QAM.items() if name != "inv_temp"}, "kl_budget": (0.5, 1)}),
+    # RQL: the weights, expectiles and pessimism of its release.
+    ("rql", False, {"alpha": (0.1, 0.3, 1, 3, 10), "expectile": (0.5, 0.7, 0.9), "rho": (0, 0.5), "horizon_length": (1, 5)}),
     ("qam_edit", False, {**QAM, "edit_scale": (0.1, 0.9)}),
     ("qam_fql", False, {**QAM, "fql_alpha": (3, 30, 300)}),
     # Nothing is published of Decision Flow: GFP's alpha over the size of an action, of 1 to 30 dimensions; twice that.
@@ -134,9 +137,12 @@ def test_returns_over_several_steps_leave_chunks_alone(name: str) -> None:
 
 
 def test_variants_of_qam_search_what_makes_them_one() -> None:
-    values = {name: sample(SEARCH_SPACES[name])[0] for name in ("qam", "qam_edit", "qam_fql")}
+    values = {name: sample(SEARCH_SPACES[name])[0] for name in ("qam", "qam_kl", "qam_edit", "qam_fql")}
+    assert {name for name, found in values.items() if "kl_budget" in found} == {"qam_kl"}
+    assert {name for name, found in values.items() if "inv_temp" not in found} == {"qam_kl"}  # the constructor refuses both
     assert {name: (found.get("edit_scale", 0) > 0, found.get("fql_alpha", 0) > 0) for name, found in values.items()} == {
         "qam": (False, False),
+        "qam_kl": (False, False),
         "qam_edit": (True, False),
         "qam_fql": (False, True),
     }

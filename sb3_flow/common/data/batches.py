@@ -85,6 +85,8 @@ def concatenate(first: Batch, second: Batch) -> Batch:
     """One batch out of two."""
 
     def join(a: Any, b: Any) -> Any:
+        if a is None:
+            return None
         return {key: th.cat([a[key], b[key]]) for key in a} if isinstance(a, dict) else th.cat([a, b])
 
     return Batch(*(join(a, b) for a, b in zip(first, second, strict=True)))

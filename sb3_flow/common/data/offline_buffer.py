@@ -143,5 +143,6 @@ class OfflineBuffer:
             steps.discounts,
             self.observations.after(last) if self.next_observations is None else self.next_observations.at(last),
             steps.valids,
+            steps.action_valids[:, :chunk_length],
         )
         return to_device(batch, self.device)

@@ -204,6 +204,7 @@ class OnlineBuffer(ReplayBuffer):
             steps.discounts,
             self._observations(steps.rows[-1], after=True),
             steps.valids,
+            steps.action_valids[:, :chunk_length],
         )
         return to_device(batch, self.device)
 

@@ -14,6 +14,7 @@ class Steps(NamedTuple):
     :param masks: 0 where the task ended within the steps, else 1, ``(B,)``
     :param discounts: gamma to the power of the number of steps summed, ``(B,)``
     :param valids: 1 where all steps lie in one trajectory, else 0, ``(B,)``
+    :param action_valids: 1 for each step that was taken, else 0, ``(B, n)``
     """
 
     rows: th.Tensor
@@ -21,6 +22,7 @@ class Steps(NamedTuple):
     masks: th.Tensor
     discounts: th.Tensor
     valids: th.Tensor
+    action_valids: th.Tensor
 
 
 class Transitions:
@@ -58,7 +60,7 @@ class Transitions:
         """
         alive = th.ones(len(rows), dtype=th.bool)
         rewards, masks, discounts = th.zeros(len(rows)), th.ones(len(rows)), th.ones(len(rows))
-        path = [rows]
+        path, taken = [rows], [alive]
         for i in range(n_steps):
             if i > 0:
                 alive = alive & ~self.ends[rows]
@@ -66,13 +68,14 @@ class Transitions:
                     alive = alive & ~self.terminations[rows]
                 rows = th.where(alive, (rows + self.stride) % len(self.rewards), rows)
                 path.append(rows)
+                taken.append(alive)
             reward = self.rewards[rows].float()
             if self.sparse_rewards:
                 reward = -reward.ne(0).float()
             rewards += discounts * reward * alive.float()
             masks = th.where(alive & self.terminations[rows], 0.0, masks)
             discounts = th.where(alive, discounts * gamma, discounts)
-        return Steps(th.stack(path), rewards, masks, discounts, alive.float())
+        return Steps(th.stack(path), rewards, masks, discounts, alive.float(), th.stack(taken, dim=1).float())
 
     def draw(self, rows: th.Tensor, n_steps: int, gamma: float, chunk_length: int) -> Steps:
         """
