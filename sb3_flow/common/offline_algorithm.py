@@ -28,10 +28,11 @@ from sb3_flow.common import checkpoints
 from sb3_flow.common.arguments import CheckedArguments
 from sb3_flow.common.checkpoints import Run
 from sb3_flow.common.checkpoints.saving import load_errors, require_own_model
-from sb3_flow.common.data.dataset import OfflineDataset, read_dataset
+from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.no_environment import NoEnvironment
 from sb3_flow.common.data.offline_buffer import OfflineBuffer
 from sb3_flow.common.data.online_buffer import OnlineBuffer
+from sb3_flow.common.data.sources import read_dataset
 from sb3_flow.common.data.statistics import lacks_statistics, prepare_vec_normalize
 from sb3_flow.common.environments import check_actions, register_environment, report_success
 from sb3_flow.common.files import atomic_write, file_to_read, file_to_write, is_path, read_settings
@@ -132,7 +133,8 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         return read_dataset(dataset, env_id_of(self.env) if named and self.env is not None else None)
 
     def _make_offline_buffer(self, data: OfflineDataset) -> OfflineBuffer:
-        return OfflineBuffer(data, self.observation_space, self.action_space, self.device)
+        imitation = not self.needs_rewards
+        return OfflineBuffer(data, self.observation_space, self.action_space, self.device, imitation=imitation)
 
     def _set_statistics(self, data: OfflineDataset) -> None:
         """Take what normalizes observations and rewards from the dataset."""

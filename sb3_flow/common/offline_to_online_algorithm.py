@@ -203,7 +203,8 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         return parts[0] if len(parts) == 1 else concatenate(*parts)
 
     def draw_from(self, buffer: Any, indices: th.Tensor) -> Batch:
-        return buffer.draw(indices, self.n_steps, self.gamma, self.horizon_length)  # type: ignore[no-any-return]
+        env = self._vec_normalize_env
+        return buffer.draw(indices, self.n_steps, self.gamma, self.horizon_length, env)  # type: ignore[no-any-return]
 
     # The two phases.
 

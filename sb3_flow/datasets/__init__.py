@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from sb3_flow.common.data.dataset import DatasetError, OfflineDataset, read_dataset, register_reader
+from sb3_flow.common.data.columns import DatasetError
+from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.sources import read_dataset, register_reader
 from sb3_flow.datasets.arrays import unpack
 from sb3_flow.datasets.collect import collect, collect_multi_robot, collect_with_policy
 from sb3_flow.datasets.from_arrays import read_array_file

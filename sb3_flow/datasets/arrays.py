@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_flow.common.data.dataset import DatasetError
+from sb3_flow.common.data.columns import DatasetError
 
 #: What numpy and zipfile raise on files that are cut short, empty, or something else altogether.
 DAMAGE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sb3_flow.common.data.dataset import DatasetError, OfflineDataset
+from sb3_flow.common.data.columns import DatasetError
+from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.optional import require
 
 

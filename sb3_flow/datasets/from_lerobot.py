@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sb3_flow.common.data.dataset import DatasetError, Observations, OfflineDataset
+from sb3_flow.common.data.columns import DatasetError, Observations
+from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.optional import require
 
 #: Columns of observations, and what LeRobot's environments (gym_pusht and others) call them.

@@ -8,7 +8,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from sb3_flow.common.data.dataset import DatasetError, Observations, OfflineDataset
+from sb3_flow.common.data.columns import DatasetError, Observations
+from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.optional import require
 from sb3_flow.datasets.registry import local_datasets, minari_directory
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sb3_flow.common.data.dataset import DatasetError, Observations, OfflineDataset
+from sb3_flow.common.data.columns import DatasetError, Observations
+from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.optional import require
 
 #: Behind a path: take images and the agent's position in the place of the state.

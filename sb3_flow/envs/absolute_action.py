@@ -17,7 +17,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sb3_flow.common.data.dataset import OfflineDataset, read_dataset, register_reader
+from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.sources import read_dataset, register_reader
 
 #: Behind the name of a data set, or its path: turn its displacements into targets.
 ABSOLUTE = "#absolute"

@@ -88,7 +88,7 @@ class Imitation(FlowAlgorithm):
         :return: A batch whose ``observations`` are histories, ``(B * n_obs_steps, *shape)``, the oldest first, and whose
             ``actions`` are what ``chunk`` makes of each window, ``(B, n * action_dim)``, one after the other
         """
-        batch = buffer.draw(indices)
+        batch = buffer.draw(indices, env=self._vec_normalize_env)
         window = buffer.window(indices, self.n_obs_steps, self.horizon_length)
         return batch._replace(observations=window.observations, actions=self.chunk(batch, window).flatten(start_dim=1))
 

@@ -7,7 +7,10 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import BaseBuffer
 
-from sb3_flow.common.data.dataset import OfflineDataset, blocks, read_dataset
+from sb3_flow.common.data.columns import Observations
+from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.sources import read_dataset
+from sb3_flow.common.data.statistics import ranges
 
 
 class NoEnvironment(gym.Env[Any, Any]):
@@ -22,19 +25,21 @@ class NoEnvironment(gym.Env[Any, Any]):
         self.observation_space, self.action_space = observation_space, action_space
 
     @classmethod
-    def of(cls, dataset: Any) -> "NoEnvironment":
+    def of(cls, dataset: Any, quantile: float = 0.0) -> "NoEnvironment":
         """
-        With the spaces of a data set: vectors without bounds, images of bytes, and actions as far as the data goes (an action
+        With the spaces of a dataset: vectors without bounds, images of bytes, and actions as far as the data goes (an action
         that never changes: one to either side of it).
 
         :param dataset: As the argument of the algorithms
+        :param quantile: Share of the actions that may lie below the action space, and above it, in [0, 0.5), for data with
+            outliers. Pass the data as ``read_dataset(...).clip_actions(low, high)`` then.
         :raises DatasetError: If it cannot be read.
         """
         if isinstance(dataset, BaseBuffer):
             assert isinstance(dataset.action_space, spaces.Box)
             return cls(dataset.observation_space, dataset.action_space)
         data = read_dataset(dataset)
-        return cls(_observation_space(data.observations), _action_space(data))
+        return cls(_observation_space(data.observations), action_space(data, quantile))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -47,7 +52,7 @@ class NoEnvironment(gym.Env[Any, Any]):
         )
 
 
-def _observation_space(column: Any) -> spaces.Space[Any]:
+def _observation_space(column: Observations) -> spaces.Space[Any]:
     if isinstance(column, dict):
         return spaces.Dict({key: _observation_space(part) for key, part in column.items()})
     if column.dtype == np.uint8 and column.ndim == 4:
@@ -55,9 +60,15 @@ def _observation_space(column: Any) -> spaces.Space[Any]:
     return spaces.Box(-np.inf, np.inf, column.shape[1:], np.float32)
 
 
-def _action_space(data: OfflineDataset) -> spaces.Box:
-    low = np.min([block.min(axis=0) for _, block in blocks(data.actions)], axis=0).astype(np.float32)
-    high = np.max([block.max(axis=0) for _, block in blocks(data.actions)], axis=0).astype(np.float32)
+def action_space(data: OfflineDataset, quantile: float = 0.0) -> spaces.Box:
+    """
+    The range of the actions of a dataset.
+
+    :param data: The data
+    :param quantile: As for ``NoEnvironment.of``
+    :return: A box; an action that never changes has a width of two, so that it can be scaled.
+    """
+    low, high = (bound.astype(np.float32) for bound in ranges(data.actions, data.has_action, quantile))
     constant = low >= high
     return spaces.Box(np.where(constant, low - 1, low), np.where(constant, high + 1, high), dtype=np.float32)
 
