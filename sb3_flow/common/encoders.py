@@ -24,11 +24,18 @@ def image_keys(space: spaces.Space[Any]) -> list[str]:
     return [key for key, part in subspaces(space).items() if is_image_space(part)]
 
 
+#: A coordinate whose standard deviation is below this share of its mean is (almost) constant, and divided by that share.
+LEAST_SPREAD = 1e-3
+#: How many standard deviations from the mean a normalized coordinate may be, as in SB3's ``VecNormalize``.
+CLIP = 10.0
+
+
 class ObservationNormalizer(nn.Module):
     """
-    Shifts and scales vector observations by the mean and standard deviation of a data set; images pass unchanged.
+    Shifts and scales vector observations by the mean and standard deviation of a dataset; images pass unchanged.
 
-    It starts as the identity, and its statistics are saved with the policy.
+    It starts as the identity, and its statistics are saved with the policy. Noise of an encoder that stood still is not blown
+    up: a coordinate is divided by ``LEAST_SPREAD`` of its mean at least, and clipped to ``CLIP`` standard deviations.
 
     :param observation_space: The space, after preprocessing by Stable-Baselines3
     """
@@ -45,19 +52,28 @@ class ObservationNormalizer(nn.Module):
             assert shape is not None
             self.register_buffer(f"mean_{i}", th.zeros(shape))
             self.register_buffer(f"std_{i}", th.ones(shape))
+            self.register_buffer(f"clip_{i}", th.tensor(math.inf))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for i in range(len(self.keys)):  # models of version 0.1 did not clip
+            state_dict.setdefault(f"{prefix}clip_{i}", th.tensor(math.inf))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def set_statistics(self, key: str, mean: th.Tensor, std: th.Tensor) -> None:
         """
         :param key: The part of the observation; empty where the space is no dictionary
         :param mean: Its mean, of the part's shape
-        :param std: Its standard deviation. Where it is (almost) zero the coordinate is only shifted.
+        :param std: Its standard deviation. Where it is zero, and the mean is too, the coordinate is only shifted.
         """
         i = self.keys.index(key)
+        std = th.maximum(std, LEAST_SPREAD * mean.abs())
         getattr(self, f"mean_{i}").copy_(mean)
         getattr(self, f"std_{i}").copy_(th.where(std > 1e-6, std, th.ones_like(std)))
+        getattr(self, f"clip_{i}").fill_(CLIP)
 
     def _normalize(self, part: th.Tensor, i: int) -> th.Tensor:
-        return th.div(part - getattr(self, f"mean_{i}"), getattr(self, f"std_{i}"))
+        clip = getattr(self, f"clip_{i}")
+        return th.div(part - getattr(self, f"mean_{i}"), getattr(self, f"std_{i}")).clamp(-clip, clip)
 
     def forward(self, observations: TensorObs) -> TensorObs:
         """
