@@ -5,6 +5,8 @@ from typing import Any, ClassVar
 import torch as th
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
+from sb3_flow.common.data.checks import warn_about_short_trajectories
+from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.offline_buffer import OfflineBuffer, Window
 from sb3_flow.common.flow_algorithm import FlowAlgorithm, copy_buffers
 from sb3_flow.common.schedules import WarmUpCosine
@@ -69,6 +71,10 @@ class Imitation(FlowAlgorithm):
             "n_action_steps": self.n_action_steps,
             "n_obs_steps": self.n_obs_steps,
         }
+
+    def _make_offline_buffer(self, data: OfflineDataset) -> OfflineBuffer:
+        warn_about_short_trajectories(data, self.horizon_length, "horizon_length")
+        return super()._make_offline_buffer(data)
 
     def set_dataset(self, dataset: Any) -> None:
         super().set_dataset(dataset)

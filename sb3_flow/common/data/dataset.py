@@ -58,7 +58,7 @@ class OfflineDataset:
     has_action: np.ndarray = None  # type: ignore[assignment]
     final_states: np.ndarray = None  # type: ignore[assignment]
     weights: np.ndarray | None = None
-    evidence: str = ""
+    evidence: str = "given"
     understood: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
@@ -95,12 +95,18 @@ class OfflineDataset:
         """The number of recorded trajectories."""
         return len(self.trajectory_lengths())
 
-    def trajectory_lengths(self) -> np.ndarray:
-        """The number of steps of each recorded trajectory, in their order."""
-        # A new trajectory begins after an end, and after rows that are no steps.
-        ends = self.ends | ~self.has_action
-        steps = np.bincount(np.append(0, np.cumsum(ends)[:-1]), weights=self.has_action)
-        return steps[steps > 0].astype(np.int64)
+    def trajectory_lengths(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """
+        The length of each recorded trajectory, in their order.
+
+        :param rows: Which rows count, ``(N,)`` of bool: by default the steps
+        :return: Numbers above 0
+        """
+        rows = self.has_action if rows is None else rows
+        # A trajectory begins after an end, and after rows that do not count.
+        numbers = np.append(0, np.cumsum(self.ends | ~rows)[:-1])
+        lengths = np.bincount(numbers, weights=rows)
+        return lengths[lengths > 0].astype(np.int64)
 
     def columns(self) -> Iterator[tuple[str, np.ndarray]]:
         """Each array with its name; those of dictionary observations are called ``observations[key]``."""

@@ -6,11 +6,13 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import BaseBuffer
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from sb3_flow.common.data.columns import Observations
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.sources import read_dataset
 from sb3_flow.common.data.statistics import ranges
+from sb3_flow.common.encoders import subspaces
 
 
 class NoEnvironment(gym.Env[Any, Any]):
@@ -22,7 +24,8 @@ class NoEnvironment(gym.Env[Any, Any]):
     """
 
     def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Box) -> None:
-        self.observation_space, self.action_space = observation_space, action_space
+        self.observation_space: spaces.Space[Any] = observation_space
+        self.action_space: spaces.Box = action_space
 
     @classmethod
     def of(cls, dataset: Any, quantile: float = 0.0) -> "NoEnvironment":
@@ -77,3 +80,46 @@ def _zeros(space: spaces.Space[Any]) -> Any:
     if isinstance(space, spaces.Dict):
         return {key: _zeros(part) for key, part in space.spaces.items()}
     return np.zeros_like(space.sample())
+
+
+class WithinSpaces(VecEnvWrapper):
+    """
+    Environments for a model that was made from data alone: they show the spaces of the model.
+
+    :param venv: The environments
+    :param observation_space: Of the model: shapes must be those of the environments.
+    :param action_space: Of the model, the range of the actions in the data: inside that of the environments
+    :raises ValueError: If it is not so.
+    """
+
+    def __init__(self, venv: VecEnv, observation_space: spaces.Space[Any], action_space: spaces.Box) -> None:
+        ours, theirs = (
+            {key: part.shape for key, part in subspaces(space).items()}
+            for space in (observation_space, venv.observation_space)
+        )
+        if ours != theirs:
+            raise ValueError(
+                f"The model was made from data alone, whose observations are {observation_space}; those of the environment "
+                f"are {venv.observation_space}. Observation spaces do not match."
+            )
+        box = venv.action_space
+        if not isinstance(box, spaces.Box) or box.shape != action_space.shape:
+            raise ValueError(f"The actions of the data are {action_space}; those of the environment are {box}.")
+        # A constant action has one to either side of it, which may reach out of the environment's space.
+        slack = 1e-3 * (box.high.astype(np.float64) - box.low) + (action_space.high - action_space.low == 2)
+        if (action_space.low < box.low - slack).any() or (action_space.high > box.high + slack).any():
+            raise ValueError(
+                f"The actions of the data go from {action_space.low} to {action_space.high}, outside of the environment's "
+                f"space, from {box.low} to {box.high}. Is the environment wrapped as it was when the data was recorded?"
+            )
+        super().__init__(venv, observation_space, action_space)
+        self._low, self._high = box.low, box.high
+
+    def reset(self) -> Any:
+        return self.venv.reset()
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self.venv.step_async(np.clip(actions, self._low, self._high))
+
+    def step_wait(self) -> Any:
+        return self.venv.step_wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -46,3 +47,12 @@ def read_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
         f"Cannot read {short(source)} as a dataset. Expected a name (see `sb3-flow datasets list`), the path of a .npz, "
         ".hdf5, .zarr or .parquet file, a minari.MinariDataset, a dictionary of arrays, a list of these, or a replay buffer."
     )
+
+
+def names_a_source(source: Any) -> bool:
+    """Whether a source is a name or a path, or has one in it: then it may matter which environment the data is for."""
+    if isinstance(source, Mapping):
+        return "source" in source and names_a_source(source["source"])
+    if isinstance(source, list | tuple):
+        return any(names_a_source(part) for part in source)
+    return isinstance(source, str | os.PathLike)
