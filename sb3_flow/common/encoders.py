@@ -52,11 +52,11 @@ class ObservationNormalizer(nn.Module):
             assert shape is not None
             self.register_buffer(f"mean_{i}", th.zeros(shape))
             self.register_buffer(f"std_{i}", th.ones(shape))
-            self.register_buffer(f"clip_{i}", th.tensor(math.inf))
+            self.register_buffer(f"clip_{i}", th.tensor(th.finfo(th.float32).max))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for i in range(len(self.keys)):  # models of version 0.1 did not clip
-            state_dict.setdefault(f"{prefix}clip_{i}", th.tensor(math.inf))
+            state_dict.setdefault(f"{prefix}clip_{i}", th.tensor(th.finfo(th.float32).max))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def set_statistics(self, key: str, mean: th.Tensor, std: th.Tensor) -> None:

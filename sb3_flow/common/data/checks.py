@@ -50,8 +50,8 @@ def warn_about_short_trajectories(data: OfflineDataset, length: int, argument: s
     longest = int(data.trajectory_lengths().max())
     if longest < length:
         warnings.warn(
-            f"{data.name}: no trajectory has {length} steps, which `{argument}` asks for; the longest has {longest} (their ends: "
-            f"{data.evidence}).",
+            f"{data.name}: no trajectory has {length} steps, which `{argument}` asks for; the longest has {longest} (their "
+            f"ends: {data.evidence}).",
             stacklevel=5,
         )
 
@@ -69,8 +69,8 @@ def warn_about_lost_rewards(data: OfflineDataset) -> None:
     if len(there) and (missing.max() > there.max() or missing.min() < there.min() or _mostly_lost(there, missing)):
         warnings.warn(
             f"{data.name}: {lost.sum():,} last steps of episodes are no transitions, because what followed them was not "
-            f"recorded and the task did not end there; rewards from {missing.min():g} to {missing.max():g} are lost with them. Add "
-            "`next_observations`, or `terminations` where the task ended.",
+            f"recorded and the task did not end there; rewards from {missing.min():g} to {missing.max():g} are lost with "
+            "them. Add `next_observations`, or `terminations` where the task ended.",
             stacklevel=5,
         )
 

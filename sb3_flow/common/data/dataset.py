@@ -234,10 +234,9 @@ class OfflineDataset:
             if outside.any():
                 row, element = np.argwhere(outside)[0]
                 raise DatasetError(
-                    f"{self.name}: `actions` row {start + row} is {short(block[row])}: element {element} is "
-                    f"{block[row, element]:g}, outside the action space [{low[element]:g}, {high[element]:g}]. Scale the "
-                    "actions to the space, clip them if the environment did so too (`clip_actions`), or widen the space "
-                    "(gymnasium's RescaleAction)."
+                    f"{self.name}: `actions` row {start + row} is {short(block[row])}, outside the action space: element {element} "
+                    f"must be in [{low[element]:g}, {high[element]:g}]. Scale the actions to the space, clip them if the "
+                    "environment did so too (`clip_actions`), or widen the space (gymnasium's RescaleAction)."
                 )
 
     def clip_actions(self, low: np.ndarray, high: np.ndarray) -> OfflineDataset:
