@@ -267,7 +267,7 @@ class FlowAlgorithm(OfflineAlgorithm):
         """
         if self.offline_buffer is None:
             raise ValueError("There is nothing to train on: no dataset.")
-        indices = th.randint(len(self.offline_buffer), (batch_size,), generator=self.host_generator)
+        indices = self.offline_buffer.draw_indices(batch_size, self.host_generator)
         return self.draw_from(self.offline_buffer, indices)
 
     def draw_from(self, buffer: Any, indices: th.Tensor) -> Batch:

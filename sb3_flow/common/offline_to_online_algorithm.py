@@ -214,8 +214,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         parts = []
         for buffer, n in ((self.offline_buffer, count), (self.replay_buffer, batch_size - count)):
             if buffer is not None and n > 0:
-                indices = th.randint(len(buffer), (n,), generator=self.host_generator)
-                parts.append(self.draw_from(buffer, indices))
+                parts.append(self.draw_from(buffer, buffer.draw_indices(n, self.host_generator)))
         if not parts:
             raise ValueError("There is nothing to train on: no dataset, and no transition collected yet.")
         return parts[0] if len(parts) == 1 else concatenate(*parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -11,11 +12,19 @@ import numpy as np
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from sb3_flow.common.data.columns import DatasetError, Observations, blocks, check_finite, short
-from sb3_flow.common.data.episodes import Recording, find_episodes
+from sb3_flow.common.data.columns import DatasetError, Observations, blocks, check_finite, parts, short
+from sb3_flow.common.data.episodes import ADVICE, UNCERTAIN, Recording, find_episodes
+from sb3_flow.common.data.fields import Meaning
 from sb3_flow.common.data.gather import gather
 
 __all__ = ["DatasetError", "Observations", "OfflineDataset", "blocks"]
+
+#: How much larger a jump is than 99 of 100 steps.
+JUMP = 8.0
+#: Rows of observations larger than this are no vectors.
+VECTOR_BYTES = 2**16
+#: Whether what is read is one of several recordings in a list.
+one_of_a_list: ContextVar[bool] = ContextVar("one_of_a_list", default=False)
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,7 @@ class OfflineDataset:
                 yield from ((f"{column.name}[{key}]", part) for key, part in value.items())
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], name: str = "dataset", single: bool = False) -> OfflineDataset:
+    def from_dict(cls, data: Mapping[str, Any], name: str = "dataset", single: bool | None = None) -> OfflineDataset:
         """
         Read a dictionary of arrays, under the names of any dialect that ``sb3_flow.common.data.fields`` has.
 
@@ -129,12 +138,15 @@ class OfflineDataset:
         :param data: The arrays, each with one row per step; it is not changed. With one observation more than actions it is
             one episode, with its last observation.
         :param name: What to call it in messages
-        :param single: Whether the data is one episode where nothing says where episodes end
+        :param single: Whether the data is one episode where nothing says where episodes end. By default it is where it is one
+            of a list, and does not mark the end of the task either.
         :return: The dataset
         :raises DatasetError: If a field is missing or ambiguous, its length is wrong, a value is not finite, fields contradict
             each other, or nothing says where episodes end.
         """
         found = gather(data, name)
+        if single is None:
+            single = one_of_a_list.get() and not found.has(Meaning.TERMINATION, Meaning.MASK, Meaning.DONE)
         episodes = find_episodes(
             Recording(
                 name,
@@ -148,8 +160,9 @@ class OfflineDataset:
             )
         )
         if found.ignored:
-            warnings.warn(f"{name}: not used: {', '.join(f'`{field}`' for field in found.ignored)}.", stacklevel=3)
-        return cls(
+            listed = ", ".join(f"`{field}`" for field in found.ignored[:8])
+            warnings.warn(f"{name}: not used: {listed}{' and others' if len(found.ignored) > 8 else ''}.", stacklevel=3)
+        dataset = cls(
             found.observations,
             found.actions,
             found.rewards,
@@ -164,6 +177,9 @@ class OfflineDataset:
             understood=found.understood,
             remarks=tuple(episodes.remarks),
         )
+        if episodes.evidence in UNCERTAIN and (jumps := jumps_inside(dataset)) is not None:
+            warnings.warn(f"{name}: {jumps} Only {episodes.evidence} tells where episodes end. {ADVICE}", stacklevel=3)
+        return dataset
 
     @classmethod
     def from_replay_buffer(cls, buffer: ReplayBuffer, unscale_action: Callable[[np.ndarray], np.ndarray]) -> OfflineDataset:
@@ -234,9 +250,9 @@ class OfflineDataset:
             if outside.any():
                 row, element = np.argwhere(outside)[0]
                 raise DatasetError(
-                    f"{self.name}: `actions` row {start + row} is {short(block[row])}, outside the action space: element {element} "
-                    f"must be in [{low[element]:g}, {high[element]:g}]. Scale the actions to the space, clip them if the "
-                    "environment did so too (`clip_actions`), or widen the space (gymnasium's RescaleAction)."
+                    f"{self.name}: `actions` row {start + row} is {short(block[row])}, outside the action space: element "
+                    f"{element} must be in [{low[element]:g}, {high[element]:g}]. Scale the actions to the space, clip them "
+                    "if the environment did so too (`clip_actions`), or widen the space (gymnasium's RescaleAction)."
                 )
 
     def clip_actions(self, low: np.ndarray, high: np.ndarray) -> OfflineDataset:
@@ -253,3 +269,26 @@ class OfflineDataset:
         """Which rows hold an observation that was seen: all but padding, ``(N,)`` of bool."""
         rows: np.ndarray = self.has_action | self.final_states
         return rows
+
+
+def jumps_inside(data: OfflineDataset) -> str | None:
+    """
+    Look for places inside of trajectories where most coordinates of the observations jump, as they do at a reset.
+
+    :param data: The data
+    :return: A sentence with the rows, or None where there are none, or the observations are images
+    """
+    inside = (data.has_action & ~data.ends)[:-1]
+    jumping, coordinates = np.zeros(len(inside)), 0
+    for column in parts(data.observations).values():
+        if column.ndim > 2 or column.nbytes > VECTOR_BYTES * len(column) or not inside.any():
+            continue
+        steps = np.abs(np.diff(column.reshape(len(column), -1).astype(np.float64), axis=0))
+        usual = np.quantile(steps[inside], 0.99, axis=0)
+        jumping += (steps > JUMP * usual).sum(axis=1)
+        coordinates += steps.shape[1]
+    rows = np.flatnonzero(inside & (jumping > coordinates / 2)) if coordinates else np.zeros(0, dtype=np.int64)
+    if len(rows) == 0:
+        return None
+    more = f" and {len(rows) - 5:,} more" if len(rows) > 5 else ""
+    return f"the observations jump inside of episodes, after row {', '.join(map(str, rows[:5]))}{more}."

@@ -33,6 +33,8 @@ INTERRUPTION = 10.0
 LOST_FRAMES = 1.5
 #: Rows larger than this are compared only where nothing else tells the ends.
 QUICK_BYTES = 4096
+#: Evidence of ends that may not be all.
+UNCERTAIN = TASK, RECORDING = "the end of the task", "the end of the recording"
 #: What to add where nothing tells.
 ADVICE = (
     "Add `truncations` (1 at the last row of each recording that was cut), the number of the episode of each row "
@@ -241,12 +243,12 @@ def _from_successors_or_terminations(data: Recording, terminations: np.ndarray) 
     if jumps is not None:
         return explicit | jumps, "`next_observations`, which is not the next row's observation there"
     if explicit.any():
-        return explicit, "the end of the task alone"
+        return explicit, TASK
     interruptions = _interruptions(data)
     if interruptions is not None:
         return interruptions, "the clock, where it stood still between recordings"
     if data.single or data.length == 1:
-        return explicit.copy(), "the end of the recording"
+        return explicit.copy(), RECORDING
     raise DatasetError(
         f"{data.name}: nothing says where episodes end. Seen: {data.seen}"
         f"{', which marks no row' if data.flags(Meaning.TERMINATION) else ''}. {ADVICE}"

@@ -39,6 +39,10 @@ class Gathered:
     understood: dict[str, str]
     ignored: list[str]
 
+    def has(self, *meanings: Meaning) -> bool:
+        """Whether there is a column of one of some meanings."""
+        return any(column.meaning in meanings for column, _ in self.columns)
+
 
 def gather(data: Mapping[str, Any], name: str) -> Gathered:
     """

@@ -95,11 +95,28 @@ class OfflineBuffer:
         invalid = np.flatnonzero(~drawn)
         #: How many transitions come before each row that is none: few rows are, so this is shorter than a list of the others.
         self.gaps = as_tensor(invalid - np.arange(len(invalid)))
+        #: Sums of the weights of all transitions up to each one, or None where all are drawn alike.
+        self.cumulative_weights = None
+        if dataset.weights is not None:
+            self.cumulative_weights = th.from_numpy(np.cumsum(dataset.weights[drawn], dtype=np.float64))
         self.name = dataset.name
 
     def __len__(self) -> int:
         """The number of transitions."""
         return len(self.actions) - len(self.gaps)
+
+    def draw_indices(self, n: int, generator: th.Generator) -> th.Tensor:
+        """
+        Draw transitions: each with equal probability, or by their weights.
+
+        :param n: How many
+        :param generator: Source of randomness
+        :return: Their indices, ``(n,)`` in [0, len(self))
+        """
+        if self.cumulative_weights is None:
+            return th.randint(len(self), (n,), generator=generator)
+        draws = th.rand(n, generator=generator, dtype=th.float64) * self.cumulative_weights[-1]
+        return th.searchsorted(self.cumulative_weights, draws, right=True).clamp(max=len(self) - 1)
 
     def _scaled(self, actions: th.Tensor) -> th.Tensor:
         """Actions in [-1, 1]; in double precision, which can tell the bounds of the narrowest space apart."""

@@ -146,6 +146,10 @@ class OnlineBuffer(ReplayBuffer):
         """The number of transitions, over all environments."""
         return self.size() * self.n_envs
 
+    def draw_indices(self, n: int, generator: th.Generator) -> th.Tensor:
+        """As ``OfflineBuffer.draw_indices``."""
+        return th.randint(len(self), (n,), generator=generator)
+
     def draw(
         self,
         indices: th.Tensor,
