@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sb3_flow.common.data.columns import DatasetError, short
+from sb3_flow.common.data.columns import DatasetError
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.join import join
 from sb3_flow.datasets.hdf5_columns import Hdf5Columns, open_hdf5
-from sb3_flow.datasets.parts import split_parts
+from sb3_flow.datasets.parts import Chosen, split_parts, with_parts
 
 #: Names of groups that hold one episode each: robomimic's, ManiSkill's, Minari's.
 _EPISODE = re.compile(r"(demo|traj|trajectory|episode|ep)_?(\d+)")
@@ -59,47 +58,6 @@ def read_hdf5(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     if any(_D3RLPY.fullmatch(field) for field in columns):
         return _of_d3rlpy(path, columns)
     return OfflineDataset.from_dict(with_parts(columns, keys, str(path)), str(path))
-
-
-def with_parts(columns: Mapping[str, np.ndarray], keys: list[str], name: str) -> Mapping[str, np.ndarray]:
-    """
-    Leave out what of the observations is not asked for.
-
-    :param columns: Arrays by name
-    :param keys: Parts of observations; empty: all
-    :param name: What to call the data in messages
-    :return: The rest, still read when it is asked for
-    :raises DatasetError: If there is no such part.
-    """
-    if not keys:
-        return columns
-    groups = ("obs", "observation", "observations", "next_obs", "next_observation", "next_observations")
-    there = [field.partition("/")[2] for field in columns if field.split("/")[0] in groups[:3]]
-    missing = [key for key in keys if key not in there]
-    if missing:
-        raise DatasetError(f"{name}: the observations have no part {', '.join(missing)}; there: {short(sorted(there))}.")
-    fields = [field for field in columns if field.split("/")[0] not in groups or field.partition("/")[2] in keys]
-    return Chosen(columns, fields)
-
-
-class Chosen(Mapping[str, np.ndarray]):
-    """Some of the arrays of a mapping, under the same or other names."""
-
-    def __init__(self, columns: Mapping[str, np.ndarray], fields: list[str], names: Mapping[str, str] | None = None) -> None:
-        self.columns = columns
-        self.fields = {(names or {}).get(field, field): field for field in fields}
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.columns[self.fields[name]]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.fields
-
-    def __iter__(self) -> Any:
-        return iter(self.fields)
-
-    def __len__(self) -> int:
-        return len(self.fields)
 
 
 def _episodes(path: Path, groups: list[Hdf5Columns], keys: list[str], robomimic: bool) -> OfflineDataset:

@@ -53,6 +53,8 @@ class ParquetColumns:
                 values = self._open(file).read(columns=[name])[name].combine_chunks()
                 column.append(_numbers(values, label))
             except (OSError, ValueError, self.arrow.ArrowException) as error:
+                if isinstance(error, DatasetError):
+                    raise
                 raise DatasetError(f"{label} is no array of numbers ({error}).") from error
         return column.finish()
 
@@ -80,6 +82,8 @@ def _numbers(values: Any, label: str) -> np.ndarray:
         shape.append(width)
         values = flat
     array = values.to_numpy(zero_copy_only=False)
+    if array.dtype == object and not shape and all(isinstance(text, str) for text in array):
+        return array.astype(str)  # names of episodes
     if array.dtype == object:
         raise DatasetError(f"{label} holds {values.type}; expected numbers, and none missing.")
     array = array.astype(np.float32) if array.dtype.kind == "f" else array

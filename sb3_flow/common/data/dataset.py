@@ -27,7 +27,7 @@ VECTOR_BYTES = 2**16
 one_of_a_list: ContextVar[bool] = ContextVar("one_of_a_list", default=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OfflineDataset:
     """
     Logged trajectories, one row per step, in the order of time.
@@ -94,6 +94,9 @@ class OfflineDataset:
         for key, column in self.columns():
             rows = {"actions": self.has_action, "rewards": self.has_action}.get(key, self.has_action | self.final_states)
             check_finite(column, key, self.name, self.valids if key.startswith("next_observations") else rows)
+
+    def __repr__(self) -> str:
+        return f"<OfflineDataset {self.name!r}: {len(self):,} transitions, {self.n_trajectories:,} trajectories>"
 
     def __len__(self) -> int:
         """The number of transitions."""
