@@ -11,7 +11,6 @@ import pathlib
 import pickle
 import sys
 import time
-import warnings
 from collections.abc import Iterable
 from typing import Any, ClassVar, TypeVar
 
@@ -33,6 +32,7 @@ from sb3_flow.common.checkpoints.saving import load_errors, require_own_model
 from sb3_flow.common.data.checks import warn_about_lost_rewards
 from sb3_flow.common.data.columns import short
 from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.follow import follow_environment
 from sb3_flow.common.data.no_environment import NoEnvironment, WithinSpaces
 from sb3_flow.common.data.offline_buffer import OfflineBuffer
 from sb3_flow.common.data.online_buffer import OnlineBuffer
@@ -41,6 +41,7 @@ from sb3_flow.common.data.statistics import lacks_statistics, prepare_vec_normal
 from sb3_flow.common.environments import check_actions, register_environment, report_success
 from sb3_flow.common.files import atomic_write, file_to_read, file_to_write, is_path, read_settings
 from sb3_flow.common.vec_envs import check_wrapper_order, env_id_of
+from sb3_flow.common.warn import warn
 
 SelfOffline = TypeVar("SelfOffline", bound="OfflineAlgorithm")
 
@@ -101,10 +102,9 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
             self._just_read = dataset, read_dataset(dataset)
         env = NoEnvironment.of(dataset if self._just_read is None else self._just_read[1])
         low, high = short(env.action_space.low), short(env.action_space.high)
-        warnings.warn(
+        warn(
             f"There is no environment: the model takes the spaces of the data. Actions go from {low} to {high}; observations: "
-            f"{short(env.observation_space)}.",
-            stacklevel=4,
+            f"{short(env.observation_space)}."
         )
         return env
 
@@ -143,6 +143,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
                 f"{data.name}: it has no rewards, which {type(self).__name__} needs. For OGBench's data, make the model with "
                 "one of its single-task environments, such as 'cube-single-singletask-task2-v0'."
             )
+        data = follow_environment(data, self.observation_space, self.env)
         if self.needs_rewards:
             warn_about_lost_rewards(data)
         self.offline_buffer = self._make_offline_buffer(data)
@@ -151,10 +152,9 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         if self._n_updates == 0:  # later, the policy keeps the statistics that it was trained with
             self._set_statistics(data)
         elif self._vec_normalize_env is not None and lacks_statistics(self._vec_normalize_env, data):
-            warnings.warn(
+            warn(
                 "This model has been trained, and the `VecNormalize` of its environment has no statistics yet: they are taken "
-                "from the dataset. To go on with those of training, wrap the environment by `VecNormalize.load(path, venv)`.",
-                stacklevel=3,
+                "from the dataset. To go on with those of training, wrap the environment by `VecNormalize.load(path, venv)`."
             )
             prepare_vec_normalize(self._vec_normalize_env, data)
 

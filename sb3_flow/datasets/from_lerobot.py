@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from sb3_flow.common.data.columns import BLOCK_BYTES, ColumnBuilder, DatasetError, Observations
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.optional import require
+from sb3_flow.common.warn import warn
 from sb3_flow.datasets.parquet_columns import ParquetColumns
 from sb3_flow.datasets.parts import split_parts
 from sb3_flow.datasets.videos import frames_at
@@ -99,10 +99,9 @@ class _Reader:
         }
         if self.task is None:
             if len(named) > 1 and "task" not in self.keys:
-                warnings.warn(
+                warn(
                     f"{self.name}: it has {len(named)} tasks, {', '.join(named.values())}, and the observations do not tell "
-                    "which. Take one (`PATH#task=0`), or let the policy see it (`PATH#agent_pos,task`).",
-                    stacklevel=6,
+                    "which. Take one (`PATH#task=0`), or let the policy see it (`PATH#agent_pos,task`)."
                 )
             return np.ones(rows, dtype=bool)
         chosen = [number for number in named if self.task in (str(number), texts.get(number))]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import operator
 import re
-import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -14,6 +13,7 @@ import numpy as np
 from sb3_flow.common.data.columns import ColumnBuilder, DatasetError
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.optional import require
+from sb3_flow.common.warn import warn
 from sb3_flow.datasets.registry import local_datasets, minari_directory
 
 _IDENTIFIER = re.compile(r"[\w.-]+(/[\w.-]+)*-v\d+")
@@ -76,7 +76,7 @@ def _flatten(source: Any) -> OfflineDataset:
     if not spaces:
         raise DatasetError(f"{name}: no part of `observations` can be encoded; it is in {source.observation_space}.")
     if left_out:
-        warnings.warn(f"{name}: not used, because it cannot be encoded: {', '.join(left_out)}.", stacklevel=5)
+        warn(f"{name}: not used, because it cannot be encoded: {', '.join(left_out)}.")
     if not isinstance(source.action_space, gym.spaces.Box):
         raise DatasetError(f"{name}: `actions` is in a {type(source.action_space).__name__} space; expected a Box.")
     observations = {key: ColumnBuilder() for key in spaces}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from sb3_flow.common.data.columns import BLOCK_BYTES, ColumnBuilder, DatasetError, short
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.optional import require
+from sb3_flow.common.warn import warn
 from sb3_flow.datasets.parts import split_parts, with_parts
 
 #: What TensorFlow Datasets writes into the folder of a dataset.
@@ -81,7 +81,7 @@ def _columns(episodes: Iterable[Any], name: str) -> dict[str, np.ndarray]:
     if not columns:
         raise DatasetError(f"{name}: it has no transition.")
     if left_out:
-        warnings.warn(f"{name}: not used: {', '.join(f'`{field}`' for field in sorted(left_out))}.", stacklevel=5)
+        warn(f"{name}: not used: {', '.join(f'`{field}`' for field in sorted(left_out))}.")
     return {field: builder.finish() for field, builder in columns.items()}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from sb3_flow.common.data.columns import BLOCK_BYTES, ColumnBuilder, DatasetErro
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.fields import Meaning, resolve
 from sb3_flow.common.optional import require
+from sb3_flow.common.warn import warn
 from sb3_flow.datasets.parts import split_parts
 
 #: Behind a path: take images and the agent's position in the place of the state, as in Push-T.
@@ -70,10 +70,9 @@ def _columns(group: Any, keys: list[str], path: Path) -> dict[str, Any]:
         raise DatasetError(f"{path}: `data/{missing[0] if missing else 'state'}` is missing; there: {', '.join(names)}.")
     left = [name for name in there if name not in wanted]
     if left and not keys:
-        warnings.warn(
+        warn(
             f"{path}: not used: {', '.join(f'`{name}`' for name in left)}. Take parts by their names, `{path.name}#"
-            f"{','.join([*wanted, left[0]])}`.",
-            stacklevel=5,
+            f"{','.join([*wanted, left[0]])}`."
         )
     parts = {key: _array(group["data"], key, path) for key in wanted}
     observations: Any = parts

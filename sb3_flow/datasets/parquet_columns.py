@@ -83,7 +83,8 @@ def _numbers(values: Any, label: str) -> np.ndarray:
         values = flat
     array = values.to_numpy(zero_copy_only=False)
     if array.dtype == object and not shape and all(isinstance(text, str) for text in array):
-        return array.astype(str)  # names of episodes
+        names: np.ndarray = array.astype(str)  # of episodes
+        return names
     if array.dtype == object:
         raise DatasetError(f"{label} holds {values.type}; expected numbers, and none missing.")
     array = array.astype(np.float32) if array.dtype.kind == "f" else array

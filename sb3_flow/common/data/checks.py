@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
 from sb3_flow.common.data.columns import DatasetError
 from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.warn import warn
 
 #: Share of steps that begin a whole chunk below which there is a warning.
 FEW = 0.5
@@ -32,10 +31,9 @@ def check_chunks(data: OfflineDataset, length: int) -> None:
         )
     share = starts / len(data)
     if share < FEW:
-        warnings.warn(
+        warn(
             f"{data.name}: only {100 * share:.2g} % of the transitions begin a chunk of {length} actions, and only these are "
-            f"learned from ({longest}). Consider a smaller `horizon_length`.",
-            stacklevel=5,
+            f"learned from ({longest}). Consider a smaller `horizon_length`."
         )
 
 
@@ -49,10 +47,9 @@ def warn_about_short_trajectories(data: OfflineDataset, length: int, argument: s
     """
     longest = int(data.trajectory_lengths().max())
     if longest < length:
-        warnings.warn(
+        warn(
             f"{data.name}: no trajectory has {length} steps, which `{argument}` asks for; the longest has {longest} (their "
-            f"ends: {data.evidence}).",
-            stacklevel=5,
+            f"ends: {data.evidence})."
         )
 
 
@@ -67,11 +64,10 @@ def warn_about_lost_rewards(data: OfflineDataset) -> None:
         return
     there, missing = data.rewards[data.valids], data.rewards[lost]
     if len(there) and (missing.max() > there.max() or missing.min() < there.min() or _mostly_lost(there, missing)):
-        warnings.warn(
+        warn(
             f"{data.name}: {lost.sum():,} last steps of episodes are no transitions, because what followed them was not "
             f"recorded and the task did not end there; rewards from {missing.min():g} to {missing.max():g} are lost with "
-            "them. Add `next_observations`, or `terminations` where the task ended.",
-            stacklevel=5,
+            "them. Add `next_observations`, or `terminations` where the task ended."
         )
 
 

@@ -26,6 +26,11 @@ def parts(observations: Observations) -> dict[str, np.ndarray]:
     return observations if isinstance(observations, dict) else {"": observations}
 
 
+def listed(parts: Mapping[str, Any]) -> str:
+    """The keys of observations, in words."""
+    return "one array" if set(parts) == {""} else f"the parts {', '.join(sorted(parts))}"
+
+
 def short(value: Any) -> str:
     """A value in one short line, whatever it is."""
     text = np.array2string(value, threshold=8, edgeitems=3) if isinstance(value, np.ndarray) else _repr.repr(value)

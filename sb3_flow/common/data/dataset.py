@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
@@ -16,6 +15,7 @@ from sb3_flow.common.data.columns import DatasetError, Observations, blocks, che
 from sb3_flow.common.data.episodes import ADVICE, UNCERTAIN, Recording, find_episodes
 from sb3_flow.common.data.fields import Meaning
 from sb3_flow.common.data.gather import gather
+from sb3_flow.common.warn import warn
 
 __all__ = ["DatasetError", "Observations", "OfflineDataset", "blocks"]
 
@@ -164,7 +164,7 @@ class OfflineDataset:
         )
         if found.ignored:
             listed = ", ".join(f"`{field}`" for field in found.ignored[:8])
-            warnings.warn(f"{name}: not used: {listed}{' and others' if len(found.ignored) > 8 else ''}.", stacklevel=3)
+            warn(f"{name}: not used: {listed}{' and others' if len(found.ignored) > 8 else ''}.")
         dataset = cls(
             found.observations,
             found.actions,
@@ -181,7 +181,7 @@ class OfflineDataset:
             remarks=tuple(episodes.remarks),
         )
         if episodes.evidence in UNCERTAIN and (jumps := jumps_inside(dataset)) is not None:
-            warnings.warn(f"{name}: {jumps} Only {episodes.evidence} tells where episodes end. {ADVICE}", stacklevel=3)
+            warn(f"{name}: {jumps} Only {episodes.evidence} tells where episodes end. {ADVICE}")
         return dataset
 
     @classmethod

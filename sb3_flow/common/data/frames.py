@@ -7,7 +7,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from sb3_flow.common.data.columns import DatasetError, Observations
+from sb3_flow.common.data.columns import DatasetError, Observations, listed
 from sb3_flow.common.encoders import image_keys, subspaces
 from sb3_flow.common.type_aliases import TensorObs
 
@@ -30,7 +30,7 @@ class Frames:
         wanted = subspaces(space)
         if set(parts) != set(wanted):
             raise DatasetError(
-                f"{name}: `{field}` has the keys {sorted(parts)}, but the observation space has {sorted(wanted)}."
+                f"{name}: `{field}` has {listed(parts)}, but the observation space has {listed(wanted)}: {space}."
             )
         for key in image_keys(space):
             if parts[key].dtype != np.uint8:

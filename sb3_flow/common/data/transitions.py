@@ -1,10 +1,11 @@
 """N-step returns and action chunks: drawing several steps of a trajectory at once, never across its end."""
 
-import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch as th
+
+from sb3_flow.common.warn import warn
 
 #: After how many draws in a row without a single valid chunk there is a warning.
 EMPTY_DRAWS = 100
@@ -117,8 +118,7 @@ class Transitions:
         """Warn where many batches in a row had nothing to learn from."""
         self._empty_draws = 0 if valids.any() else self._empty_draws + 1
         if self._empty_draws == EMPTY_DRAWS:
-            warnings.warn(
+            warn(
                 f"In the last {EMPTY_DRAWS} batches no trajectory had {chunk_length} steps left: no chunk of actions is "
-                "learned from them. Take a smaller `horizon_length`, or longer episodes.",
-                stacklevel=4,
+                "learned from them. Take a smaller `horizon_length`, or longer episodes."
             )

@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_flow.common.environments import register_environment
 from sb3_flow.common.optional import require
+from sb3_flow.common.warn import warn
 from sb3_flow.datasets.registry import minari_directory
 
 #: Packages that are asked for an algorithm's name, in this order.
@@ -127,10 +128,9 @@ def _recoverable(env: gym.Env[Any, Any]) -> dict[str, Any]:
         env.spec.to_json()
     except (ValueError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:120]
-        warnings.warn(
+        warn(
             f"The dataset has the spaces of {env.spec.id if env.spec else env}, but not its specification, which cannot be "
-            f"written down ({reason}): `recover_environment` will not work.",
-            stacklevel=3,
+            f"written down ({reason}): `recover_environment` will not work."
         )
         return {"env": None, "observation_space": env.observation_space, "action_space": env.action_space}
     return {"env": env}
