@@ -9,7 +9,8 @@ import pytest
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_flow import StreamingFlow
-from sb3_flow.common.data.dataset import DatasetError, read_dataset
+from sb3_flow.common.data.columns import DatasetError
+from sb3_flow.common.data.sources import read_dataset
 from sb3_flow.common.environments import make_env
 from sb3_flow.envs.absolute_action import (
     AbsoluteActionWrapper,

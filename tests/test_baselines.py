@@ -16,7 +16,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_flow.baselines import OfflineSAC, OfflineTD3
-from sb3_flow.common.data.dataset import DatasetError
+from sb3_flow.common.data.columns import DatasetError
 
 SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [16, 16]}, "batch_size": 32, "seed": 0, "device": "cpu"}
 PAIRS = [pytest.param(OfflineTD3, TD3, id="td3"), pytest.param(OfflineSAC, SAC, id="sac")]

@@ -21,7 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 
-from sb3_flow.common.data.dataset import DatasetError, OfflineDataset
+from sb3_flow.common.data.columns import DatasetError
+from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.offline_buffer import OfflineBuffer
 from sb3_flow.datasets import load_dataset, unpack
 

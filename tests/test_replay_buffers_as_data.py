@@ -7,7 +7,8 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from sb3_flow import FQL
-from sb3_flow.common.data.dataset import DatasetError, OfflineDataset
+from sb3_flow.common.data.columns import DatasetError
+from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.online_buffer import OnlineBuffer
 
 OBSERVATIONS = spaces.Box(-np.inf, np.inf, (3,), np.float32)

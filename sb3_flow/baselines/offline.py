@@ -46,7 +46,9 @@ class DatasetBuffer(BaseBuffer):
         self.n_steps, self.gamma = n_steps, gamma
 
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> ReplayBufferSamples:
-        return as_replay_samples(normalize(self.offline.draw(th.as_tensor(batch_inds), self.n_steps, self.gamma), env))
+        return as_replay_samples(
+            normalize(self.offline.draw(th.as_tensor(batch_inds), self.n_steps, self.gamma, env=env), env)
+        )
 
 
 class OfflineTraining(OfflineAlgorithm, OffPolicyAlgorithm):

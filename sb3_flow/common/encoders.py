@@ -45,11 +45,19 @@ def looks_like_an_image(part: spaces.Space[Any]) -> bool:
     return sides[0] in (1, 3, 4) and sides[1] >= SIDE
 
 
+#: A coordinate whose standard deviation is below this share of its mean is (almost) constant, and divided by that share.
+LEAST_SPREAD = 1e-3
+#: How many standard deviations from the mean a normalized coordinate may be, as in SB3's ``VecNormalize``.
+CLIP = 10.0
+
+
 class ObservationNormalizer(nn.Module):
     """
     Normalize vector observations by the mean and standard deviation of a dataset. Images are not changed.
 
-    Before the statistics are set it is the identity. They are saved with the policy.
+    Before the statistics are set it is the identity. They are saved with the policy. The noise of a sensor that is almost
+    constant is not amplified: a coordinate is divided by at least ``LEAST_SPREAD`` of its mean, and clipped to ``CLIP``
+    standard deviations.
 
     :param observation_space: The space, after preprocessing by Stable-Baselines3
     :param normalized_image: Whether images are already scaled, see ``image_keys``
@@ -66,6 +74,12 @@ class ObservationNormalizer(nn.Module):
             assert shape is not None
             self.register_buffer(f"mean_{i}", th.zeros(shape))
             self.register_buffer(f"std_{i}", th.ones(shape))
+            self.register_buffer(f"clip_{i}", th.tensor(th.finfo(th.float32).max))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for i in range(len(self.keys)):  # models of version 0.1 did not clip
+            state_dict.setdefault(f"{prefix}clip_{i}", th.tensor(th.finfo(th.float32).max))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def set_statistics(self, key: str, mean: th.Tensor, std: th.Tensor) -> None:
         """
@@ -73,14 +87,17 @@ class ObservationNormalizer(nn.Module):
 
         :param key: Key of the part; empty if the space is not a dictionary
         :param mean: Its mean, of the part's shape
-        :param std: Its standard deviation. Coordinates with (almost) zero standard deviation are only shifted.
+        :param std: Its standard deviation. If it and the mean are zero, the coordinate is only shifted.
         """
         i = self.keys.index(key)
+        std = th.maximum(std, LEAST_SPREAD * mean.abs())
         getattr(self, f"mean_{i}").copy_(mean)
         getattr(self, f"std_{i}").copy_(th.where(std > 1e-6, std, th.ones_like(std)))
+        getattr(self, f"clip_{i}").fill_(CLIP)
 
     def _normalize(self, part: th.Tensor, i: int) -> th.Tensor:
-        return th.div(part - getattr(self, f"mean_{i}"), getattr(self, f"std_{i}"))
+        clip = getattr(self, f"clip_{i}")
+        return th.div(part - getattr(self, f"mean_{i}"), getattr(self, f"std_{i}")).clamp(-clip, clip)
 
     def forward(self, observations: TensorObs) -> TensorObs:
         """

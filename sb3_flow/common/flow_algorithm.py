@@ -278,11 +278,11 @@ class FlowAlgorithm(OfflineAlgorithm):
         Draw a batch from the dataset.
 
         :param batch_size: Number of transitions
-        :return: The batch, neither normalized nor augmented
+        :return: The batch, its rewards normalized by ``VecNormalize``, its observations neither normalized nor augmented
         """
         if self.offline_buffer is None:
             raise ValueError("There is nothing to train on: no dataset.")
-        indices = th.randint(len(self.offline_buffer), (batch_size,), generator=self.host_generator)
+        indices = self.offline_buffer.draw_indices(batch_size, self.host_generator)
         return self.draw_from(self.offline_buffer, indices)
 
     def draw_from(self, buffer: Any, indices: th.Tensor) -> Batch:
@@ -291,9 +291,9 @@ class FlowAlgorithm(OfflineAlgorithm):
 
         :param buffer: The buffer that they are in
         :param indices: Which transitions, ``(B,)``
-        :return: The batch, neither normalized nor augmented
+        :return: The batch, its rewards normalized by ``VecNormalize``, its observations neither normalized nor augmented
         """
-        return buffer.draw(indices)  # type: ignore[no-any-return]
+        return buffer.draw(indices, env=self._vec_normalize_env)  # type: ignore[no-any-return]
 
     def augment_images(self, batch: Batch) -> Batch:
         """Shift the images of a batch at random, with ``crop_probability``; what precedes and follows an action alike."""

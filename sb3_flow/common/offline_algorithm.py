@@ -6,11 +6,11 @@ schedule and checkpoint of Stable-Baselines3 works. The updates are also counted
 """
 
 import io
+import json
 import pathlib
 import pickle
 import sys
 import time
-import warnings
 from collections.abc import Iterable
 from typing import Any, ClassVar, TypeVar
 
@@ -21,6 +21,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.save_util import json_to_data
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -28,14 +29,19 @@ from sb3_flow.common import checkpoints
 from sb3_flow.common.arguments import CheckedArguments
 from sb3_flow.common.checkpoints import Run
 from sb3_flow.common.checkpoints.saving import load_errors, require_own_model
-from sb3_flow.common.data.dataset import OfflineDataset, read_dataset
-from sb3_flow.common.data.no_environment import NoEnvironment
+from sb3_flow.common.data.checks import warn_about_lost_rewards
+from sb3_flow.common.data.columns import short
+from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.follow import follow_environment
+from sb3_flow.common.data.no_environment import NoEnvironment, WithinSpaces
 from sb3_flow.common.data.offline_buffer import OfflineBuffer
 from sb3_flow.common.data.online_buffer import OnlineBuffer
+from sb3_flow.common.data.sources import names_a_source, read_dataset
 from sb3_flow.common.data.statistics import lacks_statistics, prepare_vec_normalize
 from sb3_flow.common.environments import check_actions, register_environment, report_success
 from sb3_flow.common.files import atomic_write, file_to_read, file_to_write, is_path, read_settings
 from sb3_flow.common.vec_envs import check_wrapper_order, env_id_of
+from sb3_flow.common.warn import warn
 
 SelfOffline = TypeVar("SelfOffline", bound="OfflineAlgorithm")
 
@@ -65,7 +71,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
     def __init__(
         self,
         policy: str | type[BasePolicy],
-        env: GymEnv | str | None,
+        env: GymEnv | str | None = None,
         *args: Any,
         dataset: Any = None,
         offline_log_interval: int = 1_000,
@@ -73,8 +79,12 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
     ) -> None:
         if isinstance(env, str):
             register_environment(env)
+        #: The source that was read last, until the model has a buffer of it, so that nothing is read twice.
+        self._just_read: tuple[Any, OfflineDataset] | None = None
         if env is None and dataset is not None:
-            env = NoEnvironment.of(dataset)
+            env = self._spaces_of(dataset)
+        #: Whether the spaces are those of the data; then the model takes any environment that they fit.
+        self.spaces_from_data = isinstance(env, NoEnvironment)
         super().__init__(policy, env, *args, **kwargs)
         self.dataset = dataset
         self.offline_log_interval = offline_log_interval
@@ -85,6 +95,29 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         #: Steps of environments in training. Algorithms that learn from data only make none.
         self.n_env_steps = 0
         self.run = Run()
+
+    def _spaces_of(self, dataset: Any) -> NoEnvironment:
+        """What stands in the place of the environment where there is data only."""
+        if not isinstance(dataset, ReplayBuffer):
+            self._just_read = dataset, read_dataset(dataset)
+        env = NoEnvironment.of(dataset if self._just_read is None else self._just_read[1])
+        low, high = short(env.action_space.low), short(env.action_space.high)
+        warn(
+            f"There is no environment: the model takes the spaces of the data. Actions go from {low} to {high}; observations: "
+            f"{short(env.observation_space)}."
+        )
+        return env
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """
+        As in Stable-Baselines3. A model that was made from data alone takes any environment that its spaces fit.
+
+        :param env: The environment
+        :param force_reset: As in Stable-Baselines3
+        """
+        if self.spaces_from_data and not isinstance(env, NoEnvironment):
+            env = WithinSpaces(self._wrap_env(env, self.verbose), self.observation_space, self.action_space)
+        super().set_env(env, force_reset)
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -110,15 +143,18 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
                 f"{data.name}: it has no rewards, which {type(self).__name__} needs. For OGBench's data, make the model with "
                 "one of its single-task environments, such as 'cube-single-singletask-task2-v0'."
             )
+        data = follow_environment(data, self.observation_space, self.env)
+        if self.needs_rewards:
+            warn_about_lost_rewards(data)
         self.offline_buffer = self._make_offline_buffer(data)
+        self._just_read = None
         self.dataset, self.dataset_name = dataset, data.name
         if self._n_updates == 0:  # later, the policy keeps the statistics that it was trained with
             self._set_statistics(data)
         elif self._vec_normalize_env is not None and lacks_statistics(self._vec_normalize_env, data):
-            warnings.warn(
+            warn(
                 "This model has been trained, and the `VecNormalize` of its environment has no statistics yet: they are taken "
-                "from the dataset. To go on with those of training, wrap the environment by `VecNormalize.load(path, venv)`.",
-                stacklevel=3,
+                "from the dataset. To go on with those of training, wrap the environment by `VecNormalize.load(path, venv)`."
             )
             prepare_vec_normalize(self._vec_normalize_env, data)
 
@@ -127,12 +163,15 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
             return dataset.to_dataset(self.policy.unscale_action)
         if isinstance(dataset, ReplayBuffer):
             return OfflineDataset.from_replay_buffer(dataset, self.policy.unscale_action)
+        if self._just_read is not None and self._just_read[0] is dataset:
+            return self._just_read[1]
         # Which environment the data is for matters to names and files only.
-        named = isinstance(dataset, (str, pathlib.PurePath)) and self.env is not None
+        named = self.env is not None and names_a_source(dataset)
         return read_dataset(dataset, env_id_of(self.env) if named and self.env is not None else None)
 
     def _make_offline_buffer(self, data: OfflineDataset) -> OfflineBuffer:
-        return OfflineBuffer(data, self.observation_space, self.action_space, self.device)
+        imitation = not self.needs_rewards
+        return OfflineBuffer(data, self.observation_space, self.action_space, self.device, imitation=imitation)
 
     def _set_statistics(self, data: OfflineDataset) -> None:
         """Take what normalizes observations and rewards from the dataset."""
@@ -333,7 +372,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
     # Saving.
 
     def _excluded_save_params(self) -> list[str]:
-        excluded = [*super()._excluded_save_params(), "offline_buffer", "run"]
+        excluded = [*super()._excluded_save_params(), "offline_buffer", "run", "_just_read"]
         # A name or path can be read again; arrays stay out of the model's file.
         return excluded if isinstance(self.dataset, str | pathlib.PurePath) else [*excluded, "dataset"]
 
@@ -363,8 +402,12 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         """
         if is_path(path):
             path = file_to_read(path, "zip", "saved model")
-        require_own_model(cls, path, read_settings(path), kwargs.get("custom_objects") or {})
+        settings = read_settings(path)
+        require_own_model(cls, path, settings, kwargs.get("custom_objects") or {})
         with load_errors(cls, path):
+            if env is not None and settings.get("spaces_from_data"):
+                saved = {name: settings[name] for name in ("observation_space", "action_space")}
+                env = WithinSpaces(cls._wrap_env(env), **json_to_data(json.dumps(saved)))
             return super().load(path, env, *args, **kwargs)
 
     @classmethod

@@ -24,6 +24,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_flow.common import checkpoints
 from sb3_flow.common.checkpoints.replay_buffer import load_replay_buffer, save_replay_buffer
 from sb3_flow.common.data.batches import concatenate, offline_count
+from sb3_flow.common.data.checks import check_chunks, warn_about_short_trajectories
+from sb3_flow.common.data.columns import DatasetError
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.offline_buffer import OfflineBuffer
 from sb3_flow.common.data.online_buffer import OnlineBuffer
@@ -56,8 +58,8 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
     :param horizon_length: Number of actions in a chunk. Above 1, the policy plans that many actions at once and executes
         them before it plans again, and the critics value chunks, with returns over as many steps (Q-chunking; Li, Zhou and
         Levine, 2025).
-    :param sparse_rewards: Whether every reward other than 0 counts as -1, in the data and online: a task whose reward is minus
-        the number of things left to do then has one that only tells whether all is done.
+    :param sparse_rewards: Whether every reward below 0 counts as -1, in the data and online: a task whose reward is minus
+        the number of things left to do then has one that only tells whether all is done. Rewards above 0 are refused.
     :param dataset: Offline data, see ``FlowAlgorithm``
     :param offline_steps: How many timesteps train on the dataset before the environment is used. None: all of them,
         where there is a dataset.
@@ -141,6 +143,11 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
                 self.buffer_size, self.observation_space, self.action_space, self.device, self.n_envs, self.sparse_rewards
             )
         self._convert_train_freq()
+        if self.sparse_rewards and self._vec_normalize_env is not None and self._vec_normalize_env.norm_reward:
+            raise ValueError(
+                "`sparse_rewards` makes rewards -1 and 0, and `VecNormalize` would divide them by the spread of others: pass "
+                "`norm_reward=False` to it."
+            )
         if self.env is not None:
             self._check_online_phase(self.env)
 
@@ -166,11 +173,22 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
     # The dataset.
 
     def _make_offline_buffer(self, data: OfflineDataset) -> OfflineBuffer:
+        check_chunks(data, self.horizon_length)
+        warn_about_short_trajectories(data, self.n_steps, "n_steps")
         return OfflineBuffer(data, self.observation_space, self.action_space, self.device, self.sparse_rewards)
 
     def _require_dataset(self) -> None:
         if self.offline_buffer is not None or self.dataset is not None:
-            super()._require_dataset()
+            try:
+                super()._require_dataset()
+            except DatasetError as error:
+                again = "Pass it again, by `model.set_dataset(...)` or `load(..., dataset=...)`."
+                if self._in_offline_phase():
+                    raise DatasetError(f"The model's dataset {self.dataset!r} cannot be read: {error} {again}") from error
+                warnings.warn(
+                    f"Going on without {self.dataset_name!r}: batches come from the replay buffer only. ({error} {again})",
+                    stacklevel=3,
+                )
         elif self.dataset_name is not None and self._in_offline_phase():
             raise ValueError(
                 f"This model trains on {self.dataset_name!r}, which is not part of the saved file. Pass it again, by "
@@ -196,14 +214,14 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         parts = []
         for buffer, n in ((self.offline_buffer, count), (self.replay_buffer, batch_size - count)):
             if buffer is not None and n > 0:
-                indices = th.randint(len(buffer), (n,), generator=self.host_generator)
-                parts.append(self.draw_from(buffer, indices))
+                parts.append(self.draw_from(buffer, buffer.draw_indices(n, self.host_generator)))
         if not parts:
             raise ValueError("There is nothing to train on: no dataset, and no transition collected yet.")
         return parts[0] if len(parts) == 1 else concatenate(*parts)
 
     def draw_from(self, buffer: Any, indices: th.Tensor) -> Batch:
-        return buffer.draw(indices, self.n_steps, self.gamma, self.horizon_length)  # type: ignore[no-any-return]
+        env = self._vec_normalize_env
+        return buffer.draw(indices, self.n_steps, self.gamma, self.horizon_length, env)  # type: ignore[no-any-return]
 
     # The two phases.
 

@@ -2,16 +2,20 @@
 
 from typing import Any
 
-from sb3_flow.common.data.dataset import DatasetError, OfflineDataset, read_dataset, register_reader
+from sb3_flow.common.data.columns import DatasetError
+from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.sources import read_dataset, register_reader
 from sb3_flow.datasets.arrays import unpack
 from sb3_flow.datasets.collect import collect, collect_multi_robot, collect_with_policy
 from sb3_flow.datasets.from_arrays import read_array_file
 from sb3_flow.datasets.from_collected import read_collected
+from sb3_flow.datasets.from_frame import read_frame
 from sb3_flow.datasets.from_hdf5 import read_hdf5
 from sb3_flow.datasets.from_lerobot import read_lerobot
 from sb3_flow.datasets.from_minari import read_minari, recover_environment
 from sb3_flow.datasets.from_multi_robot import read_multi_robot
 from sb3_flow.datasets.from_ogbench import read_ogbench
+from sb3_flow.datasets.from_rlds import read_rlds
 from sb3_flow.datasets.from_zarr import read_zarr
 from sb3_flow.datasets.registry import RECIPES, Recipe, local_datasets
 
@@ -23,6 +27,8 @@ for _reader in (
     read_minari,
     read_zarr,
     read_lerobot,
+    read_frame,
+    read_rlds,
     read_array_file,
     read_hdf5,
 ):

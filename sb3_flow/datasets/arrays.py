@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from sb3_flow.common.data.dataset import DatasetError
+from sb3_flow.common.data.columns import DatasetError, blocks
+from sb3_flow.datasets.hdf5_columns import Hdf5Columns
 
 #: What numpy and zipfile raise on files that are cut short, empty, or something else altogether.
 DAMAGE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
@@ -76,12 +77,13 @@ class ArrayFile(Mapping[str, np.ndarray]):
 
 def unpack(source: str | os.PathLike[str], directory: str | os.PathLike[str]) -> Path:
     """
-    Turn an ``.npz`` file into a folder of ``.npy`` files, which can be memory-mapped.
+    Turn an ``.npz`` file, or an HDF5 file with its arrays at the top, into a folder of ``.npy`` files, which can be
+    memory-mapped.
 
     The arrays are copied block by block, so that the file may be larger than memory. The folder appears only when it is
     complete.
 
-    :param source: The ``.npz`` file
+    :param source: The file
     :param directory: The folder to make; it must not exist.
     :return: The folder, to be used as ``dataset=``
     :raises DatasetError: If the file is damaged.
@@ -90,25 +92,39 @@ def unpack(source: str | os.PathLike[str], directory: str | os.PathLike[str]) ->
     source, directory = Path(source), Path(directory)
     if directory.exists():
         raise FileExistsError(f"{directory} exists; name a new folder, or remove this one.")
-    fields = list(ArrayFile(source))
-    for field in fields:
+    of_hdf5 = source.suffix in (".hdf5", ".h5", ".hdf")
+    columns: Mapping[str, np.ndarray] = Hdf5Columns(source) if of_hdf5 else ArrayFile(source)
+    for field in columns:
         if Path(field).is_absolute() or ".." in Path(field).parts:
             raise DatasetError(f"{source}: the field name {field!r} leads out of the folder.")
     directory.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
-        with zipfile.ZipFile(source) as archive:
-            for field in fields:
-                target = scratch / f"{field}.npy"
-                target.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    with archive.open(f"{field}.npy") as member, target.open("wb") as file:
-                        shutil.copyfileobj(member, file, length=1 << 20)
-                except DAMAGE as error:
-                    raise DatasetError(f"{source}: `{field}` cannot be read; the file is damaged ({error}).") from error
+        for field in columns:
+            target = scratch / f"{field}.npy"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if of_hdf5:
+                _copy_blocks(columns[field], target)
+            else:
+                _copy_member(source, field, target)
         scratch.chmod(0o755)  # mkdtemp makes private folders
         scratch.replace(directory)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     return directory
+
+
+def _copy_member(source: Path, field: str, target: Path) -> None:
+    try:
+        with zipfile.ZipFile(source) as archive, archive.open(f"{field}.npy") as member, target.open("wb") as file:
+            shutil.copyfileobj(member, file, length=1 << 20)
+    except DAMAGE as error:
+        raise DatasetError(f"{source}: `{field}` cannot be read; the file is damaged ({error}).") from error
+
+
+def _copy_blocks(column: np.ndarray, target: Path) -> None:
+    copy = np.lib.format.open_memmap(target, mode="w+", dtype=column.dtype, shape=column.shape)
+    for start, block in blocks(column):
+        copy[start : start + len(block)] = block
+    copy.flush()

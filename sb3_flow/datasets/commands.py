@@ -74,7 +74,7 @@ def add_commands(subparsers: Subparsers) -> None:
     model.add_argument("--vec-normalize", type=Path, metavar="STATISTICS.pkl", help="saved VecNormalize of the model")
     collecting.set_defaults(run=_collect)
 
-    unpacking = commands.add_parser("unpack", help="turn an .npz file into a folder that can be memory-mapped")
+    unpacking = commands.add_parser("unpack", help="turn an .npz or HDF5 file into a folder that can be memory-mapped")
     unpacking.add_argument("file", type=Path)
     unpacking.add_argument("folder", type=Path)
     unpacking.set_defaults(run=_unpack)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.episodes import as_flags
+from sb3_flow.common.data.fields import is_ogbench
 from sb3_flow.datasets.arrays import ArrayFile
 from sb3_flow.datasets.relabel import is_single_task, relabel
-
-#: What OGBench's generators write: one row per state, ``terminals`` at the last state of a trajectory, no reward.
-OGBENCH_FIELDS = {"observations", "actions", "terminals", "qpos", "qvel", "button_states"}
 
 
 def read_array_file(source: Any, env_id: str | None = None) -> OfflineDataset | None:
@@ -36,19 +34,22 @@ def read_array_file(source: Any, env_id: str | None = None) -> OfflineDataset | 
     return read_fields(ArrayFile(path), str(path), env_id)
 
 
-def read_fields(fields: ArrayFile, name: str, env_id: str | None) -> OfflineDataset:
+def read_fields(fields: ArrayFile, name: str, env_id: str | None, ogbench: bool = False) -> OfflineDataset:
     """
-    Make a data set of named arrays.
+    Make a dataset of named arrays.
 
     :param fields: The arrays
-    :param name: What to call the data set in messages
+    :param name: What to call the dataset in messages
     :param env_id: The environment that the data is for
-    :return: The data set
+    :param ogbench: Whether the arrays are known to be in OGBench's layout, one row a state
+    :return: The dataset
     :raises DatasetError: If a field is missing, or what it holds cannot be used.
     """
-    if "terminals" not in fields or not set(fields) <= OGBENCH_FIELDS:
-        return OfflineDataset.from_dict(_nested(fields), name)
-    data: dict[str, Any] = {"terminals": fields["terminals"], "masks": np.ones(len(fields["terminals"]))}
+    if not (ogbench or is_ogbench(fields)) or "terminals" not in fields:
+        return OfflineDataset.from_dict(fields, name)
+    # `terminals` marks the rows of last states, which start no transition.
+    terminals = as_flags(fields["terminals"], "terminals", len(fields["terminals"]), name)
+    data: dict[str, Any] = {"terminals": terminals, "masks": np.ones(len(terminals)), "valids": ~terminals}
     for field in ("observations", "actions"):
         if field in fields:
             data[field] = _compact(fields[field])
@@ -60,15 +61,3 @@ def read_fields(fields: ArrayFile, name: str, env_id: str | None) -> OfflineData
 def _compact(column: np.ndarray) -> np.ndarray:
     # Images and discrete actions stay as they are; positions and speeds need no more than single precision.
     return column.astype(np.float32, copy=False) if column.dtype.kind == "f" else column
-
-
-def _nested(fields: ArrayFile) -> Mapping[str, Any]:
-    """Gather ``observations/camera`` and its like into one dictionary of observations."""
-    data: dict[str, Any] = {}
-    for field in fields:
-        group, _, key = field.partition("/")
-        if not key:
-            data[field] = fields[field]
-        elif group in ("observations", "next_observations"):
-            data.setdefault(group, {})[key] = fields[field]
-    return data

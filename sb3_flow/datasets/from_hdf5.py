@@ -1,44 +1,92 @@
-"""Reader of D4RL's HDF5 files."""
+"""Reader of HDF5 files: D4RL's, robomimic's, d3rlpy's, and logs of robots."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
-from sb3_flow.common.data.dataset import DatasetError, OfflineDataset
-from sb3_flow.common.optional import require
+import numpy as np
+
+from sb3_flow.common.data.columns import DatasetError
+from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.join import join
+from sb3_flow.datasets.hdf5_columns import Hdf5Columns, open_hdf5
+from sb3_flow.datasets.parts import Chosen, split_parts, with_parts
+
+#: Names of groups that hold one episode each: robomimic's, ManiSkill's, Minari's.
+_EPISODE = re.compile(r"(demo|traj|trajectory|episode|ep)_?(\d+)")
+#: d3rlpy's columns, numbered by episode.
+_D3RLPY = re.compile(r"(observations|actions|rewards|terminated)_(\d+)")
 
 
 def read_hdf5(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     """
-    Read an HDF5 file in D4RL's layout: ``observations, actions, rewards, terminals, timeouts[, next_observations]``.
+    Read an HDF5 file.
 
-    Groups named ``observations`` and ``next_observations`` are dictionary observations. Other groups (``infos``,
-    ``metadata``) are not read.
+    - Arrays at the top, as in D4RL's files (``observations, actions, rewards, terminals, timeouts``) and those of robots
+      (``action, observations/qpos, observations/images/top``). Groups named as observations are dictionaries of these.
+    - One group for each episode, at the top or in ``data``: ``demo_0`` (robomimic: ``obs, next_obs, actions, rewards, dones``,
+      where ``dones`` tells the end of the task), ``traj_0`` (ManiSkill), ``episode_0`` (Minari).
+    - ``observations_0, actions_0, rewards_0, terminated_0`` and so on, as d3rlpy writes.
 
-    :param source: A path that ends with ``.hdf5`` or ``.h5``
+    :param source: A path that ends with ``.hdf5``, ``.h5`` or ``.hdf``. ``PATH#KEY,KEY`` takes these parts of the observations
+        only; with robomimic a key may be one of its filters, such as ``train``.
     :param env_id: Not used
-    :return: The data set, or None if the source is no such path
+    :return: The dataset, or None if the source is no such path
     :raises DatasetError: If the file is missing, damaged, or lacks a field.
     """
     if not isinstance(source, str | os.PathLike):
         return None
-    path = Path(source).expanduser()
-    if path.suffix not in (".hdf5", ".h5"):
+    name, keys = split_parts(os.fspath(source))
+    path = Path(name).expanduser()
+    if path.suffix not in (".hdf5", ".h5", ".hdf"):
         return None
-    if not path.is_file():
-        raise DatasetError(f"{path}: there is no such file.")
-    h5py = require("h5py", "datasets", "Reading an HDF5 file")
-    data: dict[str, Any] = {}
-    try:
-        with h5py.File(path, "r") as file:
-            for field, node in file.items():
-                if isinstance(node, h5py.Dataset):
-                    if node.dtype.kind in "fiub":  # D4RL stores texts beside the data
-                        data[field] = node[()]
-                elif field in ("observations", "next_observations"):
-                    data[field] = {key: column[()] for key, column in node.items()}
-    except (OSError, RuntimeError, KeyError) as error:
-        raise DatasetError(f"{path}: this is no HDF5 file, or it is damaged ({error}).") from error
-    return OfflineDataset.from_dict(data, str(path))
+    with open_hdf5(path) as file:
+        top = "data" if "data" in file and hasattr(file["data"], "keys") else "/"
+        found = ((match, group) for group in file[top] if (match := _EPISODE.fullmatch(group)))
+        groups = [group for match, group in sorted(found, key=lambda pair: int(pair[0][2]))]
+        filters = {key: _names(file[f"mask/{key}"][()]) for key in keys if f"mask/{key}" in file}
+    if groups:
+        chosen = [group for group in groups if all(group in members for members in filters.values())]
+        if not chosen:
+            raise DatasetError(f"{path}: no episode is in {' and '.join(filters)}.")
+        keys = [key for key in keys if key not in filters]
+        return _episodes(path, [Hdf5Columns(path, f"{top}/{group}") for group in chosen], keys, robomimic=top == "data")
+    columns = Hdf5Columns(path)
+    if any(_D3RLPY.fullmatch(field) for field in columns):
+        return _of_d3rlpy(path, columns)
+    return OfflineDataset.from_dict(with_parts(columns, keys, str(path)), str(path))
+
+
+def _episodes(path: Path, groups: list[Hdf5Columns], keys: list[str], robomimic: bool) -> OfflineDataset:
+    """One episode a group."""
+    episodes = []
+    for columns in groups:
+        name = f"{path}, {columns.group}"
+        fields = [field for field in columns if not field.startswith(("states", "env_states", "infos"))]
+        if "success" in fields:
+            fields.remove("success")
+        # What robomimic calls `dones` is where its own algorithms stop to bootstrap.
+        names = {"dones": "terminations"} if robomimic else {}
+        episodes.append(OfflineDataset.from_dict(with_parts(Chosen(columns, fields, names), keys, name), name, single=True))
+    return join(episodes, name=str(path))
+
+
+def _of_d3rlpy(path: Path, columns: Hdf5Columns) -> OfflineDataset:
+    numbers = sorted({int(match[2]) for field in columns if (match := _D3RLPY.fullmatch(field))})
+    episodes = []
+    for number in numbers:
+        episode = {kind: columns[f"{kind}_{number}"] for kind in ("observations", "actions", "rewards")}
+        with open_hdf5(path) as file:
+            terminated = bool(np.asarray(file[f"terminated_{number}"][()]))
+        length = len(episode["actions"])
+        last = np.arange(length) == length - 1
+        flags = {"terminations": last & terminated, "truncations": last & (not terminated)}
+        episodes.append(OfflineDataset.from_dict({**episode, **flags}, f"{path}, episode {number}"))
+    return join(episodes, name=str(path))
+
+
+def _names(texts: Any) -> set[str]:
+    return {text.decode() if isinstance(text, bytes) else str(text) for text in np.asarray(texts).reshape(-1)}

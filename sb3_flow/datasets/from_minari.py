@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import re
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from sb3_flow.common.data.dataset import DatasetError, Observations, OfflineDataset
+from sb3_flow.common.data.columns import ColumnBuilder, DatasetError
+from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.optional import require
+from sb3_flow.common.warn import warn
 from sb3_flow.datasets.registry import local_datasets, minari_directory
 
 _IDENTIFIER = re.compile(r"[\w.-]+(/[\w.-]+)*-v\d+")
@@ -19,12 +23,14 @@ def read_minari(source: Any, env_id: str | None = None) -> OfflineDataset | None
     """
     Read a Minari dataset: an object, ``minari:NAMESPACE/name-v0``, or the plain id of one that is on this machine.
 
-    Nothing is downloaded. Observations are stored once: each episode has one row more than it has transitions.
+    Nothing is downloaded. Observations are stored once: each episode has one row more than it has transitions. Parts of
+    dictionaries and tuples that are numbers are read (``Box``, ``Discrete``, ``MultiBinary``, ``MultiDiscrete``); others, such
+    as texts, are left out with a warning.
 
     :param source: A ``minari.MinariDataset``, or a name
     :param env_id: Not used
     :return: The data set, or None if the source is no such thing
-    :raises DatasetError: If the dataset is not on this machine, is damaged, or has spaces other than boxes.
+    :raises DatasetError: If the dataset is not on this machine, is damaged, or its actions are not in a box.
     """
     if isinstance(source, str):
         identifier = source.removeprefix("minari:")
@@ -66,53 +72,83 @@ def _load(identifier: str) -> Any:
 
 def _flatten(source: Any) -> OfflineDataset:
     name = f"minari:{source.spec.dataset_id}"
-    # The totals of a filtered dataset are those of what is left.
-    rows = int(source.total_steps) + int(source.total_episodes)
-    observations = _allocate(source.observation_space, rows, "observations", name)
-    actions = _allocate(source.action_space, rows, "actions", name)
-    if isinstance(actions, dict):
-        raise DatasetError(f"{name}: `actions` is a dictionary; expected a Box action space.")
-    rewards = np.zeros(rows, dtype=np.float32)
-    terminations, ends, valids = (np.zeros(rows, dtype=bool) for _ in range(3))
-    start = 0
+    spaces, left_out = _parts(source.observation_space)
+    if not spaces:
+        raise DatasetError(f"{name}: no part of `observations` can be encoded; it is in {source.observation_space}.")
+    if left_out:
+        warn(f"{name}: not used, because it cannot be encoded: {', '.join(left_out)}.")
+    if not isinstance(source.action_space, gym.spaces.Box):
+        raise DatasetError(f"{name}: `actions` is in a {type(source.action_space).__name__} space; expected a Box.")
+    observations = {key: ColumnBuilder() for key in spaces}
+    actions, rewards, terminations = ColumnBuilder(), ColumnBuilder(), ColumnBuilder()
+    lengths = []
     try:
         for episode in source.iterate_episodes():
-            length = len(episode.rewards)
-            _copy(episode.observations, observations, start, length + 1, f"{name}, episode {episode.id}")
-            _copy(episode.actions, actions, start, length, f"{name}, episode {episode.id}")
-            rewards[start : start + length] = episode.rewards
-            terminations[start : start + length] = episode.terminations
-            valids[start : start + length] = True
-            ends[start + length - 1] = length > 0
-            start += length + 1
+            label, length = f"{name}, episode {episode.id}", len(episode.rewards)
+            for key, (path, space) in spaces.items():
+                part = functools.reduce(operator.getitem, path, episode.observations)
+                observations[key].append(_rows(part, space, length + 1, 0, label))
+            # The last observation has a row of its own, without an action.
+            actions.append(_rows(episode.actions, source.action_space, length, 1, label))
+            rewards.append(np.append(np.asarray(episode.rewards, dtype=np.float32), np.float32(0)))
+            terminations.append(np.append(np.asarray(episode.terminations, dtype=bool), False))
+            lengths.append(length)
     except (OSError, KeyError, RuntimeError) as error:
         raise DatasetError(f"{name}: an episode cannot be read; the files are damaged ({error}).") from error
-    if start != rows:
-        raise DatasetError(f"{name}: its episodes have {start} rows in all, but its description says {rows}.")
-    return OfflineDataset(observations, actions, rewards, terminations, ends, valids, name=name)
+    if not sum(lengths):
+        raise DatasetError(f"{name}: it has no transition.")
+    rows = sum(lengths) + len(lengths)
+    final = np.zeros(rows, dtype=bool)
+    final[np.cumsum(np.array(lengths) + 1) - 1] = True
+    ends = np.append(final[1:], False) & ~final
+    columns = {key: builder.finish() for key, builder in observations.items()}
+    return OfflineDataset(
+        columns[""] if set(columns) == {""} else columns,
+        actions.finish(),
+        rewards.finish(),
+        terminations.finish(),
+        ends,
+        ~final,
+        name=name,
+        final_states=final,
+        evidence="Minari's episodes",
+    )
 
 
-def _allocate(space: gym.Space[Any], rows: int, field: str, name: str) -> Observations:
-    if isinstance(space, gym.spaces.Dict):
-        columns: dict[str, np.ndarray] = {}
-        for key, part in space.spaces.items():
-            column = _allocate(part, rows, f"{field}[{key}]", name)
-            if isinstance(column, dict):
-                raise DatasetError(f"{name}: `{field}[{key}]` is a dictionary within a dictionary; expected one level.")
-            columns[key] = column
-        return columns
-    if not isinstance(space, gym.spaces.Box):
-        raise DatasetError(f"{name}: `{field}` is in a {type(space).__name__} space; expected a Box.")
-    dtype = np.float32 if space.dtype.kind == "f" else space.dtype
-    return np.zeros((rows, *space.shape), dtype=dtype)
+#: Spaces whose values are numbers. Discrete ones are encoded where they are seen, by the observation space of the model.
+_ENCODED = (gym.spaces.Box, gym.spaces.Discrete, gym.spaces.MultiBinary, gym.spaces.MultiDiscrete)
 
 
-def _copy(episode: Any, target: Observations, start: int, length: int, name: str) -> None:
-    if isinstance(target, dict):
-        for key, column in target.items():
-            _copy(episode[key], column, start, length, f"{name}, {key}")
-        return
-    values = np.asarray(episode)
-    if values.shape != (length, *target.shape[1:]):
-        raise DatasetError(f"{name}: an array has shape {values.shape}; expected {(length, *target.shape[1:])}.")
-    target[start : start + length] = values
+def _parts(space: gym.Space[Any]) -> tuple[dict[str, tuple[tuple[Any, ...], gym.Space[Any]]], list[str]]:
+    """
+    The parts of an observation space that are numbers: by key, the way to each and its space; and those that are not.
+
+    Parts of parts have keys such as ``camera/front``, those of a tuple are numbered.
+    """
+    found: dict[str, tuple[tuple[Any, ...], gym.Space[Any]]] = {}
+    left_out: list[str] = []
+
+    def visit(space: gym.Space[Any], path: tuple[Any, ...]) -> None:
+        if isinstance(space, gym.spaces.Dict):
+            for key, part in space.spaces.items():
+                visit(part, (*path, key))
+        elif isinstance(space, gym.spaces.Tuple):
+            for i, part in enumerate(space.spaces):
+                visit(part, (*path, i))
+        elif isinstance(space, _ENCODED):
+            found["/".join(map(str, path))] = (path, space)
+        else:
+            left_out.append(f"`observations[{'/'.join(map(str, path))}]` ({type(space).__name__})")
+
+    visit(space, ())
+    return found, left_out
+
+
+def _rows(values: Any, space: gym.Space[Any], length: int, empty: int, label: str) -> np.ndarray:
+    """The values of an episode, and some rows of zeros after them."""
+    array = np.asarray(values)
+    shape = () if space.shape is None else space.shape
+    if array.shape != (length, *shape):
+        raise DatasetError(f"{label}: an array has shape {array.shape}; expected {(length, *shape)}.")
+    dtype = np.dtype(np.float32) if space.dtype is not None and space.dtype.kind == "f" else space.dtype
+    return np.concatenate([array.astype(dtype, copy=False), np.zeros((empty, *shape), dtype=dtype)])

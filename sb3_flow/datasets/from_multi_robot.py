@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sb3_flow.common.data.dataset import DatasetError, OfflineDataset
+from sb3_flow.common.data.columns import DatasetError
+from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.datasets.arrays import ArrayFile
 from sb3_flow.datasets.from_arrays import read_fields
 from sb3_flow.datasets.registry import own_directory

@@ -9,80 +9,127 @@ from typing import Any
 
 import numpy as np
 
-from sb3_flow.common.data.dataset import DatasetError, Observations, OfflineDataset
+from sb3_flow.common.data.columns import BLOCK_BYTES, ColumnBuilder, DatasetError
+from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.fields import Meaning, resolve
 from sb3_flow.common.optional import require
+from sb3_flow.common.warn import warn
+from sb3_flow.datasets.parts import split_parts
 
-#: Behind a path: take images and the agent's position in the place of the state.
-PIXELS = "#pixels"
+#: Behind a path: take images and the agent's position in the place of the state, as in Push-T.
+PIXELS = "pixels"
+#: What the arrays of observations may not be: they say something about episodes.
+_ABOUT_EPISODES = set(Meaning) - {Meaning.OBSERVATION, Meaning.INFORMATION}
 
 
 def read_zarr(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     """
-    Read a zarr file in Diffusion Policy's layout: arrays in ``data``, and ``meta/episode_ends``.
+    Read a zarr file in Diffusion Policy's layout, of version 2 or 3: arrays in ``data``, and ``meta/episode_ends``.
 
-    ``data/action`` holds the actions and ``data/state`` the observations; in ``pusht_cchi_v7_replay.zarr`` these are what
-    ``gym_pusht`` calls ``state``: the agent's position, the block's position and angle. ``PATH.zarr#pixels`` takes
-    ``data/img`` with the first two numbers of the state as a dictionary in their place: ``pixels`` and ``agent_pos``, as
-    ``obs_type="pixels_agent_pos"`` gives them.
+    ``data/action`` holds the actions. ``data/state`` holds the observations, if it is there; in
+    ``pusht_cchi_v7_replay.zarr`` these are what ``gym_pusht`` calls ``state``: the agent's position, the block's position and
+    angle. Else all other arrays are parts of a dictionary. ``PATH.zarr#KEY,KEY`` takes these arrays.
+    ``PATH.zarr#pixels`` takes ``data/img`` with the first two numbers of the state as a dictionary: ``pixels`` and
+    ``agent_pos``, as ``obs_type="pixels_agent_pos"`` of Push-T gives them. Compressed images (JPEG 2000 and others) need
+    ``imagecodecs``.
 
-    There are no rewards. Every row is a transition, and every episode ends its task: people stopped when they had done it.
-
-    :param source: A path that ends with ``.zarr`` (a folder) or ``.zarr.zip``, with or without ``#pixels``
+    :param source: A path that ends with ``.zarr`` (a folder) or ``.zarr.zip``, with or without ``#`` and keys
     :param env_id: Not used
-    :return: The data set, or None if the source is no such path
+    :return: The dataset, or None if the source is no such path
     :raises DatasetError: If the file is missing, damaged, or lacks an array.
     """
     if not isinstance(source, str | os.PathLike):
         return None
-    name = os.fspath(source)
-    path = Path(name.removesuffix(PIXELS)).expanduser()
+    text, keys = split_parts(os.fspath(source))
+    path = Path(text).expanduser()
     if not path.name.endswith((".zarr", ".zarr.zip")):
         return None
     if not path.exists():
         raise DatasetError(f"{path}: there is no such file.")
-    pixels = name.endswith(PIXELS)
-    arrays = _read(path, ["action", "state", *(["img"] if pixels else [])])
-    actions, ends = arrays["action"], _end_flags(arrays["episode_ends"], len(arrays["action"]), path)
-    observations: Observations = arrays["state"]
-    if pixels:
-        observations = {"pixels": arrays["img"], "agent_pos": arrays["state"][:, :2]}
-    return OfflineDataset(
-        observations, actions, None, terminations=ends.copy(), ends=ends, valids=np.ones(len(ends), dtype=bool), name=name
-    )
-
-
-def _read(path: Path, fields: list[str]) -> dict[str, np.ndarray]:
     zarr = require("zarr", "datasets", "Reading a zarr file")
-    arrays = {}
     try:
-        store: Any = str(path)
-        if path.suffix == ".zip":
-            store = zarr.storage.ZipStore(str(path), mode="r")
+        store: Any = zarr.storage.ZipStore(str(path), mode="r") if path.suffix == ".zip" else str(path)
         group = zarr.open_group(store, mode="r")
-        for field, place in [*((field, f"data/{field}") for field in fields), ("episode_ends", "meta/episode_ends")]:
-            if place not in group:
-                raise DatasetError(f"{path}: `{place}` is missing; expected the layout of Diffusion Policy.")
-            arrays[field] = np.asarray(group[place][:])
+        return OfflineDataset.from_dict(_columns(group, keys, path), os.fspath(source))
     except (OSError, RuntimeError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{path}: this is no zarr file, or it is damaged ({error}).") from error
-    if "img" in arrays:
-        arrays["img"] = _images(arrays["img"], path)
-    return arrays
 
 
-def _images(images: np.ndarray, path: Path) -> np.ndarray:
-    """Push-T's images are bytes that are stored as numbers in single precision."""
-    if images.dtype != np.uint8 and not (0.0 <= float(images.min()) and 1.0 < float(images.max()) <= 255.0):
-        raise DatasetError(f"{path}: `data/img` goes from {images.min()} to {images.max()}; expected values from 0 to 255.")
-    return images.astype(np.uint8, copy=False)
-
-
-def _end_flags(ends: np.ndarray, length: int, path: Path) -> np.ndarray:
-    """Whether each row is the last one of its episode; the file has the number of rows up to the end of each."""
-    if len(ends) == 0 or ends[-1] != length or (np.diff(ends, prepend=0) <= 0).any():
-        raise DatasetError(
-            f"{path}: `meta/episode_ends` is {ends}; expected rising numbers, the last one that of all rows, {length}."
+def _columns(group: Any, keys: list[str], path: Path) -> dict[str, Any]:
+    """The arrays under the names that dictionaries have."""
+    names = _names(path)
+    for place in ("data/action", "meta/episode_ends"):
+        if place not in group:
+            raise DatasetError(f"{path}: `{place}` is missing; expected the layout of Diffusion Policy.")
+    about = [field.name for field in resolve(names) if field.meaning in _ABOUT_EPISODES]
+    there = [name for name in names if name not in about]
+    chosen = keys or (["state"] if "state" in there else there)
+    wanted = ["img", "state"] if chosen == [PIXELS] else chosen
+    missing = [key for key in wanted if key not in there]
+    if missing or not wanted:
+        raise DatasetError(f"{path}: `data/{missing[0] if missing else 'state'}` is missing; there: {', '.join(names)}.")
+    left = [name for name in there if name not in wanted]
+    if left and not keys:
+        warn(
+            f"{path}: not used: {', '.join(f'`{name}`' for name in left)}. Take parts by their names, `{path.name}#"
+            f"{','.join([*wanted, left[0]])}`."
         )
-    flags = np.zeros(length, dtype=bool)
-    flags[ends - 1] = True
-    return flags
+    parts = {key: _array(group["data"], key, path) for key in wanted}
+    observations: Any = parts
+    if chosen == [PIXELS]:
+        observations = {"pixels": parts["img"], "agent_pos": parts["state"][:, :2]}
+    elif chosen == ["state"]:
+        observations = parts["state"]
+    columns = {name: _array(group["data"], name, path) for name in about}
+    return {"observations": observations, **columns, "episode_ends": _array(group["meta"], "episode_ends", path)}
+
+
+def _names(path: Path) -> list[str]:
+    """The names in ``data``, without looking at what they are: an array that is not asked for may need a codec."""
+    if path.is_dir():
+        data = path / "data"
+        return sorted(entry.name for entry in data.iterdir() if entry.is_dir()) if data.is_dir() else []
+    with zipfile.ZipFile(path) as archive:
+        places = [name.split("/") for name in archive.namelist()]
+    return sorted({place[1] for place in places if place[0] == "data" and len(place) > 2})
+
+
+def _array(group: Any, name: str, path: Path) -> np.ndarray:
+    """An array, read block by block; images that were stored as numbers in single precision become bytes."""
+    try:
+        array = group[name]
+        codecs = [*(array.filters or ()), *(array.compressors or ())]
+    except (ValueError, KeyError) as error:
+        array, codecs = _with_image_codecs(group, name, path, error)
+    if array.dtype.kind not in "fiub" or any("pickle" in repr(codec).lower() for codec in codecs):
+        raise DatasetError(f"{path}: `{name}` holds Python objects; expected numbers.")
+    if array.ndim == 0:
+        raise DatasetError(f"{path}: `{name}` is a single value; expected one a row.")
+    column, length = ColumnBuilder(), array.shape[0]
+    rows = max(1, BLOCK_BYTES * length // max(array.nbytes, 1))
+    for start in range(0, max(length, 1), rows):
+        block = np.asarray(array[start : start + rows])
+        column.append(_images(block, name, path) if block.ndim == 4 else block)
+    return column.finish()
+
+
+def _with_image_codecs(group: Any, name: str, path: Path, error: Exception) -> tuple[Any, list[Any]]:
+    """Once more, with the codecs of images registered."""
+    if "codec" not in str(error):
+        raise error
+    try:
+        codecs = require("imagecodecs.numcodecs", "datasets", f"{path}: reading the compressed images in `{name}`")
+    except ImportError as missing:
+        raise ImportError(f"{missing} ({error})") from error
+    codecs.register_codecs(verbose=False)
+    try:
+        array = group[name]
+    except (ValueError, KeyError) as again:
+        raise DatasetError(f"{path}: `{name}` cannot be decompressed ({again}).") from again
+    return array, [*(array.filters or ()), *(array.compressors or ())]
+
+
+def _images(images: np.ndarray, name: str, path: Path) -> np.ndarray:
+    if images.dtype != np.uint8 and not (0.0 <= float(images.min()) and 1.0 < float(images.max()) <= 255.0):
+        raise DatasetError(f"{path}: `data/{name}` goes from {images.min()} to {images.max()}; expected values from 0 to 255.")
+    return images.astype(np.uint8, copy=False)

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from sb3_flow.common.data.dataset import DatasetError
+from sb3_flow.common.data.columns import DatasetError
 from sb3_flow.common.environments import register_environment
 from sb3_flow.common.optional import require
 

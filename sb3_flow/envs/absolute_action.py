@@ -17,7 +17,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sb3_flow.common.data.dataset import OfflineDataset, read_dataset, register_reader
+from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.sources import read_dataset, register_reader
 
 #: Suffix of a dataset's name or path that converts its displacements to targets.
 ABSOLUTE = "#absolute"

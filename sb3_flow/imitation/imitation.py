@@ -5,6 +5,8 @@ from typing import Any, ClassVar
 import torch as th
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
+from sb3_flow.common.data.checks import warn_about_short_trajectories
+from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.offline_buffer import OfflineBuffer, Window
 from sb3_flow.common.flow_algorithm import FlowAlgorithm, copy_buffers
 from sb3_flow.common.schedules import WarmUpCosine
@@ -71,6 +73,10 @@ class Imitation(FlowAlgorithm):
             "n_obs_steps": self.n_obs_steps,
         }
 
+    def _make_offline_buffer(self, data: OfflineDataset) -> OfflineBuffer:
+        warn_about_short_trajectories(data, self.horizon_length, "horizon_length")
+        return super()._make_offline_buffer(data)
+
     def set_dataset(self, dataset: Any) -> None:
         super().set_dataset(dataset)
         assert self.offline_buffer is not None
@@ -89,7 +95,7 @@ class Imitation(FlowAlgorithm):
         :return: A batch whose ``observations`` are histories, ``(B * n_obs_steps, *shape)``, oldest first, and whose
             ``actions`` are chunks as returned by ``chunk``, ``(B, n * action_dim)``
         """
-        batch = buffer.draw(indices)
+        batch = buffer.draw(indices, env=self._vec_normalize_env)
         window = buffer.window(indices, self.n_obs_steps, self.horizon_length)
         return batch._replace(observations=window.observations, actions=self.chunk(batch, window).flatten(start_dim=1))
 

@@ -25,7 +25,7 @@ def test_without_next_observations_a_truncated_trajectory_loses_its_last_row(tmp
     np.savez(tmp_path / "log.npz", **columns)
     dataset = load_dataset(str(tmp_path / "log.npz"))
     assert dataset.valids.tolist() == [True] * 6 + [False]
-    assert dataset.ends[2] and dataset.ends[5]
+    assert dataset.has_action.all() and np.flatnonzero(dataset.ends).tolist() == [2, 6]  # its action was demonstrated
 
 
 def test_ogbench_layout(tmp_path):

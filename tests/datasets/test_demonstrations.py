@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from sb3_flow.common.data.dataset import DatasetError
+from sb3_flow.common.data.columns import DatasetError
 from sb3_flow.datasets import load_dataset
 
 #: Rows of two episodes, and where they end.

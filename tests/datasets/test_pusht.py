@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from sb3_flow.common.data.dataset import DatasetError
+from sb3_flow.common.data.columns import DatasetError
 from sb3_flow.common.environments import make_env
 from sb3_flow.datasets import RECIPES, collect, load_dataset, local_datasets
 from sb3_flow.datasets.collect.pusht.planner import OUTSIDE, STAGES, Habits, Planner, walk

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 #: Modules in files of version 0.1, and their current names.
 MOVED = {
-    "sb3_flow.common.buffers": "sb3_flow.common.data.transitions",
     "sb3_flow.common.compact": "sb3_flow.common.checkpoints.compact",
     "sb3_flow.common.observation_store": "sb3_flow.common.data.observation_store",
     "sb3_flow.common.online_buffer": "sb3_flow.common.data.online_buffer",

@@ -37,11 +37,12 @@ def offline_count(batch_size: int, n_offline: int, n_online: int, balanced: bool
 
 def normalize(batch: Batch, env: VecNormalize | None) -> Batch:
     """
-    Apply the statistics of a ``VecNormalize`` to a batch.
+    Apply the statistics of a ``VecNormalize`` to the observations of a batch. The rewards were normalized when the batch was
+    drawn: each by itself, before several were summed.
 
-    :param batch: A raw batch
+    :param batch: A batch with raw observations
     :param env: The wrapper, or None to change nothing
-    :return: The batch with normalized observations and rewards
+    :return: The batch with normalized observations
     """
     if env is None:
         return batch
@@ -55,12 +56,7 @@ def normalize(batch: Batch, env: VecNormalize | None) -> Batch:
     normalized = observations(batch.observations)
     if env.norm_obs:
         require_not_clipped(normalized, env)
-    rewards = th.as_tensor(env.normalize_reward(batch.rewards.cpu().numpy()), device=batch.rewards.device)
-    return batch._replace(
-        observations=normalized,
-        next_observations=observations(batch.next_observations),
-        rewards=rewards.to(batch.rewards.dtype),
-    )
+    return batch._replace(observations=normalized, next_observations=observations(batch.next_observations))
 
 
 #: Share of numbers at the clipping limit of ``VecNormalize`` from which on a batch is refused.

@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from contextvars import ContextVar
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-Observations = np.ndarray | dict[str, np.ndarray]
+from sb3_flow.common.data.columns import DatasetError, Observations, blocks, check_finite, parts, short
+from sb3_flow.common.data.episodes import ADVICE, UNCERTAIN, Recording, find_episodes
+from sb3_flow.common.data.fields import Meaning
+from sb3_flow.common.data.gather import gather
+from sb3_flow.common.warn import warn
 
-#: Bytes read at once by the checks, so that memory-mapped data never enters memory as a whole.
-BLOCK_BYTES = 2**24
+__all__ = ["DatasetError", "Observations", "OfflineDataset", "blocks"]
 
-#: Names that mean a field to other libraries, by what they are here. They are refused where none of those is there: data
-#: without its terminations trains, but learns something else.
-MISNAMED = {
-    "obs, observation, state, states": ("observations",),
-    "action, acts": ("actions",),
-    "reward, rews": ("rewards",),
-    "done, dones, terminal, terminated, termination": ("terminations", "terminals", "masks"),
-    "timeout, truncated, truncation": ("truncations", "timeouts"),
-    "mask": ("masks", "terminations", "terminals"),
-    "valid": ("valids",),
-    "next_obs, next_observation, next_state, next_states": ("next_observations",),
-}
+#: How much larger a jump is than 99 of 100 steps.
+JUMP = 8.0
+#: Rows of observations larger than this are no vectors.
+VECTOR_BYTES = 2**16
+#: Whether what is read is one of several recordings in a list.
+one_of_a_list: ContextVar[bool] = ContextVar("one_of_a_list", default=False)
 
 
-class DatasetError(ValueError):
-    """The data cannot be used as it is; the message names the field, the row and the value."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OfflineDataset:
     """
-    Logged trajectories, one row per transition, in the order of time.
+    Logged trajectories, one row per step, in the order of time.
 
     Two ways to know what follows a row. With ``next_observations`` the row says so itself. Without it, the next row's
     observation is what follows; the last state of each trajectory then has a row of its own, which starts no
@@ -45,11 +40,20 @@ class OfflineDataset:
     :param actions: ``(N, action_dim)``, in the units of the environment (not scaled to [-1, 1])
     :param rewards: ``(N,)``, or None for imitation
     :param terminations: ``(N,)`` of bool: the task ended here, there is nothing to bootstrap from
-    :param ends: ``(N,)`` of bool: the last transition of a recorded trajectory, whatever ended it. A trajectory may go on
+    :param ends: ``(N,)`` of bool: the last step of a recorded trajectory, whatever ended it. A trajectory may go on
         after a termination (OGBench's play data does not stop at success).
+    :param valids: ``(N,)`` of bool: whether the row is a transition: its successor is known, or the task ended
     :param next_observations: as ``observations``, or None
-    :param valids: ``(N,)`` of bool: whether the row is a transition
     :param name: What to call it in messages, logs and saved files
+    :param has_action: ``(N,)`` of bool: whether the action of the row was taken. By default ``valids``; more rows where the
+        last steps of trajectories have no successor, which imitation does not need.
+    :param final_states: ``(N,)`` of bool: whether the row holds only the last observation of a trajectory. By default the
+        rows that are no transitions.
+    :param weights: ``(N,)``, how often rows are drawn in relation to each other, or None: all alike
+    :param evidence: What the ends of trajectories are known from, in words
+    :param understood: What each field of the source was taken for
+    :param remarks: What a reader of the data should know
+    :raises DatasetError: If the columns do not fit together, or hold values that cannot be trained with.
     """
 
     observations: Observations
@@ -60,24 +64,39 @@ class OfflineDataset:
     valids: np.ndarray
     next_observations: Observations | None = None
     name: str = "dataset"
+    has_action: np.ndarray = None  # type: ignore[assignment]
+    final_states: np.ndarray = None  # type: ignore[assignment]
+    weights: np.ndarray | None = None
+    evidence: str = "given"
+    understood: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for field, column in self.columns():
+        if self.has_action is None:
+            object.__setattr__(self, "has_action", self.valids)
+        if self.final_states is None:
+            object.__setattr__(self, "final_states", ~np.asarray(self.valids, dtype=bool))
+        for name, column in self.columns():
             if column.dtype.kind not in "fiub":
-                raise DatasetError(f"{self.name}: `{field}` holds {column.dtype} values; expected numbers.")
+                raise DatasetError(f"{self.name}: `{name}` holds {column.dtype} values; expected numbers.")
             if column.ndim == 0:
-                raise DatasetError(f"{self.name}: `{field}` is a single value; expected an array with one row a transition.")
-        for field in ("terminations", "ends", "valids"):
-            if getattr(self, field).dtype != bool:
-                raise DatasetError(f"{self.name}: `{field}` holds {getattr(self, field).dtype} values; expected booleans.")
+                raise DatasetError(f"{self.name}: `{name}` is a single value; expected an array with one row a transition.")
+        for name in ("terminations", "ends", "valids", "has_action", "final_states"):
+            if getattr(self, name).dtype != bool:
+                raise DatasetError(f"{self.name}: `{name}` holds {getattr(self, name).dtype} values; expected booleans.")
         length = len(self.actions)
-        for field, column in self.columns():
+        for name, column in self.columns():
             if len(column) != length:
-                raise DatasetError(f"{self.name}: `{field}` has {len(column)} rows, but `actions` has {length}.")
-        if not np.any(self.valids):
+                raise DatasetError(f"{self.name}: `{name}` has {len(column)} rows, but `actions` has {length}.")
+        if not np.any(self.has_action):
             raise DatasetError(f"{self.name}: it has no transition (`actions` has {length} rows).")
-        for field, column in self.columns():
-            _check_finite(column, field, self.name)
+        # Padding may hold anything: it is never drawn.
+        for key, column in self.columns():
+            rows = {"actions": self.has_action, "rewards": self.has_action}.get(key, self.has_action | self.final_states)
+            check_finite(column, key, self.name, self.valids if key.startswith("next_observations") else rows)
+
+    def __repr__(self) -> str:
+        return f"<OfflineDataset {self.name!r}: {len(self):,} transitions, {self.n_trajectories:,} trajectories>"
 
     def __len__(self) -> int:
         """The number of transitions."""
@@ -86,90 +105,97 @@ class OfflineDataset:
     @property
     def n_trajectories(self) -> int:
         """The number of recorded trajectories."""
-        return int(np.count_nonzero(self.ends & self.valids))
+        return len(self.trajectory_lengths())
+
+    def trajectory_lengths(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """
+        The length of each recorded trajectory, in their order.
+
+        :param rows: Which rows count, ``(N,)`` of bool: by default the steps
+        :return: Numbers above 0
+        """
+        rows = self.has_action if rows is None else rows
+        # A trajectory begins after an end, and after rows that do not count.
+        numbers = np.append(0, np.cumsum(self.ends | ~rows)[:-1])
+        lengths = np.bincount(numbers, weights=rows)
+        return lengths[lengths > 0].astype(np.int64)
 
     def columns(self) -> Iterator[tuple[str, np.ndarray]]:
         """Each array with its name; those of dictionary observations are called ``observations[key]``."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, dict):
-                yield from ((f"{field.name}[{key}]", column) for key, column in value.items())
-            elif isinstance(value, np.ndarray):
-                yield field.name, value
+        for column in fields(self):
+            value = getattr(self, column.name)
+            if isinstance(value, np.ndarray):
+                yield column.name, value
+            elif isinstance(value, dict) and column.name != "understood":
+                yield from ((f"{column.name}[{key}]", part) for key, part in value.items())
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], name: str = "dataset") -> OfflineDataset:
+    def from_dict(cls, data: Mapping[str, Any], name: str = "dataset", single: bool | None = None) -> OfflineDataset:
         """
-        Read a dictionary of arrays under Gymnasium's, OGBench's or D4RL's names.
+        Read a dictionary of arrays, under the names of any dialect that ``sb3_flow.common.data.fields`` has.
 
-        ``observations`` and ``actions`` are required. The end of the task is ``terminations`` (Gymnasium), ``masks``
-        (OGBench; 0 where the task ended) or ``terminals`` (D4RL). The end of a trajectory is any of these (not
-        ``masks``), ``truncations`` (Gymnasium) or ``timeouts`` (D4RL); beside ``masks``, ``terminals`` marks
-        trajectory ends only, as in OGBench. ``valids`` marks the rows that are transitions. Where neither ``valids``
-        nor ``next_observations`` is given, a trajectory that did not terminate loses its last row, whose successor
-        nobody recorded.
+        The observations and the actions are required. Which rows are transitions, and where episodes end, follows from the
+        rule in ``sb3_flow.common.data.episodes``; docs/datasets.md has it in full. Fields that are not used are named in a
+        warning, except those that are known not to matter; a field that is None counts as absent.
 
-        Other fields are ignored, and a field that is None counts as absent. A field that seems to be one of these under
-        another library's name, such as ``dones``, is refused.
-
-        :param data: The arrays, each with one row per transition; it is not changed.
+        :param data: The arrays, each with one row per step; it is not changed. With one observation more than actions it is
+            one episode, with its last observation.
         :param name: What to call it in messages
-        :return: The data set
-        :raises DatasetError: If a field is missing or misnamed, its length is wrong, or a value is not finite.
+        :param single: Whether the data is one episode where nothing says where episodes end. By default it is where it is one
+            of a list, and does not mark the end of the task either.
+        :return: The dataset
+        :raises DatasetError: If a field is missing or ambiguous, its length is wrong, a value is not finite, fields contradict
+            each other, or nothing says where episodes end.
         """
-        _check_names(data, name)
-
-        def column(field: str) -> np.ndarray | None:
-            value = data[field] if field in data else None
-            return None if value is None else _array(value, field, name)
-
-        observations = _observations(data["observations"], "observations", name)
-        next_observations = None
-        if "next_observations" in data and data["next_observations"] is not None:
-            next_observations = _observations(data["next_observations"], "next_observations", name)
-        actions = _array(data["actions"], "actions", name)
-        if actions.ndim == 1:
-            actions = actions[:, None]
-        length = len(actions) if actions.ndim else 0
-
-        def flags(field: str) -> np.ndarray:
-            values = column(field)
-            return np.zeros(length, dtype=bool) if values is None else _flags(_flat(values, field, name), field, length, name)
-
-        has_masks = column("masks") is not None
-        if has_masks:
-            terminations, ends = ~flags("masks"), flags("terminals")
-        else:
-            terminations = flags("terminations") | flags("terminals")
-            ends = terminations.copy()
-        ends = ends | flags("truncations") | flags("timeouts")
-        if length:
-            ends[-1] = True
-
-        if column("valids") is not None:
-            valids = flags("valids")
-        elif next_observations is None:
-            valids = ~ends if has_masks else ~(ends & ~terminations)
-        else:
-            valids = np.ones(length, dtype=bool)
-        ends[:-1] |= ~valids[1:]
-
-        rewards = column("rewards")
-        if rewards is not None:
-            rewards = _flat(rewards, "rewards", name)
-        return cls(observations, actions, rewards, terminations, ends, valids, next_observations, name)
+        found = gather(data, name)
+        if single is None:
+            single = one_of_a_list.get() and not found.has(Meaning.TERMINATION, Meaning.MASK, Meaning.DONE)
+        episodes = find_episodes(
+            Recording(
+                name,
+                len(found.actions),
+                found.columns,
+                found.observations,
+                found.next_observations,
+                found.rewards,
+                found.final_states,
+                single,
+            )
+        )
+        if found.ignored:
+            listed = ", ".join(f"`{field}`" for field in found.ignored[:8])
+            warn(f"{name}: not used: {listed}{' and others' if len(found.ignored) > 8 else ''}.")
+        dataset = cls(
+            found.observations,
+            found.actions,
+            found.rewards,
+            episodes.terminations,
+            episodes.ends,
+            episodes.valids,
+            found.next_observations,
+            name,
+            episodes.has_action,
+            episodes.final_states,
+            evidence=episodes.evidence,
+            understood=found.understood,
+            remarks=tuple(episodes.remarks),
+        )
+        if episodes.evidence in UNCERTAIN and (jumps := jumps_inside(dataset)) is not None:
+            warn(f"{name}: {jumps} Only {episodes.evidence} tells where episodes end. {ADVICE}")
+        return dataset
 
     @classmethod
     def from_replay_buffer(cls, buffer: ReplayBuffer, unscale_action: Callable[[np.ndarray], np.ndarray]) -> OfflineDataset:
         """
-        Read a replay buffer of Stable-Baselines3 (``ReplayBuffer``, ``NStepReplayBuffer`` or ``DictReplayBuffer``).
+        Read a replay buffer of Stable-Baselines3 (``ReplayBuffer``, ``NStepReplayBuffer``, ``DictReplayBuffer`` or
+        ``HerReplayBuffer``).
 
         :param buffer: The buffer. It stores actions scaled to [-1, 1].
         :param unscale_action: From [-1, 1] to the units of the environment, as ``BasePolicy.unscale_action``
-        :return: The data set, with the trajectories of each environment one after the other
+        :return: The dataset, with the trajectories of each environment one after the other
         :raises DatasetError: If the buffer is empty, of another kind, or saves memory by sharing rows.
         """
-        if type(buffer) not in (ReplayBuffer, NStepReplayBuffer, DictReplayBuffer):
+        if type(buffer) not in (ReplayBuffer, NStepReplayBuffer, DictReplayBuffer, HerReplayBuffer):
             raise DatasetError(
                 f"A {type(buffer).__name__} cannot be read as a dataset; pass a ReplayBuffer or DictReplayBuffer, "
                 "or a dictionary of arrays."
@@ -201,6 +227,7 @@ class OfflineDataset:
             valids=np.ones(len(dones), dtype=bool),
             next_observations=flat(buffer.next_observations),
             name=type(buffer).__name__,
+            evidence="`dones` of the replay buffer",
         )
 
     def check_actions(self, low: np.ndarray, high: np.ndarray, tolerance: float = 1e-3) -> None:
@@ -222,124 +249,49 @@ class OfflineDataset:
         slack = tolerance * (high - low)
         for start, block in blocks(self.actions):
             block = block.reshape(len(block), -1)
-            outside = ((block < low - slack) | (block > high + slack)).any(axis=1)
-            outside &= self.valids[start : start + len(block)]
+            outside = ((block < low - slack) | (block > high + slack)) & self.has_action[start : start + len(block), None]
             if outside.any():
-                row = int(outside.argmax())
+                row, element = np.argwhere(outside)[0]
                 raise DatasetError(
-                    f"{self.name}: `actions` row {start + row} is {block[row]}, outside the action space "
-                    f"[{low}, {high}]. Scale the actions to the space, or widen it (gymnasium's RescaleAction)."
+                    f"{self.name}: `actions` row {start + row} is {short(block[row])}, outside the action space: element "
+                    f"{element} must be in [{low[element]:g}, {high[element]:g}]. Scale the actions to the space, clip them "
+                    "if the environment did so too (`clip_actions`), or widen the space (gymnasium's RescaleAction)."
                 )
 
+    def clip_actions(self, low: np.ndarray, high: np.ndarray) -> OfflineDataset:
+        """
+        The same data with its actions inside a range, as an environment that clips executed them.
 
-#: A reader turns a source into a data set, or returns None where the source is not of its kind.
-Reader = Callable[[Any, str | None], OfflineDataset | None]
-_readers: list[Reader] = []
+        :param low: Lower bounds, of the shape of an action
+        :param high: Upper bounds
+        :return: A new dataset, which shares all other arrays
+        """
+        return replace(self, actions=np.clip(self.actions, low, high).astype(self.actions.dtype, copy=False))
+
+    def observation_rows(self) -> np.ndarray:
+        """Which rows hold an observation that was seen: all but padding, ``(N,)`` of bool."""
+        rows: np.ndarray = self.has_action | self.final_states
+        return rows
 
 
-def register_reader(reader: Reader) -> Reader:
+def jumps_inside(data: OfflineDataset) -> str | None:
     """
-    Let ``dataset=`` understand one more kind of source.
+    Look for places inside of trajectories where most coordinates of the observations jump, as they do at a reset.
 
-    :param reader: Called with the source and the id of the environment (or None); it returns the data set, or None
-        where the source is not of its kind.
-    :return: The reader, so that this can be used as a decorator
+    :param data: The data
+    :return: A sentence with the rows, or None where there are none, or the observations are images
     """
-    _readers.append(reader)
-    return reader
-
-
-def read_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
-    """
-    Read any source that ``dataset=`` takes, but for replay buffers (these need an action space as well).
-
-    :param source: An ``OfflineDataset``, a dictionary of arrays, a name, a path, or what a registered reader knows
-    :param env_id: The environment that the data is for; some data is relabelled with its reward
-    :return: The data set
-    :raises DatasetError: If nobody can read the source, or what it holds is damaged.
-    """
-    if isinstance(source, OfflineDataset):
-        return source
-    if isinstance(source, Mapping):
-        return OfflineDataset.from_dict(source)
-    for reader in _readers:
-        dataset = reader(source, env_id)
-        if dataset is not None:
-            return dataset
-    raise DatasetError(
-        f"Cannot read {source!r} as a dataset. Expected a name (see `sb3-flow datasets list`), the path of a .npz, .hdf5, "
-        ".zarr or .parquet file, a minari.MinariDataset, a dictionary of arrays, or a replay buffer."
-    )
-
-
-def blocks(column: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Rows of a column, as many at once as ``BLOCK_BYTES`` hold, with the number of the first one."""
-    size = max(1, BLOCK_BYTES * len(column) // max(column.nbytes, 1))
-    for start in range(0, len(column), size):
-        yield start, column[start : start + size]
-
-
-def _check_names(data: Mapping[str, Any], name: str) -> None:
-    for names, fields_meant in MISNAMED.items():
-        found = [other for other in names.split(", ") if other in data]
-        if found and not any(field in data for field in fields_meant):
-            raise DatasetError(
-                f"{name}: `{found[0]}` is not the name of a field; expected `{'` or `'.join(fields_meant)}`. Rename it, or "
-                "leave it out."
-            )
-    for field in ("observations", "actions"):
-        if field not in data or data[field] is None:
-            raise DatasetError(f"{name}: `{field}` is missing. Found: {', '.join(sorted(map(str, data))) or 'nothing'}.")
-
-
-def _array(value: Any, field: str, name: str) -> np.ndarray:
-    if isinstance(value, Mapping):
-        raise DatasetError(f"{name}: `{field}` is a dictionary with the keys {sorted(map(str, value))}; expected an array.")
-    try:
-        array: np.ndarray = np.asanyarray(value)
-    except (TypeError, ValueError) as error:  # for instance rows of different lengths
-        raise DatasetError(f"{name}: `{field}` is no array of numbers ({error}).") from error
-    return array
-
-
-def _observations(value: Any, field: str, name: str) -> Observations:
-    if not isinstance(value, Mapping):
-        return _array(value, field, name)
-    return {key: _array(column, f"{field}[{key}]", name) for key, column in value.items()}
-
-
-def _flat(column: np.ndarray, field: str, name: str) -> np.ndarray:
-    """A column with one value a row, which may have come in an axis of its own."""
-    if column.ndim > 1 and column.size != len(column):
-        raise DatasetError(f"{name}: `{field}` has the shape {column.shape[1:]} per row; expected one value.")
-    return column.reshape(-1)
-
-
-def _flags(column: np.ndarray, field: str, length: int, name: str) -> np.ndarray:
-    if column.dtype.kind not in "fiub":
-        raise DatasetError(f"{name}: `{field}` holds {column.dtype} values; expected 0 or 1.")
-    if len(column) != length:
-        raise DatasetError(f"{name}: `{field}` has {len(column)} rows, but `actions` has {length}.")
-    if column.dtype == bool:
-        return np.array(column)
-    wrong = (column != 0) & (column != 1)
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise DatasetError(f"{name}: `{field}` row {row} is {column[row]}; expected 0 or 1.")
-    return np.array(column, dtype=bool)
-
-
-def _check_finite(column: np.ndarray, field: str, name: str) -> None:
-    """Every number must be finite in single precision, which is what is trained with."""
-    if column.dtype.kind != "f":
-        return
-    for start, block in blocks(column):
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(block.astype(np.float32, copy=False))
-        if not finite.all():
-            finite = finite.reshape(len(block), -1)
-            row = int((~finite.all(axis=1)).argmax())
-            element = int((~finite[row]).argmax())
-            value = block[row].reshape(-1)[element]
-            reason = ", which is too large for single precision" if np.isfinite(value) else ""
-            raise DatasetError(f"{name}: `{field}` row {start + row} has the value {value} (element {element}){reason}.")
+    inside = (data.has_action & ~data.ends)[:-1]
+    jumping, coordinates = np.zeros(len(inside)), 0
+    for column in parts(data.observations).values():
+        if column.ndim > 2 or column.nbytes > VECTOR_BYTES * len(column) or not inside.any():
+            continue
+        steps = np.abs(np.diff(column.reshape(len(column), -1).astype(np.float64), axis=0))
+        usual = np.quantile(steps[inside], 0.99, axis=0)
+        jumping += (steps > JUMP * usual).sum(axis=1)
+        coordinates += steps.shape[1]
+    rows = np.flatnonzero(inside & (jumping > coordinates / 2)) if coordinates else np.zeros(0, dtype=np.int64)
+    if len(rows) == 0:
+        return None
+    more = f" and {len(rows) - 5:,} more" if len(rows) > 5 else ""
+    return f"the observations jump inside of episodes, after row {', '.join(map(str, rows[:5]))}{more}."

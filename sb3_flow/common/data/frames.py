@@ -7,7 +7,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from sb3_flow.common.data.dataset import DatasetError, Observations
+from sb3_flow.common.data.columns import DatasetError, Observations, listed
 from sb3_flow.common.encoders import image_keys, subspaces
 from sb3_flow.common.type_aliases import TensorObs
 
@@ -30,7 +30,7 @@ class Frames:
         wanted = subspaces(space)
         if set(parts) != set(wanted):
             raise DatasetError(
-                f"{name}: `{field}` has the keys {sorted(parts)}, but the observation space has {sorted(wanted)}."
+                f"{name}: `{field}` has {listed(parts)}, but the observation space has {listed(wanted)}: {space}."
             )
         for key in image_keys(space):
             if parts[key].dtype != np.uint8:
@@ -77,10 +77,15 @@ class Frames:
         """The observations of rows, ``(B,)``."""
         return self._history(rows, rows)
 
-    def after(self, rows: th.Tensor) -> TensorObs:
-        """The observations that follow rows, where each state is stored once."""
-        following = (rows + 1).clamp(max=len(next(iter(self.columns.values()))) - 1)
-        return self._history(following, rows)
+    def after(self, rows: th.Tensor, follows: th.Tensor) -> TensorObs:
+        """
+        The observations that follow rows, where each state is stored once.
+
+        :param rows: Which rows, ``(B,)``
+        :param follows: Whether the next row holds what follows, ``(B,)`` of bool. Where not, the task ended: nothing is
+            bootstrapped, and the row's own observation stands for the one that is not known.
+        """
+        return self._history(rows + follows.long(), rows)
 
     def _history(self, newest: th.Tensor, rows: th.Tensor) -> TensorObs:
         parts = {}

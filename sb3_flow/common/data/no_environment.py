@@ -6,8 +6,13 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import BaseBuffer
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-from sb3_flow.common.data.dataset import OfflineDataset, blocks, read_dataset
+from sb3_flow.common.data.columns import Observations
+from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.sources import read_dataset
+from sb3_flow.common.data.statistics import ranges
+from sb3_flow.common.encoders import subspaces
 
 
 class NoEnvironment(gym.Env[Any, Any]):
@@ -19,22 +24,25 @@ class NoEnvironment(gym.Env[Any, Any]):
     """
 
     def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Box) -> None:
-        self.observation_space, self.action_space = observation_space, action_space
+        self.observation_space: spaces.Space[Any] = observation_space
+        self.action_space: spaces.Box = action_space
 
     @classmethod
-    def of(cls, dataset: Any) -> "NoEnvironment":
+    def of(cls, dataset: Any, quantile: float = 0.0) -> "NoEnvironment":
         """
-        With the spaces of a data set: vectors without bounds, images of bytes, and actions as far as the data goes (an action
+        With the spaces of a dataset: vectors without bounds, images of bytes, and actions as far as the data goes (an action
         that never changes: one to either side of it).
 
         :param dataset: As the argument of the algorithms
+        :param quantile: Share of the actions that may lie below the action space, and above it, in [0, 0.5), for data with
+            outliers. Pass the data as ``read_dataset(...).clip_actions(low, high)`` then.
         :raises DatasetError: If it cannot be read.
         """
         if isinstance(dataset, BaseBuffer):
             assert isinstance(dataset.action_space, spaces.Box)
             return cls(dataset.observation_space, dataset.action_space)
         data = read_dataset(dataset)
-        return cls(_observation_space(data.observations), _action_space(data))
+        return cls(_observation_space(data.observations), action_space(data, quantile))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -47,7 +55,7 @@ class NoEnvironment(gym.Env[Any, Any]):
         )
 
 
-def _observation_space(column: Any) -> spaces.Space[Any]:
+def _observation_space(column: Observations) -> spaces.Space[Any]:
     if isinstance(column, dict):
         return spaces.Dict({key: _observation_space(part) for key, part in column.items()})
     if column.dtype == np.uint8 and column.ndim == 4:
@@ -55,9 +63,15 @@ def _observation_space(column: Any) -> spaces.Space[Any]:
     return spaces.Box(-np.inf, np.inf, column.shape[1:], np.float32)
 
 
-def _action_space(data: OfflineDataset) -> spaces.Box:
-    low = np.min([block.min(axis=0) for _, block in blocks(data.actions)], axis=0).astype(np.float32)
-    high = np.max([block.max(axis=0) for _, block in blocks(data.actions)], axis=0).astype(np.float32)
+def action_space(data: OfflineDataset, quantile: float = 0.0) -> spaces.Box:
+    """
+    The range of the actions of a dataset.
+
+    :param data: The data
+    :param quantile: As for ``NoEnvironment.of``
+    :return: A box; an action that never changes has a width of two, so that it can be scaled.
+    """
+    low, high = (bound.astype(np.float32) for bound in ranges(data.actions, data.has_action, quantile))
     constant = low >= high
     return spaces.Box(np.where(constant, low - 1, low), np.where(constant, high + 1, high), dtype=np.float32)
 
@@ -66,3 +80,46 @@ def _zeros(space: spaces.Space[Any]) -> Any:
     if isinstance(space, spaces.Dict):
         return {key: _zeros(part) for key, part in space.spaces.items()}
     return np.zeros_like(space.sample())
+
+
+class WithinSpaces(VecEnvWrapper):
+    """
+    Environments for a model that was made from data alone: they show the spaces of the model.
+
+    :param venv: The environments
+    :param observation_space: Of the model: shapes must be those of the environments.
+    :param action_space: Of the model, the range of the actions in the data: inside that of the environments
+    :raises ValueError: If it is not so.
+    """
+
+    def __init__(self, venv: VecEnv, observation_space: spaces.Space[Any], action_space: spaces.Box) -> None:
+        ours, theirs = (
+            {key: part.shape for key, part in subspaces(space).items()}
+            for space in (observation_space, venv.observation_space)
+        )
+        if ours != theirs:
+            raise ValueError(
+                f"The model was made from data alone, whose observations are {observation_space}; those of the environment "
+                f"are {venv.observation_space}. Observation spaces do not match."
+            )
+        box = venv.action_space
+        if not isinstance(box, spaces.Box) or box.shape != action_space.shape:
+            raise ValueError(f"The actions of the data are {action_space}; those of the environment are {box}.")
+        # A constant action has one to either side of it, which may reach out of the environment's space.
+        slack = 1e-3 * (box.high.astype(np.float64) - box.low) + (action_space.high - action_space.low == 2)
+        if (action_space.low < box.low - slack).any() or (action_space.high > box.high + slack).any():
+            raise ValueError(
+                f"The actions of the data go from {action_space.low} to {action_space.high}, outside of the environment's "
+                f"space, from {box.low} to {box.high}. Is the environment wrapped as it was when the data was recorded?"
+            )
+        super().__init__(venv, observation_space, action_space)
+        self._low, self._high = box.low, box.high
+
+    def reset(self) -> Any:
+        return self.venv.reset()
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self.venv.step_async(np.clip(actions, self._low, self._high))
+
+    def step_wait(self) -> Any:
+        return self.venv.step_wait()

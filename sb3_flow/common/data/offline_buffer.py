@@ -5,17 +5,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_flow.common.data.batches import to_device
-from sb3_flow.common.data.dataset import DatasetError, OfflineDataset
+from sb3_flow.common.data.columns import DatasetError
+from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.frames import Frames, as_tensor, readable, storable, trajectory_starts
+from sb3_flow.common.data.rewards import check_sparse, reward_normalizer
 from sb3_flow.common.data.transitions import Transitions
 from sb3_flow.common.type_aliases import Batch, TensorObs
 
 
 class Window(NamedTuple):
     """
-    What lies around ``B`` moments of a data set, without crossing the ends of their trajectories.
+    What lies around ``B`` moments of a dataset, without crossing the ends of their trajectories.
 
     :param observations: The newest ``h`` observations of each moment, the oldest first, ``(B * h, *shape)`` or a dictionary of
         these; before the start of a trajectory its first one is repeated.
@@ -33,15 +36,17 @@ class Window(NamedTuple):
 
 class OfflineBuffer:
     """
-    A data set made ready for drawing batches. It copies nothing that can be used as it is: float32 and uint8 columns
+    A dataset made ready for drawing batches. It copies nothing that can be used as it is: float32 and uint8 columns
     stay where they are, also where that is a memory-mapped file.
 
     :param dataset: The data, its actions inside the action space
     :param observation_space: The space of the algorithm (images channels first, frames stacked)
     :param action_space: The action space
     :param device: Where batches go
-    :param sparse_rewards: Whether every reward other than 0 is drawn as -1
-    :raises DatasetError: If the data does not fit the spaces.
+    :param sparse_rewards: Whether every reward below 0 is drawn as -1
+    :param imitation: Whether all steps are drawn, also those whose successor is not known: imitation needs none.
+    :raises DatasetError: If the data does not fit the spaces, or the rewards are not minus the number of things left to do
+        where ``sparse_rewards`` asks for these.
     """
 
     def __init__(
@@ -51,22 +56,31 @@ class OfflineBuffer:
         action_space: spaces.Box,
         device: th.device | str = "cpu",
         sparse_rewards: bool = False,
+        imitation: bool = False,
     ) -> None:
         self.device = th.device(device)
         dataset.check_actions(action_space.low, action_space.high)
+        drawn = dataset.has_action if imitation else dataset.valids
+        if not drawn.any():
+            raise DatasetError(f"{dataset.name}: no row is a transition. {' '.join(dataset.remarks)}")
+        if sparse_rewards and dataset.rewards is not None:
+            check_sparse(dataset.rewards, dataset.name, drawn)
         self.low, self.high = (
             th.from_numpy(bound.reshape(-1).astype(np.float64)) for bound in (action_space.low, action_space.high)
         )
         self.actions = as_tensor(readable(dataset.actions.reshape(len(dataset.actions), -1)))
-        ends = dataset.ends | ~dataset.valids
+        # A trajectory ends before rows that are not drawn; these are trajectories of their own.
+        ends = dataset.ends | ~drawn | np.append(~drawn[1:], True)
         #: The first row of each trajectory, in order; a row that is no transition is one of its own.
         self.starts = trajectory_starts(ends)
-        self._first_rows = self.starts[as_tensor(dataset.valids)[self.starts]]
+        self._first_rows = self.starts[as_tensor(drawn)[self.starts]]
         self.has_rewards = dataset.rewards is not None
         rewards = th.zeros(1).expand(len(ends)) if dataset.rewards is None else as_tensor(storable(dataset.rewards))
-        self.transitions = Transitions(
-            rewards, as_tensor(dataset.terminations), as_tensor(ends), sparse_rewards=sparse_rewards
-        )
+        # Where imitation draws a step whose successor is not known, nothing is bootstrapped.
+        terminations = dataset.terminations | (drawn & ~dataset.valids)
+        self.transitions = Transitions(rewards, as_tensor(terminations), as_tensor(ends), sparse_rewards=sparse_rewards)
+        #: Whether the next row holds what follows.
+        self.follows = as_tensor(np.append(~dataset.ends[:-1] | dataset.final_states[1:], False))
         self.observations = Frames(dataset.observations, "observations", dataset.name, observation_space, ends)
         self.next_observations = None
         if dataset.next_observations is not None:
@@ -78,14 +92,31 @@ class OfflineBuffer:
                     f"{dataset.name}: frames cannot be stacked beside `next_observations`; leave these out, so that the "
                     "next row's observation is what follows."
                 )
-        invalid = np.flatnonzero(~dataset.valids)
+        invalid = np.flatnonzero(~drawn)
         #: How many transitions come before each row that is none: few rows are, so this is shorter than a list of the others.
         self.gaps = as_tensor(invalid - np.arange(len(invalid)))
+        #: Sums of the weights of all transitions up to each one, or None where all are drawn alike.
+        self.cumulative_weights = None
+        if dataset.weights is not None:
+            self.cumulative_weights = th.from_numpy(np.cumsum(dataset.weights[drawn], dtype=np.float64))
         self.name = dataset.name
 
     def __len__(self) -> int:
         """The number of transitions."""
         return len(self.actions) - len(self.gaps)
+
+    def draw_indices(self, n: int, generator: th.Generator) -> th.Tensor:
+        """
+        Draw transitions: each with equal probability, or by their weights.
+
+        :param n: How many
+        :param generator: Source of randomness
+        :return: Their indices, ``(n,)`` in [0, len(self))
+        """
+        if self.cumulative_weights is None:
+            return th.randint(len(self), (n,), generator=generator)
+        draws = th.rand(n, generator=generator, dtype=th.float64) * self.cumulative_weights[-1]
+        return th.searchsorted(self.cumulative_weights, draws, right=True).clamp(max=len(self) - 1)
 
     def _scaled(self, actions: th.Tensor) -> th.Tensor:
         """Actions in [-1, 1]; in double precision, which can tell the bounds of the narrowest space apart."""
@@ -122,7 +153,14 @@ class OfflineBuffer:
         )
         return to_device(window, self.device)
 
-    def draw(self, indices: th.Tensor, n_steps: int = 1, gamma: float = 0.99, chunk_length: int = 1) -> Batch:
+    def draw(
+        self,
+        indices: th.Tensor,
+        n_steps: int = 1,
+        gamma: float = 0.99,
+        chunk_length: int = 1,
+        env: VecNormalize | None = None,
+    ) -> Batch:
         """
         The batch that starts at given transitions.
 
@@ -130,10 +168,11 @@ class OfflineBuffer:
         :param n_steps: Number of steps of the return
         :param gamma: Discount factor
         :param chunk_length: Number of actions in a chunk; above 1 it is also the number of steps of the return.
+        :param env: Normalizes each reward, if given (see ``batches.normalize`` for the observations)
         :return: The batch, on ``device``
         """
         rows = self._rows(indices)
-        steps = self.transitions.draw(rows, n_steps, gamma, chunk_length)
+        steps = self.transitions.draw(rows, n_steps, gamma, chunk_length, reward_normalizer(env))
         last = steps.rows[-1]
         batch = Batch(
             self.observations.at(rows),
@@ -141,7 +180,9 @@ class OfflineBuffer:
             steps.rewards,
             steps.masks,
             steps.discounts,
-            self.observations.after(last) if self.next_observations is None else self.next_observations.at(last),
+            self.observations.after(last, self.follows[last])
+            if self.next_observations is None
+            else self.next_observations.at(last),
             steps.valids,
             steps.action_valids[:, :chunk_length],
         )

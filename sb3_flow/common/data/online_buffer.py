@@ -11,9 +11,11 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_flow.common.data.batches import as_replay_samples, normalize, to_device
-from sb3_flow.common.data.dataset import DatasetError, Observations, OfflineDataset
+from sb3_flow.common.data.columns import DatasetError, Observations
+from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.frames import as_arrays, join
 from sb3_flow.common.data.observation_store import ObservationStore, zeros
+from sb3_flow.common.data.rewards import check_sparse, reward_normalizer
 from sb3_flow.common.data.transitions import Transitions
 from sb3_flow.common.encoders import image_keys
 from sb3_flow.common.type_aliases import Batch, TensorObs
@@ -32,7 +34,7 @@ class OnlineBuffer(ReplayBuffer):
     :param action_space: Action space
     :param device: Where batches go
     :param n_envs: Number of environments
-    :param sparse_rewards: Whether every reward other than 0 is drawn as -1
+    :param sparse_rewards: Whether every reward below 0 is drawn as -1
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class OnlineBuffer(ReplayBuffer):
         :param done: Whether the episode ended, ``(n_envs,)``
         :param infos: ``TimeLimit.truncated`` in them tells a time limit from a termination.
         """
+        if self.sparse_rewards:
+            check_sparse(np.asarray(reward), "The environment")
         if not self.allocated:
             self._allocate(obs)
         rows = slice(self.pos * self.n_envs, (self.pos + 1) * self.n_envs)
@@ -193,9 +197,20 @@ class OnlineBuffer(ReplayBuffer):
         """The number of transitions, over all environments."""
         return self.size() * self.n_envs
 
-    def draw(self, indices: th.Tensor, n_steps: int = 1, gamma: float = 0.99, chunk_length: int = 1) -> Batch:
+    def draw_indices(self, n: int, generator: th.Generator) -> th.Tensor:
+        """As ``OfflineBuffer.draw_indices``."""
+        return th.randint(len(self), (n,), generator=generator)
+
+    def draw(
+        self,
+        indices: th.Tensor,
+        n_steps: int = 1,
+        gamma: float = 0.99,
+        chunk_length: int = 1,
+        env: VecNormalize | None = None,
+    ) -> Batch:
         """As ``OfflineBuffer.draw``."""
-        steps = self.transitions.draw(indices, n_steps, gamma, chunk_length)
+        steps = self.transitions.draw(indices, n_steps, gamma, chunk_length, reward_normalizer(env))
         batch = Batch(
             self._observations(indices),
             self.action_column[steps.rows[:chunk_length].t()].flatten(start_dim=1),
@@ -216,7 +231,7 @@ class OnlineBuffer(ReplayBuffer):
         :param env: Normalises observations and rewards, if given
         :return: The transitions
         """
-        batch = normalize(self.draw(th.randint(len(self), (batch_size,))), env)
+        batch = normalize(self.draw(th.randint(len(self), (batch_size,)), env=env), env)
         # Without discounts, so that whoever asked takes its own.
         return as_replay_samples(batch)._replace(discounts=None)
 

@@ -1,4 +1,4 @@
-"""Statistics of a data set, for normalising what the networks see."""
+"""Statistics of a dataset, for normalizing what the networks see. Rows that were no steps, such as padding, do not count."""
 
 from typing import Any
 
@@ -7,20 +7,48 @@ from gymnasium import spaces
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_flow.common.data.dataset import OfflineDataset, blocks
+from sb3_flow.common.data.columns import blocks, parts
+from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.encoders import ObservationNormalizer
 
 
-def moments(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def moments(column: np.ndarray, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """
     Mean and variance over rows, block by block so that memory-mapped data never enters memory as a whole.
 
     :param column: ``(N, *shape)``
+    :param rows: Which rows count, ``(N,)`` of bool; None: all
     :return: Both of ``shape``, float64
     """
-    mean = sum(block.sum(axis=0, dtype=np.float64) for _, block in blocks(column)) / len(column)
-    squares = sum(np.square(block - mean).sum(axis=0) for _, block in blocks(column))
-    return np.asarray(mean), np.asarray(squares / len(column))
+    rows = np.ones(len(column), dtype=bool) if rows is None else rows
+    count = np.count_nonzero(rows)
+
+    def counted() -> Any:
+        return (block[rows[start : start + len(block)]] for start, block in blocks(column))
+
+    mean = sum(block.sum(axis=0, dtype=np.float64) for block in counted()) / count
+    squares = sum(np.square(block - mean).sum(axis=0) for block in counted())
+    return np.asarray(mean), np.asarray(squares / count)
+
+
+def ranges(column: np.ndarray, rows: np.ndarray, quantile: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """
+    The range of each element over rows.
+
+    :param column: ``(N, *shape)``
+    :param rows: Which rows count, ``(N,)`` of bool
+    :param quantile: Share of the rows that lie below the range, and above it, in [0, 0.5); 0: none. It is taken over all rows
+        together, not over the quantiles of episodes.
+    :return: Low and high, of ``shape``
+    """
+    if not 0.0 <= quantile < 0.5:
+        raise ValueError(f"`quantile` is {quantile}; it must be in [0, 0.5).")
+    if quantile > 0.0:
+        chosen = column[rows]
+        return np.quantile(chosen, quantile, axis=0), np.quantile(chosen, 1.0 - quantile, axis=0)
+    counted = [block[rows[start : start + len(block)]] for start, block in blocks(column)]
+    counted = [block for block in counted if len(block)]
+    return np.min([block.min(axis=0) for block in counted], axis=0), np.max([block.max(axis=0) for block in counted], axis=0)
 
 
 def observation_statistics(dataset: OfflineDataset, space: spaces.Space[Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -31,8 +59,8 @@ def observation_statistics(dataset: OfflineDataset, space: spaces.Space[Any]) ->
     :param space: Observation space
     :return: By the key of the part, which is empty where the space is no dictionary
     """
-    parts = dataset.observations if isinstance(dataset.observations, dict) else {"": dataset.observations}
-    return {key: moments(parts[key]) for key in ObservationNormalizer(space).keys}
+    columns, rows = parts(dataset.observations), dataset.observation_rows()
+    return {key: moments(columns[key], rows) for key in ObservationNormalizer(space).keys}
 
 
 def discounted_returns(dataset: OfflineDataset, gamma: float) -> np.ndarray:
@@ -45,12 +73,12 @@ def discounted_returns(dataset: OfflineDataset, gamma: float) -> np.ndarray:
     """
     assert dataset.rewards is not None
     rows = np.flatnonzero(dataset.valids)
+    # A trajectory begins after an end, and after a row that is no transition.
+    starts = np.append(True, (dataset.ends | ~dataset.valids)[:-1])
     returns, running = np.empty(len(rows)), 0.0
     for i, row in enumerate(rows):
-        running = gamma * running + float(dataset.rewards[row])
+        running = float(dataset.rewards[row]) + (0.0 if starts[row] else gamma * running)
         returns[i] = running
-        if dataset.ends[row]:
-            running = 0.0
     return returns
 
 
@@ -84,10 +112,10 @@ def prepare_vec_normalize(env: VecNormalize, dataset: OfflineDataset) -> None:
     if not env.training:
         return
     if env.norm_obs:
-        parts = dataset.observations if isinstance(dataset.observations, dict) else {"": dataset.observations}
+        columns, rows = parts(dataset.observations), dataset.observation_rows()
         statistics = env.obs_rms if isinstance(env.obs_rms, dict) else {"": env.obs_rms}
         for key, running in statistics.items():
             if not has_gathered(running, dataset):
-                running.update_from_moments(*moments(parts[key]), len(parts[key]))
+                running.update_from_moments(*moments(columns[key], rows), int(rows.sum()))
     if env.norm_reward and not has_gathered(env.ret_rms, dataset) and dataset.rewards is not None:
         env.ret_rms.update(discounted_returns(dataset, env.gamma))

@@ -1,8 +1,16 @@
 """N-step returns and action chunks: drawing several steps of a trajectory at once, never across its end."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch as th
+
+from sb3_flow.common.warn import warn
+
+#: After how many draws in a row without a single valid chunk there is a warning.
+EMPTY_DRAWS = 100
+#: Normalizes rewards, each by itself.
+Normalize = Callable[[th.Tensor], th.Tensor]
 
 
 class Steps(NamedTuple):
@@ -33,7 +41,7 @@ class Transitions:
     :param terminations: ``(N,)``, bool: the task ended here
     :param ends: ``(N,)``, bool: the last row of a trajectory
     :param stride: How many rows lie between one step of a trajectory and the next
-    :param sparse_rewards: Whether every reward other than 0 is drawn as -1
+    :param sparse_rewards: Whether every reward below 0 is drawn as -1
     """
 
     def __init__(
@@ -46,8 +54,16 @@ class Transitions:
     ) -> None:
         self.rewards, self.terminations, self.ends, self.stride = rewards, terminations, ends, stride
         self.sparse_rewards = sparse_rewards
+        self._empty_draws = 0
 
-    def steps(self, rows: th.Tensor, n_steps: int, gamma: float, stop_at_termination: bool = True) -> Steps:
+    def steps(
+        self,
+        rows: th.Tensor,
+        n_steps: int,
+        gamma: float,
+        stop_at_termination: bool = True,
+        normalize: Normalize | None = None,
+    ) -> Steps:
         """
         Follow trajectories for several steps.
 
@@ -56,6 +72,7 @@ class Transitions:
         :param gamma: Discount factor
         :param stop_at_termination: Whether the steps stop where the task ended. If not, they go on to the end of the
             trajectory (rewards after success count, as in Q-chunking), and only the bootstrap is cut.
+        :param normalize: Applied to each reward before they are summed, as in SB3's ``NStepReplayBuffer``
         :return: What was found
         """
         alive = th.ones(len(rows), dtype=th.bool)
@@ -72,12 +89,16 @@ class Transitions:
             reward = self.rewards[rows].float()
             if self.sparse_rewards:
                 reward = -reward.ne(0).float()
+            if normalize is not None:
+                reward = normalize(reward)
             rewards += discounts * reward * alive.float()
             masks = th.where(alive & self.terminations[rows], 0.0, masks)
             discounts = th.where(alive, discounts * gamma, discounts)
         return Steps(th.stack(path), rewards, masks, discounts, alive.float(), th.stack(taken, dim=1).float())
 
-    def draw(self, rows: th.Tensor, n_steps: int, gamma: float, chunk_length: int) -> Steps:
+    def draw(
+        self, rows: th.Tensor, n_steps: int, gamma: float, chunk_length: int, normalize: Normalize | None = None
+    ) -> Steps:
         """
         The steps of an n-step return, or of a chunk of actions if its length is above 1.
 
@@ -85,10 +106,22 @@ class Transitions:
         :param n_steps: Number of steps of the return
         :param gamma: Discount factor
         :param chunk_length: Number of actions in a chunk
+        :param normalize: Applied to each reward
         :return: What was found
         """
         if chunk_length > 1:
-            return self.steps(rows, chunk_length, gamma, stop_at_termination=False)
+            steps = self.steps(rows, chunk_length, gamma, stop_at_termination=False, normalize=normalize)
+            self._notice_empty(steps.valids, chunk_length)
+            return steps
         # A return over fewer steps is a return all the same; a chunk of fewer actions is none.
-        steps = self.steps(rows, n_steps, gamma)
+        steps = self.steps(rows, n_steps, gamma, normalize=normalize)
         return steps._replace(valids=th.ones_like(steps.valids))
+
+    def _notice_empty(self, valids: th.Tensor, chunk_length: int) -> None:
+        """Warn where many batches in a row had nothing to learn from."""
+        self._empty_draws = 0 if valids.any() else self._empty_draws + 1
+        if self._empty_draws == EMPTY_DRAWS:
+            warn(
+                f"In the last {EMPTY_DRAWS} batches no trajectory had {chunk_length} steps left: no chunk of actions is "
+                "learned from them. Take a smaller `horizon_length`, or longer episodes."
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_flow.common.environments import register_environment
 from sb3_flow.common.optional import require
+from sb3_flow.common.warn import warn
+from sb3_flow.datasets.registry import minari_directory
 
 #: Packages that are asked for an algorithm's name, in this order.
 ALGORITHM_PACKAGES = ("stable_baselines3", "sb3_contrib", "sb3_flow")
@@ -55,11 +58,11 @@ def collect_with_policy(
     episode_buffer = require("minari.data_collector", "datasets", "Collecting with a trained model").EpisodeBuffer
     if transitions < 1:
         raise ValueError(f"transitions is {transitions}; expected at least 1.")
-    if name in minari.list_local_datasets():
-        raise ValueError(f"The dataset minari:{name} exists; choose another name, or `minari delete {name}`.")
+    folder = _new_folder(name)
     register_environment(env_id)
     set_random_seed(seed)
     env = gym.make(env_id)
+    environment = _recoverable(env)
     model = policy if isinstance(policy, BaseAlgorithm) else _load_model(Path(policy), algo)
     statistics = None
     if vec_normalize is not None:
@@ -78,18 +81,59 @@ def collect_with_policy(
             done += len(episode["rewards"])
             bar.update(len(episode["rewards"]))
     algorithm = type(model).__name__
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Minari asks for an author and a link, which local data does not need.
-        minari.create_dataset_from_buffers(
-            name,
-            buffers,
-            env=env,
-            algorithm_name=algorithm,
-            description=f"{algorithm} in {env_id}",
-            jpeg_encoding=False,  # images as the model saw them
-        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Minari asks for an author and a link, which local data does not need.
+            minari.create_dataset_from_buffers(
+                name,
+                buffers,
+                **environment,
+                algorithm_name=algorithm,
+                description=f"{algorithm} in {env_id}",
+                jpeg_encoding=False,  # images as the model saw them
+            )
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # half a dataset would keep Minari from listing the others
+        raise
     env.close()
     return f"minari:{name}"
+
+
+def _new_folder(name: str) -> Path:
+    """Where Minari will put a dataset, which it must be able to name, and which must not exist."""
+    parse = require("minari.dataset.minari_dataset", "datasets", "Collecting with a trained model").parse_dataset_id
+    try:
+        parse(name)
+    except (ValueError, TypeError) as error:  # a name without a version: Minari parses the version that is not there
+        raise ValueError(f"{name!r} is no name for a Minari dataset; expected NAMESPACE/NAME-v0, with a version.") from error
+    folder = minari_directory() / name
+    if folder.exists():
+        raise ValueError(
+            f"The dataset minari:{name} exists; choose another name, or `minari delete {name}` (or remove the folder "
+            f"{folder}, if Minari does not know it)."
+        )
+    return folder
+
+
+def _recoverable(env: gym.Env[Any, Any]) -> dict[str, Any]:
+    """What tells Minari of an environment: itself, or its spaces where it was registered with a class, not by a name."""
+    serialize = require("minari.serialization", "datasets", "Collecting with a trained model").serialize_space
+    for space in (env.observation_space, env.action_space):
+        try:
+            serialize(space)
+        except NotImplementedError as error:
+            raise ValueError(f"Minari cannot store what is in {space} ({error}).") from error
+    try:
+        assert env.spec is not None
+        env.spec.to_json()
+    except (ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        warn(
+            f"The dataset has the spaces of {env.spec.id if env.spec else env}, but not its specification, which cannot be "
+            f"written down ({reason}): `recover_environment` will not work."
+        )
+        return {"env": None, "observation_space": env.observation_space, "action_space": env.action_space}
+    return {"env": env}
 
 
 def _act(

@@ -1,0 +1,21 @@
+"""Names of version 0.1; they are in ``sb3_flow.common.data`` today."""
+
+from sb3_flow.common.data.batches import (
+    as_replay_samples,
+    concatenate,
+    normalize,
+    offline_count,
+    random_crop,
+    shift_images,
+    to_device,
+)
+
+__all__ = [
+    "as_replay_samples",
+    "concatenate",
+    "normalize",
+    "offline_count",
+    "random_crop",
+    "shift_images",
+    "to_device",
+]

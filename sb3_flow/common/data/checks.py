@@ -1,0 +1,78 @@
+"""What of a dataset would be learned, and what would be lost: said before training begins."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sb3_flow.common.data.columns import DatasetError
+from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.warn import warn
+
+#: Share of steps that begin a whole chunk below which there is a warning.
+FEW = 0.5
+
+
+def check_chunks(data: OfflineDataset, length: int) -> None:
+    """
+    Check that there are chunks of actions inside of trajectories.
+
+    :param data: The data
+    :param length: Number of actions in a chunk
+    :raises DatasetError: If no trajectory is as long: then nothing would be learned.
+    """
+    if length == 1:
+        return
+    lengths = data.trajectory_lengths(data.valids)
+    starts = int(np.maximum(lengths - length + 1, 0).sum())
+    longest = f"its {len(lengths):,} trajectories have at most {lengths.max(initial=0)} steps (their ends: {data.evidence})"
+    if starts == 0:
+        raise DatasetError(
+            f"{data.name}: nothing can be learned with `horizon_length={length}`: {longest}. Take a smaller `horizon_length`."
+        )
+    share = starts / len(data)
+    if share < FEW:
+        warn(
+            f"{data.name}: only {100 * share:.2g} % of the transitions begin a chunk of {length} actions, and only these are "
+            f"learned from ({longest}). Consider a smaller `horizon_length`."
+        )
+
+
+def warn_about_short_trajectories(data: OfflineDataset, length: int, argument: str) -> None:
+    """
+    Warn where no trajectory is as long as what is learned at once.
+
+    :param data: The data
+    :param length: Number of steps
+    :param argument: What sets it
+    """
+    longest = int(data.trajectory_lengths().max())
+    if longest < length:
+        warn(
+            f"{data.name}: no trajectory has {length} steps, which `{argument}` asks for; the longest has {longest} (their "
+            f"ends: {data.evidence})."
+        )
+
+
+def warn_about_lost_rewards(data: OfflineDataset) -> None:
+    """
+    Warn where the steps that are no transitions have the highest or the lowest rewards of the data, such as those of success.
+
+    :param data: The data, with rewards
+    """
+    lost = data.has_action & ~data.valids
+    if data.rewards is None or not lost.any():
+        return
+    there, missing = data.rewards[data.valids], data.rewards[lost]
+    if len(there) and (missing.max() > there.max() or missing.min() < there.min() or _mostly_lost(there, missing)):
+        warn(
+            f"{data.name}: {lost.sum():,} last steps of episodes are no transitions, because what followed them was not "
+            f"recorded and the task did not end there; rewards from {missing.min():g} to {missing.max():g} are lost with "
+            "them. Add `next_observations`, or `terminations` where the task ended."
+        )
+
+
+def _mostly_lost(there: np.ndarray, missing: np.ndarray) -> bool:
+    """Whether most of the rewards that are unlike the usual one are lost."""
+    usual = np.median(np.concatenate([there, missing]))
+    unusual = np.count_nonzero(missing != usual)
+    return bool(unusual > np.count_nonzero(there != usual))

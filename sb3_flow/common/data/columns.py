@@ -1,0 +1,146 @@
+"""Columns of datasets: arrays with one row per step, in memory or in files."""
+
+from __future__ import annotations
+
+import reprlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+Observations = np.ndarray | dict[str, np.ndarray]
+
+#: Bytes read at once by the checks, so that memory-mapped data never enters memory as a whole.
+BLOCK_BYTES = 2**24
+#: Above this size a column that a reader has to put together is kept in a temporary file and not in memory.
+SPOOL_BYTES = 2**28
+
+
+class DatasetError(ValueError):
+    """The data cannot be used as it is; the message names the field, the row and the value."""
+
+
+def parts(observations: Observations) -> dict[str, np.ndarray]:
+    """The columns of observations by key; those that are no dictionary have the empty key."""
+    return observations if isinstance(observations, dict) else {"": observations}
+
+
+def listed(parts: Mapping[str, Any]) -> str:
+    """The keys of observations, in words."""
+    return "one array" if set(parts) == {""} else f"the parts {', '.join(sorted(parts))}"
+
+
+def short(value: Any) -> str:
+    """A value in one short line, whatever it is."""
+    text = np.array2string(value, threshold=8, edgeitems=3) if isinstance(value, np.ndarray) else _repr.repr(value)
+    text = " ".join(text.split())
+    return text if len(text) <= 120 else f"{text[:80]} ... {text[-30:]}"
+
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 100
+
+
+def blocks(column: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Rows of a column, as many at once as ``BLOCK_BYTES`` hold, with the number of the first one."""
+    size = max(1, BLOCK_BYTES * len(column) // max(column.nbytes, 1))
+    for start in range(0, len(column), size):
+        yield start, column[start : start + size]
+
+
+def as_array(value: Any, field: str, name: str) -> np.ndarray:
+    """
+    A value of a dictionary as an array of numbers.
+
+    :param value: An array, or what can be made one
+    :param field: What it is called
+    :param name: What to call the data in messages
+    :raises DatasetError: If it is a dictionary, or has rows of different lengths.
+    """
+    if isinstance(value, Mapping):
+        raise DatasetError(f"{name}: `{field}` is a dictionary with the keys {sorted(map(str, value))}; expected an array.")
+    try:
+        array: np.ndarray = np.asanyarray(value)
+    except (TypeError, ValueError) as error:  # for instance rows of different lengths
+        raise DatasetError(f"{name}: `{field}` is no array of numbers ({error}).") from error
+    return array
+
+
+def check_finite(column: np.ndarray, field: str, name: str, rows: np.ndarray) -> None:
+    """
+    Every number must be finite in single precision, which is what is trained with.
+
+    :param column: ``(N, *shape)``
+    :param field: What it is called
+    :param name: What to call the data in messages
+    :param rows: Which rows count, ``(N,)`` of bool
+    :raises DatasetError: If a number is not; the message names field, row and value.
+    """
+    if column.dtype.kind != "f":
+        return
+    for start, block in blocks(column):
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(block.astype(np.float32, copy=False))
+        if finite.all():
+            continue
+        finite = finite.reshape(len(block), -1)
+        wrong = ~finite.all(axis=1) & rows[start : start + len(block)]
+        if wrong.any():
+            row = int(wrong.argmax())
+            element = int((~finite[row]).argmax())
+            value = block[row].reshape(-1)[element]
+            reason = ", which is too large for single precision" if np.isfinite(value) else ""
+            raise DatasetError(f"{name}: `{field}` row {start + row} has the value {value} (element {element}){reason}.")
+
+
+class ColumnBuilder:
+    """
+    Puts a column together from blocks of rows. One that becomes larger than ``SPOOL_BYTES`` goes to a temporary file without
+    a name (in ``$TMPDIR``), which is memory-mapped and disappears with the process.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[np.ndarray] = []
+        self._file: Any = None
+        self._rows = self._bytes = 0
+
+    def append(self, block: np.ndarray) -> None:
+        """
+        :param block: The next rows, ``(n, *shape)``, of one shape and type for all blocks
+        :raises ValueError: If shape or type differs from that of the blocks before.
+        """
+        if self._blocks and (block.shape[1:], block.dtype) != (self._blocks[0].shape[1:], self._blocks[0].dtype):
+            first = self._blocks[0]
+            raise ValueError(f"rows of {block.shape[1:]} {block.dtype} after rows of {first.shape[1:]} {first.dtype}")
+        self._blocks.append(block)
+        self._rows += len(block)
+        self._bytes += block.nbytes
+        if self._bytes > SPOOL_BYTES:
+            self._file = self._file or tempfile.TemporaryFile()
+            for waiting in self._blocks:
+                self._file.write(np.ascontiguousarray(waiting).data)
+            self._blocks = [block[:0]]  # remembers shape and type
+            self._bytes = SPOOL_BYTES - 2**24  # from now on in pieces of 16 MB
+
+    def finish(self) -> np.ndarray:
+        """The column, ``(N, *shape)``."""
+        if self._file is None:
+            return self._blocks[0] if len(self._blocks) == 1 else np.concatenate(self._blocks)
+        for waiting in self._blocks:
+            self._file.write(np.ascontiguousarray(waiting).data)
+        self._file.flush()
+        first = self._blocks[0]
+        return np.memmap(self._file, dtype=first.dtype, mode="r", shape=(self._rows, *first.shape[1:]))
+
+
+def concatenate(columns: list[np.ndarray]) -> np.ndarray:
+    """Columns one after the other; of different types, in one that holds them all."""
+    if len({column.dtype for column in columns}) > 1:
+        dtype = np.result_type(*columns)
+        columns = [column.astype(dtype, copy=False) for column in columns]
+    builder = ColumnBuilder()
+    for column in columns:
+        for _, block in blocks(column):
+            builder.append(block)
+    return builder.finish() if any(len(column) for column in columns) else columns[0]

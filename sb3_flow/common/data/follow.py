@@ -1,0 +1,154 @@
+"""Data that follows the wrappers of an environment: what they make of observations is made of the data, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.wrappers import FilterObservation, FlattenObservation
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+from sb3_flow.common.data.columns import ColumnBuilder, DatasetError, Observations, listed, parts
+from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.encoders import subspaces
+
+#: Wrappers of Gymnasium that make the same of an observation whenever they see it.
+_WITHOUT_MEMORY = (
+    gym.wrappers.DtypeObservation,
+    gym.wrappers.GrayscaleObservation,
+    gym.wrappers.RescaleObservation,
+    gym.wrappers.ReshapeObservation,
+    gym.wrappers.ResizeObservation,
+    gym.wrappers.TransformObservation,
+)
+
+
+def follow_environment(data: OfflineDataset, space: spaces.Space[Any], env: VecEnv | None) -> OfflineDataset:
+    """
+    Bring the observations of a dataset into the form that a model sees.
+
+    Parts that the model does not see are left out, and a single part needs no dictionary. Where the environment is wrapped
+    (``FlattenObservation``, ``FilterObservation`` and others), and the data was recorded inside of the wrappers, these are
+    applied to the data.
+
+    :param data: The data
+    :param space: Observation space of the model
+    :param env: Its environment
+    :return: The data with observations in that form
+    :raises DatasetError: If they cannot be brought into it.
+    """
+    there, wanted = parts(data.observations), subspaces(space)
+    alike = set(there) == set(wanted)
+    if alike and _fits(data, space):
+        return data
+    if set(wanted) < set(there):
+        return _changed(data, lambda observations: {key: observations[key] for key in wanted})
+    if len(there) == len(wanted) == 1 and not alike:
+        (key,) = wanted
+        return _changed(data, lambda observations: _renamed(observations, key))
+    wrappers = _wrappers_outside_of(data, env)
+    if wrappers is None and not alike:
+        raise DatasetError(_mismatch(data, space))
+    for wrapper in wrappers or ():
+        data = _changed(data, partial(_apply, wrapper, data.name))
+    return data  # images with channels last, and single frames, are brought into form when they are drawn
+
+
+def _renamed(observations: dict[str, np.ndarray], key: str) -> Observations:
+    """A single part under another key."""
+    part = next(iter(observations.values()))
+    return {key: part} if key else part
+
+
+def _changed(data: OfflineDataset, change: Callable[[dict[str, np.ndarray]], Observations]) -> OfflineDataset:
+    following = data.next_observations
+    return replace(
+        data,
+        observations=change(parts(data.observations)),
+        next_observations=None if following is None else change(parts(following)),
+    )
+
+
+def _wrappers_outside_of(data: OfflineDataset, env: VecEnv | None) -> list[Any] | None:
+    """The wrappers that change observations, from the one in which the data was recorded outwards; None: not found."""
+    base = None if env is None else env.unwrapped
+    if not isinstance(base, DummyVecEnv):
+        return None  # the environments are in other processes
+    layer: Any = base.envs[0]
+    found: list[Any] = []
+    while True:
+        if _fits(data, layer.observation_space):
+            return found
+        if not isinstance(layer, gym.Wrapper):
+            return None
+        if isinstance(layer, gym.ObservationWrapper):
+            found.insert(0, layer)
+        elif layer.observation_space != layer.env.observation_space:
+            return None
+        layer = layer.env
+
+
+def _fits(data: OfflineDataset, space: spaces.Space[Any]) -> bool:
+    there, wanted = parts(data.observations), subspaces(space)
+    return set(there) == set(wanted) and all(there[key].shape[1:] in ((wanted[key].shape), (1,)) for key in there)
+
+
+def _apply(wrapper: Any, name: str, observations: dict[str, np.ndarray]) -> Observations:
+    """What a wrapper makes of all rows."""
+    inner = wrapper.env.observation_space
+    if isinstance(wrapper, FlattenObservation):
+        return flatten_rows(inner, observations)
+    if isinstance(wrapper, FilterObservation):
+        return {key: observations[key] for key in subspaces(wrapper.observation_space)}
+    if not isinstance(wrapper, _WITHOUT_MEMORY):
+        raise DatasetError(
+            f"{name}: the data was recorded without the wrapper {type(wrapper).__name__}, which cannot be applied to it row "
+            "by row. Record it with the wrapper, or leave the wrapper out."
+        )
+    length = len(next(iter(observations.values())))
+    columns = {key: ColumnBuilder() for key in subspaces(wrapper.observation_space)}
+    for row in range(length):
+        whole = {key: column[row] for key, column in observations.items()}
+        made = wrapper.observation(whole if isinstance(inner, spaces.Dict) else whole[""])
+        for key, part in (made if isinstance(made, dict) else {"": made}).items():
+            columns[key].append(np.asarray(part)[None])
+    result = {key: builder.finish() for key, builder in columns.items()}
+    return result[""] if set(result) == {""} else result
+
+
+def flatten_rows(space: spaces.Space[Any], observations: dict[str, np.ndarray]) -> np.ndarray:
+    """
+    ``gymnasium.spaces.flatten`` for many observations at once.
+
+    :param space: Of the observations: a dictionary of boxes, discrete numbers and binary vectors, or one of these
+    :param observations: By key, ``(N, *shape)``
+    :return: ``(N, flatdim(space))``, float32, or uint8 where all parts are
+    :raises DatasetError: If a part is in another kind of space.
+    """
+    columns = []
+    for key, part in subspaces(space).items():
+        rows = observations[key]
+        if isinstance(part, spaces.Discrete):
+            columns.append(np.eye(int(part.n), dtype=np.float32)[rows.reshape(-1).astype(np.int64) - int(part.start)])
+        elif isinstance(part, (spaces.Box, spaces.MultiBinary)):
+            columns.append(rows.reshape(len(rows), -1))
+        else:
+            raise DatasetError(f"`observations[{key}]` is in a {type(part).__name__} space, which is not flattened here.")
+    dtype = np.uint8 if all(column.dtype == np.uint8 for column in columns) else np.float32
+    return np.concatenate(columns, axis=1, dtype=dtype, casting="unsafe")
+
+
+def _mismatch(data: OfflineDataset, space: spaces.Space[Any]) -> str:
+    there, wanted = parts(data.observations), subspaces(space)
+    remedy = "Name the parts of the data as the environment does."
+    if set(wanted) == {""}:
+        order = ", ".join(map(repr, sorted(there)))
+        remedy = f"Put them into one vector, in the order of the environment: {{'source': ..., 'flatten': [{order}]}}."
+    return (
+        f"{data.name}: `observations` has {listed(there)}, but the observation space has {listed(wanted)}: {space}. {remedy}"
+    )

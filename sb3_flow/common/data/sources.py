@@ -1,0 +1,123 @@
+"""What ``dataset=`` takes: each kind of source has a reader."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium as gym
+
+from sb3_flow.common.data.columns import DatasetError, short
+from sb3_flow.common.data.dataset import OfflineDataset, one_of_a_list
+from sb3_flow.common.data.episodes import ADVICE, UNCERTAIN
+from sb3_flow.common.data.join import join
+from sb3_flow.common.data.transforms import TRANSFORMS
+
+#: A reader turns a source into a dataset, or returns None where the source is not of its kind.
+Reader = Callable[[Any, str | None], OfflineDataset | None]
+_readers: list[Reader] = []
+
+
+def register_reader(reader: Reader) -> Reader:
+    """
+    Let ``dataset=`` understand one more kind of source.
+
+    :param reader: Called with the source and the id of the environment (or None); it returns the dataset, or None
+        where the source is not of its kind.
+    :return: The reader, so that this can be used as a decorator
+    """
+    _readers.append(reader)
+    return reader
+
+
+def read_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
+    """
+    Read any source that ``dataset=`` takes, but for replay buffers (these need an action space as well).
+
+    :param source: An ``OfflineDataset``, a dictionary of arrays, a name, a path, a pattern of paths (``"logs/*.hdf5"``), what
+        a registered reader knows, or a list of these, which are joined. A dictionary with ``source`` describes what is made
+        of it: ``{"source": "log.npz", "weight": 2, "rewards": {"shift": -1}}``, with the names in
+        ``sb3_flow.common.data.transforms``.
+    :param env_id: The environment that the data is for; some data is relabeled with its reward
+    :return: The dataset
+    :raises DatasetError: If no reader knows the source, or what it holds is damaged.
+    """
+    if isinstance(source, OfflineDataset):
+        return source
+    if isinstance(source, list | tuple):
+        return _read_list(source, env_id)
+    if isinstance(source, Mapping) and "source" in source:
+        return _read_described(source, env_id)
+    if isinstance(source, str) and glob.has_magic(source) and not os.path.exists(source):
+        files = sorted(glob.glob(os.path.expanduser(source)))
+        if not files:
+            raise DatasetError(f"{source}: there is no such file.")
+        return _read_list(files, env_id)
+    for reader in _readers:
+        dataset = reader(source, env_id)
+        if dataset is not None:
+            _check_lengths(dataset, env_id)
+            return dataset
+    if isinstance(source, Mapping):
+        return OfflineDataset.from_dict(source)
+    if isinstance(source, str | os.PathLike) and os.sep in os.fspath(source) and not os.path.exists(os.fspath(source)):
+        raise DatasetError(f"{os.fspath(source)}: there is no such file or folder; the path counts from {os.getcwd()}.")
+    raise DatasetError(
+        f"Cannot read {short(source)} as a dataset. Expected a name (see `sb3-flow datasets list`), the path of a .npz, "
+        ".hdf5, .zarr or .parquet file, a minari.MinariDataset, a dictionary of arrays, a list of these, or a replay buffer."
+    )
+
+
+def names_a_source(source: Any) -> bool:
+    """Whether a source is a name or a path, or has one in it: then it may matter which environment the data is for."""
+    if isinstance(source, Mapping):
+        return "source" in source and names_a_source(source["source"])
+    if isinstance(source, list | tuple):
+        return any(names_a_source(part) for part in source)
+    return isinstance(source, str | os.PathLike)
+
+
+def _read_list(sources: Any, env_id: str | None) -> OfflineDataset:
+    """Each source is a recording of its own; one that says nothing of episodes is one episode."""
+    token = one_of_a_list.set(True)
+    try:
+        datasets = [
+            OfflineDataset.from_dict(source, f"dataset[{i}]", single=True)
+            if isinstance(source, Mapping) and "source" not in source
+            else read_dataset(source, env_id)
+            for i, source in enumerate(sources)
+        ]
+    finally:
+        one_of_a_list.reset(token)
+    given = [source.get("weight") if isinstance(source, Mapping) and "source" in source else None for source in sources]
+    weights = [float(weight) for weight in given if weight is not None]
+    if weights and len(weights) < len(given):
+        raise DatasetError(f"{datasets[given.index(None)].name}: `weight` is missing; give one to each dataset, or to none.")
+    return join(datasets, weights or None)
+
+
+def _read_described(description: Mapping[str, Any], env_id: str | None) -> OfflineDataset:
+    unknown = set(description) - {"source", "weight", *TRANSFORMS}
+    if unknown:
+        raise DatasetError(
+            f"The description of a dataset has {', '.join(sorted(map(repr, unknown)))}; known: source, weight, "
+            f"{', '.join(TRANSFORMS)}."
+        )
+    data = read_dataset(description["source"], env_id)
+    for name, transform in TRANSFORMS.items():
+        if description.get(name) is not None:
+            data = transform(data, description[name])
+    return data
+
+
+def _check_lengths(data: OfflineDataset, env_id: str | None) -> None:
+    """Where ends may be missing, no episode can be longer than the environment's limit."""
+    limit = gym.registry[env_id].max_episode_steps if env_id in gym.registry else None
+    longest = int(data.trajectory_lengths().max())
+    if data.evidence in UNCERTAIN and limit is not None and longest > limit:
+        raise DatasetError(
+            f"{data.name}: an episode has {longest:,} steps, but {env_id} ends at {limit:,}. Only {data.evidence} tells where "
+            f"episodes end, so the time limits are missing. {ADVICE}"
+        )

@@ -1,0 +1,219 @@
+"""What can be made of a dataset before it is trained on, by name, so that it can be written down in a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from sb3_flow.common.data.columns import DatasetError, short
+from sb3_flow.common.data.dataset import OfflineDataset
+
+Transform = Callable[[OfflineDataset, Any], OfflineDataset]
+
+
+def transform_rewards(data: OfflineDataset, how: str | Mapping[str, Any]) -> OfflineDataset:
+    """
+    Change the rewards.
+
+    :param data: With rewards
+    :param how: Names of changes with their values, in the order in which they are made: ``{"shift": -1, "scale": 10}`` adds -1
+        and then multiplies by 10; ``{"clip": [-1, 1]}``; ``{"normalize_returns": 1000}`` (or its name alone) scales so that
+        the best and the worst return of a trajectory differ by so much, as IQL does; ``{"at_least": 0.5}`` makes rewards of at
+        least so much 0 and all others -1.
+    :return: The same data with other rewards
+    :raises DatasetError: If there are no rewards, or a name is unknown.
+    """
+    if data.rewards is None:
+        raise DatasetError(f"{data.name}: it has no rewards to change.")
+    rewards = data.rewards.astype(np.float64)
+    for name, value in ({how: None} if isinstance(how, str) else how).items():
+        if name not in REWARDS:
+            raise DatasetError(f"{data.name}: there is no change of rewards {name!r}; known: {', '.join(REWARDS)}.")
+        rewards = REWARDS[name](rewards, value, data)
+    return replace(data, rewards=rewards.astype(np.float32))
+
+
+def _normalize_returns(rewards: np.ndarray, spread: float | None, data: OfflineDataset) -> np.ndarray:
+    ends = data.ends | ~data.has_action
+    numbers = np.append(0, np.cumsum(ends)[:-1])
+    returns = np.bincount(numbers, weights=np.where(data.has_action, rewards, 0.0))
+    returns = returns[np.bincount(numbers, weights=data.has_action) > 0]
+    width = returns.max() - returns.min()
+    if width == 0:
+        raise DatasetError(f"{data.name}: all trajectories have the return {returns[0]:g}, so returns cannot be normalized.")
+    normalized: np.ndarray = rewards * ((1000.0 if spread is None else spread) / width)
+    return normalized
+
+
+#: The changes of rewards: functions of the rewards, the value, and the data.
+REWARDS: dict[str, Callable[[np.ndarray, Any, OfflineDataset], np.ndarray]] = {
+    "shift": lambda rewards, value, data: rewards + float(value),
+    "scale": lambda rewards, value, data: rewards * float(value),
+    "clip": lambda rewards, value, data: np.clip(rewards, *value),
+    "at_least": lambda rewards, value, data: np.where(rewards >= float(value), 0.0, -1.0),
+    "normalize_returns": _normalize_returns,
+}
+
+
+def choose_observations(data: OfflineDataset, keys: Sequence[str]) -> OfflineDataset:
+    """
+    Keep some parts of dictionary observations.
+
+    :param data: With a dictionary of observations
+    :param keys: Which parts, in their order
+    :return: The same data with these parts only
+    :raises DatasetError: If there is no such part.
+    """
+    if not isinstance(data.observations, dict) or not set(keys) <= set(data.observations):
+        there = ", ".join(data.observations) if isinstance(data.observations, dict) else "no dictionary"
+        raise DatasetError(f"{data.name}: the observations have no parts {', '.join(keys)}; there: {there}.")
+    following = data.next_observations
+    return replace(
+        data,
+        observations={key: data.observations[key] for key in keys},
+        next_observations={key: following[key] for key in keys} if isinstance(following, dict) else None,
+    )
+
+
+def flatten_observations(data: OfflineDataset, keys: Sequence[str] | None = None) -> OfflineDataset:
+    """
+    Put the parts of dictionary observations into one vector.
+
+    :param data: With a dictionary of vectors
+    :param keys: Which parts, in the order in which they are put together; None: all, sorted by key as Gymnasium's
+        ``FlattenObservation`` does
+    :return: The same data with vectors
+    :raises DatasetError: If there is no such part, or one is no vector of numbers.
+    """
+    if not isinstance(data.observations, dict):
+        return data
+    keys = sorted(data.observations) if keys is None else keys
+    data = choose_observations(data, keys)
+
+    def flat(parts: Any) -> np.ndarray:
+        for key, part in parts.items():
+            if part.dtype.kind != "f":
+                raise DatasetError(
+                    f"{data.name}: `observations[{key}]` holds {part.dtype} values, which a vector cannot hold without being "
+                    "encoded."
+                )
+        return np.concatenate([part.reshape(len(part), -1) for part in parts.values()], axis=1, dtype=np.float32)
+
+    following = None if data.next_observations is None else flat(data.next_observations)
+    return replace(data, observations=flat(data.observations), next_observations=following)
+
+
+def skip_frames(data: OfflineDataset, how: int | Mapping[str, Any]) -> OfflineDataset:
+    """
+    Follow an environment that repeats each action, such as ``MaxAndSkipEnv``: several steps become one.
+
+    :param data: Recorded at every step
+    :param how: Number of steps, or ``{"steps": 4, "actions": "sum"}``: the action is ``"same"`` in all steps of one (else it
+        is refused), or the ``"sum"`` of them (displacements), or the ``"last"`` one (positions to go to)
+    :return: The data with one row for several, their rewards summed. Steps at the end of an episode that are too few for one
+        are left out, unless the task ended there.
+    :raises DatasetError: If the actions of one step differ.
+    """
+    how = {"steps": how} if isinstance(how, int) else dict(how)
+    n, actions = int(how.pop("steps", 1)), how.pop("actions", "same")
+    if n < 1 or how or actions not in ("same", "sum", "last"):
+        raise DatasetError(f"{data.name}: `frame_skip` is not understood; expected a number, or steps and actions.")
+    if n == 1:
+        return data
+    length = len(data.actions)
+    inside = np.append(False, (data.has_action & ~data.ends)[:-1]) & data.has_action  # goes on from the row before
+    starts = np.flatnonzero(~inside)
+    places = np.arange(length) - np.repeat(starts, np.diff(np.append(starts, length)))
+    firsts = np.flatnonzero((places % n == 0) | ~data.has_action)
+    sizes = np.diff(np.append(firsts, length))
+    lasts = firsts + sizes - 1
+    ended = np.logical_or.reduceat(data.terminations & data.has_action, firsts)
+    whole = (sizes == n) | ended
+    if actions == "same":
+        same = (data.actions == np.repeat(data.actions[firsts], sizes, axis=0)).reshape(length, -1).all(axis=1)
+        wrong = ~same & data.has_action
+        if wrong.any():
+            raise DatasetError(
+                f"{data.name}: row {int(wrong.argmax())} has another action than the rows that it is joined with by "
+                f"`frame_skip={n}`. Say what is to be done: {{'steps': {n}, 'actions': 'sum'}} or 'last'."
+            )
+    chosen = {"same": data.actions[firsts], "last": data.actions[lasts]}.get(actions)
+    if chosen is None:
+        chosen = np.add.reduceat(data.actions, firsts, axis=0)
+    has_action = data.has_action[firsts]
+    # A few steps that were cut are no step; where they began is the last state of the trajectory.
+    final = data.final_states[firsts] | (has_action & ~whole)
+    following = data.next_observations
+    return replace(
+        data,
+        observations=_rows(data.observations, firsts),
+        actions=chosen,
+        rewards=None if data.rewards is None else np.add.reduceat(data.rewards, firsts),
+        terminations=ended,
+        ends=data.ends[lasts] | ~whole | np.append(~whole[1:], True),
+        valids=data.valids[lasts] & has_action & whole,
+        next_observations=None if following is None else _rows(following, lasts),
+        has_action=has_action & whole,
+        final_states=final,
+        weights=None if data.weights is None else data.weights[firsts],
+    )
+
+
+def _rows(observations: Any, rows: np.ndarray) -> Any:
+    if isinstance(observations, dict):
+        return {key: part[rows] for key, part in observations.items()}
+    return observations[rows]
+
+
+def transform_actions(data: OfflineDataset, how: Mapping[str, Any]) -> OfflineDataset:
+    """
+    Change the actions.
+
+    :param data: The data
+    :param how: ``{"clip": [low, high]}``, numbers or one for each element; ``{"relative_to": part}`` subtracts what was
+        observed (targets become displacements), ``{"absolute_from": part}`` adds it (displacements become targets). ``part``
+        is the key of a part of the observations, or ``[key, start, stop]`` for some of its elements, with the key None where
+        observations are vectors. Several are done in their order.
+    :return: The same data with other actions
+    :raises DatasetError: If a name is unknown, or the part has another size than the actions.
+    """
+    actions = data.actions.astype(np.float32)
+    for name, value in how.items():
+        if name == "clip":
+            actions = np.clip(actions, *(np.asarray(bound, dtype=np.float32) for bound in value))
+        elif name in ("relative_to", "absolute_from"):
+            observed = _part(data, value)
+            if observed.shape != actions.shape:
+                raise DatasetError(
+                    f"{data.name}: {short(value)} has the shape {observed.shape[1:]} per row, but actions have "
+                    f"{actions.shape[1:]}."
+                )
+            actions = actions - observed if name == "relative_to" else actions + observed
+        else:
+            raise DatasetError(
+                f"{data.name}: there is no change of actions {name!r}; known: clip, relative_to, absolute_from."
+            )
+    return replace(data, actions=actions)
+
+
+def _part(data: OfflineDataset, part: Any) -> np.ndarray:
+    key, start, stop = (part, None, None) if isinstance(part, str) else part
+    columns: dict[Any, np.ndarray] = (
+        dict(data.observations) if isinstance(data.observations, dict) else {None: data.observations}
+    )
+    if key not in columns:
+        raise DatasetError(f"{data.name}: the observations have no part {key!r}; there: {', '.join(map(str, columns))}.")
+    return np.asarray(columns[key][:, start:stop], dtype=np.float32)
+
+
+#: What a description of a dataset may ask for, in the order in which it is done.
+TRANSFORMS: dict[str, Transform] = {
+    "frame_skip": skip_frames,
+    "rewards": transform_rewards,
+    "actions": transform_actions,
+    "observations": choose_observations,
+    "flatten": lambda data, keys: flatten_observations(data, None if keys is True else keys) if keys else data,
+}

@@ -1,0 +1,7 @@
+"""Names of version 0.1; they are in ``sb3_flow.common.data`` today."""
+
+from sb3_flow.common.data.columns import DatasetError, Observations, blocks
+from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.sources import read_dataset, register_reader
+
+__all__ = ["DatasetError", "Observations", "OfflineDataset", "blocks", "read_dataset", "register_reader"]

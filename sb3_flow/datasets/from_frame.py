@@ -1,0 +1,81 @@
+"""Reader of tables: pandas frames, and parquet files that are not LeRobot's."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sb3_flow.common.data.columns import DatasetError
+from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.datasets.parquet_columns import ParquetColumns
+from sb3_flow.datasets.parts import LazyColumns
+
+#: Columns that hold one element of a vector each: ``obs_x``, ``observations/3``, ``action[0]``, ``next_obs.y``.
+_ELEMENT = re.compile(r"(?P<next>next_)?(?P<field>observations?|obs|actions?|act)(?P<mark>[_./]|\[)(?P<element>.+?)\]?")
+
+
+def read_frame(source: Any, env_id: str | None = None) -> OfflineDataset | None:
+    """
+    Read a table with one row a step: a pandas frame, or a parquet file.
+
+    The columns have the names of any dialect. Observations and actions are columns of arrays, or one column for each of their
+    elements, in the order of the table: ``obs_x, obs_y, action_0, action_1``. A column with the number of the episode, or
+    another one of those that tell, says where episodes end.
+
+    :param source: A ``pandas.DataFrame``, or a path that ends with ``.parquet``
+    :param env_id: Not used
+    :return: The dataset, or None if the source is no such thing
+    :raises DatasetError: If the file is missing or damaged, or a column is missing.
+    """
+    if type(source).__module__.split(".")[0] == "pandas" and hasattr(source, "columns"):
+        names = ["/".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in source.columns]
+        positions = {name: i for i, name in enumerate(names)}
+        return OfflineDataset.from_dict(
+            _gather(names, lambda name: _cells(source.iloc[:, positions[name]], name)), "DataFrame"
+        )
+    if not isinstance(source, str | os.PathLike) or not os.fspath(source).endswith(".parquet"):
+        return None
+    path = Path(source).expanduser()
+    table = ParquetColumns([path], path)
+    return OfflineDataset.from_dict(_gather(table.names, table.column), str(path))
+
+
+def _gather(names: Iterable[str], column: Callable[[str], np.ndarray]) -> LazyColumns:
+    """Columns by the names that dictionaries have, elements of a vector put together."""
+    data: dict[str, Callable[[], np.ndarray]] = {}
+    vectors: dict[str, list[str]] = {}
+    for name in names:
+        match = _ELEMENT.fullmatch(name)
+        if match is None:
+            data[name] = partial(column, name)
+        else:
+            field = "actions" if match["field"].startswith("act") else "observations"
+            vectors.setdefault(f"{match['next'] or ''}{field}", []).append(name)
+    for field, elements in vectors.items():
+        data[field] = partial(_vectors, elements, column)
+    return LazyColumns(data)
+
+
+def _vectors(elements: list[str], column: Callable[[str], np.ndarray]) -> np.ndarray:
+    """Columns of numbers as one column of vectors."""
+    for name in elements:
+        if column(name).dtype.kind not in "fiub":
+            raise DatasetError(f"`{name}` holds {column(name).dtype} values; expected numbers.")
+    return np.stack([column(name).reshape(-1) for name in elements], axis=1).astype(np.float32)
+
+
+def _cells(column: Any, name: str) -> np.ndarray:
+    """A column of a frame: numbers, texts, or an array in each cell."""
+    values: np.ndarray = column.to_numpy()
+    if values.dtype == object and len(values) and isinstance(values[0], (np.ndarray, list, tuple)):
+        try:
+            return np.stack([np.asarray(cell) for cell in values])
+        except ValueError as error:
+            raise DatasetError(f"DataFrame: `{name}` has arrays of different shapes ({error}).") from error
+    return values

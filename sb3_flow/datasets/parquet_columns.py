@@ -1,0 +1,92 @@
+"""Columns of parquet files, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sb3_flow.common.data.columns import ColumnBuilder, DatasetError
+from sb3_flow.common.optional import require
+
+
+class ParquetColumns:
+    """
+    The columns of several parquet files, one after the other.
+
+    :param files: The files
+    :param path: What to call them together in messages
+    :raises DatasetError: If a file cannot be read, or has other columns than the first one.
+    """
+
+    def __init__(self, files: list[Path], path: Path) -> None:
+        self.parquet = require("pyarrow.parquet", "datasets", "Reading a parquet file")
+        self.arrow = require("pyarrow", "datasets", "Reading a parquet file")
+        self.files = files
+        self.names: list[str] = []
+        #: Columns of which each row is a structure: an image, or a place in a video.
+        self.structures: dict[str, list[str]] = {}
+        for i, file in enumerate(files):
+            schema = self._open(file).schema_arrow
+            incomplete = set(self.names) ^ set(schema.names) if i else set()
+            if incomplete:
+                raise DatasetError(f"{path}: not all of its files have the column `{min(incomplete)}`.")
+            self.names = schema.names
+            for name in schema.names:
+                if self.arrow.types.is_struct(schema.field(name).type):
+                    self.structures[name] = [part.name for part in schema.field(name).type]
+
+    def _open(self, file: Path) -> Any:
+        try:
+            return self.parquet.ParquetFile(file)
+        except (OSError, self.arrow.ArrowException) as error:
+            raise DatasetError(f"{file}: this is no parquet file, or it is damaged ({error}).") from error
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of numbers, ``(N,)`` or ``(N, *shape)``."""
+        column = ColumnBuilder()
+        for file in self.files:
+            label = f"{file}: `{name}`"
+            try:
+                values = self._open(file).read(columns=[name])[name].combine_chunks()
+                column.append(_numbers(values, label))
+            except (OSError, ValueError, self.arrow.ArrowException) as error:
+                if isinstance(error, DatasetError):
+                    raise
+                raise DatasetError(f"{label} is no array of numbers ({error}).") from error
+        return column.finish()
+
+    def rows(self, name: str) -> Iterator[Any]:
+        """A column row by row, without holding it."""
+        for file in self.files:
+            for batch in self._open(file).iter_batches(batch_size=64, columns=[name]):
+                yield from batch.column(0).to_pylist()
+
+
+def _numbers(values: Any, label: str) -> np.ndarray:
+    """An array of Arrow, lists within lists as further axes."""
+    shape: list[int] = []
+    while hasattr(values.type, "value_type"):
+        width = getattr(values.type, "list_size", None)
+        flat = values.flatten()
+        rows = len(values)
+        if width is None:
+            lengths = set(values.value_lengths().to_pylist())
+            if len(lengths) > 1 or None in lengths:
+                raise ValueError("its rows have different lengths")
+            width = lengths.pop() if lengths else 0
+        if len(flat) != rows * width:
+            raise ValueError("a row is missing")
+        shape.append(width)
+        values = flat
+    array = values.to_numpy(zero_copy_only=False)
+    if array.dtype == object and not shape and all(isinstance(text, str) for text in array):
+        names: np.ndarray = array.astype(str)  # of episodes
+        return names
+    if array.dtype == object:
+        raise DatasetError(f"{label} holds {values.type}; expected numbers, and none missing.")
+    array = array.astype(np.float32) if array.dtype.kind == "f" else array
+    column: np.ndarray = array.reshape(-1, *shape)
+    return column

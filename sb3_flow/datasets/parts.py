@@ -1,0 +1,82 @@
+"""Paths that name parts of what they lead to: ``PATH#KEY,KEY``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from sb3_flow.common.data.columns import DatasetError, short
+
+
+def split_parts(source: str) -> tuple[str, list[str]]:
+    """
+    :param source: A path, with or without ``#`` and keys
+    :return: The path, and the keys
+    """
+    path, _, keys = source.partition("#")
+    return path, [key.strip() for key in keys.split(",") if key.strip()]
+
+
+def with_parts(columns: Mapping[str, np.ndarray], keys: list[str], name: str) -> Mapping[str, np.ndarray]:
+    """
+    Leave out what of the observations is not asked for.
+
+    :param columns: Arrays by name
+    :param keys: Parts of observations; empty: all
+    :param name: What to call the data in messages
+    :return: The rest, still read when it is asked for
+    :raises DatasetError: If there is no such part.
+    """
+    if not keys:
+        return columns
+    groups = ("obs", "observation", "observations", "next_obs", "next_observation", "next_observations")
+    there = [field.partition("/")[2] for field in columns if field.split("/")[0] in groups[:3]]
+    missing = [key for key in keys if key not in there]
+    if missing:
+        raise DatasetError(f"{name}: the observations have no part {', '.join(missing)}; there: {short(sorted(there))}.")
+    fields = [field for field in columns if field.split("/")[0] not in groups or field.partition("/")[2] in keys]
+    return Chosen(columns, fields)
+
+
+class LazyColumns(Mapping[str, np.ndarray]):
+    """
+    Arrays that are read when they are asked for.
+
+    :param readers: By name, what reads each
+    """
+
+    def __init__(self, readers: Mapping[str, Callable[[], np.ndarray]]) -> None:
+        self.readers = readers
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.readers[name]()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.readers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.readers)
+
+    def __len__(self) -> int:
+        return len(self.readers)
+
+
+class Chosen(Mapping[str, np.ndarray]):
+    """Some of the arrays of a mapping, under the same or other names."""
+
+    def __init__(self, columns: Mapping[str, np.ndarray], fields: list[str], names: Mapping[str, str] | None = None) -> None:
+        self.columns = columns
+        self.fields = {(names or {}).get(field, field): field for field in fields}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.columns[self.fields[name]]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.fields
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.fields)
+
+    def __len__(self) -> int:
+        return len(self.fields)
