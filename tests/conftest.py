@@ -1,18 +1,40 @@
-"""What all tests share: one thread, and the algorithms that a test asks for by the name of its argument."""
+"""What all tests share: one thread, the marks, and the algorithms that a test asks for by the name of its argument."""
+
+import os
+
+# The networks of the tests are so small that more threads only cost time. Processes that tests start inherit this.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch as th
 from conformance.algorithms import ALGORITHMS, CASES
+from conformance.case import AlgorithmCase
 
-# The networks of the tests are so small that more threads only cost time.
 th.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="also run the tests that are marked `nightly`")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out ``nightly`` tests, unless ``--all`` or ``-m nightly`` asks for them."""
+    if config.getoption("--all") or "nightly" in config.getoption("markexpr"):
+        return
+    nightly = [item for item in items if item.get_closest_marker("nightly")]
+    config.hook.pytest_deselected(items=nightly)
+    items[:] = [item for item in items if not item.get_closest_marker("nightly")]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """
     Run a test over all algorithms, or over those that have the phases which it needs.
 
-    Those on any environment are an ``algorithm``; a ``case`` is one of all, and brings an environment and data.
+    Those on any environment are an ``algorithm``; a ``case`` is one of all, and brings an environment and data. The tests of
+    a module that share an algorithm run one after the other, so that they can share a model of it, too: by a fixture of
+    ``scope="module"``.
+
+    A test that is marked ``one_variant`` runs over the first variant of each class; ``--all`` adds the other ones.
     """
     cases = {
         "case": CASES,
@@ -22,5 +44,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "online_algorithm": [case for case in ALGORITHMS if case.online],
         "two_phase_algorithm": [case for case in ALGORITHMS if case.offline and case.online],
     }
+    one_variant = metafunc.definition.get_closest_marker("one_variant") is not None
     for argument in cases.keys() & set(metafunc.fixturenames):
-        metafunc.parametrize(argument, cases[argument], ids=lambda case: case.name)
+        values = [
+            pytest.param(case, marks=pytest.mark.nightly) if one_variant and not is_first_variant(case) else case
+            for case in cases[argument]
+        ]
+        metafunc.parametrize(argument, values, ids=[case.name for case in cases[argument]], scope="module")
+
+
+def is_first_variant(case: AlgorithmCase) -> bool:
+    """Whether a case is the first one of its class."""
+    return case is next(other for other in CASES if other.cls is case.cls)
