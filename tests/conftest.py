@@ -34,7 +34,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     a module that share an algorithm run one after the other, so that they can share a model of it, too: by a fixture of
     ``scope="module"``.
 
-    A test that is marked ``one_variant`` runs over the first variant of each class; ``--all`` adds the other ones.
+    A test that is marked ``one_variant`` runs over the first variant of each class, one that is marked ``algorithms`` over
+    those that the mark names; ``--all`` adds the other ones.
     """
     cases = {
         "case": CASES,
@@ -44,15 +45,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "online_algorithm": [case for case in ALGORITHMS if case.online],
         "two_phase_algorithm": [case for case in ALGORITHMS if case.offline and case.online],
     }
-    one_variant = metafunc.definition.get_closest_marker("one_variant") is not None
     for argument in cases.keys() & set(metafunc.fixturenames):
-        values = [
-            pytest.param(case, marks=pytest.mark.nightly) if one_variant and not is_first_variant(case) else case
+        params = [
+            pytest.param(case, id=case.name, marks=() if suffices(metafunc, case) else pytest.mark.nightly)
             for case in cases[argument]
         ]
-        metafunc.parametrize(argument, values, ids=[case.name for case in cases[argument]], scope="module")
+        metafunc.parametrize(argument, params, scope="module")
 
 
-def is_first_variant(case: AlgorithmCase) -> bool:
-    """Whether a case is the first one of its class."""
-    return case is next(other for other in CASES if other.cls is case.cls)
+def suffices(metafunc: pytest.Metafunc, case: AlgorithmCase) -> bool:
+    """Whether a test is run with an algorithm also without ``--all``."""
+    mark = metafunc.definition.get_closest_marker
+    if named := mark("algorithms"):
+        assert set(named.args) <= {other.name for other in CASES}, f"{metafunc.function}: {named.args}"
+        return case.name in named.args
+    return mark("one_variant") is None or case is next(other for other in CASES if other.cls is case.cls)
