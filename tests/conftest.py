@@ -6,11 +6,13 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
+import python_process
 import torch as th
 from conformance.algorithms import ALGORITHMS, CASES
 from conformance.case import AlgorithmCase
 
 th.set_num_threads(1)
+python_process.start_workers_by(python_process.CONTEXT)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
