@@ -167,7 +167,7 @@ def main() -> None:
     results = {"seed": arguments.seed, "updates": arguments.updates, "episodes": arguments.episodes, "success_rate": rates}
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     plot_learning_curve(folder, rates["behavior cloning (BC flow)"]["sampled"])
-    plot_paths(folder, policies, seeds=range(3))
+    plot_paths(folder, policies, seeds=range(min(3, arguments.episodes)))
     minutes = (time.monotonic() - start) / 60
     print(f"\nDone in {minutes:.1f} minutes. Look at {folder / 'learning_curve.png'} and {folder / 'paths.png'}.")
     print(f"Use the policy: FQL.load({str(folder / 'fql_cube')!r})")

@@ -18,11 +18,12 @@ def main() -> None:
     parser.add_argument("--transitions", type=int, default=100_000)
     parser.add_argument("--offline-steps", type=int, default=20_000)
     parser.add_argument("--online-steps", type=int, default=10_000)
+    parser.add_argument("--episodes", type=int, default=10, help="episodes of each of the six evaluations")
     arguments = parser.parse_args()
 
     data = collect("pointmaze-medium-navigate-v0", arguments.transitions, directory=arguments.folder, overwrite=True)
     timesteps = arguments.offline_steps + arguments.online_steps
-    evaluation = EvalCallback(Monitor(make_env(ENV_ID)), eval_freq=max(timesteps // 6, 1), n_eval_episodes=10)
+    evaluation = EvalCallback(Monitor(make_env(ENV_ID)), eval_freq=max(timesteps // 6, 1), n_eval_episodes=arguments.episodes)
     model = FQL(
         "FlowPolicy",
         ENV_ID,

@@ -1,18 +1,43 @@
-"""What all tests share: one thread, and the algorithms that a test asks for by the name of its argument."""
+"""What all tests share: one thread, the marks, and the algorithms that a test asks for by the name of its argument."""
+
+import os
+
+# The networks of the tests are so small that more threads only cost time. Processes that tests start inherit this.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
+import python_process
 import torch as th
 from conformance.algorithms import ALGORITHMS, CASES
+from conformance.case import AlgorithmCase
 
-# The networks of the tests are so small that more threads only cost time.
 th.set_num_threads(1)
+python_process.start_workers_by(python_process.CONTEXT)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="also run the tests that are marked `nightly`")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out ``nightly`` tests, unless ``--all`` or ``-m nightly`` asks for them."""
+    if config.getoption("--all") or "nightly" in config.getoption("markexpr"):
+        return
+    nightly = [item for item in items if item.get_closest_marker("nightly")]
+    config.hook.pytest_deselected(items=nightly)
+    items[:] = [item for item in items if not item.get_closest_marker("nightly")]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """
     Run a test over all algorithms, or over those that have the phases which it needs.
 
-    Those on any environment are an ``algorithm``; a ``case`` is one of all, and brings an environment and data.
+    Those on any environment are an ``algorithm``; a ``case`` is one of all, and brings an environment and data. The tests of
+    a module that share an algorithm run one after the other, so that they can share a model of it, too: by a fixture of
+    ``scope="module"``.
+
+    A test that is marked ``one_variant`` runs over the first variant of each class, one that is marked ``algorithms`` over
+    those that the mark names; ``--all`` adds the other ones.
     """
     cases = {
         "case": CASES,
@@ -23,4 +48,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "two_phase_algorithm": [case for case in ALGORITHMS if case.offline and case.online],
     }
     for argument in cases.keys() & set(metafunc.fixturenames):
-        metafunc.parametrize(argument, cases[argument], ids=lambda case: case.name)
+        params = [
+            pytest.param(case, id=case.name, marks=() if suffices(metafunc, case) else pytest.mark.nightly)
+            for case in cases[argument]
+        ]
+        metafunc.parametrize(argument, params, scope="module")
+
+
+def suffices(metafunc: pytest.Metafunc, case: AlgorithmCase) -> bool:
+    """Whether a test is run with an algorithm also without ``--all``."""
+    mark = metafunc.definition.get_closest_marker
+    if named := mark("algorithms"):
+        assert set(named.args) <= {other.name for other in CASES}, f"{metafunc.function}: {named.args}"
+        return case.name in named.args
+    return mark("one_variant") is None or case is next(other for other in CASES if other.cls is case.cls)

@@ -1,15 +1,11 @@
-"""
-A training run that can be killed and started again, as users write it: ``python resumable.py SCENARIO FOLDER [SAVES]``.
-
-It says each timestep that it has done. With SAVES it kills itself in the middle of writing its checkpoint of that number.
-"""
+"""A training run that can be killed and started again, as users write it."""
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +80,15 @@ SCENARIOS = {
 }
 
 
-class SaySteps(BaseCallback):
-    """Tells the parent process how far the training is."""
+class SendSteps(BaseCallback):
+    """Tells the parent process each timestep that is done."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self.connection = connection
 
     def _on_step(self) -> bool:
-        print(f"step {self.num_timesteps}", flush=True)
+        self.connection.send(self.num_timesteps)
         return True
 
 
@@ -166,8 +166,17 @@ def die_while_saving(number: int) -> None:
     CASE.cls.save = save  # type: ignore[assignment]
 
 
-if __name__ == "__main__":
+def run(scenario: str, folder: Path, connection: Connection, dies_in_checkpoint: int | None) -> None:
+    """
+    What a process does.
+
+    :param scenario: Name of the scenario
+    :param folder: The run's folder
+    :param connection: Where each timestep that is done goes
+    :param dies_in_checkpoint: The number of the checkpoint in whose middle the process kills itself, if any
+    """
+    os.setsid()  # so that it can be killed together with the environments in processes
     th.set_num_threads(1)
-    if len(sys.argv) > 3:
-        die_while_saving(int(sys.argv[3]))
-    train(SCENARIOS[sys.argv[1]], Path(sys.argv[2]), [SaySteps()])
+    if dies_in_checkpoint is not None:
+        die_while_saving(dies_in_checkpoint)
+    train(SCENARIOS[scenario], folder, [SendSteps(connection)])

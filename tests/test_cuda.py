@@ -42,7 +42,7 @@ def assert_same_numbers(first: FlowAlgorithm, second: FlowAlgorithm) -> None:
         th.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["cudagraph", pytest.param(True, marks=pytest.mark.expensive)])
+@pytest.mark.parametrize("mode", ["cudagraph", pytest.param(True, marks=pytest.mark.nightly)])
 def test_same_numbers_as_eager_execution(offline_algorithm: AlgorithmCase, mode: bool | str) -> None:
     """Captured from the first or from a later update: parameters, targets and metrics are the eager ones."""
     models = pair(offline_algorithm, mode)

@@ -18,13 +18,25 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from sb3_flow.common.checkpoints import compact
+from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
+
+pytestmark = pytest.mark.one_variant
+
+
+@pytest.fixture(scope="module")
+def content(algorithm: AlgorithmCase) -> bytes:
+    """What a good file holds."""
+    file = io.BytesIO()
+    algorithm.make(pendulum()).save(file)
+    return file.getvalue()
 
 
 @pytest.fixture
-def saved(algorithm: AlgorithmCase, tmp_path: Path) -> Path:
+def saved(content: bytes, tmp_path: Path) -> Path:
     """A good file."""
-    algorithm.make(pendulum()).save(tmp_path / "model")
-    return tmp_path / "model.zip"
+    path = tmp_path / "model.zip"
+    path.write_bytes(content)
+    return path
 
 
 def rewrite(path: Path, change: Callable[[str, bytes], tuple[str, bytes] | None]) -> None:
@@ -77,44 +89,50 @@ def as_folder(path: Path) -> None:
     path.mkdir()
 
 
-@pytest.mark.parametrize(
-    ("damage", "error", "message"),
-    [
-        (lambda path: path.unlink(), FileNotFoundError, "There is no saved model"),
-        (as_folder, ValueError, "is a folder, not a saved model.*`resume` takes folders"),
-        (lambda path: path.write_bytes(b""), ValueError, "is empty"),
-        (lambda path: path.write_text("Dear reader"), ValueError, "is not a saved model.*`save` wrote"),
-        (cut(0.999), ValueError, "is damaged.*truncated.*earlier copy"),
-        (cut(0.5), ValueError, "is damaged.*truncated.*earlier copy"),
-        (cut(0.01), ValueError, "is damaged.*truncated.*earlier copy"),
-        (flip_a_bit, ValueError, "is damaged: the checksum of its part 'policy.pth' is wrong"),
-        (other_zip, ValueError, "is a zip archive, but not a saved model: it has no data, policy.pth"),
-        (of_sac, ValueError, r"outside of sb3_flow \(policy in stable_baselines3.sac.policies\).*class that saved it"),
-        (
-            lambda path: rewrite(path, lambda name, content: None if name == "policy.optimizer.pth" else (name, content)),
-            ValueError,
-            "does not fit .*missing",
-        ),
-        (without_a_layer, ValueError, "does not fit .*Missing key"),
-        (
-            lambda path: rewrite(path, lambda name, content: (name, b"{}" if name == "data" else content)),
-            ValueError,
-            "saved by an algorithm outside of sb3_flow",
-        ),
-    ],
-)
+Damage = Callable[[Path], Any]
+#: What happens to a saved model; the error that loading it raises, and a pattern of its message.
+DAMAGED_MODELS: list[tuple[Damage, type[Exception], str]] = [
+    (lambda path: path.unlink(), FileNotFoundError, "There is no saved model"),
+    (as_folder, ValueError, "is a folder, not a saved model.*`resume` takes folders"),
+    (lambda path: path.write_bytes(b""), ValueError, "is empty"),
+    (lambda path: path.write_text("Dear reader"), ValueError, "is not a saved model.*`save` wrote"),
+    (cut(0.999), ValueError, "is damaged.*truncated.*earlier copy"),
+    (cut(0.5), ValueError, "is damaged.*truncated.*earlier copy"),
+    (cut(0.01), ValueError, "is damaged.*truncated.*earlier copy"),
+    (flip_a_bit, ValueError, "is damaged: the checksum of its part 'policy.pth' is wrong"),
+    (other_zip, ValueError, "is a zip archive, but not a saved model: it has no data, policy.pth"),
+    (of_sac, ValueError, r"outside of sb3_flow \(policy in stable_baselines3.sac.policies\).*class that saved it"),
+    (
+        lambda path: rewrite(path, lambda name, content: None if name == "policy.optimizer.pth" else (name, content)),
+        ValueError,
+        "does not fit .*missing",
+    ),
+    (without_a_layer, ValueError, "does not fit .*Missing key"),
+    (
+        lambda path: rewrite(path, lambda name, content: (name, b"{}" if name == "data" else content)),
+        ValueError,
+        "saved by an algorithm outside of sb3_flow",
+    ),
+]
+
+
 def test_models_that_cannot_be_loaded(
-    algorithm: AlgorithmCase, saved: Path, damage: Callable[[Path], None], error: type[Exception], message: str
+    algorithm: AlgorithmCase, content: bytes, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     """By path, with or without the suffix; and from an open file, where there is one."""
-    damage(saved)
-    for path in (saved, str(saved.with_suffix(""))):
-        with pytest.raises(error, match=message) as raised:
-            algorithm.load(path)
-        assert str(saved) in str(raised.value)
-    if saved.is_file() and saved.stat().st_size:
-        with pytest.raises(error, match=message):
-            algorithm.load(io.BytesIO(saved.read_bytes()))
+    for number, (damage, error, message) in enumerate(DAMAGED_MODELS):
+        saved = tmp_path / str(number) / "model.zip"
+        saved.parent.mkdir()
+        saved.write_bytes(content)
+        damage(saved)
+        with subtests.test(message):
+            for path in (saved, str(saved.with_suffix(""))):
+                with pytest.raises(error, match=message) as raised:
+                    algorithm.load(path)
+                assert str(saved) in str(raised.value)
+            if saved.is_file() and saved.stat().st_size:
+                with pytest.raises(error, match=message):
+                    algorithm.load(io.BytesIO(saved.read_bytes()))
 
 
 def test_a_policy_of_another_algorithm(algorithm: AlgorithmCase, saved: Path) -> None:
@@ -168,29 +186,33 @@ def test_where_save_writes(algorithm: AlgorithmCase, tmp_path: Path) -> None:
         model.save(tmp_path / "new")
 
 
-@pytest.mark.parametrize(
-    ("damage", "error", "message"),
-    [
-        (lambda path: path.unlink(), FileNotFoundError, "There is no saved replay buffer"),
-        (as_folder, ValueError, "is a folder, not a saved replay buffer"),
-        (lambda path: path.write_bytes(b""), ValueError, "is empty"),
-        (cut(0.5), ValueError, "is not a replay buffer, or it is damaged.*save_replay_buffer"),
-        (lambda path: path.write_text("Dear reader"), ValueError, "is not a replay buffer, or it is damaged"),
-        (lambda path: path.write_bytes(pickle.dumps({"a": 1})), ValueError, "contains a builtins.dict"),
-    ],
-)
-def test_buffers_that_cannot_be_loaded(
-    online_algorithm: AlgorithmCase, tmp_path: Path, damage: Callable[[Path], None], error: type[Exception], message: str
-) -> None:
+DAMAGED_BUFFERS: list[tuple[Damage, type[Exception], str]] = [
+    (lambda path: path.unlink(), FileNotFoundError, "There is no saved replay buffer"),
+    (as_folder, ValueError, "is a folder, not a saved replay buffer"),
+    (lambda path: path.write_bytes(b""), ValueError, "is empty"),
+    (cut(0.5), ValueError, "is not a replay buffer, or it is damaged.*save_replay_buffer"),
+    (lambda path: path.write_text("Dear reader"), ValueError, "is not a replay buffer, or it is damaged"),
+    (lambda path: path.write_bytes(pickle.dumps({"a": 1})), ValueError, "contains a builtins.dict"),
+]
+
+
+@pytest.fixture(scope="module")
+def collected(online_algorithm: AlgorithmCase) -> OfflineToOnlineAlgorithm:
+    """A model with 15 transitions in its replay buffer."""
+    return online_algorithm.make(pendulum(), learning_starts=15).learn(15)
+
+
+def test_buffers_that_cannot_be_loaded(collected: OfflineToOnlineAlgorithm, tmp_path: Path, subtests: pytest.Subtests) -> None:
     """As for models; the buffer that the model has stays."""
-    model = online_algorithm.make(pendulum()).learn(15)
-    path = tmp_path / "buffer.pkl"
-    model.save_replay_buffer(path)
-    damage(path)
-    with pytest.raises(error, match=message) as raised:
-        model.load_replay_buffer(tmp_path / "buffer")
-    assert str(path) in str(raised.value)
-    assert len(model.replay_buffer) == 15
+    for number, (damage, error, message) in enumerate(DAMAGED_BUFFERS):
+        path = tmp_path / f"buffer{number}.pkl"
+        collected.save_replay_buffer(path)
+        damage(path)
+        with subtests.test(message):
+            with pytest.raises(error, match=message) as raised:
+                collected.load_replay_buffer(path.with_suffix(""))
+            assert str(path) in str(raised.value)
+            assert len(collected.replay_buffer) == 15
 
 
 def test_buffers_of_others(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
@@ -212,7 +234,7 @@ def test_buffers_of_others(online_algorithm: AlgorithmCase, tmp_path: Path) -> N
 
 def test_a_replay_buffer_is_saved_as_large_as_it_is_filled(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """Room for a million transitions, 36 MB, takes hardly any in the file, and is there again afterwards."""
-    model = online_algorithm.make(pendulum(), buffer_size=1_000_000).learn(20)
+    model = online_algorithm.make(pendulum(), buffer_size=1_000_000).learn(12)
     model.save_replay_buffer(tmp_path / "buffer")
     assert (tmp_path / "buffer.pkl").stat().st_size < 500_000
     content = io.BytesIO()
@@ -221,11 +243,11 @@ def test_a_replay_buffer_is_saved_as_large_as_it_is_filled(online_algorithm: Alg
     for file in (tmp_path / "buffer", content):
         other = online_algorithm.make(pendulum(), buffer_size=1_000_000)
         other.load_replay_buffer(file)
-        rows = th.arange(20)
+        rows = th.arange(12)
         for mine, theirs in zip(model.replay_buffer.draw(rows), other.replay_buffer.draw(rows), strict=True):
             assert th.equal(mine, theirs)
         assert other.replay_buffer.buffer_size == 1_000_000
-        assert len(other.learn(30, reset_num_timesteps=False).replay_buffer) == 50
+        assert len(other.learn(3, reset_num_timesteps=False).replay_buffer) == 15
 
 
 @pytest.mark.parametrize("n_rows", [0, 1, 5, 29_999, 30_000])

@@ -1,4 +1,4 @@
-"""Every example runs, on a budget of seconds."""
+"""Every example runs: shortened, on a budget of seconds; and in full."""
 
 import os
 import subprocess
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from python_process import run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -14,7 +15,7 @@ SHORT: dict[str, tuple[str, list[str]]] = {
     "custom_algorithm.py": ("--episodes 2 --updates 20", []),
     "decision_flow_two_modes.py": ("--updates 20 --file picture.png", ["picture.png"]),
     "fql_cube_demo.py": (
-        "--transitions 1000 --updates 20 --episodes 2 --folder run",
+        "--transitions 1000 --updates 2 --episodes 1 --folder run",
         ["run/results.json", "run/learning_curve.png", "run/paths.png", "run/fql_cube.zip"],
     ),
     "flow_opt_crossing.py": (
@@ -24,7 +25,7 @@ SHORT: dict[str, tuple[str, list[str]]] = {
     "fpmd_two_goals.py": ("--timesteps 1040 --file picture.png", ["picture.png"]),
     "gfp_value_aware_teacher.py": ("--updates 20 --file picture.png", ["picture.png"]),
     "offline_to_online_pointmaze.py": (
-        "--transitions 1000 --offline-steps 20 --online-steps 120 --folder run",
+        "--transitions 1000 --offline-steps 20 --online-steps 120 --episodes 1 --folder run",
         ["run/fql_pointmaze.zip"],
     ),
     "online_pendulum.py": ("--timesteps 250 --model run/model", ["run/model.zip"]),
@@ -38,16 +39,28 @@ SHORT: dict[str, tuple[str, list[str]]] = {
 }
 
 
+#: In full, as a user starts it, where it is not to be started without arguments.
+FULL = {"streaming_flow_pusht.py": ["--demonstrations", "50"]}
+
+
 def test_none_is_forgotten() -> None:
     assert set(SHORT) == {path.name for path in EXAMPLES.glob("*.py")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHORT)
-def test_example(name: str, tmp_path: Path) -> None:
+def test_short_example(name: str, tmp_path: Path) -> None:
     arguments, files = SHORT[name]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLES.parent)}
-    command = [sys.executable, str(EXAMPLES / name), *arguments.split()]
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
-    assert run.returncode == 0, run.stdout + run.stderr
+    ended = run(EXAMPLES / name, *arguments.split(), cwd=tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
     for file in files:
         assert (tmp_path / file).stat().st_size > 0
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", SHORT)
+def test_full_example(name: str, tmp_path: Path) -> None:
+    """In a new interpreter, with an hour's patience."""
+    command = [sys.executable, str(EXAMPLES / name), *FULL.get(name, [])]
+    ended = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=3600)
+    assert ended.returncode == 0, ended.stdout + ended.stderr

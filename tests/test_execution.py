@@ -3,7 +3,10 @@
 import copy
 import math
 import pickle
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,95 +27,148 @@ from sb3_flow.common.execution import Compiled, Execution, make_execution
 from sb3_flow.common.flow_algorithm import FlowAlgorithm, MetricSums
 
 BATCH_SIZE = 16
+EAGERLY = "executed eagerly"
 
 
-@pytest.fixture
-def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Trace, differentiate and guard as PyTorch's compiler does, and leave out what takes long: writing C++."""
-    monkeypatch.setattr(th, "compile", partial(th.compile, backend="aot_eager"))
-    yield
-    th.compiler.reset()
+@contextmanager
+def backend(name: Any) -> Iterator[None]:
+    """
+    Compile by another backend than PyTorch's default one, which writes C++ and takes half a minute.
+
+    ``"eager"`` traces and guards; ``"aot_eager"`` traces the gradients, too.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(th, "compile", partial(th.compile, backend=name))
+        yield
 
 
 def make(case: AlgorithmCase, **kwargs: Any) -> FlowAlgorithm:
-    return case.make(pendulum(), dataset=collect(pendulum), **kwargs)
+    """A small model; its flow has two steps, because a compiler unrolls them."""
+    few = {"flow_steps": 2} if "flow_steps" in case.small else {}
+    return case.make(pendulum(), dataset=collect(pendulum), **few, **kwargs)
 
 
-def assert_same_numbers(case: AlgorithmCase) -> None:
-    """Updates from the same state, eager and compiled, lead to the same parameters."""
-    eager, compiled = make(case), make(case)
-    for model in (eager, compiled):
-        # Adam's first steps are the sign of the gradient, whose rounding would count as much as the gradient itself.
-        model.train(10, BATCH_SIZE)
-    start = parameters(eager)
-    compiled.compile = True
-    for model in (eager, compiled):
-        model.train(10, BATCH_SIZE)
-    assert isinstance(compiled.execution, Compiled) and compiled.execution.functions and not compiled.execution.failed
-    end = parameters(eager)
-    assert max((end[name] - start[name]).abs().max().item() for name in end) > 1e-3
-    for name, value in parameters(compiled).items():
-        th.testing.assert_close(value, end[name], rtol=1e-4, atol=1e-6)
-    assert compiled._metrics.means() == pytest.approx(eager._metrics.means(), rel=1e-4)
+@dataclass
+class Twins:
+    """Two models after the same updates, the last ones compiled in one of them, and warnings of PyTorch and of ours."""
+
+    eager: FlowAlgorithm
+    compiled: FlowAlgorithm
+    before: dict[str, th.Tensor]
+    after: dict[str, th.Tensor]
+    after_compiled: dict[str, th.Tensor]
+    warnings: list[str]
+
+    @classmethod
+    def train(cls, case: AlgorithmCase) -> "Twins":
+        eager, compiled = (make(case, learning_rate=lambda left: 1e-3 * left, offline_log_interval=4) for _ in range(2))
+        for model in (eager, compiled):
+            # Adam's first steps are the sign of the gradient, whose rounding would count as much as the gradient itself.
+            model.train(10, BATCH_SIZE)
+        before = parameters(eager)
+        compiled.compile = True
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for model in (eager, compiled):
+                model.train(10, BATCH_SIZE)
+        messages = [str(warning.message) for warning in caught]
+        return cls(eager, compiled, before, parameters(eager), parameters(compiled), messages)
+
+    def assert_same_numbers(self) -> None:
+        """The compiled losses, and what is logged, are the eager ones; nothing falls back to eager execution."""
+        execution = self.compiled.execution
+        assert isinstance(execution, Compiled) and execution.functions and not execution.failed
+        assert [message for message in self.warnings if EAGERLY in message] == []
+        assert max((self.after[name] - self.before[name]).abs().max().item() for name in self.after) > 1e-3
+        for name, value in self.after_compiled.items():
+            th.testing.assert_close(value, self.after[name], rtol=1e-4, atol=1e-6)
+        assert self.compiled._metrics.means() == pytest.approx(self.eager._metrics.means(), rel=1e-4)
 
 
 # Compiled losses.
 
 
-def test_compiled_updates_are_eager_ones(
-    offline_algorithm: AlgorithmCase, quick_compiler: None, recwarn: pytest.WarningsRecorder
-) -> None:
-    """The compiled losses, and what is logged, are the eager ones; nothing falls back to eager execution."""
-    assert_same_numbers(offline_algorithm)
-    assert [warning for warning in recwarn if "executed eagerly" in str(warning.message)] == []
+@pytest.fixture(scope="module")
+def twins(offline_algorithm: AlgorithmCase) -> Iterator[Twins]:
+    """One compilation for all tests of an algorithm."""
+    with backend("aot_eager"):
+        trained = Twins.train(offline_algorithm)
+    yield trained
+    th.compiler.reset()
 
 
-@pytest.mark.expensive
-def test_updates_in_compiled_cpp_are_eager_ones(offline_algorithm: AlgorithmCase, recwarn: pytest.WarningsRecorder) -> None:
-    """So it is with PyTorch's default backend, which needs half a minute."""
-    assert_same_numbers(offline_algorithm)
-    assert [warning for warning in recwarn if "executed eagerly" in str(warning.message)] == []
+@pytest.mark.slow
+def test_compiled_updates_are_eager_ones(twins: Twins) -> None:
+    """Also the gradients: they are traced as PyTorch's compiler traces them."""
+    twins.assert_same_numbers()
 
 
-def test_compiled_once(offline_algorithm: AlgorithmCase, quick_compiler: None, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_compiled_once(twins: Twins, tmp_path: Path) -> None:
     """Acting, saving, logging and another learning rate do not compile the losses again."""
-    model = make(offline_algorithm, compile=True, learning_rate=lambda left: 1e-3 * left, offline_log_interval=7)
-    model.train(offline_algorithm.stages, BATCH_SIZE)
+    model = twins.compiled
     with th.compiler.set_stance("fail_on_recompile"):
-        model.learn(20, callback=[EvalCallback(pendulum(), eval_freq=5, verbose=0), CheckpointCallback(5, str(tmp_path))])
+        evaluation = EvalCallback(pendulum(), eval_freq=3, n_eval_episodes=1, verbose=0, warn=False)
+        model.learn(6, callback=[evaluation, CheckpointCallback(3, str(tmp_path))])
         model.set_parameters(model.get_parameters())
         model.train(3, BATCH_SIZE)
         with pytest.raises(RuntimeError, match="recompil"):
             model.train(1, BATCH_SIZE + 1)
 
 
-def test_each_model_has_a_compiler_of_its_own(
-    offline_algorithm: AlgorithmCase, quick_compiler: None, recwarn: pytest.WarningsRecorder
-) -> None:
+@pytest.mark.slow
+@pytest.mark.algorithms("FQL")
+def test_updates_in_compiled_cpp_are_eager_ones(offline_algorithm: AlgorithmCase) -> None:
+    """So it is with PyTorch's default backend."""
+    Twins.train(offline_algorithm).assert_same_numbers()
+
+
+@pytest.mark.slow
+@pytest.mark.algorithms("FPMD", "StreamingFlow")
+def test_each_model_has_a_compiler_of_its_own(offline_algorithm: AlgorithmCase, recwarn: pytest.WarningsRecorder) -> None:
     """One model's compilations do not use up the number that another one may have."""
-    with th._dynamo.config.patch(recompile_limit=1):
+    with th._dynamo.config.patch(recompile_limit=1), backend("eager"):
         for width in (8, 12):
             make(offline_algorithm, compile=True, policy_kwargs={"net_arch": [width]}).train(1, BATCH_SIZE)
-    assert [warning for warning in recwarn if "executed eagerly" in str(warning.message)] == []
+    assert [warning for warning in recwarn if EAGERLY in str(warning.message)] == []
 
 
-def test_without_a_compiler(offline_algorithm: AlgorithmCase) -> None:
-    """A machine without a C++ compiler gets one warning, and the numbers of eager execution."""
-    eager, model = make(offline_algorithm), make(offline_algorithm, compile=True)
-    with (
-        th._inductor.config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}),
-        pytest.warns(UserWarning, match=r"executed eagerly.*C\+\+ compiler") as warned,
-    ):
-        model.train(3, BATCH_SIZE)
-    assert len([warning for warning in warned if "executed eagerly" in str(warning.message)]) == 1
-    eager.train(3, BATCH_SIZE)
+def assert_one_warning_and_eager_numbers(case: AlgorithmCase, reason: str) -> None:
+    eager, model = make(case), make(case, compile=True)
+    with pytest.warns(UserWarning, match=f"{EAGERLY}.*{reason}") as warned:
+        model.train(case.stages + 2, BATCH_SIZE)
+    assert len([warning for warning in warned if EAGERLY in str(warning.message)]) == 1
+    eager.train(case.stages + 2, BATCH_SIZE)
     assert same_parameters(parameters(model), parameters(eager))
 
 
-def test_copies_and_files(offline_algorithm: AlgorithmCase, quick_compiler: None, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.algorithms("StreamingFlow")
+def test_without_a_compiler(offline_algorithm: AlgorithmCase) -> None:
+    """A machine without a C++ compiler gets one warning, and the numbers of eager execution."""
+    with th._inductor.config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}):
+        assert_one_warning_and_eager_numbers(offline_algorithm, r"C\+\+ compiler")
+
+
+def no_compiler(graph: Any, inputs: Any) -> Any:
+    """A backend that cannot compile anything."""
+    raise NotImplementedError
+
+
+@pytest.mark.algorithms("FPMD", "SWFP", "StreamingFlow")
+def test_what_cannot_be_compiled_is_executed_eagerly(offline_algorithm: AlgorithmCase) -> None:
+    """So it is for each of the losses of an algorithm, with one warning for all of them."""
+    with backend(no_compiler):
+        assert_one_warning_and_eager_numbers(offline_algorithm, "no_compiler")
+
+
+@pytest.mark.slow
+@pytest.mark.algorithms("FPMD", "StreamingFlow")
+def test_copies_and_files(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """A file holds the word only; a copy and a pickle compile anew, and a loaded model trains on as the original does."""
     model = make(offline_algorithm, compile=True)
-    model.train(3, BATCH_SIZE)
+    with backend("eager"):
+        model.train(3, BATCH_SIZE)
     model.save(tmp_path / "model")
     saved = load_from_zip_file(tmp_path / "model.zip")[0]
     assert saved is not None and saved["compile"] is True
@@ -125,8 +181,9 @@ def test_copies_and_files(offline_algorithm: AlgorithmCase, quick_compiler: None
     for twin in twins:
         assert twin.compile is True
         assert isinstance(twin.execution, Compiled) and twin.execution.functions == {}
-    for twin in (model, loaded):
-        twin.train(3, BATCH_SIZE)
+    with backend("eager"):
+        for twin in (model, loaded):
+            twin.train(3, BATCH_SIZE)
     assert same_parameters(parameters(loaded), parameters(model))
     assert offline_algorithm.load(tmp_path / "model", compile=False).compile is False
 
@@ -194,8 +251,8 @@ def test_an_update_reads_no_value(offline_algorithm: AlgorithmCase) -> None:
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The losses are looked at as seldom as on a GPU. Holds how many updates each look had before it."""
-    monkeypatch.setattr(FlowAlgorithm, "check_interval", 100)
+    """The losses are looked at every tenth update, as every hundredth on a GPU. Holds the updates before each look."""
+    monkeypatch.setattr(FlowAlgorithm, "check_interval", 10)
     counts: list[int] = []
     not_finite = MetricSums.not_finite
 
@@ -208,18 +265,18 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_losses_are_looked_at_seldom(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
-    """Every 100 updates, at each line of the log, at the end of ``learn``: not at each timestep."""
-    make(offline_algorithm, offline_log_interval=130).learn(250)
-    assert looks == [100, 30, 100, 20]
+    """Every ten updates, at each line of the log, at the end of ``learn``: not at each timestep."""
+    make(offline_algorithm, offline_log_interval=13).learn(25)
+    assert looks == [10, 3, 10, 2]
 
 
 def test_actions_are_looked_at(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
     """Whoever acts or saves looks first; without updates in between there is nothing to look at."""
     model = make(offline_algorithm)
-    model.train(30, BATCH_SIZE)
+    model.train(6, BATCH_SIZE)
     for _ in range(3):
         model.predict(np.zeros(3, dtype=np.float32))
-    assert looks == [30]
+    assert looks == [6]
 
 
 class Poison(BaseCallback):
@@ -243,31 +300,31 @@ class Poison(BaseCallback):
 def test_a_loss_that_is_lost_is_found_with_its_place(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
     """The next look finds it, and says between which updates it happened."""
     model = make(offline_algorithm)
-    with pytest.raises(ValueError, match=r"One of the updates 101 to 200 is not finite \(.*_loss.*learning rate"):
-        model.learn(1_000, callback=Poison(101))
-    assert model._n_updates == 200
+    with pytest.raises(ValueError, match=r"One of the updates 11 to 20 is not finite \(.*_loss.*learning rate"):
+        model.learn(1_000, callback=Poison(11))
+    assert model._n_updates == 20
 
 
 def test_at_the_end_of_learn(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
     """``learn`` does not return lost parameters as if nothing were."""
-    with pytest.raises(ValueError, match="One of the updates 1 to 30 is not finite"):
-        make(offline_algorithm).learn(30, callback=Poison(10))
+    with pytest.raises(ValueError, match="One of the updates 1 to 9 is not finite"):
+        make(offline_algorithm).learn(9, callback=Poison(5))
 
 
 def test_callbacks_save_no_lost_model(offline_algorithm: AlgorithmCase, looks: list[int], tmp_path: Path) -> None:
     """A checkpoint looks before the model is saved: what is in a file is finite."""
     model = make(offline_algorithm)
-    with pytest.raises(ValueError, match="Update 10 is not finite"):
-        model.learn(1_000, callback=[CheckpointCallback(1, str(tmp_path)), Poison(10)])
-    assert len(list(tmp_path.glob("*.zip"))) == 9
+    with pytest.raises(ValueError, match="Update 5 is not finite"):
+        model.learn(1_000, callback=[CheckpointCallback(1, str(tmp_path)), Poison(5)])
+    assert len(list(tmp_path.glob("*.zip"))) == 4
 
 
 def test_callbacks_evaluate_no_lost_model(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
     """An environment never sees the actions of a lost policy."""
     env = Monitor(pendulum())
     model = make(offline_algorithm)
-    with pytest.raises(ValueError, match="One of the updates 9 to 10 is not finite"):
-        model.learn(1_000, callback=[EvalCallback(env, eval_freq=2, n_eval_episodes=1, verbose=0), Poison(9)])
+    with pytest.raises(ValueError, match="One of the updates 5 to 6 is not finite"):
+        model.learn(1_000, callback=[EvalCallback(env, eval_freq=2, n_eval_episodes=1, verbose=0, warn=False), Poison(5)])
     actions = env.get_wrapper_attr("actions")
     assert len(actions) > 0 and np.isfinite(actions).all()
 
@@ -277,11 +334,11 @@ def test_after_a_loss_another_model_takes_over(offline_algorithm: AlgorithmCase,
     model = make(offline_algorithm)
     good = copy.deepcopy(model.get_parameters())
     with pytest.raises(ValueError, match="is not finite"):
-        model.learn(1_000, callback=Poison(10))
+        model.learn(1_000, callback=Poison(5))
     model.set_parameters(good)
     recorder = Recorder()
-    model.learn(120, callback=recorder)
-    assert len(recorder.clock) == 120
+    model.learn(12, callback=recorder)
+    assert len(recorder.clock) == 12
 
 
 def test_metrics_that_not_every_update_has() -> None:

@@ -618,7 +618,7 @@ def test_07_two_modes_of_a_rectified_flow() -> None:
         assert low <= (euler(field, x, n_steps).abs() > 0.4).double().mean().item() <= high
 
 
-@pytest.mark.expensive
+@pytest.mark.nightly
 @pytest.mark.parametrize("flow", FLOWS)
 def test_07_two_modes_learned(flow: Any) -> None:
     """

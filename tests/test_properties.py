@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from conformance.algorithms import ALGORITHMS
 from conformance.case import AlgorithmCase
 from conformance.environments import AnySpaces
 from gymnasium import spaces
@@ -473,8 +474,9 @@ def test_images_that_are_none(images: np.ndarray, message: str) -> None:
 # Acting, and saving.
 
 
-@given(st.data())
-@examples(30)
+@pytest.mark.slow
+@given(st.sampled_from(ALGORITHMS), st.data())
+@examples(100)
 def test_predicted_actions_are_in_the_space(algorithm: AlgorithmCase, data: st.DataObject) -> None:
     """Whatever the spaces: shape, type and bounds are right, one by one and in a batch, and the same after save and load."""
     space, action_space = data.draw(OBSERVATIONS), data.draw(action_spaces())
@@ -482,7 +484,7 @@ def test_predicted_actions_are_in_the_space(algorithm: AlgorithmCase, data: st.D
     arguments = {
         "net_arch": [8],
         "features_extractor_kwargs": {"cnn_output_dim": 4},
-        "best_of_n": data.draw(st.sampled_from([1, 2])) if algorithm.cls.needs_rewards else 1,  # else nobody chooses
+        "best_of_n": data.draw(st.sampled_from([1, 2])) if algorithm.cls.needs_rewards else 1,  # without critics no choice
     }
     horizon_length = data.draw(st.sampled_from([1, 3]))
     model = algorithm.make(
@@ -512,8 +514,9 @@ def test_predicted_actions_are_in_the_space(algorithm: AlgorithmCase, data: st.D
     assert_unchanged({"": batch}, {"": before})
 
 
-@given(recordings())
-@examples(15)
+@pytest.mark.slow
+@given(st.sampled_from([case for case in ALGORITHMS if case.offline]), recordings())
+@examples(60)
 def test_training_on_any_data(offline_algorithm: AlgorithmCase, recording: Recording) -> None:
     """A good data set trains: losses and parameters are finite, and nobody's arrays have changed."""
     if not any(recording.trajectories):

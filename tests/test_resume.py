@@ -1,13 +1,14 @@
 """Runs that are killed and resumed end as runs that were not."""
 
 import contextlib
+import multiprocessing
 import os
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch as th
 from conformance.callbacks import Raising, Recorder
 from conformance.case import AlgorithmCase, parameters, same_parameters
 from conformance.environments import collect, pendulum, pendulums
-from resumable import SCENARIOS, train
+from resumable import SCENARIOS, run, train
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, EveryNTimesteps
 from stable_baselines3.common.vec_env import VecNormalize
@@ -26,32 +27,32 @@ from sb3_flow.common.checkpoints import TrainingCheckpoint, checkpoints, latest_
 from sb3_flow.common.checkpoints.callback_state import get_callback_state, set_callback_state
 from sb3_flow.common.flow_algorithm import FlowAlgorithm
 
-SCRIPT = Path(__file__).with_name("resumable.py")
+
+def start(method: str, scenario: str, folder: Path, dies_in_checkpoint: int | None = None) -> tuple[BaseProcess, Connection]:
+    """A process that trains, and where it tells each timestep. ``"fork"`` starts at once, ``"spawn"`` a new interpreter."""
+    context: Any = multiprocessing.get_context(method)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=run, args=(scenario, folder, sender, dies_in_checkpoint))
+    process.start()
+    sender.close()
+    return process, receiver
 
 
-def start(scenario: str, folder: Path, *arguments: str) -> subprocess.Popen:
-    """The script, as a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), scenario, str(folder), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
-
-
-def kill_at(process: subprocess.Popen, timestep: int) -> None:
-    """Kill a process as soon as it says that it has come so far."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("step ") and int(line.split()[1]) >= timestep:
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    assert process.wait(timeout=60) == -signal.SIGKILL
+def kill_at(process: BaseProcess, receiver: Connection, timestep: int) -> None:
+    """Kill a process as soon as it has come so far."""
+    while receiver.recv() < timestep:
+        pass
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # forked workers keep each other's pipes open, and would wait for ever
+        os.killpg(process.pid, signal.SIGKILL)  # forked environments keep each other's pipes open, and would wait for ever
+    end(process, -signal.SIGKILL)
 
 
-def finish(process: subprocess.Popen, code: int = 0) -> None:
-    """Wait until a process ends by itself."""
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == code, output
+def end(process: BaseProcess, code: int) -> None:
+    """Wait until a process ends."""
+    process.join(timeout=300)
+    assert process.exitcode == code
 
 
 def assert_equal(one: Any, other: Any, where: str = "result") -> None:
@@ -87,43 +88,47 @@ def assert_same_run(one: Path, other: Path) -> None:
 WHILE_SAVING = 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("scenario", "kills"),
+    ("scenario", "kills", "method"),
     [
-        ("offline", [33]),
-        ("online", [27, WHILE_SAVING]),  # 27: actions are random still
-        ("online-2", [101]),
-        ("offline-to-online", [22, 50]),  # once in each phase
+        ("offline", [33], "spawn"),
+        ("online", [27, WHILE_SAVING], "fork"),  # 27: actions are random still
+        ("online-2", [101], "fork"),
+        ("offline-to-online", [22, 50], "fork"),  # once in each phase
     ],
 )
-def test_killed_runs_end_like_others(tmp_path: Path, scenario: str, kills: list[int]) -> None:
+def test_killed_runs_end_like_others(tmp_path: Path, scenario: str, kills: list[int], method: str) -> None:
     """SIGKILL, a new process, and in the end the same parameters, optimiser, counters, random states and logs."""
     folder = tmp_path / "killed"
     for timestep in kills:
         before = latest_checkpoint(folder)
         if timestep == WHILE_SAVING:
-            finish(start(scenario, folder, "1"), -signal.SIGKILL)
+            process, _ = start(method, scenario, folder, dies_in_checkpoint=1)
+            end(process, -signal.SIGKILL)
             assert before is not None and latest_checkpoint(folder) == before
             assert [path.name for path in folder.glob(".checkpoint_*/*")] == ["model.zip"]
         else:
-            kill_at(start(scenario, folder), timestep)
+            kill_at(*start(method, scenario, folder), timestep)
             assert latest_checkpoint(folder) != before
         assert len(checkpoints(folder)) == 1
         assert not (folder / "result.pt").exists()
-    finish(start(scenario, folder))
+    process, _ = start(method, scenario, folder)
+    end(process, 0)
     assert not list(folder.glob(".checkpoint_*"))
     train(SCENARIOS[scenario], tmp_path / "whole")
     assert_same_run(tmp_path / "whole", folder)
 
 
 def interrupted(
-    make: Callable[[], FlowAlgorithm], folder: Path, at: int, env: Any, data: Any, n_envs: int = 1
+    make: Callable[[], FlowAlgorithm], folder: Path, total: int, env: Any, data: Any, n_envs: int = 1
 ) -> FlowAlgorithm:
-    """A run of 40 timesteps that was broken off at a time, and resumed."""
+    """A run with three checkpoints that was broken off after the second one, and resumed."""
+    every, at = total // n_envs // 3, total // 3 * 2 + n_envs
     with pytest.raises(RuntimeError):
-        make().learn(40, callback=[TrainingCheckpoint(folder, 10 // n_envs), Raising(at, RuntimeError)])
+        make().learn(total, callback=[TrainingCheckpoint(folder, every), Raising(at, RuntimeError)])
     model = type(make()).resume(folder, env, dataset=data, device="cpu")
-    return model.learn(40, callback=[TrainingCheckpoint(folder, 10 // n_envs), Raising(100, RuntimeError)])
+    return model.learn(total, callback=[TrainingCheckpoint(folder, every), Raising(2 * total, RuntimeError)])
 
 
 @pytest.mark.parametrize("n_envs", [1, 2])
@@ -131,11 +136,12 @@ def test_interrupted_online_training(online_algorithm: AlgorithmCase, tmp_path: 
     """Every algorithm that trains online goes on bit for bit."""
 
     def make() -> FlowAlgorithm:
-        return online_algorithm.make(pendulums(n_envs))
+        return online_algorithm.make(pendulums(n_envs, episode_length=3), learning_starts=2)
 
-    whole = make().learn(40, callback=TrainingCheckpoint(tmp_path / "whole", 10 // n_envs))
-    resumed = interrupted(make, tmp_path / "run", 36, pendulums(n_envs), None, n_envs)
-    assert resumed.num_timesteps == 40
+    total = 3 * n_envs * (online_algorithm.stages // 3 + 2)
+    whole = make().learn(total, callback=TrainingCheckpoint(tmp_path / "whole", total // n_envs // 3))
+    resumed = interrupted(make, tmp_path / "run", total, pendulums(n_envs, episode_length=3), None, n_envs)
+    assert resumed.num_timesteps == total
     assert same_parameters(parameters(whole), parameters(resumed))
 
 
@@ -146,23 +152,26 @@ def test_interrupted_offline_training(offline_algorithm: AlgorithmCase, tmp_path
     def make() -> FlowAlgorithm:
         return offline_algorithm.make(pendulum(), dataset=data)
 
-    resumed = interrupted(make, tmp_path / "run", 36, pendulum(), data)
-    assert same_parameters(parameters(make().learn(40)), parameters(resumed))
+    total = 3 * (offline_algorithm.stages // 3 + 2)
+    resumed = interrupted(make, tmp_path / "run", total, pendulum(), data)
+    assert same_parameters(parameters(make().learn(total)), parameters(resumed))
 
 
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_evaluations_do_not_change_online_training(online_algorithm: AlgorithmCase, deterministic: bool) -> None:
-    """Evaluating every fifth step, or never, gives the same parameters."""
-    callback = EvalCallback(pendulum(), eval_freq=5, n_eval_episodes=2, deterministic=deterministic, warn=False)
-    without, evaluated = (
-        parameters(online_algorithm.make(pendulum()).learn(40, callback=either)) for either in (None, callback)
-    )
-    assert same_parameters(without, evaluated)
+def test_evaluations_do_not_change_online_training(online_algorithm: AlgorithmCase) -> None:
+    """Evaluating every third step, or never, gives the same parameters, whether or not evaluations sample."""
+
+    def learned(callback: BaseCallback | None) -> dict[str, th.Tensor]:
+        return parameters(online_algorithm.make(pendulum(), learning_starts=4).learn(12, callback=callback))
+
+    without = learned(None)
+    for deterministic in (True, False):
+        evaluation = EvalCallback(pendulum(), eval_freq=3, n_eval_episodes=1, deterministic=deterministic, warn=False)
+        assert same_parameters(without, learned(evaluation)), deterministic
 
 
 def test_predict_draws_from_the_global_generator(online_algorithm: AlgorithmCase) -> None:
     """Outside of training ``torch.manual_seed`` decides on samples, and training's stream is not touched."""
-    model = online_algorithm.make(pendulum()).learn(20)
+    model = online_algorithm.make(pendulum()).learn(12)
     state, observation = model.random_state(), np.zeros(3, dtype=np.float32)
     th.manual_seed(1)
     first = model.predict(observation)[0]
@@ -206,25 +215,27 @@ def test_no_checkpoint_after_a_loss_that_is_not_finite(offline_algorithm: Algori
     assert latest_checkpoint(tmp_path / "run") is None
 
 
+@pytest.mark.one_variant
 def test_the_number_given_to_learn_is_the_whole(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """The first ``learn`` after ``resume`` is the rest of the one that was interrupted; the next one is one of its own."""
     data = collect(pendulum)
-    model = offline_algorithm.make(pendulum(), dataset=data).learn(10)
+    model = offline_algorithm.make(pendulum(), dataset=data).learn(2)
     with pytest.raises(RuntimeError):
-        callbacks = [TrainingCheckpoint(tmp_path, 10), Raising(27, RuntimeError)]
-        model.learn(20, callback=callbacks, reset_num_timesteps=False)  # from 10 to 30
+        callbacks = [TrainingCheckpoint(tmp_path, 4), Raising(11, RuntimeError)]
+        model.learn(10, callback=callbacks, reset_num_timesteps=False)  # from 2 to 12
     resumed = offline_algorithm.cls.resume(tmp_path, pendulum(), dataset=data, device="cpu")
-    assert resumed.num_timesteps == 20
+    assert resumed.num_timesteps == 10
     recorder = Recorder()
-    resumed.learn(20, callback=recorder, reset_num_timesteps=False)
-    assert recorder.clock == list(range(21, 31)) and recorder.total_timesteps == 30
-    assert resumed.learn(5, reset_num_timesteps=False).num_timesteps == 35
-    assert resumed.learn(5).num_timesteps == 5
+    resumed.learn(10, callback=recorder, reset_num_timesteps=False)
+    assert recorder.clock == [11, 12] and recorder.total_timesteps == 12
+    assert resumed.learn(3, reset_num_timesteps=False).num_timesteps == 15
+    assert resumed.learn(3).num_timesteps == 3
 
 
+@pytest.mark.one_variant
 def test_new_episodes_at_a_checkpoint(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """Online the environment is reset, the trajectory in the buffer ends, and no chunk of actions goes on."""
-    model = online_algorithm.make(pendulum(), learning_starts=5, horizon_length=4)
+    model = online_algorithm.make(pendulum(), learning_starts=25, horizon_length=4)
     starts = Recorder(look=lambda callback: bool(callback.model._last_episode_starts[0]))
     model.learn(30, callback=[TrainingCheckpoint(tmp_path, 13), starts])
     # Steps from 0; episodes of ten steps, and a new one after each thirteen.
@@ -232,24 +243,26 @@ def test_new_episodes_at_a_checkpoint(online_algorithm: AlgorithmCase, tmp_path:
     assert np.flatnonzero(model.replay_buffer.transitions.ends[:30]).tolist() == [9, 12, 22, 25, 29]
 
 
+@pytest.mark.one_variant
 def test_older_checkpoints_go(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """The latest ones are kept, by their number and not by their name; any of them can be resumed."""
     data = collect(pendulum)
-    offline_algorithm.make(pendulum(), dataset=data).learn(110, callback=TrainingCheckpoint(tmp_path, 10, keep=2))
-    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint_100", "checkpoint_110"]
-    for folder, timesteps in ((tmp_path, 110), (tmp_path / "checkpoint_100", 100)):
+    offline_algorithm.make(pendulum(), dataset=data).learn(11, callback=TrainingCheckpoint(tmp_path, 1, keep=2))
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint_10", "checkpoint_11"]
+    for folder, timesteps in ((tmp_path, 11), (tmp_path / "checkpoint_10", 10)):
         resumed = offline_algorithm.cls.resume(folder, pendulum(), dataset=data, device="cpu")
         assert resumed.num_timesteps == timesteps
 
 
+@pytest.mark.one_variant
 def test_a_run_is_not_overwritten(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """Starting anew in the folder of a run is refused; going on with the same model is not."""
     data = collect(pendulum)
-    model = offline_algorithm.make(pendulum(), dataset=data).learn(20, callback=TrainingCheckpoint(tmp_path, 10))
-    with pytest.raises(ValueError, match=r"checkpoint_20 belongs to a run that is ahead of this model, which has 0.*resume\("):
-        offline_algorithm.make(pendulum(), dataset=data).learn(20, callback=TrainingCheckpoint(tmp_path, 10))
-    model.learn(20, callback=TrainingCheckpoint(tmp_path, 10))
-    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint_40"
+    model = offline_algorithm.make(pendulum(), dataset=data).learn(4, callback=TrainingCheckpoint(tmp_path, 2))
+    with pytest.raises(ValueError, match=r"checkpoint_4 belongs to a run that is ahead of this model, which has 0.*resume\("):
+        offline_algorithm.make(pendulum(), dataset=data).learn(4, callback=TrainingCheckpoint(tmp_path, 2))
+    model.learn(4, callback=TrainingCheckpoint(tmp_path, 2))
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint_8"
 
 
 class Remembering(BaseCallback):
@@ -286,38 +299,58 @@ def test_what_callbacks_remember() -> None:
         set_callback_state(CallbackList([new_first, new_second]), state)
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ("no folder", FileNotFoundError, "There is no folder"),
-        ("empty folder", FileNotFoundError, "has no checkpoint. Start a new run"),
-        ("unfinished", FileNotFoundError, "has no checkpoint, only an unfinished one"),
-        ("file", ValueError, "is a file. Pass the folder"),
-        ("no data", ValueError, r"trains on .*Pass it: `resume\(\.\.\., dataset=\.\.\.\)`"),
-        ("other data", ValueError, "The dataset has 50 transitions; .* with 200 transitions"),
-        ("two environments", ValueError, "`env` has 2 environments; it must have 1"),
-        ("normalized", ValueError, "was written without `VecNormalize`, but `env` is with it"),
-        ("other spaces", ValueError, r"model\.zip cannot be loaded\. Observation spaces do not match"),
-        ("damaged state", ValueError, r"training\.pkl is damaged"),
-        ("damaged model", ValueError, r"model\.zip is damaged"),
-        ("damaged buffer", ValueError, r"replay_buffer\.pkl is not a replay buffer, or it is damaged"),
-    ],
-)
-def test_why_it_cannot_be_resumed(
-    two_phase_algorithm: AlgorithmCase, tmp_path: Path, change: str, error: type[Exception], message: str
+#: What happens to a run, or to what is given to ``resume``; the error, and a pattern of its message.
+REFUSALS: list[tuple[str, type[Exception], str]] = [
+    ("no folder", FileNotFoundError, "There is no folder"),
+    ("empty folder", FileNotFoundError, "has no checkpoint. Start a new run"),
+    ("unfinished", FileNotFoundError, "has no checkpoint, only an unfinished one"),
+    ("file", ValueError, "is a file. Pass the folder"),
+    ("no data", ValueError, r"trains on .*Pass it: `resume\(\.\.\., dataset=\.\.\.\)`"),
+    ("other data", ValueError, "The dataset has 50 transitions; .* with 200 transitions"),
+    ("two environments", ValueError, "`env` has 2 environments; it must have 1"),
+    ("normalized", ValueError, "was written without `VecNormalize`, but `env` is with it"),
+    ("other spaces", ValueError, r"model\.zip cannot be loaded\. Observation spaces do not match"),
+    ("damaged state", ValueError, r"training\.pkl is damaged"),
+    ("damaged model", ValueError, r"model\.zip is damaged"),
+    ("damaged buffer", ValueError, r"replay_buffer\.pkl is not a replay buffer, or it is damaged"),
+]
+
+
+@pytest.fixture(scope="module")
+def finished(two_phase_algorithm: AlgorithmCase, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with a checkpoint at 6, after 3 updates and 3 steps."""
+    folder = tmp_path_factory.mktemp("run")
+    model = two_phase_algorithm.make(pendulum(), dataset=collect(pendulum), offline_steps=3)
+    model.learn(6, callback=TrainingCheckpoint(folder, 6))
+    return folder
+
+
+@pytest.mark.one_variant
+def test_why_a_run_cannot_be_resumed(
+    two_phase_algorithm: AlgorithmCase, finished: Path, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     """Each refusal says what is wrong, with which file, and what to do."""
-    folder, data = tmp_path / "run", collect(pendulum)
-    model = two_phase_algorithm.make(pendulum(), dataset=data, offline_steps=5)
-    model.learn(20, callback=TrainingCheckpoint(folder, 20))
-    given: dict[str, Any] = {"env": pendulum(), "dataset": data, "device": "cpu"}
-    checkpoint = folder / "checkpoint_20"
+    data = collect(pendulum)
+    for change, error, message in REFUSALS:
+        folder = tmp_path / change.replace(" ", "_")
+        shutil.copytree(finished, folder)
+        given: dict[str, Any] = {"env": pendulum(), "dataset": data, "device": "cpu"}
+        spoil(folder, given, change)
+        with subtests.test(change):
+            with pytest.raises(error, match=message) as raised:
+                two_phase_algorithm.cls.resume(folder, **given)
+            assert str(folder) in str(raised.value)
+
+
+def spoil(folder: Path, given: dict[str, Any], change: str) -> None:
+    """Change the folder of a run, or what is given to ``resume``."""
+    checkpoint = folder / "checkpoint_6"
     if change == "no folder":
         shutil.rmtree(folder)
     elif change == "empty folder":
         shutil.rmtree(checkpoint)
     elif change == "unfinished":
-        checkpoint.rename(folder / ".checkpoint_20.partial")
+        checkpoint.rename(folder / ".checkpoint_6.partial")
     elif change == "file":
         shutil.rmtree(folder)
         folder.write_text("a file")
@@ -335,9 +368,6 @@ def test_why_it_cannot_be_resumed(
         name = {"state": "training.pkl", "model": "model.zip", "buffer": "replay_buffer.pkl"}[change.split()[1]]
         content = (checkpoint / name).read_bytes()
         (checkpoint / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(error, match=message) as raised:
-        two_phase_algorithm.cls.resume(folder, **given)
-    assert str(folder) in str(raised.value)
 
 
 def test_wrong_use_of_the_callback(tmp_path: Path) -> None:

@@ -548,7 +548,7 @@ def test_12_offset_and_scale_of_the_values(offset: float, factor: float) -> None
         th.testing.assert_close(plain, changed, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.expensive
+@pytest.mark.nightly
 @pytest.mark.parametrize("seed", [0, 1])
 def test_07_bandit_to_its_gibbs_distribution(seed: int) -> None:
     """

@@ -1,6 +1,8 @@
 """Environments for the tests: real ones cut short, ones that watch what they are given, and one for any spaces."""
 
+import copy
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import gymnasium as gym
@@ -70,7 +72,12 @@ def maze(episode_length: int = 10) -> gym.Env:
 
 
 def collect(make: Callable[[], gym.Env], rows: int = 200, seed: int = 0) -> dict[str, np.ndarray]:
-    """Transitions of random actions, as a dictionary with Gymnasium's names."""
+    """Transitions of random actions, as a dictionary with Gymnasium's names. It may be changed: the next call has its own."""
+    return copy.deepcopy(_collected(make, rows, seed))
+
+
+@lru_cache(maxsize=64)
+def _collected(make: Callable[[], gym.Env], rows: int, seed: int) -> dict[str, np.ndarray]:
     env = make()
     env.action_space.seed(seed)
     columns: dict[str, list[Any]] = {

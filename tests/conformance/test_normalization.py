@@ -14,6 +14,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from conformance.case import AlgorithmCase, parameters, same_parameters
 from conformance.environments import AnySpaces, collect, pendulum, pendulums
 
+pytestmark = pytest.mark.one_variant
+
 
 def _data(rows: int = 300) -> dict[str, np.ndarray]:
     """Pendulum's data, moved and stretched so that no statistic is 0 or 1 by itself."""
@@ -61,7 +63,7 @@ def test_batches_are_normalized(offline_algorithm: AlgorithmCase) -> None:
 def test_frozen_wrapper_is_left_alone(offline_algorithm: AlgorithmCase) -> None:
     """With ``training=False`` its statistics are not touched, by the data or by training."""
     env = VecNormalize(pendulums(1), training=False)
-    offline_algorithm.make(env, dataset=_data()).learn(10)
+    offline_algorithm.make(env, dataset=_data()).learn(2)
     np.testing.assert_array_equal(env.obs_rms.mean, np.zeros(3))
     assert env.obs_rms.count == pytest.approx(1e-4)
 
@@ -82,14 +84,14 @@ def test_saved_statistics_when_training_goes_on(offline_algorithm: AlgorithmCase
     """Saved and loaded beside the model, the statistics are as they were; the data is not counted a second time."""
     data = _data()
     env = VecNormalize(pendulums(1))
-    model = offline_algorithm.make(env, dataset=data).learn(10)
+    model = offline_algorithm.make(env, dataset=data).learn(2)
     model.save(tmp_path / "model")
     env.save(str(tmp_path / "statistics.pkl"))
     loaded_env = VecNormalize.load(str(tmp_path / "statistics.pkl"), pendulums(1))
     before = loaded_env.obs_rms.mean.copy(), loaded_env.obs_rms.count, loaded_env.ret_rms.var.copy()
     loaded = offline_algorithm.load(tmp_path / "model", env=loaded_env, dataset=data)
-    loaded.learn(10, reset_num_timesteps=False)
-    assert loaded.n_offline_updates == 20
+    loaded.learn(2, reset_num_timesteps=False)
+    assert loaded.n_offline_updates == 4
     assert loaded_env.obs_rms.count == before[1] + 1, "the one reset at the start of `learn`"
     np.testing.assert_allclose(loaded_env.obs_rms.mean, before[0], atol=0.1)
     np.testing.assert_array_equal(loaded_env.ret_rms.var, before[2])
@@ -100,31 +102,31 @@ def test_model_acts_on_what_the_wrapper_returns(offline_algorithm: AlgorithmCase
     env = VecNormalize(pendulums(1))
     model = offline_algorithm.make(env, dataset=_data())
     evaluation_env = VecNormalize(pendulums(1), training=False, norm_reward=False)
-    model.learn(10, callback=EvalCallback(evaluation_env, eval_freq=10, n_eval_episodes=1, warn=False))
+    model.learn(2, callback=EvalCallback(evaluation_env, eval_freq=2, n_eval_episodes=1, warn=False))
     np.testing.assert_array_equal(evaluation_env.obs_rms.mean, env.obs_rms.mean)
 
 
 def test_collected_observations_are_stored_raw(online_algorithm: AlgorithmCase) -> None:
-    """Online, the wrapper normalises when a batch is drawn, with the statistics of that moment."""
+    """Online, the wrapper normalizes when a batch is drawn, with the statistics of that moment."""
     env = VecNormalize(pendulums(2))
-    model = online_algorithm.make(env).learn(40)
-    raw = model.replay_buffer.draw(th.arange(40))
+    model = online_algorithm.make(env).learn(14)
+    raw = model.replay_buffer.draw(th.arange(14))
     radius = raw.observations[:, :2].square().sum(dim=1)
     np.testing.assert_allclose(radius, 1, rtol=1e-5, err_msg="cosine and sine")
     assert np.isin(model.sample_batch(50).observations.numpy(), env.normalize_obs(raw.observations.numpy())).all()
 
 
 def test_dictionary_observations(offline_algorithm: AlgorithmCase) -> None:
-    """Of a dictionary, each part that the wrapper normalises has statistics of its own."""
+    """Of a dictionary, each part that the wrapper normalizes has statistics of its own."""
     space = spaces.Dict({"a": spaces.Box(0, 10, (2,)), "b": spaces.Box(-3, 5, (3,))})
     make_env = partial(AnySpaces, space, spaces.Box(-1, 1, (1,)))
     data = collect(make_env, 100)
     env = VecNormalize(DummyVecEnv([make_env]), norm_obs_keys=["a"])
-    model = offline_algorithm.make(env, dataset=data).learn(5)
+    model = offline_algorithm.make(env, dataset=data).learn(2)
     assert set(env.obs_rms) == {"a"}
     np.testing.assert_allclose(env.obs_rms["a"].mean, data["observations"]["a"].mean(axis=0), rtol=0.05)
     b = model.sample_batch(100).observations["b"].numpy()
-    assert np.isin(b, data["observations"]["b"]).all(), "not normalised"
+    assert np.isin(b, data["observations"]["b"]).all(), "not normalized"
 
 
 def test_normalize_observations(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
@@ -134,7 +136,7 @@ def test_normalize_observations(offline_algorithm: AlgorithmCase, tmp_path: Path
     normalized = model.policy.normalizer(th.as_tensor(data["observations"])).numpy()
     np.testing.assert_allclose(normalized.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(normalized.std(axis=0), 1, atol=1e-4)
-    model.learn(10).save(tmp_path / "model")
+    model.learn(2).save(tmp_path / "model")
     loaded = offline_algorithm.load(tmp_path / "model")
     assert th.equal(loaded.policy.normalizer(th.as_tensor(data["observations"])), th.as_tensor(normalized))
     model.policy.save(str(tmp_path / "policy"))
@@ -146,16 +148,16 @@ def test_normalize_observations(offline_algorithm: AlgorithmCase, tmp_path: Path
 
 
 def test_normalized_policy_acts_on_raw_observations(offline_algorithm: AlgorithmCase) -> None:
-    """Stretched data with normalisation trains and acts as data that was normalised by hand."""
+    """Stretched data with normalization trains and acts as data that was normalized by hand."""
     data = _data()
     mean, std = data["observations"].mean(axis=0, dtype=np.float64), data["observations"].std(axis=0, dtype=np.float64)
 
     def by_hand(observations: np.ndarray) -> np.ndarray:
         return ((observations - mean) / std).astype(np.float32)
 
-    model = offline_algorithm.make(pendulum(), dataset=data, normalize_observations=True).learn(10)
+    model = offline_algorithm.make(pendulum(), dataset=data, normalize_observations=True).learn(5)
     normalized = {**data, **{field: by_hand(data[field]) for field in ("observations", "next_observations")}}
-    other = offline_algorithm.make(pendulum(), dataset=normalized).learn(10)
+    other = offline_algorithm.make(pendulum(), dataset=normalized).learn(5)
     np.testing.assert_allclose(
         model.predict(data["observations"], deterministic=True)[0],
         other.predict(normalized["observations"], deterministic=True)[0],
@@ -165,7 +167,7 @@ def test_normalized_policy_acts_on_raw_observations(offline_algorithm: Algorithm
 
 def test_other_data_does_not_change_a_trained_policy(offline_algorithm: AlgorithmCase) -> None:
     """Statistics belong to the parameters that were trained with them."""
-    model = offline_algorithm.make(pendulum(), dataset=_data(), normalize_observations=True).learn(5)
+    model = offline_algorithm.make(pendulum(), dataset=_data(), normalize_observations=True).learn(2)
     before = parameters(model)
     model.set_dataset(collect(pendulum))
     assert same_parameters(before, parameters(model))
@@ -175,12 +177,12 @@ def test_constant_coordinate(offline_algorithm: AlgorithmCase) -> None:
     """A coordinate that never changes is shifted, not divided by zero."""
     data = _data()
     data["observations"][:, 1] = 2.0
-    model = offline_algorithm.make(pendulum(), dataset=data, normalize_observations=True).learn(5)
+    model = offline_algorithm.make(pendulum(), dataset=data, normalize_observations=True).learn(2)
     assert th.all(model.policy.normalizer(th.as_tensor(data["observations"]))[:, 1] == 0)
 
 
 def test_images_are_not_normalized(offline_algorithm: AlgorithmCase) -> None:
-    """Of a dictionary with an image, the vector is normalised and the image is left to the encoder."""
+    """Of a dictionary with an image, the vector is normalized and the image is left to the encoder."""
     space = spaces.Dict({"camera": spaces.Box(0, 255, (8, 8, 3), dtype=np.uint8), "joints": spaces.Box(4, 9, (2,))})
     make_env = partial(AnySpaces, space, spaces.Box(-1, 1, (1,)))
     model = offline_algorithm.make(make_env(), dataset=collect(make_env, 100), normalize_observations=True)

@@ -1,5 +1,8 @@
 """``predict`` as every caller of Stable-Baselines3 uses it, and evaluation."""
 
+from functools import partial
+from itertools import product
+
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -48,9 +51,10 @@ def test_deterministic(algorithm: AlgorithmCase) -> None:
     assert len(inside) > 20 and len(np.unique(inside)) == len(inside)
 
 
-def test_every_head(algorithm: AlgorithmCase) -> None:
+def test_every_sampler(algorithm: AlgorithmCase) -> None:
     """Each way to act is a policy of its own for ``evaluate_policy``, and leaves the model's as it was."""
-    model = algorithm.make(pendulum(), dataset=collect(pendulum) if algorithm.offline else None).learn(30)
+    model = algorithm.make(pendulum(), dataset=collect(pendulum) if algorithm.offline else None)
+    model.learn(algorithm.stages + 2)
     before, _ = model.predict(BATCH, deterministic=True)
     for i, sampler in enumerate(model.policy.samplers):
         policy = model.policy.with_sampler(sampler)
@@ -61,19 +65,19 @@ def test_every_head(algorithm: AlgorithmCase) -> None:
         np.testing.assert_array_equal(model.predict(BATCH, deterministic=True)[0], before)
 
 
-def test_head_that_does_not_exist(algorithm: AlgorithmCase) -> None:
+def test_a_sampler_that_does_not_exist(algorithm: AlgorithmCase) -> None:
     """The error lists the samplers there are."""
     model = algorithm.make(pendulum())
     with pytest.raises(ValueError, match=f"'nose'.*{next(iter(model.policy.samplers))}"):
         model.policy.with_sampler("nose")
 
 
-def test_a_head_sees_later_training(two_phase_algorithm: AlgorithmCase) -> None:
+def test_a_sampler_sees_later_training(two_phase_algorithm: AlgorithmCase) -> None:
     """It shares its networks with the model, so one made before training acts as one made after."""
     model = two_phase_algorithm.make(pendulum(), dataset=collect(pendulum))
     early = [model.policy.with_sampler(sampler) for sampler in model.policy.samplers]
     before = early[0].predict(BATCH, deterministic=True)[0]
-    model.learn(20)
+    model.learn(two_phase_algorithm.stages + 2)
     for policy in early:
         np.testing.assert_array_equal(
             policy.predict(BATCH, deterministic=True)[0],
@@ -82,25 +86,26 @@ def test_a_head_sees_later_training(two_phase_algorithm: AlgorithmCase) -> None:
     assert not np.array_equal(early[0].predict(BATCH, deterministic=True)[0], before)
 
 
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_evaluate_policy(algorithm: AlgorithmCase, deterministic: bool) -> None:
+@pytest.mark.one_variant
+def test_evaluate_policy(algorithm: AlgorithmCase) -> None:
     """Over several environments, with episode lengths as they are."""
-    env = DummyVecEnv([maze] * 3)
-    rewards, lengths = evaluate_policy(
-        algorithm.make(maze()), env, n_eval_episodes=6, deterministic=deterministic, return_episode_rewards=True, warn=False
-    )
-    assert (lengths, rewards) == ([10] * 6, [-10.0] * 6), "no success within ten steps"
+    env = DummyVecEnv([partial(maze, 4)] * 3)
+    model = algorithm.make(maze())
+    for deterministic in (True, False):
+        rewards, lengths = evaluate_policy(
+            model, env, n_eval_episodes=6, deterministic=deterministic, return_episode_rewards=True, warn=False
+        )
+        assert (lengths, rewards) == ([4] * 6, [-4.0] * 6), "no success within four steps"
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("bounds", [(0.0, 512.0), (-0.7, 0.4), (-1.0, -0.2), (-2.2, 0.6)])
-def test_actions_lie_inside_the_space(algorithm: AlgorithmCase, bounds: tuple[float, float], dtype: type) -> None:
+def test_actions_lie_inside_the_space(algorithm: AlgorithmCase) -> None:
     """Also those at the bounds, which rounding must not push over."""
-    space = spaces.Box(*bounds, (4,), dtype=dtype)
-    model = algorithm.make(AnySpaces(spaces.Box(-np.inf, np.inf, (3,)), space))
     observations = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32) * 100
-    actions, _ = model.predict(observations)
-    assert np.all(actions >= space.low) and np.all(actions <= space.high)
-    assert np.any(actions == space.low) and np.any(actions == space.high), "far observations saturate the policy"
-    scaled = model.policy.scale_action(actions)
-    assert scaled.min() == -1 and scaled.max() == 1, "nor does the way back leave [-1, 1]"
+    for bounds, dtype in product([(0.0, 512.0), (-0.7, 0.4), (-1.0, -0.2), (-2.2, 0.6)], [np.float32, np.float64]):
+        space = spaces.Box(*bounds, (4,), dtype=dtype)
+        model = algorithm.make(AnySpaces(spaces.Box(-np.inf, np.inf, (3,)), space))
+        actions, _ = model.predict(observations)
+        assert np.all(actions >= space.low) and np.all(actions <= space.high), space
+        assert np.any(actions == space.low) and np.any(actions == space.high), f"far observations saturate in {space}"
+        scaled = model.policy.scale_action(actions)
+        assert scaled.min() == -1 and scaled.max() == 1, f"nor does the way back leave [-1, 1] in {space}"

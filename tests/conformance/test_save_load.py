@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 import sb3_flow.datasets  # noqa: F401  (registers the readers of files)
 from conformance.case import AlgorithmCase, parameters, same_parameters
 from conformance.environments import collect, pendulum, pendulums
+from sb3_flow.common.flow_algorithm import FlowAlgorithm
 
 OBSERVATIONS = np.random.default_rng(0).uniform(-1, 1, (50, 3)).astype(np.float32)
 
@@ -21,84 +22,98 @@ def _actions(model: Any) -> np.ndarray:
     return model.predict(OBSERVATIONS, deterministic=True)[0]
 
 
-def test_same_predictions(case: AlgorithmCase, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def trained(case: AlgorithmCase) -> FlowAlgorithm:
+    """A model whose every loss has been descended. Tests do not change it."""
+    return case.trained(case.stages + 2)
+
+
+@pytest.fixture(scope="module")
+def saved(trained: FlowAlgorithm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its file, without the suffix."""
+    path = tmp_path_factory.mktemp("saved") / "model"
+    trained.save(path)
+    return path
+
+
+def test_same_predictions(case: AlgorithmCase, trained: FlowAlgorithm, saved: Path) -> None:
     """A loaded model acts as the saved one, also without an environment, from a path or from memory."""
-    model = case.trained(30)
-    model.save(tmp_path / "model")
     buffer = io.BytesIO()
-    model.save(buffer)
+    trained.save(buffer)
     buffer.seek(0)
-    for loaded in (case.load(tmp_path / "model"), case.load(buffer), case.load(tmp_path / "model.zip")):
+    for loaded in (case.load(saved), case.load(buffer), case.load(saved.with_suffix(".zip"))):
         assert loaded.env is None
-        np.testing.assert_array_equal(case.act(loaded), case.act(model))
-        assert same_parameters(parameters(loaded), parameters(model))
+        np.testing.assert_array_equal(case.act(loaded), case.act(trained))
+        assert same_parameters(parameters(loaded), parameters(trained))
 
 
 @pytest.mark.parametrize("n_envs", [1, 2])
 def test_offline_training_goes_on_bit_for_bit(offline_case: AlgorithmCase, tmp_path: Path, n_envs: int) -> None:
-    """Optimiser, counters and the random state of training are restored: a resumed run is the run that was not cut."""
-    data = offline_case.data()
+    """Optimizer, counters and the random state of training are restored: a resumed run is the run that was not cut."""
+    data, half = offline_case.data(), n_envs * (offline_case.stages // 2 + 3)
     arguments = {"dataset": data, "learning_rate": lambda left: 1e-2 * left}
-    model = offline_case.make(offline_case.environments(n_envs), **arguments).learn(20)
+    model = offline_case.make(offline_case.environments(n_envs), **arguments).learn(half)
     model.save(tmp_path / "model")
     loaded = offline_case.load(tmp_path / "model", env=offline_case.environments(n_envs), dataset=data)
     for name in ("num_timesteps", "n_offline_updates", "n_env_steps", "_n_updates", "_episode_num"):
         assert getattr(loaded, name) == getattr(model, name), name
     for either in (model, loaded):
-        either.learn(20, reset_num_timesteps=False)
-    assert loaded.num_timesteps == 40
+        either.learn(half, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 2 * half
     assert same_parameters(parameters(loaded), parameters(model))
 
 
-def test_optimizer_is_restored(case: AlgorithmCase, tmp_path: Path) -> None:
-    """The file holds the optimiser's state, not only the parameters."""
-    model = case.trained(30)
-    model.save(tmp_path / "model")
-    saved = model.policy.optimizer.state_dict()["state"]
-    restored = case.load(tmp_path / "model").policy.optimizer.state_dict()["state"]
-    assert saved.keys() == restored.keys() and len(saved) > 0
-    for key in saved:
-        assert saved[key]["step"] == restored[key]["step"] > 0
-        assert th.equal(saved[key]["exp_avg"], restored[key]["exp_avg"])
+def test_optimizer_is_restored(case: AlgorithmCase, trained: FlowAlgorithm, saved: Path) -> None:
+    """The file holds the optimizer's state, not only the parameters."""
+    saved_state = trained.policy.optimizer.state_dict()["state"]
+    restored = case.load(saved).policy.optimizer.state_dict()["state"]
+    assert saved_state.keys() == restored.keys() and len(saved_state) > 0
+    for key in saved_state:
+        assert saved_state[key]["step"] == restored[key]["step"] > 0
+        assert th.equal(saved_state[key]["exp_avg"], restored[key]["exp_avg"])
 
 
+@pytest.mark.one_variant
 def test_file_does_not_hold_the_data(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
-    """Fifty times the data makes the same file, whether it comes as a dictionary or a replay buffer was filled."""
+    """Twenty times the data makes the same file, whether it comes as a dictionary or a replay buffer was filled."""
     sizes = []
-    for rows in (100, 5_000):
-        model = offline_algorithm.make(pendulum(), dataset=collect(pendulum, rows)).learn(3)
+    for rows in (100, 2_000):
+        model = offline_algorithm.make(pendulum(), dataset=collect(pendulum, rows)).learn(1)
         model.save(tmp_path / "model")
         sizes.append((tmp_path / "model.zip").stat().st_size)
     assert abs(sizes[1] - sizes[0]) < 200
 
 
+@pytest.mark.one_variant
 def test_file_does_not_hold_the_replay_buffer(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """Nor what was collected, as elsewhere in Stable-Baselines3."""
     sizes = []
     for buffer_size in (100, 50_000):
-        online_algorithm.make(pendulum(), buffer_size=buffer_size).learn(20).save(tmp_path / "model")
+        online_algorithm.make(pendulum(), buffer_size=buffer_size).learn(12).save(tmp_path / "model")
         sizes.append((tmp_path / "model.zip").stat().st_size)
     assert abs(sizes[1] - sizes[0]) < 200
 
 
 @pytest.mark.parametrize("kind", [str, Path])
+@pytest.mark.one_variant
 def test_data_by_its_path_is_read_again(offline_algorithm: AlgorithmCase, tmp_path: Path, kind: type) -> None:
     """Data that was given by a path, or a name, needs no mention when the model is loaded."""
     np.savez(tmp_path / "log.npz", **collect(pendulum))
-    model = offline_algorithm.make(pendulum(), dataset=kind(tmp_path / "log.npz")).learn(20)
+    model = offline_algorithm.make(pendulum(), dataset=kind(tmp_path / "log.npz")).learn(4)
     model.save(tmp_path / "model")
     loaded = offline_algorithm.load(tmp_path / "model", env=pendulum())
     assert loaded.dataset_name == model.dataset_name
     for either in (model, loaded):
-        either.learn(10, reset_num_timesteps=False)
-    assert loaded.n_offline_updates == 30
+        either.learn(3, reset_num_timesteps=False)
+    assert loaded.n_offline_updates == 7
     assert same_parameters(parameters(loaded), parameters(model))
 
 
+@pytest.mark.one_variant
 def test_loading_reads_no_data(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """A model acts where its data is not; it is missed by ``learn`` only."""
     np.savez(tmp_path / "log.npz", **collect(pendulum))
-    model = offline_algorithm.make(pendulum(), dataset=str(tmp_path / "log.npz")).learn(5)
+    model = offline_algorithm.make(pendulum(), dataset=str(tmp_path / "log.npz")).learn(2)
     model.save(tmp_path / "model")
     (tmp_path / "log.npz").unlink()
     loaded = offline_algorithm.load(tmp_path / "model", env=pendulum())
@@ -107,29 +122,32 @@ def test_loading_reads_no_data(offline_algorithm: AlgorithmCase, tmp_path: Path)
         loaded.learn(5)
 
 
+@pytest.mark.one_variant
 def test_arrays_are_missing_after_load(offline_case: AlgorithmCase, tmp_path: Path) -> None:
     """Arrays are not in the file: ``learn`` says so and how to pass them again, and each way it names works."""
     data, env = offline_case.data(), offline_case.environment()
-    offline_case.fresh(dataset=data).learn(5).save(tmp_path / "model")
+    offline_case.fresh(dataset=data).learn(2).save(tmp_path / "model")
     loaded = offline_case.load(tmp_path / "model", env=env)
     with pytest.raises(ValueError, match=r"not part of the saved file.*set_dataset.*load\(\.\.\., dataset=\.\.\.\)"):
         loaded.learn(5)
     assert env.n_steps == 0, "nothing silently went on without the data"
     loaded.set_dataset(data)
-    assert loaded.learn(5).n_offline_updates == 10
+    assert loaded.learn(2).n_offline_updates == 4
     loaded = offline_case.load(tmp_path / "model", env=offline_case.environment(), dataset=data)
-    assert loaded.learn(5).n_offline_updates == 10
+    assert loaded.learn(2).n_offline_updates == 4
 
 
+@pytest.mark.one_variant
 def test_going_on_online_without_the_data(two_phase_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """Where the offline phase is over, its data may stay away; a warning tells that batches lack it."""
-    two_phase_algorithm.make(pendulum(), dataset=collect(pendulum), offline_steps=5).learn(5).save(tmp_path / "model")
+    two_phase_algorithm.make(pendulum(), dataset=collect(pendulum), offline_steps=3).learn(3).save(tmp_path / "model")
     loaded = two_phase_algorithm.load(tmp_path / "model", env=pendulum())
     with pytest.warns(UserWarning, match="Going on without"):
-        loaded.learn(20)
-    assert (loaded.n_offline_updates, loaded.n_env_steps) == (5, 20)
+        loaded.learn(12)
+    assert (loaded.n_offline_updates, loaded.n_env_steps) == (3, 12)
 
 
+@pytest.mark.one_variant
 def test_set_dataset_replaces_the_data(offline_algorithm: AlgorithmCase) -> None:
     """The next batch comes from the new data."""
     data = collect(pendulum)
@@ -139,6 +157,7 @@ def test_set_dataset_replaces_the_data(offline_algorithm: AlgorithmCase) -> None
 
 
 @pytest.mark.parametrize("n_envs", [1, 3])
+@pytest.mark.one_variant
 def test_load_with_other_environments(two_phase_algorithm: AlgorithmCase, tmp_path: Path, n_envs: int) -> None:
     """The number of environments may change between saving and loading."""
     data = collect(pendulum)
@@ -149,42 +168,42 @@ def test_load_with_other_environments(two_phase_algorithm: AlgorithmCase, tmp_pa
     assert sum(env.get_attr("n_steps")) == 12
 
 
+@pytest.mark.one_variant
 def test_set_env(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """Another environment takes over, from a saved model or a living one; one with other spaces is refused."""
     first, second, third = pendulum(), pendulum(), pendulum()
-    model = online_algorithm.make(first).learn(20)
+    model = online_algorithm.make(first).learn(12)
     model.set_env(second)
-    model.learn(10, reset_num_timesteps=False)
-    assert (first.n_steps, second.n_steps, model.n_env_steps) == (20, 10, 30)
+    model.learn(3, reset_num_timesteps=False)
+    assert (first.n_steps, second.n_steps, model.n_env_steps) == (12, 3, 15)
     model.save(tmp_path / "model")
     loaded = online_algorithm.load(tmp_path / "model")
     loaded.set_env(third)
-    loaded.learn(10, reset_num_timesteps=False)
-    assert (third.n_steps, loaded.num_timesteps) == (10, 40)
+    loaded.learn(3, reset_num_timesteps=False)
+    assert (third.n_steps, loaded.num_timesteps) == (3, 18)
     with pytest.raises(ValueError, match="spaces do not match"):
         loaded.set_env(gym.make("InvertedPendulum-v5"))
     with pytest.raises(AssertionError, match="number of environments"):
         loaded.set_env(DummyVecEnv([pendulum] * 2))
 
 
-def test_get_and_set_parameters(case: AlgorithmCase) -> None:
-    """Parameters and optimiser move from one model to another; a wrong name is refused."""
-    data = case.data() if case.offline else None
-    model = case.fresh(dataset=data).learn(20)
-    other = case.fresh(dataset=data, seed=1)
-    assert not same_parameters(parameters(model), parameters(other))
-    other.set_parameters(model.get_parameters())
-    assert same_parameters(parameters(model), parameters(other))
+def test_get_and_set_parameters(case: AlgorithmCase, trained: FlowAlgorithm) -> None:
+    """Parameters and optimizer move from one model to another; a wrong name is refused."""
+    other = case.fresh(seed=1)
+    assert not same_parameters(parameters(trained), parameters(other))
+    other.set_parameters(trained.get_parameters())
+    assert same_parameters(parameters(trained), parameters(other))
     assert len(other.policy.optimizer.state) > 0
     with pytest.raises(ValueError):
         other.set_parameters({"no_such_network": {}})
     with pytest.raises(ValueError):
-        other.set_parameters({"policy": model.policy.state_dict()}, exact_match=True)
+        other.set_parameters({"policy": trained.policy.state_dict()}, exact_match=True)
 
 
+@pytest.mark.one_variant
 def test_replay_buffer(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """What was collected is saved beside the model, and comes back row for row."""
-    model = online_algorithm.make(pendulum(), n_steps=2).learn(25)
+    model = online_algorithm.make(pendulum(), n_steps=2, learning_starts=23).learn(25)
     model.save(tmp_path / "model")
     model.save_replay_buffer(tmp_path / "buffer")
     loaded = online_algorithm.load(tmp_path / "model", env=pendulum())
@@ -194,19 +213,18 @@ def test_replay_buffer(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     rows = th.arange(25)
     for mine, theirs in zip(model.replay_buffer.draw(rows, 2), loaded.replay_buffer.draw(rows, 2), strict=True):
         assert th.equal(mine, theirs)
-    loaded.learn(10, reset_num_timesteps=False)
-    assert loaded.replay_buffer.size() == 35
+    loaded.learn(2, reset_num_timesteps=False)
+    assert loaded.replay_buffer.size() == 27
     # The episode that was cut by loading ends there: no return runs from it into the new one.
     assert loaded.replay_buffer.draw(th.tensor([24]), 2, 0.5).discounts.item() == 0.5
 
 
-def test_policy_alone(case: AlgorithmCase, tmp_path: Path) -> None:
+def test_policy_alone(case: AlgorithmCase, trained: FlowAlgorithm, tmp_path: Path) -> None:
     """A policy is saved and loaded without its algorithm."""
-    model = case.trained(20)
-    model.policy.save(str(tmp_path / "policy"))
-    policy = type(model.policy).load(str(tmp_path / "policy"), device="cpu")
-    np.testing.assert_array_equal(case.act(policy), case.act(model))
-    assert policy._get_constructor_parameters().keys() == model.policy._get_constructor_parameters().keys()
+    trained.policy.save(str(tmp_path / "policy"))
+    policy = type(trained.policy).load(str(tmp_path / "policy"), device="cpu")
+    np.testing.assert_array_equal(case.act(policy), case.act(trained))
+    assert policy._get_constructor_parameters().keys() == trained.policy._get_constructor_parameters().keys()
 
 
 def test_custom_objects(algorithm: AlgorithmCase, tmp_path: Path) -> None:
@@ -234,16 +252,9 @@ def test_load_with_other_arguments(algorithm: AlgorithmCase, tmp_path: Path) -> 
     assert (loaded.gamma, loaded.batch_size, loaded.lr_schedule(1)) == (0.5, 7, 1e-5)
 
 
-def test_load_with_policy_kwargs(case: AlgorithmCase, tmp_path: Path) -> None:
-    """The ``policy_kwargs`` that the model was made with may be repeated."""
-    model = case.fresh()
-    model.save(tmp_path / "model")
-    same = case.load(tmp_path / "model", policy_kwargs=case.policy_kwargs)
-    assert same_parameters(parameters(same), parameters(model))
-
-
-def test_load_with_other_policy_kwargs(case: AlgorithmCase, tmp_path: Path) -> None:
-    """Other ``policy_kwargs`` are refused: the networks of the file have their sizes."""
-    case.fresh().save(tmp_path / "model")
+def test_load_with_policy_kwargs(case: AlgorithmCase, trained: FlowAlgorithm, saved: Path) -> None:
+    """The ``policy_kwargs`` that the model was made with may be repeated; other ones do not fit the networks of the file."""
+    same = case.load(saved, policy_kwargs=case.policy_kwargs)
+    assert same_parameters(parameters(same), parameters(trained))
     with pytest.raises(ValueError, match="policy kwargs"):
-        case.load(tmp_path / "model", policy_kwargs={"net_arch": [8]})
+        case.load(saved, policy_kwargs={"net_arch": [8]})

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -52,16 +53,17 @@ def _batch(space: spaces.Space, n: int) -> np.ndarray | dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", SPACES)
+@pytest.mark.one_variant
 def test_trains_acts_and_is_saved(two_phase_algorithm: AlgorithmCase, tmp_path: Path, name: str) -> None:
     """Offline, then online; the environment refuses an action that is not in its space. Predictions survive the file."""
     observation_space, action_space = SPACES[name]
     make_env = partial(AnySpaces, observation_space, action_space)
     model = two_phase_algorithm.make(
-        DummyVecEnv([make_env] * 2), dataset=collect(make_env, 40), offline_steps=4, learning_starts=2, policy_kwargs=CNN
+        DummyVecEnv([make_env] * 2), dataset=collect(make_env, 20), offline_steps=2, learning_starts=2, policy_kwargs=CNN
     )
     before = parameters(model)
-    model.learn(10)
-    assert (model.n_offline_updates, model.n_env_steps) == (4, 6)
+    model.learn(6)
+    assert (model.n_offline_updates, model.n_env_steps) == (2, 4)
     after = parameters(model)
     assert not same_parameters(before, after) and all(th.isfinite(value).all() for value in after.values())
     batch = _batch(observation_space, 4)
@@ -76,6 +78,7 @@ def test_trains_acts_and_is_saved(two_phase_algorithm: AlgorithmCase, tmp_path: 
 
 
 @pytest.mark.parametrize("name", OBSERVATIONS)
+@pytest.mark.one_variant
 def test_every_part_of_an_observation_is_seen(algorithm: AlgorithmCase, name: str) -> None:
     """Other observations give other actions, whichever part differs."""
     space = OBSERVATIONS[name]
@@ -89,6 +92,7 @@ def test_every_part_of_an_observation_is_seen(algorithm: AlgorithmCase, name: st
         assert len(np.unique(model.predict(mixed, deterministic=True)[0], axis=0)) > 1, part
 
 
+@pytest.mark.one_variant
 @pytest.mark.parametrize("space", [CHANNELS_LAST, CHANNELS_FIRST], ids=["last", "first"])
 def test_images_of_data_and_environment_agree(two_phase_algorithm: AlgorithmCase, space: spaces.Box) -> None:
     """Channels go first in both: the same transitions give the same batch, read as data or collected."""
@@ -156,18 +160,21 @@ def test_dictionary_needs_another_name_in_sb3(algorithm: AlgorithmCase) -> None:
         algorithm.cls("MlpPolicy", env, policy_kwargs=CNN, device="cpu")
 
 
+@pytest.mark.one_variant
 def test_replay_buffers_of_stable_baselines3_are_data(offline_algorithm: AlgorithmCase) -> None:
     """What another algorithm collected trains this one, vectors and dictionaries alike."""
     for observation_space, policy in ((VECTOR, "MlpPolicy"), (spaces.Dict({"a": VECTOR, "b": TORQUE}), "MultiInputPolicy")):
         env: gym.Env = AnySpaces(observation_space, ACTIONS["asymmetric"])
-        other = SAC(policy, env, buffer_size=100, policy_kwargs={"net_arch": [4]}, device="cpu").learn(40)
-        model = offline_algorithm.make(env, dataset=other.replay_buffer).learn(5)
+        arguments: dict[str, Any] = {"buffer_size": 100, "policy_kwargs": {"net_arch": [4]}, "device": "cpu"}
+        other = SAC(policy, env, learning_starts=40, **arguments).learn(40)
+        model = offline_algorithm.make(env, dataset=other.replay_buffer).learn(2)
         assert model.offline_buffer is not None and len(model.offline_buffer) == 40
         np.testing.assert_allclose(
             model.offline_buffer.draw(th.arange(40)).actions, other.replay_buffer.actions[:40, 0], atol=1e-6
         )
 
 
+@pytest.mark.one_variant
 @pytest.mark.parametrize(
     ("observation_space", "policy"),
     [
@@ -181,5 +188,5 @@ def test_replay_buffers_with_discrete_observations_are_data(
 ) -> None:
     """So do buffers of discrete observations, alone or in a dictionary."""
     env = AnySpaces(observation_space, TORQUE)
-    other = SAC(policy, env, buffer_size=50, learning_starts=50, device="cpu").learn(20)
+    other = SAC(policy, env, buffer_size=50, learning_starts=50, policy_kwargs={"net_arch": [4]}, device="cpu").learn(20)
     offline_algorithm.make(env, dataset=other.replay_buffer).learn(3)

@@ -1,12 +1,13 @@
 """What the tests of datasets share: folders of their own, and small collections made once."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sb3_flow.datasets import collect
+from sb3_flow.datasets import RECIPES, collect
 
 Arrays = dict[str, np.ndarray]
 
@@ -21,11 +22,20 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def cube_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def short_cube_episodes() -> Iterator[int]:
+    """Number of transitions of an episode of cube-single play data, which has a thousand otherwise."""
+    name = "cube-single-play-v0"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RECIPES, name, dataclasses.replace(RECIPES[name], states=201))
+        yield 200
+
+
+@pytest.fixture(scope="session")
+def cube_file(tmp_path_factory: pytest.TempPathFactory, short_cube_episodes: int) -> Path:
     """One episode of cube-single play data, collected by one worker."""
     pytest.importorskip("ogbench")
     folder = tmp_path_factory.mktemp("cube")
-    return collect("cube-single-play-v0", transitions=1000, directory=folder, workers=1, progress=False)
+    return collect("cube-single-play-v0", transitions=200, directory=folder, workers=1, progress=False)
 
 
 @pytest.fixture(scope="session")

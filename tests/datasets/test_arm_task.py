@@ -21,6 +21,7 @@ def seed(number: int) -> np.random.SeedSequence:
     return np.random.SeedSequence((0, 0, number))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [2, 5])
 def test_it_replays_in_the_environment_that_policies_are_evaluated_in(task: int) -> None:
     expert = make_expert(RECIPES[f"cube-single-expert-task{task}"])
@@ -52,6 +53,7 @@ def test_it_replays_in_the_environment_that_policies_are_evaluated_in(task: int)
     assert not np.array_equal(starts[0], starts[-1])
 
 
+@pytest.mark.slow
 def test_an_episode_depends_on_its_seed_alone() -> None:
     recipe = RECIPES["cube-single-expert-task1"]
     expert = make_expert(recipe)
@@ -62,6 +64,7 @@ def test_an_episode_depends_on_its_seed_alone() -> None:
     assert first["actions"].tobytes() != other["actions"].tobytes()
 
 
+@pytest.mark.slow
 def test_it_is_read_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SB3_FLOW_DATA_DIR", str(tmp_path))
     name = "cube-single-expert-task2"

@@ -1,23 +1,25 @@
 """The command sb3-flow datasets."""
 
-import os
 import subprocess
 import sys
 
 import pytest
+import python_process
 
 from sb3_flow.cli import main
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "sb3_flow.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ.copy(), check=False)
+    return python_process.run("-m", "sb3_flow.cli", *arguments)
 
 
+@pytest.mark.slow
 def test_collect_info_list(tmp_path):
+    """Collected as users do it: in new interpreters."""
     pytest.importorskip("ogbench")
     name = "pointmaze-medium-navigate-v0"
-    collected = run("datasets", "collect", name, "--transitions", 1000, "--workers", 1)
+    command = [sys.executable, "-m", "sb3_flow.cli", "datasets", "collect", name, "--transitions", "1000", "--workers", "1"]
+    collected = subprocess.run(command, capture_output=True, text=True, check=False)
     assert collected.returncode == 0, collected.stderr
     assert "Wrote" in collected.stdout and "2000/2000" in collected.stderr and "Warning" not in collected.stderr
     info = run("datasets", "info", name, "--env", "pointmaze-medium-singletask-task1-v0")

@@ -13,14 +13,19 @@ ogbench = pytest.importorskip("ogbench")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Gymnasium has much to say about the environments
 
 
+@pytest.fixture(scope="module")
+def target():
+    """Where the second task wants the cube."""
+    env = gym.make("cube-single-singletask-task2-v0")
+    env.reset()
+    return env.unwrapped._data.mocap_pos[0].copy()
+
+
 @pytest.fixture
-def cube_directory(cube_file, tmp_path):
+def cube_directory(cube_file, target, tmp_path):
     """A data directory with cube data, in which every tenth state solves the second task."""
     folder = tmp_path / "ogbench"
     folder.mkdir()
-    env = gym.make("cube-single-singletask-task2-v0")
-    env.reset()
-    target = env.unwrapped._data.mocap_pos[0].copy()
     for suffix in ("", "-val"):
         arrays = dict(np.load(cube_file.with_name(f"{cube_file.stem}{suffix}.npz")))
         arrays["qpos"][::10, 14:17] = target
@@ -28,6 +33,7 @@ def cube_directory(cube_file, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_rewards_equal_those_of_ogbench(cube_directory):
     path = cube_directory / "cube-single-play-v0.npz"
     name = "cube-single-play-singletask-task2-v0"
@@ -48,7 +54,7 @@ def test_rewards_equal_those_of_ogbench(cube_directory):
         np.testing.assert_array_equal(dataset.valids, expected["valids"] == 1, err_msg=label)
         np.testing.assert_array_equal(dataset.ends, expected["terminals"] == 1, err_msg=label)
         np.testing.assert_array_equal(dataset.observations, expected["observations"], err_msg=label)
-        assert 100 <= dataset.terminations.sum() < 1001
+        assert 20 <= dataset.terminations.sum() < 201
 
     other = load_dataset("cube-single-play-singletask-task3-v0")
     assert not np.array_equal(other.rewards, expected["rewards"])
@@ -69,6 +75,7 @@ def test_maze_rewards_equal_those_of_ogbench(maze_file):
     np.testing.assert_array_equal(dataset.terminations, expected["masks"] == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "env_id", "message"),
     [

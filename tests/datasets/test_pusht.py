@@ -1,9 +1,6 @@
 """The Push-T expert: its geometry, its copy of the simulator, and that its demonstrations replay in the environment."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,6 +8,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+from python_process import PythonProcess
 
 from sb3_flow.common.data.columns import DatasetError
 from sb3_flow.common.environments import make_env
@@ -235,6 +233,7 @@ def test_a_plan_always_moves_the_block(twin):
     assert twin.tee.coverage(poses[-1]) > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("off", "speed"), [((-90.0, -90.0, 0.0), 11.0), ((25.0, 25.0, 0.0), 4.0), ((-6.0, 6.0, 0.0), 2.5)])
 def test_pushes_are_slower_the_nearer_the_goal(twin, off, speed):
     """A plan is the way there, a rest, the push, a rest, and two steps back, at the pace of the episode."""
@@ -289,6 +288,7 @@ def test_how_long_a_push_is(twin):
     assert best == sorted(best)
 
 
+@pytest.mark.slow
 def test_whims(env, twin):
     """Without them chance has no say; with them it has, in which pushes are looked at, and in which of these is taken."""
     state = twin.state_of(env.unwrapped)
@@ -305,6 +305,7 @@ def test_whims(env, twin):
 # Episodes.
 
 
+@pytest.mark.slow
 def test_an_episode_depends_on_its_seed_alone():
     expert = make_expert(RECIPES["pusht"])
     first, other = np.random.SeedSequence((0, 0, 5)), np.random.SeedSequence((0, 0, 6))
@@ -321,6 +322,7 @@ def test_an_episode_depends_on_its_seed_alone():
     assert not np.array_equal(ways[0]["actions"][:20], ways[1]["actions"][:20])
 
 
+@pytest.mark.slow
 def test_commands_replay_in_the_environment(demonstrations, env):
     lengths = []
     for seed, episode in episodes_of(demonstrations):
@@ -335,6 +337,7 @@ def test_commands_replay_in_the_environment(demonstrations, env):
     assert len(lengths) == 3 and len(set(lengths)) > 1
 
 
+@pytest.mark.slow
 def test_the_file(demonstrations):
     file = np.load(demonstrations)
     metadata = json.loads(str(file["metadata"]))
@@ -350,6 +353,7 @@ def test_the_file(demonstrations):
     assert validation["terminations"].sum() == 1 and validation["episode_seed"][0] not in file["episode_seed"]
 
 
+@pytest.mark.slow
 def test_images_are_of_the_same_episodes(demonstrations, tmp_path):
     """And the number of workers does not matter."""
     path = collect("pusht-pixels", episodes=1, directory=tmp_path, workers=2, progress=False)
@@ -419,16 +423,16 @@ def test_a_block_that_leaves_the_walls_ends_the_episode(monkeypatch):
     assert not twin.inside(Twin.state_of(expert.env.unwrapped).block, -60.0) and 10 < len(steps) < 250
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(tmp_path, demonstrations):
-    command = [sys.executable, "-m", "sb3_flow.cli", "datasets", "collect", "pusht", "--episodes", "3"]
-    process = subprocess.Popen([*command, "--workers", "1", "--no-progress", "--directory", str(tmp_path)])
+    command = ["-m", "sb3_flow.cli", "datasets", "collect", "pusht", "--episodes", 3]
+    process = PythonProcess(*command, "--workers", 1, "--no-progress", "--directory", tmp_path)
     partial = tmp_path / "pusht.partial"
     deadline = time.monotonic() + 300
     while not list(partial.glob("train-*.npz")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
     assert not list(tmp_path.glob("*.npz"))
     first = partial / "train-000000.npz"
     kept, removed = first.stat().st_mtime_ns, []
@@ -443,6 +447,7 @@ def test_a_killed_run_goes_on(tmp_path, demonstrations):
 # Names.
 
 
+@pytest.mark.slow
 def test_by_name(demonstrations, tmp_path, monkeypatch):
     monkeypatch.setenv("SB3_FLOW_DATA_DIR", str(tmp_path / "own"))
     with pytest.raises(DatasetError, match="sb3-flow datasets collect pusht`"):

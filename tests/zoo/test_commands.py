@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import yaml
 from conformance.environments import collect, maze
+from python_process import PythonProcess
 
 from sb3_flow import FQL
 from sb3_flow.cli import main
@@ -333,14 +334,11 @@ def test_a_trial_that_is_not_finite_is_pruned(study: Any, room: Path, train: Cal
 
 
 def test_processes_share_a_study(room: Path) -> None:
-    command = [sys.executable, "-m", "sb3_flow.zoo", "optimize", "--algo", "fql", "--env", MAZE, "--conf-file", "small.yml"]
+    command = ["-m", "sb3_flow.zoo", "optimize", "--algo", "fql", "--env", MAZE, "--conf-file", "small.yml"]
     command += ["--n-trials", "2", "--n-evaluations", "1", "--eval-episodes", "1", "-n", "20", "--study-name", "shared"]
     command += ["--storage", "shared.log", "--no-optim-plots", "--env-kwargs", "max_episode_steps:20", "--device", "cpu"]
-    workers = [
-        subprocess.Popen(command, cwd=room, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
-        for _ in range(2)
-    ]
-    assert [worker.wait() for worker in workers] == [0, 0]
+    workers = [PythonProcess(*command, cwd=room) for _ in range(2)]
+    assert [worker.wait().returncode for worker in workers] == [0, 0]
     trials = load_study(room, "shared", "shared.log").trials
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
     assert all(trial.state.is_finished() for trial in trials)

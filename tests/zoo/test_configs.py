@@ -4,6 +4,7 @@ import inspect
 import re
 from fnmatch import fnmatchcase
 from fractions import Fraction
+from itertools import product
 from typing import Any
 
 import gymnasium as gym
@@ -12,7 +13,7 @@ import pytest
 from conformance.environments import AnySpaces
 from gymnasium import spaces
 from shipped_configs import FILES, FOLDER, TASKS, WRITTEN, names_of
-from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack
 
 from sb3_flow.common.arguments import hints_of, policy_arguments
 from sb3_flow.common.environments import register_environment
@@ -77,19 +78,19 @@ def env_of(dataset: str, task: str = "") -> str:
 
 
 @pytest.mark.parametrize("dataset", OGBENCH)
-@pytest.mark.parametrize("task", TASKS)
-def test_published_offline_settings(dataset: str, task: str) -> None:
-    entry = FILES["fql"][env_of(dataset, task)]
-    assert (entry["alpha"], entry["gamma"], entry["q_agg"]) == OGBENCH[dataset]
-    assert entry["dataset"] == f"ogbench:{dataset}-singletask{task}-v0"
-    assert entry["n_timesteps"] == 1e6 and not SHARED & set(entry) and "offline_steps" not in entry
+def test_published_offline_settings(dataset: str) -> None:
+    for task in TASKS:
+        entry = FILES["fql"][env_of(dataset, task)]
+        assert (entry["alpha"], entry["gamma"], entry["q_agg"]) == OGBENCH[dataset], task
+        assert entry["dataset"] == f"ogbench:{dataset}-singletask{task}-v0"
+        assert entry["n_timesteps"] == 1e6 and not SHARED & set(entry) and "offline_steps" not in entry, task
 
 
-@pytest.mark.parametrize("name", PIXELS)
-def test_published_settings_from_images(name: str) -> None:
-    entry = FILES["fql"][f"visual-{name}-singletask-task1-v0"]
-    assert (entry["alpha"], entry["frame_stack"], entry["n_timesteps"]) == (PIXELS[name], 3, 5e5)
-    assert not {"gamma", "q_agg", "crop_probability", *SHARED} & set(entry)  # the defaults: 0.99, the mean, 0.5
+def test_published_settings_from_images() -> None:
+    for name, alpha in PIXELS.items():
+        entry = FILES["fql"][f"visual-{name}-singletask-task1-v0"]
+        assert (entry["alpha"], entry["frame_stack"], entry["n_timesteps"]) == (alpha, 3, 5e5), name
+        assert not {"gamma", "q_agg", "crop_probability", *SHARED} & set(entry), name  # the defaults: 0.99, the mean, 0.5
 
 
 def test_published_settings_of_d4rl() -> None:
@@ -135,14 +136,14 @@ QAM = {
 
 
 @pytest.mark.parametrize("dataset", QAM)
-@pytest.mark.parametrize("task", TASKS)
-def test_published_settings_of_qam(dataset: str, task: str) -> None:
+def test_published_settings_of_qam(dataset: str) -> None:
     plain, edit, fql = QAM[dataset]
-    for name, extra in (
-        ("qam", {"inv_temp": plain}),
-        ("qam_edit", {"inv_temp": edit[0], "edit_scale": edit[1]}),
-        ("qam_fql", {"inv_temp": fql[0], "fql_alpha": fql[1]}),
-    ):
+    variants = {
+        "qam": {"inv_temp": plain},
+        "qam_edit": {"inv_temp": edit[0], "edit_scale": edit[1]},
+        "qam_fql": {"inv_temp": fql[0], "fql_alpha": fql[1]},
+    }
+    for (name, extra), task in product(variants.items(), TASKS):
         env_id = env_of(dataset, task)
         slow = env_id.startswith(("humanoidmaze-", "antmaze-giant-"))
         sparse = env_id.startswith(("scene-", "puzzle-"))
@@ -157,7 +158,7 @@ def test_published_settings_of_qam(dataset: str, task: str) -> None:
             "horizon_length": 1 if "maze-" in env_id else 5,
             **({"sparse_rewards": True} if sparse else {}),
             **extra,
-        }
+        }, (name, task)
 
 
 @pytest.mark.parametrize("dataset", QAM)
@@ -334,22 +335,22 @@ def aggregations(entry: dict[str, Any]) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize(("file", "dataset"), [(file, dataset) for file, datasets in GFP.items() for dataset in datasets])
-@pytest.mark.parametrize("task", TASKS)
-def test_published_settings_of_gfp(file: str, dataset: str, task: str) -> None:
-    entry = FILES[file][env_of(dataset, task)]
-    settings = entry.get("batch_size", 256), entry["gamma"], entry.get("flow_steps", 10), *aggregations(entry)
-    assert settings == GFP[file][dataset]
-    assert entry["dataset"] == f"ogbench:{dataset}-singletask{task}-v0" and entry["n_timesteps"] == 1e6
-    assert entry.get("guidance_fn", "softmax") == ("advantage" if file == "gfp_advantage" else "softmax")
-    assert not SHARED - {"batch_size", "flow_steps"} & set(entry) and "offline_steps" not in entry
+def test_published_settings_of_gfp(file: str, dataset: str) -> None:
+    for task in TASKS:
+        entry = FILES[file][env_of(dataset, task)]
+        settings = entry.get("batch_size", 256), entry["gamma"], entry.get("flow_steps", 10), *aggregations(entry)
+        assert settings == GFP[file][dataset], task
+        assert entry["dataset"] == f"ogbench:{dataset}-singletask{task}-v0" and entry["n_timesteps"] == 1e6
+        assert entry.get("guidance_fn", "softmax") == ("advantage" if file == "gfp_advantage" else "softmax"), task
+        assert not SHARED - {"batch_size", "flow_steps"} & set(entry) and "offline_steps" not in entry, task
 
 
-@pytest.mark.parametrize("name", GFP_PIXELS)
-def test_published_settings_of_gfp_from_images(name: str) -> None:
-    entry = FILES["gfp"][f"visual-{name}-singletask-task1-v0"]
-    assert aggregations(entry) == GFP_PIXELS[name]
-    assert (entry["gamma"], entry["frame_stack"], entry["n_timesteps"]) == (0.99, 3, 5e5)
-    assert not {"crop_probability", *SHARED} & set(entry)
+def test_published_settings_of_gfp_from_images() -> None:
+    for name, settings in GFP_PIXELS.items():
+        entry = FILES["gfp"][f"visual-{name}-singletask-task1-v0"]
+        assert aggregations(entry) == settings, name
+        assert (entry["gamma"], entry["frame_stack"], entry["n_timesteps"]) == (0.99, 3, 5e5), name
+        assert not {"crop_probability", *SHARED} & set(entry), name
 
 
 def test_published_settings_of_gfp_on_d4rl_and_minari() -> None:
@@ -441,25 +442,22 @@ ACTION_DIM = {
 }
 
 
-@pytest.mark.parametrize("env_id", [env_id for env_id in FILES["gfp"] if env_id not in ("default", "Pendulum-v1")])
-def test_settings_of_decision_flow_are_derived_from_those_of_gfp(env_id: str) -> None:
+def action_dim(env_id: str) -> int:
+    (dim,) = {dim for prefix, dim in ACTION_DIM.items() if env_id.startswith(prefix)}
+    return dim
+
+
+def test_settings_of_decision_flow_are_derived_from_those_of_gfp() -> None:
     """A velocity shifted by an action's shift costs what the shift costs in GFP: w = alpha / d, beta = 2 alpha / d."""
-    entry = dict(FILES["gfp"][env_id])
-    (dim,) = {dim for prefix, dim in ACTION_DIM.items() if env_id.startswith(prefix)}
-    alpha = entry.pop("alpha")
-    for name in ("eta", "target_agg", "guidance_agg"):
-        del entry[name]
-    for file, weight, factor in (("decision_flow", "fm_coef", 1), ("decision_flow_div", "beta", 2)):
-        found = dict(FILES[file][env_id])
-        assert found.pop(weight) == float(factor * Fraction(str(alpha)) / dim)
-        assert found == {**entry, **({"variant": "div"} if file == "decision_flow_div" else {})}
-
-
-@pytest.mark.parametrize("env_id", ["cube-single-singletask-v0", "antmaze-large-singletask-v0", "HalfCheetah-v5", "Hopper-v5"])
-def test_sizes_of_actions(env_id: str) -> None:
-    register_environment(env_id)
-    (dim,) = {dim for prefix, dim in ACTION_DIM.items() if env_id.startswith(prefix)}
-    assert gym.make(env_id).action_space.shape == (dim,)
+    for env_id in FILES["gfp"].keys() - {"default", "Pendulum-v1"}:
+        entry = dict(FILES["gfp"][env_id])
+        alpha = entry.pop("alpha")
+        for name in ("eta", "target_agg", "guidance_agg"):
+            del entry[name]
+        for file, weight, factor in (("decision_flow", "fm_coef", 1), ("decision_flow_div", "beta", 2)):
+            found = dict(FILES[file][env_id])
+            assert found.pop(weight) == float(factor * Fraction(str(alpha)) / action_dim(env_id)), (file, env_id)
+            assert found == {**entry, **({"variant": "div"} if file == "decision_flow_div" else {})}, (file, env_id)
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file.startswith("decision_flow")])
@@ -473,47 +471,52 @@ def test_variants_of_decision_flow(file: str) -> None:
 #: Arguments that need data.
 OF_THE_DATA = {"dataset", "normalize_observations", "offline_steps"}
 #: One task of each environment: the others share its entry, as the tests above have it.
-ENTRIES = [
-    pytest.param(file, env_id, id=f"{file}:{env_id}")
-    for file, entries in FILES.items()
-    for env_id in entries
+ENVIRONMENTS = [
+    env_id
+    for env_id in sorted({env_id for entries in FILES.values() for env_id in entries})
     if env_id != "default" and (env_id.startswith("visual-") or not re.search("-task[1-5]-", env_id))
     if not env_id.startswith("dm_control/") or "p-swingup-" in env_id or "walker-walk" in env_id
 ]
 
 
-def make(env_id: str, from_images: bool) -> gym.Env:
-    """The environment; images need a renderer, so that those are made up."""
-    assert env_id in gym.registry
-    if from_images:
-        return AnySpaces(spaces.Box(0, 255, (64, 64, 3), np.uint8), spaces.Box(-1, 1, (5,), np.float32))
-    return gym.make(env_id)
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_entries_make_models(env_id: str) -> None:
+    """
+    Those of all files for one environment, with smaller networks and buffers, and without their data.
 
-
-@pytest.mark.parametrize(("file", "env_id"), ENTRIES)
-def test_an_entry_makes_a_model(file: str, env_id: str) -> None:
-    """With smaller networks and buffers, and without its data; tasks of one environment share their entry."""
+    Images need a renderer, so that those are made up.
+    """
     for package, prefixes in ELSEWHERE.items():
         if env_id.startswith(prefixes):
             pytest.importorskip(package)
     register_environment(env_id)
-    entry = FILES[file][env_id]
-    known = policy_arguments(ALGORITHMS[algorithm_of(file)], entry["policy"])
-    assert known is not None
-    check_keys(entry.get("policy_kwargs", {}), known, file, env_id)
-    env = DummyVecEnv([lambda: make(env_id, from_images=env_id.startswith("visual-") or "env_wrapper" in entry)])
-    arguments = {key: value for key, value in entry.items() if key not in ZOO_KEYS | OF_THE_DATA}
-    arguments |= {"policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
-    if issubclass(ALGORITHMS[algorithm_of(file)], OfflineToOnlineAlgorithm):
-        arguments["buffer_size"] = 1
-    if isinstance(entry.get("learning_rate"), str):  # of RL Zoo: lin_VALUE
-        assert entry["learning_rate"].startswith("lin_")
-        arguments["learning_rate"] = float(entry["learning_rate"].removeprefix("lin_"))
-    stacked = VecFrameStack(env, entry["frame_stack"]) if "frame_stack" in entry else env
-    model = ALGORITHMS[algorithm_of(file)](entry["policy"], stacked, **arguments)
-    action, _ = model.predict(stacked.reset())
-    assert isinstance(model.action_space, spaces.Box) and np.isfinite(action).all()
-    stacked.close()
+    assert env_id in gym.registry
+    entries = {file: FILES[file][env_id] for file in FILES if env_id in FILES[file]}
+    if env_id.startswith("visual-") or any("env_wrapper" in entry for entry in entries.values()):
+        env: gym.Env = AnySpaces(spaces.Box(0, 255, (64, 64, 3), np.uint8), spaces.Box(-1, 1, (5,), np.float32))
+    else:
+        env = gym.make(env_id)
+        if any(env_id.startswith(prefix) for prefix in ACTION_DIM):
+            assert env.action_space.shape == (action_dim(env_id),)
+    for file, entry in entries.items():
+        algorithm = ALGORITHMS[algorithm_of(file)]
+        known = policy_arguments(algorithm, entry["policy"])
+        assert known is not None, file
+        check_keys(entry.get("policy_kwargs", {}), known, file, env_id)
+        arguments = {key: value for key, value in entry.items() if key not in ZOO_KEYS | OF_THE_DATA}
+        arguments |= {"policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
+        if issubclass(algorithm, OfflineToOnlineAlgorithm):
+            arguments["buffer_size"] = 1
+        if isinstance(entry.get("learning_rate"), str):  # of RL Zoo: lin_VALUE
+            assert entry["learning_rate"].startswith("lin_"), file
+            arguments["learning_rate"] = float(entry["learning_rate"].removeprefix("lin_"))
+        vec_env: VecEnv = DummyVecEnv([lambda: env])
+        if "frame_stack" in entry:
+            vec_env = VecFrameStack(vec_env, entry["frame_stack"])
+        model = algorithm(entry["policy"], vec_env, **arguments)
+        action, _ = model.predict(vec_env.reset())
+        assert isinstance(model.action_space, spaces.Box) and np.isfinite(action).all(), file
+    env.close()
 
 
 # How they are written.
@@ -521,19 +524,19 @@ def test_an_entry_makes_a_model(file: str, env_id: str) -> None:
 PATTERNS = sorted({name for entries in WRITTEN.values() for name in entries if "*" in name})
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
-def test_a_pattern_stands_for_the_tasks_of_one_environment(pattern: str) -> None:
+def test_a_pattern_stands_for_the_tasks_of_one_environment() -> None:
     """And for no other environment that there is."""
-    register_environment(pattern)
-    assert {env_id for env_id in gym.registry if fnmatchcase(env_id, pattern)} == set(names_of(pattern))
+    for pattern in PATTERNS:
+        register_environment(pattern)
+        assert {env_id for env_id in gym.registry if fnmatchcase(env_id, pattern)} == set(names_of(pattern)), pattern
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_tasks_that_share_their_settings_share_an_entry(file: str) -> None:
+def test_tasks_that_share_their_settings_share_an_entry() -> None:
     """No entry stands there for every task, and every environment has one."""
-    names = [name for pattern in WRITTEN[file] for name in names_of(pattern)]
-    assert len(names) == len(set(names))
-    assert not [name for name in WRITTEN[file] if re.search("-task[2-5]-", name)]
+    for file in FILES:
+        names = [name for pattern in WRITTEN[file] for name in names_of(pattern)]
+        assert len(names) == len(set(names)), file
+        assert not [name for name in WRITTEN[file] if re.search("-task[2-5]-", name)], file
 
 
 # Finding and reading them.

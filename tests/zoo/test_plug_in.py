@@ -1,13 +1,11 @@
 """A script of one's own, with the lines that docs/zoo.md has for it, run as its author would."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import python_process
 
 pytest.importorskip("rl_zoo3")
 
@@ -28,10 +26,8 @@ def test_three_lines_plug_us_into_a_script_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "my_train.py").write_text(script, "utf-8")
     (tmp_path / "mine.yml").write_text(CONFIG, "utf-8")
 
-    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "my_train.py", *arguments, "--device", "cpu"]
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    def run(*arguments: str) -> python_process.Completed:
+        return python_process.run(tmp_path / "my_train.py", *arguments, "--device", "cpu", cwd=tmp_path)
 
     options = ["--algo", "fql", "--env", "Pendulum-v1", "--env-kwargs", "max_episode_steps:20"]
     ours = run(*options, "--conf-file", "mine.yml", "--eval-freq", "30", "--eval-episodes", "1")
