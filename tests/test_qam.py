@@ -652,7 +652,7 @@ def test_published_defaults() -> None:
         ({"inv_temp": -1.0}, "`inv_temp` is -1.0; it must not be negative"),
         ({"kl_budget": 0.0}, "`kl_budget` is 0.0; it must be above 0"),
         ({"kl_budget": -1.0}, "`kl_budget` is -1.0; it must be above 0"),
-        ({"kl_budget": 1.0, "inv_temp": 1.0}, "`inv_temp` is 1.0 and `kl_budget` is 1.0: .* Leave one of them out"),
+        ({"kl_budget": 1.0, "inv_temp": 1.0}, "`inv_temp` is 1.0 and `kl_budget` is 1.0: .* Set only one of them"),
         ({"rho": -0.5}, "`rho` is -0.5"),
         ({"fql_alpha": -3.0}, "`fql_alpha` is -3.0"),
         ({"edit_scale": 1.5}, r"`edit_scale` is 1.5; it must be in \[0, 1\]"),

@@ -1,8 +1,8 @@
 """
-Adjoint matching: a flow is moved towards the tilted distribution ``pi(a) exp(tau Q(a))`` of a base flow ``pi``, and no
-gradient goes through its sampling (Domingo-Enrich et al., 2025; Li and Levine, 2026).
+Adjoint matching trains a flow to sample from the tilted distribution ``pi(a) exp(tau Q(a))`` of a base flow ``pi``, without
+differentiating the sampling (Domingo-Enrich et al., 2025; Li and Levine, 2026).
 
-Pure functions of tensors. ``T`` steps of size ``h = 1 / T`` lead from noise at ``t_0 = 0`` to an action at ``t_T = 1``.
+Pure functions of tensors. ``T`` steps of size ``h = 1 / T`` transform noise at ``t_0 = 0`` into an action at ``t_T = 1``.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from sb3_flow.common.type_aliases import Velocity
 
 def memoryless_std(n_steps: int) -> list[float]:
     """
-    The noise of the memoryless schedule: so strong at first that where a path ends tells nothing of where it began.
+    The noise of the memoryless schedule, for which the end of a path is independent of its start.
 
     :param n_steps: ``T``
     :return: ``sigma_i``, with ``sigma_i^2 = 2 (1 - t_i + h) / (t_i + h)``: ``T`` numbers
@@ -27,11 +27,11 @@ def memoryless_path(velocity: Velocity, base: Velocity, noise: th.Tensor) -> th.
     """
     Simulate the stochastic differential equation that has the marginals of a flow and is memoryless.
 
-    ``x_{i+1} = x_i + h (2 v(x_i, t_i) - x_i / (t_i + h)) + sqrt(h) sigma_i eps_i``, and at last, where there is no noise left
-    to add, one step of Euler's method along the base.
+    ``x_{i+1} = x_i + h (2 v(x_i, t_i) - x_i / (t_i + h)) + sqrt(h) sigma_i eps_i``. The last step, without noise, is an Euler
+    step of the base flow.
 
-    :param velocity: The field whose paths these are
-    :param base: The field of the last step
+    :param velocity: Velocity ``v`` of the flow
+    :param base: Velocity of the base flow
     :param noise: Standard normal: ``x_0``, then ``eps_0`` to ``eps_{T-2}``, ``(T, B, D)``
     :return: ``x_0`` to ``x_T``, ``(T + 1, B, D)``
     """
@@ -48,13 +48,13 @@ def memoryless_path(velocity: Velocity, base: Velocity, noise: th.Tensor) -> th.
 
 def lean_adjoint(base: Velocity, path: th.Tensor, terminal: th.Tensor) -> th.Tensor:
     """
-    Carry a gradient at the end of each path back along it, by the Jacobian of the base field and not of the field that moves.
+    Propagate the gradient at the end of each path back along the path, by the Jacobian of the base flow's velocity.
 
     ``g_i = g_{i+1} + h (d b_i / d x)(x_i)^T g_{i+1}`` with ``b_i(x) = 2 v(x, t_i + h) - x / (t_i + h)``.
 
-    :param base: ``v``, the base field
+    :param base: Velocity ``v`` of the base flow
     :param path: ``x_0`` to ``x_T``, ``(T + 1, B, D)``
-    :param terminal: ``g_T``, the gradient at ``x_T`` of what is to become small, ``(B, D)``
+    :param terminal: ``g_T``, the gradient of the terminal cost at ``x_T``, ``(B, D)``
     :return: ``g_0`` to ``g_{T-1}``, ``(T, B, D)``
     """
     n_steps = len(path) - 1
@@ -69,10 +69,10 @@ def lean_adjoint(base: Velocity, path: th.Tensor, terminal: th.Tensor) -> th.Ten
 
 def control(velocity: Velocity, base: Velocity, path: th.Tensor) -> th.Tensor:
     """
-    How far a field is from the base along a path, ``u_i = (v - base)(x_i, t_i)``. Gradient: ``velocity`` only.
+    The difference of two velocities along a path, ``u_i = (v - base)(x_i, t_i)``. Gradient: ``velocity`` only.
 
-    :param velocity: The field that learns, for ``T`` points a sample
-    :param base: The base field, for ``T`` points a sample
+    :param velocity: Velocity ``v`` of the trained flow, with ``T`` points per sample
+    :param base: Velocity of the base flow, with ``T`` points per sample
     :param path: ``x_0`` to ``x_T``, ``(T + 1, B, D)``
     :return: ``u_0`` to ``u_{T-1}``, ``(T, B, D)``
     """
@@ -86,13 +86,13 @@ def control(velocity: Velocity, base: Velocity, path: th.Tensor) -> th.Tensor:
 
 def adjoint_matching_loss(control: th.Tensor, adjoints: th.Tensor, temperature: float | th.Tensor = 1.0) -> th.Tensor:
     """
-    The regression of a field onto the base minus the adjoint, ``sum_i |(2 / s_i) u_i + s_i g_i|^2`` with
-    ``s_i = sigma_i / sqrt(temperature)``. Its minimizer is ``u_i = -sigma_i^2 / (2 temperature) E[g_i | x_i]``.
+    The adjoint matching loss, ``sum_i |(2 / s_i) u_i + s_i g_i|^2`` with ``s_i = sigma_i / sqrt(temperature)``. Its minimizer
+    is ``u_i = -sigma_i^2 / (2 temperature) E[g_i | x_i]``.
 
     :param control: ``u_0`` to ``u_{T-1}``, ``(T, B, D)``
     :param adjoints: ``g_0`` to ``g_{T-1}``, ``(T, B, D)``
-    :param temperature: What the adjoints' share of the minimizer is divided by, above 0; the loss is also multiplied by it
-    :return: One loss a sample, ``(B,)``
+    :param temperature: Temperature, above 0
+    :return: Loss of each sample, ``(B,)``
     """
     sigma = control.new_tensor(memoryless_std(len(control))).view(-1, 1, 1) / temperature**0.5
     return (2 / sigma * control + sigma * adjoints).square().sum(dim=(0, 2))
@@ -100,11 +100,11 @@ def adjoint_matching_loss(control: th.Tensor, adjoints: th.Tensor, temperature: 
 
 def path_divergence(control: th.Tensor) -> th.Tensor:
     """
-    The Kullback-Leibler divergence of the memoryless paths of a field from those of the base is the mean over the field's
-    paths of ``sum_i (2 h / sigma_i^2) |u_i|^2`` (Girsanov).
+    Terms of the Kullback-Leibler divergence of the memoryless paths of a flow from those of the base flow. The divergence is
+    the mean over the flow's paths of ``sum_i (2 h / sigma_i^2) |u_i|^2`` (Girsanov).
 
     :param control: ``u_0`` to ``u_{T-1}``, ``(T, B, D)``
-    :return: That sum of each path, ``(B,)``
+    :return: This sum for each path, ``(B,)``
     """
     sigma = control.new_tensor(memoryless_std(len(control))).view(-1, 1, 1)
     return (2 / len(control) * (control / sigma).square()).sum(dim=(0, 2))
@@ -112,14 +112,14 @@ def path_divergence(control: th.Tensor) -> th.Tensor:
 
 def vjp(function: Callable[[th.Tensor], th.Tensor], x: th.Tensor, cotangent: th.Tensor) -> th.Tensor:
     """
-    A vector-Jacobian product with respect to the function's input only: no parameter gets a gradient.
+    A vector-Jacobian product with respect to the function's input. Parameters get no gradient.
 
     :param function: A function of one tensor
-    :param x: Where, ``(B, n)``
+    :param x: Input, ``(B, n)``
     :param cotangent: The vector, shaped as the function's output
     :return: ``(df/dx)^T cotangent``, ``(B, n)``, without a graph
     """
-    if th.compiler.is_compiling():  # which supports this form only
+    if th.compiler.is_compiling():  # the compiler supports only this form
         pullback = th.func.vjp(function, x)[1]
         return pullback(cotangent)[0]  # type: ignore[no-any-return]
     with th.enable_grad():
@@ -128,5 +128,5 @@ def vjp(function: Callable[[th.Tensor], th.Tensor], x: th.Tensor, cotangent: th.
 
 
 def _time(t: float, x: th.Tensor) -> th.Tensor:
-    """One time for all points, ``(B, 1)``."""
+    """The same time for all points, ``(B, 1)``."""
     return x.new_full((x.shape[0], 1), t)

@@ -1,4 +1,4 @@
-"""The networks of QAM, and how its variants act."""
+"""The networks and samplers of QAM and its variants."""
 
 import math
 from typing import Any
@@ -20,21 +20,20 @@ LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
 class QAMPolicy(FlowPolicy):
     """
-    A behaviour-cloned flow with its moving average (the base), a flow that adjoint matching makes better than it, critics,
-    and what a variant adds: a one-step actor distilled from that flow, or an edit of its actions.
+    A BC flow and its moving average (the base flow), a flow trained by adjoint matching, critics, and the network of a variant: a
+    one-step actor distilled from the flow, or a Gaussian edit of its actions.
 
-    Heads: what the variant acts with, ``"edit"``, ``"one_step"`` or ``"flow"``, first; then ``"flow"`` (the better flow) and
-    ``"bc_flow"`` (the cloned behaviour).
+    Samplers: the default of the variant, ``"edit"``, ``"one_step"`` or ``"flow"``; ``"flow"``; ``"bc_flow"``, the BC policy.
 
     :param observation_space: Observation space
     :param action_space: Any finite ``Box``
     :param lr_schedule: Learning rate as a function of the remaining progress (from 1 to 0)
     :param n_critics: Number of critics
     :param flow_steps: Euler steps of the flows
-    :param one_step: Whether there is a one-step actor
-    :param edit_scale: How far an edit moves an action at most, in [0, 1]; 0: there is none.
-    :param trust_region: Whether there are a coefficient of the divergence and its moving average, ``kl_coef`` and
-        ``kl_average``
+    :param one_step: Whether to create a one-step actor
+    :param edit_scale: Maximum absolute change of an action by the edit, in [0, 1]; 0: no edit
+    :param trust_region: Whether to create the coefficient of the divergence and the divergence's moving average, ``kl_coef``
+        and ``kl_average``
     :param kwargs: The other arguments of ``FlowPolicy``
     """
 
@@ -73,13 +72,13 @@ class QAMPolicy(FlowPolicy):
             self.register_buffer("kl_average", th.zeros(()))
 
     def make_edit(self) -> Network:
-        """A Gaussian edit: its network takes features and an action, and gives means and logarithms of deviations."""
+        """A Gaussian edit. Its network maps features and an action to means and log standard deviations."""
         dim = self.action_dim
 
         def make_net(n_features: int) -> nn.Module:
             net = MLP(n_features, dim, 2 * dim, self.net_arch, self.activation)
             for half in net.layers[-1].weight.split(dim):  # type: ignore[operator]
-                nn.init.xavier_uniform_(half)  # initialized as two layers, not as one of twice the width
+                nn.init.xavier_uniform_(half)  # as two layers, not as one layer of twice the width
             return net
 
         return self.make_network(make_net)
@@ -89,23 +88,23 @@ class QAMPolicy(FlowPolicy):
         return 2 * self.action_dim if self.sampler == "edit" else self.action_dim
 
     def act_flow(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
-        """The flow that adjoint matching has moved, integrated by Euler's method, then clipped to [-1, 1]."""
+        """The flow trained by adjoint matching, integrated by Euler's method, then clipped to [-1, 1]."""
         return euler(self.velocity(self.flow, observations), noise, self.flow_steps).clamp(-1, 1)
 
     def act_bc_flow(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
-        """The cloned behaviour, integrated by Euler's method, then clipped to [-1, 1]."""
+        """The BC flow, integrated by Euler's method, then clipped to [-1, 1]."""
         return euler(self.velocity(self.bc_flow, observations), noise, self.flow_steps).clamp(-1, 1)
 
     def act_one_step(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
-        """``clip(mu(s, z))`` in one pass: ``(B, action_dim)`` in [-1, 1]."""
+        """``clip(mu(s, z))``, ``(B, action_dim)`` in [-1, 1]."""
         return self.one_step(self.actor, observations, noise).clamp(-1, 1)
 
     def act_edit(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
         """
-        An action of the flow, edited.
+        Sample actions of the flow and edit them.
 
-        :param observations: A raw batch
-        :param noise: What the flow starts from, then what the edit is sampled from, ``(B, 2 action_dim)``
+        :param observations: Batch of observations, not preprocessed
+        :param noise: Initial noise of the flow, then noise of the edit, standard normal, ``(B, 2 action_dim)``
         :return: ``(B, action_dim)`` in [-1, 1]
         """
         flow_noise, edit_noise = noise.chunk(2, dim=1)
@@ -115,15 +114,15 @@ class QAMPolicy(FlowPolicy):
         """
         Edit actions: ``clip(a + edit_scale e)`` with ``e = tanh(u)``, ``u`` Gaussian given the observation and the action.
 
-        :param observations: A raw batch
+        :param observations: Batch of observations, not preprocessed
         :param actions: ``a``, ``(B, action_dim)``
-        :param noise: What ``u`` is sampled from, ``(B, action_dim)``
-        :return: The edited actions, and the logarithm of the density of ``e``, ``(B,)``
+        :param noise: Standard normal noise of ``u``, ``(B, action_dim)``
+        :return: The edited actions, and the log density of ``e``, ``(B,)``
         """
         mean, log_std = self.one_step(self.edit, observations, actions).chunk(2, dim=1)
         log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
         u = mean + log_std.exp() * noise
-        # log N(u) - log(1 - tanh(u)^2), the latter in a form that large u do not overflow
+        # log N(u) - log(1 - tanh(u)^2); the second term in a form without overflow for large u
         log_normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
         log_prob = (log_normal - 2 * (math.log(2.0) - u - F.softplus(-2 * u))).sum(dim=1)
         return (actions + self.edit_scale * u.tanh()).clamp(-1, 1), log_prob

@@ -15,22 +15,22 @@ from sb3_flow.common.type_aliases import Batch, Metrics
 from sb3_flow.qam.adjoint import adjoint_matching_loss, control, lean_adjoint, memoryless_path, path_divergence, vjp
 from sb3_flow.qam.policies import QAMPolicy
 
-#: Of the trust region (TRQAM): what the coefficient is multiplied by, its rate, and its bounds.
+#: Trust region (TRQAM): factor of the coefficient in the temperature, step size of the coefficient, its bounds.
 KL_SCALE, KL_COEF_RATE, KL_COEF_MIN, KL_COEF_MAX = 3.0, 0.01, 0.01, 100.0
-#: The rate of the divergence's moving average, and how many budgets an estimate of the divergence counts at most.
+#: Rate of the divergence's moving average; maximum of a single estimate, as a multiple of the budget.
 KL_AVERAGE_RATE, KL_CLIP = 0.1, 2.0
 
 
 class QAMNoise(NamedTuple):
     """
-    Every random number of one update; all standard normal but for ``t``.
+    The random numbers of one update; standard normal except for ``t``.
 
-    :param next_noise: What the next action of the target is acted from, ``(B, best_of_n, noise_dim)``
+    :param next_noise: Noise of the next actions in the target, ``(B, best_of_n, noise_dim)``
     :param x0: Start of the straight path in the flow matching loss, ``(B, action_dim)``
     :param t: Time on that path, uniform in [0, 1], ``(B, 1)``
     :param path: Start and noise of the memoryless path, ``(flow_steps, B, action_dim)``
-    :param z: What the flow starts from for the one-step actor, or the edit, ``(B, action_dim)``
-    :param edit: What the edit is sampled from, ``(B, action_dim)``
+    :param z: Initial noise of the flow for the one-step actor or the edit, ``(B, action_dim)``
+    :param edit: Noise of the edit, ``(B, action_dim)``
     """
 
     next_noise: th.Tensor
@@ -43,8 +43,8 @@ class QAMNoise(NamedTuple):
 
 class QAM(OfflineToOnlineAlgorithm):
     """
-    Q-learning with adjoint matching: a flow clones the behaviour, a second one learns to sample
-    ``pi(a|s) exp(inv_temp Q(s, a))`` where ``pi`` is what the first one samples.
+    Q-learning with adjoint matching: a BC flow learns the behavior policy ``pi``; a second flow learns to sample from
+    ``pi(a|s) exp(inv_temp Q(s, a))``, up to normalization.
 
     ``L = L_Q + L_BC + L_AM (+ L_FQL or L_EDIT)``, with::
 
@@ -52,43 +52,44 @@ class QAM(OfflineToOnlineAlgorithm):
         L_BC = E[w |f_beta(s, x_t, t) - (a - x_0)|^2]                                                       bc_flow_loss
         L_AM = E[sum_i |2 / sigma_i (f_theta - f_beta')(s, x_i, t_i) + sigma_i g_i|^2]              adjoint_matching_loss
 
-    ``f_theta`` is the flow that acts, ``f_beta`` the clone and ``f_beta'`` its moving average, the base. ``x_0 .. x_T`` is a
-    path of the memoryless stochastic differential equation of ``f_theta``, ``g_i`` the lean adjoint: the gradient of
-    ``-inv_temp Q'`` at the action ``x_T``, carried back along the path by vector-Jacobian products of the base. No gradient
-    goes through the sampling of an action. ``w`` is 0 for chunks that reach past the end of a trajectory.
+    ``f_theta`` is the velocity of the policy's flow, ``f_beta`` that of the BC flow, and ``f_beta'`` its moving average, the
+    base flow. ``x_0 .. x_T`` is a path of the memoryless stochastic differential equation of ``f_theta``. ``g_i`` is the lean
+    adjoint: the gradient of ``-inv_temp Q'`` at the action ``x_T``, propagated back along the path by vector-Jacobian products
+    of the base flow. Sampling an action is not differentiated. ``w`` is 0 for chunks that reach past the end of a trajectory.
 
-    Two variants leave the support of the clone: QAM-FQL (``fql_alpha > 0``) distils the flow into a one-step actor that climbs
-    the critics, QAM-EDIT (``edit_scale > 0``) adds a small Gaussian edit to the flow's actions.
+    Two variants can leave the support of the BC policy: QAM-FQL (``fql_alpha > 0``) distills the flow into a one-step actor
+    that maximizes Q, QAM-EDIT (``edit_scale > 0``) adds a small Gaussian edit to the flow's actions.
 
-    The trust region of TRQAM (``kl_budget``) finds the temperature by itself: instead of ``inv_temp`` there is
-    ``1 / (3 kl_coef)``, and ``kl_coef`` grows while the paths of ``f_theta`` are farther from those of the base than the
-    budget, and falls while they are nearer (``update_kl_coef``). ``L_AM`` is then also multiplied by ``3 kl_coef``.
+    The trust region of TRQAM (``kl_budget``) adapts the temperature: ``inv_temp`` is replaced by ``1 / (3 kl_coef)``.
+    ``kl_coef`` increases while the divergence of the paths of ``f_theta`` from those of the base flow exceeds the budget, and
+    decreases while it is below (``update_kl_coef``). ``L_AM`` is then also multiplied by ``3 kl_coef``.
 
-    The published settings act in chunks of five actions on manipulation (``horizon_length=5``), with ten critics. At the
-    published ``flow_steps=10`` the tilt is biased, see ``docs/qam.md``, which also has the deviations from the published code.
+    The published settings use chunks of five actions for manipulation (``horizon_length=5``), and ten critics. With the
+    published ``flow_steps=10`` the tilted distribution is biased, see ``docs/qam.md``, which also lists deviations from the
+    published code.
 
-    ``deterministic=True`` acts from ``z = 0``, and with the mean of the edit; the paper's scores are sampled.
+    ``deterministic=True`` uses ``z = 0`` and the mean of the edit; the paper reports sampled actions.
 
     Papers: https://arxiv.org/abs/2601.14234; the trust region: https://arxiv.org/abs/2605.27079.
 
     :param policy: ``"FlowPolicy"`` (or a subclass of ``QAMPolicy``)
     :param env: Environment, or its id. None: the spaces are those of the dataset
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
-    :param inv_temp: Inverse temperature of the tilt, at least 0 (the paper's tau; here ``tau`` is the targets' rate, as in
-        Stable-Baselines3). The one to tune: the paper took 0.1 to 30. Rewards ``c`` times as large want it ``c`` times
-        smaller. None: 1, or with ``kl_budget`` what the trust region finds
-    :param kl_budget: Divergence of the paths from those of the base, per action of a chunk, that the trust region keeps to,
-        above 0 (TRQAM's epsilon, 1 by default there); ``inv_temp`` is then not given. None: ``inv_temp`` counts.
-    :param rho: Pessimism of the target: how many standard deviations of the critics are subtracted from their mean
-    :param flow_steps: Steps of the flows and of the memoryless paths; fewer than 10 lose much
+    :param inv_temp: Inverse temperature, at least 0 (the paper's tau; here ``tau`` is the rate of the target networks, as in
+        Stable-Baselines3). The main hyperparameter: the paper uses 0.1 to 30. Rewards that are ``c`` times as large need
+        ``inv_temp / c``. None: 1, or adapted if ``kl_budget`` is set
+    :param kl_budget: Target of the divergence of the paths from those of the base flow, per action of a chunk, above 0
+        (TRQAM's epsilon, 1 by default there). ``inv_temp`` must then be None. None: ``inv_temp`` is fixed.
+    :param rho: Pessimism of the target: number of standard deviations of the critics that are subtracted from their mean
+    :param flow_steps: Steps of the flows and of the memoryless paths; results are much worse with fewer than 10
     :param fql_alpha: Weight of the distillation of QAM-FQL, 3 to 300 in the paper; 0: no one-step actor
-    :param edit_scale: How far QAM-EDIT moves an action at most, in [0, 1], 0.1 to 0.9 in the paper; 0: no edit
-    :param target_entropy: Entropy that the edit is held to; ``"auto"``: minus half the size of an action (a chunk)
-    :param max_grad_norm: What the norm of the gradients of all networks together is clipped to
-    :param clip_adj: Whether actions are clipped to [-1, 1] before the critics give the adjoint its gradient, which is then 0
-        in the dimensions that were clipped
-    :param target_actor: Whether the base is the moving average of the clone; if not, the clone itself
-    :param use_target_grad: Whether the target critics give the adjoint its gradient; if not, the critics
+    :param edit_scale: Maximum absolute change of an action in QAM-EDIT, in [0, 1], 0.1 to 0.9 in the paper; 0: no edit
+    :param target_entropy: Target entropy of the edit; ``"auto"``: minus half of the dimension of an action (of a chunk)
+    :param max_grad_norm: Maximum norm of the gradients of all networks together
+    :param clip_adj: Whether to clip actions to [-1, 1] before the critics' gradient for the adjoint is computed. It is then 0
+        in clipped dimensions.
+    :param target_actor: Whether the base flow is the moving average of the BC flow; if False, the BC flow itself
+    :param use_target_grad: Whether the adjoint uses the gradient of the target critics; if False, of the critics
     :param kwargs: All other arguments are those of ``OfflineToOnlineAlgorithm``, such as ``dataset``, ``offline_steps``,
         ``batch_size``, ``gamma``, ``horizon_length``, ``seed`` and ``policy_kwargs``.
     """
@@ -118,8 +119,8 @@ class QAM(OfflineToOnlineAlgorithm):
     ) -> None:
         if kl_budget is not None and inv_temp is not None:
             raise ValueError(
-                f"`inv_temp` is {inv_temp} and `kl_budget` is {kl_budget}: with a budget, the trust region finds the "
-                "temperature. Leave one of them out."
+                f"`inv_temp` is {inv_temp} and `kl_budget` is {kl_budget}: with a budget, the temperature is adapted. "
+                "Set only one of them."
             )
         if kl_budget is not None and not kl_budget > 0:
             raise ValueError(f"`kl_budget` is {kl_budget}; it must be above 0, or None for a fixed `inv_temp`.")
@@ -161,9 +162,9 @@ class QAM(OfflineToOnlineAlgorithm):
         Projected dual descent (TRQAM): ``D <- 0.9 D + 0.1 min(kl, 2 kl_budget)``, then
         ``kl_coef <- clip(kl_coef + 0.01 (D - kl_budget), 0.01, 100)``.
 
-        :param kl: The divergence of the update's paths from those of the base, per action of a chunk
-        :param kl_budget: What it is to be
-        :return: What to log
+        :param kl: Divergence of the update's paths from those of the base flow, per action of a chunk
+        :param kl_budget: Its target
+        :return: Metrics to log
         """
         coef, average = self.policy.kl_coef, self.policy.kl_average
         average.lerp_(kl.clamp(max=KL_CLIP * kl_budget), KL_AVERAGE_RATE)
@@ -171,7 +172,7 @@ class QAM(OfflineToOnlineAlgorithm):
         return {"kl_average": average.clone(), "kl_coef": coef.clone()}
 
     def draw_noise(self, n: int) -> QAMNoise:
-        """Every random number of an update with ``n`` transitions."""
+        """Draw the random numbers of an update with ``n`` transitions."""
         policy = self.policy
         return QAMNoise(
             next_noise=self.normal(n, policy.best_of_n, dim=policy.noise_dim),
@@ -183,7 +184,7 @@ class QAM(OfflineToOnlineAlgorithm):
         )
 
     def loss(self, batch: Batch, noise: QAMNoise) -> tuple[th.Tensor, Metrics]:
-        """``L``. Each term reaches networks of its own, so that one optimizer step descends all of them."""
+        """``L``. The terms have gradients for different networks, so one optimizer step minimizes all of them."""
         terms = [self.critic_loss, self.bc_flow_loss, self.adjoint_matching_loss]
         if self.fql_alpha > 0:
             terms.append(self.one_step_loss)
@@ -192,7 +193,7 @@ class QAM(OfflineToOnlineAlgorithm):
         return total(*[term(batch, noise) for term in terms])
 
     def critic_loss(self, batch: Batch, noise: QAMNoise) -> tuple[th.Tensor, Metrics]:
-        """``L_Q``, with the next action as the policy acts, and a pessimistic target. Gradient: critics only."""
+        """``L_Q``, with the next action of the policy and a pessimistic target. Gradient: critics only."""
         policy = self.policy
         with th.no_grad():
             next_actions = policy.act_best(batch.next_observations, noise.next_noise)
@@ -211,7 +212,7 @@ class QAM(OfflineToOnlineAlgorithm):
         return loss, {"bc_flow_loss": loss}
 
     def adjoint_matching_loss(self, batch: Batch, noise: QAMNoise) -> tuple[th.Tensor, Metrics]:
-        """``L_AM``, for the states of the batch; its actions do not matter. Gradient: the flow that acts only."""
+        """``L_AM``, at the observations of the batch; its actions are not used. Gradient: the policy's flow only."""
         policy, observations = self.policy, batch.observations
         inv_temp, temperature = (1.0, KL_SCALE * policy.kl_coef) if self.inv_temp is None else (self.inv_temp, 1.0)
         base_network = policy.bc_flow_target if self.target_actor else policy.bc_flow
@@ -228,7 +229,7 @@ class QAM(OfflineToOnlineAlgorithm):
         return loss, {"adjoint_matching_loss": loss, "terminal_adjoint": terminal.norm(dim=1).mean(), "kl": kl}
 
     def action_gradient(self, batch: Batch, actions: th.Tensor) -> th.Tensor:
-        """The gradient of the critics' mean with respect to actions, ``(B, action_dim)``; plain, whatever ``rho`` is."""
+        """The gradient of the critics' mean with respect to actions, ``(B, action_dim)``, without the pessimism of ``rho``."""
         policy = self.policy
         critic = policy.critic_target if self.use_target_grad else policy.critic
 
@@ -239,18 +240,18 @@ class QAM(OfflineToOnlineAlgorithm):
         return vjp(value, actions, actions.new_ones(len(actions)))
 
     def one_step_loss(self, batch: Batch, noise: QAMNoise) -> tuple[th.Tensor, Metrics]:
-        """``L_FQL``: stay close to the flow, increase the value. Gradient: the one-step actor only."""
+        """``L_FQL``: distill the flow and maximize Q. Gradient: the one-step actor only."""
         policy, observations = self.policy, batch.observations
         actions = policy.one_step(policy.actor, observations, noise.z)
         with th.no_grad():
             flow_actions = policy.act_flow(observations, noise.z)
-        distill_loss = F.mse_loss(actions, flow_actions)  # not clipped, so that it brings actions back into the box
+        distill_loss = F.mse_loss(actions, flow_actions)  # not clipped: it also keeps actions in the bounds
         q_loss = -policy.q_values(policy.critic, observations, actions.clamp(-1, 1), frozen=True).mean(dim=0).mean()
         loss = self.fql_alpha * distill_loss + q_loss
         return loss, {"actor_loss": loss, "distill_loss": distill_loss, "q_loss": q_loss}
 
     def edit_loss(self, batch: Batch, noise: QAMNoise) -> tuple[th.Tensor, Metrics]:
-        """``L_EDIT``: edits that increase the value and keep their entropy. Gradient: the edit and its temperature only."""
+        """``L_EDIT``: maximize Q and the entropy of the edit. Gradient: the edit and its entropy coefficient only."""
         policy = self.policy
         with th.no_grad():
             flow_actions = policy.act_flow(batch.observations, noise.z)
