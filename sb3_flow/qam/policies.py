@@ -20,8 +20,8 @@ LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
 class QAMPolicy(FlowPolicy):
     """
-    A BC flow and its moving average (the base flow), a flow trained by adjoint matching, critics, and the network of a variant: a
-    one-step actor distilled from the flow, or a Gaussian edit of its actions.
+    A BC flow, its moving average (the base flow), a flow trained by adjoint matching, critics, and the network of a variant:
+    a one-step actor distilled from the flow, or a Gaussian edit of its actions.
 
     Samplers: the default of the variant, ``"edit"``, ``"one_step"`` or ``"flow"``; ``"flow"``; ``"bc_flow"``, the BC policy.
 
