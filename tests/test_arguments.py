@@ -61,7 +61,7 @@ def test_numbers_in_other_forms_are_converted(given: dict[str, Any], expected: A
         ({"policy_kwargs": {"net_arch": [8, -1]}}, r"`net_arch` is \[8, -1\]"),
         (
             {"policy_kwargs": {"flow_steps": 3}},
-            "`flow_steps` in `policy_kwargs` is an argument of FQL itself",
+            "`flow_steps` in `policy_kwargs` is an argument of FQL: pass",
         ),
         (
             {"policy_kwargs": {"net_ark": [8]}},

@@ -169,7 +169,7 @@ def test_the_arguments_are_left_alone(data: dict[str, np.ndarray]) -> None:
 
 @pytest.mark.parametrize("offline", [OfflineTD3, OfflineSAC])
 def test_what_is_missing_is_said(offline: type, data: dict[str, np.ndarray]) -> None:
-    with pytest.raises(ValueError, match=f"{offline.__name__} trains on a dataset, and there is none: pass `dataset`"):
+    with pytest.raises(ValueError, match=f"{offline.__name__} trains on a dataset, but there is none: pass `dataset`"):
         offline("MlpPolicy", pendulum(), **SMALL).learn(1)
     with pytest.raises(DatasetError, match=r"nothing\.npz"):
         offline("MlpPolicy", pendulum(), dataset="nothing.npz", **SMALL).learn(1)

@@ -128,7 +128,7 @@ def test_training_offline_then_online_and_reloading(tmp_path: Any) -> None:
     np.testing.assert_array_equal(plan(loaded, 3.0), plan(model, 3.0))
 
 
-@pytest.mark.parametrize("kwargs, message", [({"n_steps": 3}, "leave `n_steps` at 1"), ({"horizon_length": 0}, "at least 1")])
+@pytest.mark.parametrize("kwargs, message", [({"n_steps": 3}, "use `n_steps=1`"), ({"horizon_length": 0}, "at least 1")])
 def test_lengths_that_make_no_sense(kwargs: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FQL("FlowPolicy", Clock(), **{"horizon_length": HORIZON, **kwargs})

@@ -184,7 +184,7 @@ def test_predict_draws_from_the_global_generator(online_algorithm: AlgorithmCase
 #: The next loss is lost; or, in an algorithm whose update has several steps, a later one of the same update.
 LOST = (
     r"update 11 is (nan|inf), so no checkpoint is written\. Go back to the last one"
-    r"|^Update 11 is not finite \(.*\)\. The parameters are lost from there on: go back to the last checkpoint"
+    r"|^Update 11 is not finite \(.*\)\. The parameters are invalid from there on. Go back to the last checkpoint"
 )
 
 

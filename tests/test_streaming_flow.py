@@ -827,7 +827,7 @@ def test_spaces_of_replay_buffers_and_of_constant_actions() -> None:
 def test_learning_needs_data() -> None:
     with pytest.raises(ValueError, match=r"StreamingFlow trains on a dataset.*`dataset`"):
         StreamingFlow("FlowPolicy", "Pendulum-v1").learn(5)
-    with pytest.raises(ValueError, match="neither an environment nor data"):
+    with pytest.raises(ValueError, match="neither an environment nor a dataset"):
         StreamingFlow("FlowPolicy")
 
 

@@ -1,4 +1,4 @@
-"""The base of the flow algorithms: an update takes a batch and noise, makes an optimizer step, and returns metrics."""
+"""Base class of flow algorithms. An update takes a batch and noise, performs an optimizer step, and returns metrics."""
 
 import io
 import pathlib
@@ -29,30 +29,29 @@ SelfFlow = TypeVar("SelfFlow", bound="FlowAlgorithm")
 
 class FlowAlgorithm(OfflineAlgorithm):
     """
-    Base class of the flow algorithms, and as it is of those that learn from a dataset only. A subclass gives ``draw_noise``
-    and ``loss``, and its policy.
+    Base class of flow algorithms. Algorithms that train only on a dataset inherit from it directly. A subclass defines
+    ``draw_noise``, ``loss`` and its policy.
 
     :param policy: ``"FlowPolicy"`` (or a policy class); its features extractor depends on the observation space.
-    :param env: Environment, or its id. None: the spaces are those of the dataset, and the model cannot be evaluated before it
-        gets an environment.
+    :param env: Environment, or its id. None: the spaces are taken from the dataset; call ``set_env`` before evaluation.
     :param learning_rate: Learning rate of the optimizer, or a function of the remaining progress (from 1 to 0)
     :param batch_size: Transitions per update
-    :param max_grad_norm: What the norm of the gradients of all networks together is clipped to; None: they are not clipped.
-    :param dataset: Offline data: a name (``"cube-single-play-v0"``, ``"ogbench:..."``, ``"minari:..."``), the path of a
+    :param max_grad_norm: Maximum norm of the gradients of all networks together; None: no clipping
+    :param dataset: Dataset: a name (``"cube-single-play-v0"``, ``"ogbench:..."``, ``"minari:..."``), the path of a
         ``.npz`` or ``.hdf5`` file, a ``minari.MinariDataset``, a dictionary of arrays or a replay buffer
-    :param normalize_observations: Whether vector observations are normalized by the dataset's mean and standard deviation; the
-        statistics are part of the policy.
-    :param crop_probability: Probability that a batch of images is augmented by random crops
-    :param offline_log_interval: Number of offline updates between two lines of the log
+    :param normalize_observations: Whether to normalize vector observations by the mean and standard deviation of the dataset.
+        The statistics are saved with the policy.
+    :param crop_probability: Probability of augmenting a batch of images by random crops
+    :param offline_log_interval: Number of offline updates between two log entries
     :param policy_kwargs: Arguments of the policy
-    :param stats_window_size: Number of episodes that the logged averages are taken over
-    :param tensorboard_log: Folder of TensorBoard's log
-    :param verbose: 0: nothing, 1: information, 2: debugging
+    :param stats_window_size: Number of episodes over which logged returns and lengths are averaged
+    :param tensorboard_log: Folder of the TensorBoard log
+    :param verbose: 0: no output, 1: information, 2: debug messages
     :param seed: Seed of all random generators
     :param compile: How updates are executed: False (operator by operator), True (``torch.compile`` of the losses) or
         ``"cudagraph"`` (the whole update as one CUDA graph). The numbers are the same up to rounding; see docs/speed.md.
     :param device: ``"cpu"``, ``"cuda"`` or ``"auto"``
-    :param _init_setup_model: Whether to build the networks at once
+    :param _init_setup_model: Whether to create the networks in the constructor
     :param kwargs: Arguments of the next base class
     """
 
@@ -60,10 +59,10 @@ class FlowAlgorithm(OfflineAlgorithm):
     policy_class: type[FlowPolicy]
     generator: th.Generator
     host_generator: th.Generator
-    #: Share of a network that enters its target at each update
+    #: Rate of the target networks
     tau: float
 
-    #: Whether all updates are alike, so that one CUDA graph can replay them.
+    #: Whether all updates have the same operations, so that one CUDA graph can replay them.
     one_graph: ClassVar[bool] = True
     #: Names of the target networks of the policy, each with the network that it follows.
     targets: ClassVar[dict[str, str]] = {}
@@ -95,9 +94,9 @@ class FlowAlgorithm(OfflineAlgorithm):
         if not 0 <= crop_probability <= 1:
             raise ValueError(f"`crop_probability` is {crop_probability}; it must be in [0, 1].")
         if max_grad_norm is not None and not max_grad_norm > 0:
-            raise ValueError(f"`max_grad_norm` is {max_grad_norm}; it must be above 0, or None for gradients as they are.")
+            raise ValueError(f"`max_grad_norm` is {max_grad_norm}; it must be above 0, or None for no clipping.")
         if env is None and dataset is None and _init_setup_model:
-            raise ValueError("There is neither an environment nor data: pass `env`, `dataset`, or both.")
+            raise ValueError("There is neither an environment nor a dataset: pass `env`, `dataset`, or both.")
         if normalize_observations and dataset is None and _init_setup_model:
             raise ValueError("`normalize_observations` takes its statistics from a `dataset`; online, use VecNormalize.")
         super().__init__(
@@ -126,7 +125,7 @@ class FlowAlgorithm(OfflineAlgorithm):
         self.crop_probability = crop_probability
         self._metrics = MetricSums()
         self._execution: Execution | None = None
-        #: How the policy acted when the model was saved.
+        #: Settings of the sampler when the model was saved.
         self.acting: dict[str, Any] = {}
         if _init_setup_model:
             self._setup_model()
@@ -149,7 +148,7 @@ class FlowAlgorithm(OfflineAlgorithm):
         self.generator_state = self.random_state()
         arguments = self._policy_arguments()
         for name in arguments.keys() & self.policy_kwargs.keys():
-            raise TypeError(f"`{name}` in `policy_kwargs` is an argument of {type(self).__name__} itself: write {name}=....")
+            raise TypeError(f"`{name}` in `policy_kwargs` is an argument of {type(self).__name__}: pass {name}=... to it.")
         if isinstance(self.policy_class, CheckedArguments):
             owner = f"{self.policy_class.__name__} (`policy_kwargs`)"
             self.policy_kwargs = checked(self.policy_class, self.policy_kwargs, owner)
@@ -163,7 +162,7 @@ class FlowAlgorithm(OfflineAlgorithm):
 
     @property
     def execution(self) -> Execution:
-        """What executes updates. It is made when it is needed, so that a model that only acts is loaded anywhere."""
+        """Executes the updates. It is created on first use, so that a model can be loaded for inference on any device."""
         if self._execution is None or self._execution.mode != self.compile:
             self._execution = make_execution(self.compile, self.device, self.one_graph)
         return self._execution
@@ -172,46 +171,46 @@ class FlowAlgorithm(OfflineAlgorithm):
 
     def draw_noise(self, n: int) -> NamedTuple:
         """
-        Draw every random number of one update.
+        Draw the random numbers of one update.
 
         :param n: Batch size
-        :return: The noise, which ``update`` takes
+        :return: The noise that ``update`` takes
         """
         raise NotImplementedError
 
     def normal(self, *shape: int, dim: int | None = None) -> th.Tensor:
         """
-        Standard normal noise of the training's random stream.
+        Draw standard normal noise from the generator of training.
 
-        :param shape: All axes but the last
-        :param dim: The last axis, by default ``action_dim``
+        :param shape: All axes except the last
+        :param dim: Size of the last axis, by default ``action_dim``
         :return: ``(*shape, dim)``
         """
         dim = self.policy.action_dim if dim is None else dim
         return th.randn((*shape, dim), generator=self.generator, device=self.device)
 
     def uniform(self, n: int) -> th.Tensor:
-        """Times of the training's random stream, uniform in [0, 1], ``(n, 1)``."""
+        """Draw times from the generator of training, uniform in [0, 1], ``(n, 1)``."""
         return th.rand((n, 1), generator=self.generator, device=self.device)
 
     def loss(self, batch: Batch, noise: Any) -> tuple[th.Tensor, Metrics]:
         """
-        What one optimizer step descends: a pure function of the parameters, the batch and the noise.
+        The loss that one optimizer step minimizes: a pure function of the parameters, the batch and the noise.
 
-        :param batch: A batch
-        :param noise: As drawn by ``draw_noise``
-        :return: The loss, and what to log (tensors without axes)
+        :param batch: Batch of transitions
+        :param noise: Noise from ``draw_noise``
+        :return: The loss and the metrics to log (scalar tensors)
         """
         raise NotImplementedError
 
     def update(self, batch: Batch, noise: Any) -> Metrics:
         """
-        One update: loss, gradients, optimizer step, then the targets. All randomness is an argument, so that it can be
-        called by hand and compared with another implementation.
+        One update: loss, gradients, optimizer step, target networks. Its random numbers are an argument, so it can be called
+        outside of ``learn`` and compared with another implementation.
 
-        :param batch: A batch, as ``Batch`` describes it
-        :param noise: As drawn by ``draw_noise``
-        :return: What to log
+        :param batch: Batch of transitions
+        :param noise: Noise from ``draw_noise``
+        :return: Metrics to log
         """
         loss, metrics = self.execution.evaluate(self.loss, batch, noise)
         metrics |= self.descend(loss, self.policy.optimizer)
@@ -220,12 +219,12 @@ class FlowAlgorithm(OfflineAlgorithm):
 
     def descend(self, loss: th.Tensor, optimizer: th.optim.Optimizer, clip: bool = True) -> Metrics:
         """
-        Gradients, clipped where ``max_grad_norm`` says so, and a step of the optimizer.
+        Compute gradients, clip them if ``max_grad_norm`` is set, and perform an optimizer step.
 
-        :param loss: What to descend
-        :param optimizer: By whose parameters
-        :param clip: Whether ``max_grad_norm`` is meant for these parameters
-        :return: What to log
+        :param loss: Loss to minimize
+        :param optimizer: Optimizer of the parameters
+        :param clip: Whether ``max_grad_norm`` applies to these parameters
+        :return: Metrics to log
         """
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -237,10 +236,10 @@ class FlowAlgorithm(OfflineAlgorithm):
 
     def update_targets(self, *names: str) -> None:
         """
-        Move target networks towards the networks that they follow: ``target <- tau net + (1 - tau) target``. Buffers of
-        networks, such as the statistics of batch norm, are copied.
+        Update target networks: ``target <- tau net + (1 - tau) target``. Buffers of networks, such as the statistics of batch
+        norm, are copied.
 
-        :param names: Which of ``targets``; by default all
+        :param names: Names in ``targets``; by default all
         """
         with th.no_grad():
             for target in names or self.targets:
@@ -260,11 +259,11 @@ class FlowAlgorithm(OfflineAlgorithm):
 
     def sample_batch(self, batch_size: int) -> Batch:
         """
-        Draw a batch.
+        Draw a batch, normalize it by ``VecNormalize`` if the environment has it, and augment images.
 
-        :param batch_size: Number of transitions
-        :return: The batch, normalized by ``VecNormalize`` and augmented where these are in use
-        :raises ValueError: If there is nothing to draw from.
+        :param batch_size: Number of transitions, at least 1
+        :return: The batch
+        :raises ValueError: If there is neither a dataset nor a collected transition.
         """
         if batch_size < 1:
             raise ValueError(f"`batch_size` is {batch_size}; it must be at least 1.")
@@ -278,46 +277,46 @@ class FlowAlgorithm(OfflineAlgorithm):
         Draw a batch from the dataset.
 
         :param batch_size: Number of transitions
-        :return: The batch, its rewards normalized by ``VecNormalize``, its observations neither normalized nor augmented
+        :return: The batch; rewards are normalized by ``VecNormalize``, observations are neither normalized nor augmented
         """
         if self.offline_buffer is None:
-            raise ValueError("There is nothing to train on: no dataset.")
+            raise ValueError("There is no dataset to train on.")
         indices = self.offline_buffer.draw_indices(batch_size, self.host_generator)
         return self.draw_from(self.offline_buffer, indices)
 
     def draw_from(self, buffer: Any, indices: th.Tensor) -> Batch:
         """
-        The batch that given transitions make.
+        Get a batch of given transitions.
 
-        :param buffer: The buffer that they are in
-        :param indices: Which transitions, ``(B,)``
-        :return: The batch, its rewards normalized by ``VecNormalize``, its observations neither normalized nor augmented
+        :param buffer: Buffer of the transitions
+        :param indices: Indices of the transitions, ``(B,)``
+        :return: The batch; rewards are normalized by ``VecNormalize``, observations are neither normalized nor augmented
         """
         return buffer.draw(indices, env=self._vec_normalize_env)  # type: ignore[no-any-return]
 
     def augment_images(self, batch: Batch) -> Batch:
-        """Shift the images of a batch at random, with ``crop_probability``; what precedes and follows an action alike."""
+        """Shift images at random, with ``crop_probability``. Observation and next observation are shifted alike."""
         if th.rand((), generator=self.host_generator) >= self.crop_probability:
             return batch
         offsets = self.crop_offsets(len(batch.actions), CROP_PAD)
         return shift_images(batch, self.observation_space, offsets, offsets, CROP_PAD)
 
     def crop_offsets(self, n: int, pad: int) -> th.Tensor:
-        """Corners of ``n`` random crops, as ``random_crop`` takes them, ``(n, 2)`` of int64 in [0, 2 pad]."""
+        """Draw the corners of ``n`` random crops for ``random_crop``, ``(n, 2)`` of int64 in [0, 2 pad]."""
         return th.randint(2 * pad + 1, (n, 2), generator=self.generator, device=self.device)
 
     # Training.
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
         """
-        Draw batches and update.
+        Draw batches and perform updates.
 
         :param gradient_steps: Number of updates
         :param batch_size: Transitions per update
         :raises ValueError: If a loss is not finite.
         """
         self.policy.set_training_mode(True)
-        if not hasattr(self, "_logger"):  # called by hand, before `learn`
+        if not hasattr(self, "_logger"):  # called before `learn`
             self._logger = configure_logger(self.verbose)
         self._update_learning_rate(self.policy.optimizers)
         for _ in range(gradient_steps):
@@ -328,12 +327,12 @@ class FlowAlgorithm(OfflineAlgorithm):
 
     @property
     def check_interval(self) -> int:
-        """Number of updates between two looks at the losses. A look costs nothing on a CPU; a GPU has to be waited for."""
+        """Number of updates between two checks of the losses. On a CPU checks are cheap; on a GPU they synchronize."""
         return 1 if self.device.type == "cpu" else 100
 
     def check_finite(self) -> None:
         """
-        Look at the updates since the last look. Whoever uses the parameters (``predict``, ``save``, the log) looks first.
+        Check the losses of the updates since the last check. ``predict``, ``save`` and the logger call this first.
 
         :raises ValueError: If a loss was not finite. (RL Zoo prunes a trial that raises this.)
         """
@@ -342,13 +341,13 @@ class FlowAlgorithm(OfflineAlgorithm):
         if lost:
             where = f"Update {last}" if count == 1 else f"One of the updates {last - count + 1} to {last}"
             raise ValueError(
-                f"{where} is not finite ({', '.join(lost)}). The parameters are lost from there on: go back to the last "
-                "checkpoint, with a lower learning rate or other data."
+                f"{where} is not finite ({', '.join(lost)}). The parameters are invalid from there on. Go back to the "
+                "last checkpoint, with a lower learning rate or other data."
             )
 
     def _record_training(self) -> None:
         self.check_finite()
-        for name, value in self._metrics.means().items():  # averages over the updates since the last time
+        for name, value in self._metrics.means().items():  # averages over the updates since the last log entry
             self.logger.record(f"train/{name}", value)
         super()._record_training()
 
@@ -363,7 +362,7 @@ class FlowAlgorithm(OfflineAlgorithm):
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """As ``policy.predict``, after a check that the last updates were finite."""
+        """Call ``policy.predict`` after checking that the last updates were finite."""
         self.check_finite()
         return super().predict(observation, state, episode_start, deterministic)
 
@@ -371,9 +370,9 @@ class FlowAlgorithm(OfflineAlgorithm):
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """
-        Seed all random generators, those of training included.
+        Seed all random generators, including those of training.
 
-        :param seed: The seed; None: nothing changes
+        :param seed: The seed; None: no change
         """
         super().set_random_seed(seed)
         if seed is not None and hasattr(self, "generator"):  # `_setup_model` seeds them for the first time
@@ -381,26 +380,26 @@ class FlowAlgorithm(OfflineAlgorithm):
 
     def seed_generators(self, seed: int) -> None:
         """
-        Give the training random streams of its own: evaluating more often does not change what is learned.
+        Seed the generators of training. They are not PyTorch's global generator, so evaluations do not change training.
 
         :param seed: The seed
         """
-        if not hasattr(self, "generator"):  # later they are seeded in place, because a captured graph draws from them
+        if not hasattr(self, "generator"):  # later calls seed them in place, because a captured graph uses them
             self.generator = th.Generator(self.device)
-            # What the host decides, such as which rows make a batch, it draws itself: it does not wait for a GPU.
+            # Indices of batches are drawn on the CPU, without waiting for the GPU.
             self.host_generator = self.generator if self.device.type == "cpu" else th.Generator()
         for generator in self._generators():
             generator.manual_seed(seed)
 
     def random_state(self) -> th.Tensor:
-        """The state of the training's random streams."""
+        """The state of the generators of training."""
         return th.cat([generator.get_state() for generator in self._generators()])
 
     def set_random_state(self, state: th.Tensor) -> None:
         """
-        Go on where a random state was taken. One of another kind of device is ignored: the streams start anew.
+        Set the state of the generators of training. The state of another type of device is ignored.
 
-        :param state: As returned by ``random_state``
+        :param state: A state from ``random_state``
         """
         sizes = [len(generator.get_state()) for generator in self._generators()]
         if len(state) == sum(sizes):

@@ -1,8 +1,8 @@
 """
-The base of all algorithms that train on a dataset.
+Base class of algorithms that train on a dataset.
 
-``num_timesteps`` is the training clock: a timestep of the offline phase is one gradient step, so that every callback,
-schedule and checkpoint of Stable-Baselines3 works. The updates are also counted in ``n_offline_updates``.
+A timestep of the offline phase is a gradient step, so callbacks, schedules and checkpoints of Stable-Baselines3 work.
+``n_offline_updates`` counts these steps over all calls of ``learn``.
 """
 
 import io
@@ -48,24 +48,23 @@ SelfOffline = TypeVar("SelfOffline", bound="OfflineAlgorithm")
 
 class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
     """
-    Base class of algorithms that train on a dataset. A subclass gives ``train(gradient_steps, batch_size)``.
+    Base class of algorithms that train on a dataset. A subclass defines ``train(gradient_steps, batch_size)``.
 
     :param policy: Policy class, or its name
-    :param env: Environment, or its id. None: the spaces are those of the dataset, and the model cannot be evaluated before it
-        gets an environment.
+    :param env: Environment, or its id. None: the spaces are taken from the dataset; call ``set_env`` before evaluation.
     :param args: Arguments of the next base class, like ``kwargs``
-    :param dataset: Offline data: a name (``"cube-single-play-v0"``, ``"ogbench:..."``, ``"minari:..."``), the path of a
+    :param dataset: Dataset: a name (``"cube-single-play-v0"``, ``"ogbench:..."``, ``"minari:..."``), the path of a
         ``.npz`` or ``.hdf5`` file, a ``minari.MinariDataset``, a dictionary of arrays or a replay buffer
-    :param offline_log_interval: Number of offline updates between two lines of the log
+    :param offline_log_interval: Number of offline updates between two log entries
     """
 
     action_space: spaces.Box
     batch_size: int
-    #: Draws batches and updates: a method of ``(gradient_steps, batch_size)``.
+    #: Method that draws batches and performs updates, with the arguments ``(gradient_steps, batch_size)``.
     train: Any
-    #: What ``learn`` trains for when it is given no number: the budget of the published offline results.
+    #: Default of ``total_timesteps``, as in published offline results.
     default_timesteps: ClassVar[int] = 1_000_000
-    #: Whether the losses use rewards. Imitation does not.
+    #: Whether the losses use rewards. Imitation algorithms do not.
     needs_rewards: ClassVar[bool] = True
 
     def __init__(
@@ -79,38 +78,38 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
     ) -> None:
         if isinstance(env, str):
             register_environment(env)
-        #: The source that was read last, until the model has a buffer of it, so that nothing is read twice.
+        #: The dataset that was read last, until the buffer is created, so that it is not read twice.
         self._just_read: tuple[Any, OfflineDataset] | None = None
         if env is None and dataset is not None:
             env = self._spaces_of(dataset)
-        #: Whether the spaces are those of the data; then the model takes any environment that they fit.
+        #: Whether the spaces are those of the dataset. Then any environment that they fit is accepted.
         self.spaces_from_data = isinstance(env, NoEnvironment)
         super().__init__(policy, env, *args, **kwargs)
         self.dataset = dataset
         self.offline_log_interval = offline_log_interval
         self.offline_buffer: OfflineBuffer | None = None
-        #: The name of the dataset that this model was trained on; it is saved, the data is not.
+        #: Name of the dataset. It is saved with the model, the data is not.
         self.dataset_name: str | None = None
         self.n_offline_updates = 0
-        #: Steps of environments in training. Algorithms that learn from data only make none.
+        #: Environment steps of training, 0 for algorithms that only train on a dataset.
         self.n_env_steps = 0
         self.run = Run()
 
     def _spaces_of(self, dataset: Any) -> NoEnvironment:
-        """What stands in the place of the environment where there is data only."""
+        """An environment that has only the spaces of the dataset."""
         if not isinstance(dataset, ReplayBuffer):
             self._just_read = dataset, read_dataset(dataset)
         env = NoEnvironment.of(dataset if self._just_read is None else self._just_read[1])
         low, high = short(env.action_space.low), short(env.action_space.high)
         warn(
-            f"There is no environment: the model takes the spaces of the data. Actions go from {low} to {high}; observations: "
+            f"There is no environment: the spaces are taken from the dataset. Actions are in [{low}, {high}]; observations: "
             f"{short(env.observation_space)}."
         )
         return env
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """
-        As in Stable-Baselines3. A model that was made from data alone takes any environment that its spaces fit.
+        As in Stable-Baselines3. A model that was created from a dataset only accepts any environment that its spaces fit.
 
         :param env: The environment
         :param force_reset: As in Stable-Baselines3
@@ -134,7 +133,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         """
         Set, or replace, the dataset of the offline phase.
 
-        :param dataset: As the argument of the constructor
+        :param dataset: As in the constructor
         :raises DatasetError: If it cannot be read, is damaged, or does not fit the environment.
         """
         data = self._read_dataset(dataset)
@@ -149,12 +148,12 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         self.offline_buffer = self._make_offline_buffer(data)
         self._just_read = None
         self.dataset, self.dataset_name = dataset, data.name
-        if self._n_updates == 0:  # later, the policy keeps the statistics that it was trained with
+        if self._n_updates == 0:  # later, the policy keeps the statistics of training
             self._set_statistics(data)
         elif self._vec_normalize_env is not None and lacks_statistics(self._vec_normalize_env, data):
             warn(
-                "This model has been trained, and the `VecNormalize` of its environment has no statistics yet: they are taken "
-                "from the dataset. To go on with those of training, wrap the environment by `VecNormalize.load(path, venv)`."
+                "This model was trained, but the `VecNormalize` of its environment has no statistics: they are taken from the "
+                "dataset. To use those of training, wrap the environment by `VecNormalize.load(path, venv)`."
             )
             prepare_vec_normalize(self._vec_normalize_env, data)
 
@@ -165,7 +164,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
             return OfflineDataset.from_replay_buffer(dataset, self.policy.unscale_action)
         if self._just_read is not None and self._just_read[0] is dataset:
             return self._just_read[1]
-        # Which environment the data is for matters to names and files only.
+        # Only names and files depend on the environment.
         named = self.env is not None and names_a_source(dataset)
         return read_dataset(dataset, env_id_of(self.env) if named and self.env is not None else None)
 
@@ -174,12 +173,12 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         return OfflineBuffer(data, self.observation_space, self.action_space, self.device, imitation=imitation)
 
     def _set_statistics(self, data: OfflineDataset) -> None:
-        """Take what normalizes observations and rewards from the dataset."""
+        """Set the statistics for normalization of observations and rewards from the dataset."""
         if self._vec_normalize_env is not None:
             prepare_vec_normalize(self._vec_normalize_env, data)
 
     def _require_dataset(self) -> None:
-        """After ``load``, read the dataset again; a saved model has its name only."""
+        """After ``load``, read the dataset again. A saved model has only its name."""
         if self.offline_buffer is not None:
             return
         if self.dataset is not None:
@@ -191,7 +190,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
             )
         else:
             raise ValueError(
-                f"{type(self).__name__} trains on a dataset, and there is none: pass `dataset`, or call "
+                f"{type(self).__name__} trains on a dataset, but there is none: pass `dataset`, or call "
                 "`model.set_dataset(...)`, before `learn`."
             )
 
@@ -209,12 +208,11 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         """
         Train.
 
-        :param total_timesteps: Number of timesteps: an offline update, or a step of an environment. By default
-            ``default_timesteps``
-        :param callback: Callbacks, called at each timestep of either phase
-        :param log_interval: Online, number of episodes between two lines of the log; offline, ``offline_log_interval`` counts
-        :param tb_log_name: Name of the run in TensorBoard; by default that of the algorithm
-        :param reset_num_timesteps: Whether the clock starts from zero. The offline steps are spent once all the same.
+        :param total_timesteps: Number of timesteps: offline updates and environment steps. By default ``default_timesteps``
+        :param callback: Callbacks, called at each timestep of both phases
+        :param log_interval: Online, number of episodes between two log entries; offline, see ``offline_log_interval``
+        :param tb_log_name: Name of the run in TensorBoard; by default the name of the algorithm
+        :param reset_num_timesteps: Whether to reset ``num_timesteps`` to 0. The offline phase is not repeated.
         :param progress_bar: Whether to show a progress bar
         :return: The model
         :raises ValueError: If the dataset is missing after ``load``, or a loss is not finite.
@@ -223,7 +221,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         self._require_dataset()
         total_timesteps = self.default_timesteps if total_timesteps is None else total_timesteps
         resumed = self.run.begin(self.num_timesteps, reset_num_timesteps)
-        if resumed is not None:  # This is the rest of the call that was interrupted.
+        if resumed is not None:  # This call completes the interrupted one.
             total_timesteps, reset_num_timesteps = total_timesteps + self.run.started_at - self.num_timesteps, False
         total_timesteps, callback = self._setup_learn(
             total_timesteps,
@@ -238,12 +236,12 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         try:
             self._run_phases(total_timesteps, callback, log_interval)
         finally:
-            # Also after Ctrl-C, so that a progress bar is closed; the model can be used and saved.
+            # Also after Ctrl-C: a progress bar is closed, and the model can be used and saved.
             callback.on_training_end()
         return self
 
     def require_environment(self) -> None:
-        """After ``load`` without an environment, train with the spaces alone."""
+        """After ``load`` without an environment, train with the spaces only."""
         if self.env is None:
             self.set_env(NoEnvironment(self.observation_space, self.action_space))
 
@@ -255,7 +253,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         return True
 
     def _learn_offline(self, total_timesteps: int, callback: BaseCallback) -> bool:
-        """One timestep is one gradient step. Returns whether to go on."""
+        """One timestep is one gradient step. Return whether to continue training."""
         if not (self._in_offline_phase() and self.num_timesteps < total_timesteps):
             return True
         assert self.env is not None
@@ -280,8 +278,8 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
 
     def _step_of_no_environment(self) -> dict[str, Any]:
         """
-        What callbacks find among ``locals`` in the offline phase, under the names of Stable-Baselines3's rollouts: no episode
-        ends, rewards and actions are zeros, and observations are those of the last reset.
+        The ``locals`` of callbacks in the offline phase, with the names of Stable-Baselines3's rollouts: no episode ends,
+        rewards and actions are zero, and observations are those of the last reset.
         """
         assert self.env is not None
         n_envs = self.env.num_envs
@@ -299,14 +297,14 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         }
 
     def dump_logs(self) -> None:
-        """Write the log of the offline phase. It has no ``time/fps``: these were no steps of an environment."""
+        """Write the log of the offline phase. It has no ``time/fps``, because there are no environment steps."""
         self._record_training()
         self.logger.record("time/time_elapsed", int((time.time_ns() - self.start_time) / 1e9), exclude="tensorboard")
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(step=self.num_timesteps)
 
     def _record_training(self) -> None:
-        """Record what the log says of training in either phase."""
+        """Record the metrics of training that both phases log."""
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("time/offline_updates", self.n_offline_updates)
         self.logger.record("time/env_steps", self.n_env_steps)
@@ -315,12 +313,12 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
 
     @property
     def timesteps_done(self) -> int:
-        """The timesteps over all calls of ``learn``: ``num_timesteps`` starts anew with each."""
+        """The timesteps of all calls of ``learn``. ``num_timesteps`` is reset by each call."""
         return self.n_offline_updates + self.n_env_steps
 
     def save_run(self, folder: pathlib.Path) -> None:
         """
-        Save what of a run is in the algorithm: the model, and the statistics of ``VecNormalize``.
+        Save the model and the statistics of ``VecNormalize``.
 
         :param folder: An empty folder
         """
@@ -331,7 +329,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
 
     def load_run(self, folder: pathlib.Path) -> None:
         """
-        Load what ``save_run`` saved beside the model.
+        Load what ``save_run`` saved, except for the model.
 
         :param folder: The folder
         """
@@ -343,7 +341,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
                 self._vec_normalize_env.obs_rms = saved.obs_rms
 
     def describe_run(self) -> dict[str, Any]:
-        """What must be the same when a run is resumed: number of environments and transitions, use of ``VecNormalize``."""
+        """Properties that must not change when a run is resumed: number of environments and transitions, ``VecNormalize``."""
         return {
             "n_envs": self.n_envs,
             "n_transitions": None if self.offline_buffer is None else len(self.offline_buffer),
@@ -352,7 +350,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
 
     def check_next_update(self) -> None:
         """
-        Check before a checkpoint is written that training can go on from it.
+        Check that training can continue from a checkpoint, before it is written.
 
         :raises ValueError: If a parameter is not finite, or the next loss is not.
         """
@@ -363,17 +361,17 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         :raises ValueError: If a parameter of the policy is not finite.
         """
         if not all(bool(th.isfinite(parameter).all()) for parameter in self.policy.parameters()):
-            raise ValueError("The parameters are not finite, so they are not saved: go back to the last checkpoint.")
+            raise ValueError("The parameters are not finite, so they are not saved. Go back to the last checkpoint.")
 
     def restart_seed(self) -> int:
-        """The seed of the episodes that begin after a checkpoint: it follows from the state of training."""
+        """The seed of the environments after a checkpoint, from the state of training."""
         return checkpoints.seed_from(th.default_generator)
 
     # Saving.
 
     def _excluded_save_params(self) -> list[str]:
         excluded = [*super()._excluded_save_params(), "offline_buffer", "run", "_just_read"]
-        # A name or path can be read again; arrays stay out of the model's file.
+        # A name or path can be read again; arrays are not saved with the model.
         return excluded if isinstance(self.dataset, str | pathlib.PurePath) else [*excluded, "dataset"]
 
     def save(
@@ -382,7 +380,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         exclude: Iterable[str] | None = None,
         include: Iterable[str] | None = None,
     ) -> None:
-        """As in Stable-Baselines3, but no file is ever seen half written."""
+        """As in Stable-Baselines3, but files are written atomically."""
         if not isinstance(path, (str, pathlib.Path)):
             return super().save(path, exclude, include)
         with atomic_write(file_to_write(path, "zip")) as file:

@@ -1,8 +1,8 @@
 """
-The base of all algorithms that train on a dataset, on an environment, or on one after the other.
+Base class of algorithms that train on a dataset, in an environment, or on a dataset first and then in an environment.
 
-``num_timesteps`` runs through both phases: a timestep is one gradient step of the offline phase or one step of the
-environment. What was really done is counted apart, in ``n_offline_updates`` and ``n_env_steps``.
+``num_timesteps`` counts the timesteps of both phases: a timestep is a gradient step of the offline phase or a step of the
+environment. ``n_offline_updates`` and ``n_env_steps`` count them separately.
 """
 
 import io
@@ -38,33 +38,31 @@ from sb3_flow.common.vec_envs import images_memory
 
 class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
     """
-    Base class of the flow algorithms that learn from a dataset, from an environment, or from one after the other. A subclass
-    gives ``draw_noise`` and ``loss``, and its policy.
+    Base class of flow algorithms that train on a dataset, in an environment, or on a dataset first and then in an environment.
+    A subclass defines ``draw_noise``, ``loss`` and its policy.
 
     :param policy: ``"FlowPolicy"`` (or a policy class); its features extractor depends on the observation space.
-    :param env: Environment, or its id. None: the spaces are those of the dataset, and the model cannot be evaluated, or train
-        online, before it gets an environment.
+    :param env: Environment, or its id. None: the spaces are taken from the dataset; call ``set_env`` before evaluation or
+        online training.
     :param learning_rate: Learning rate of the optimizer, or a function of the remaining progress (from 1 to 0)
-    :param buffer_size: Capacity of the replay buffer for what is collected online; the dataset is kept apart.
-    :param learning_starts: Environment steps before the first online update. Actions are random until then, unless the
-        model has been trained offline.
+    :param buffer_size: Capacity of the replay buffer of the online phase. The dataset is not part of it.
+    :param learning_starts: Environment steps before the first online update. Actions are random until then, unless the model
+        was trained offline.
     :param batch_size: Transitions per update
-    :param tau: Share of the critic that enters its target at each update, in [0, 1]
+    :param tau: Rate of the target networks, in [0, 1]
     :param gamma: Discount factor, in [0, 1]
-    :param train_freq: Online, update every that many steps; or a tuple of number and unit such as ``(5, "step")``
-    :param gradient_steps: Online, how many updates then; -1 means as many as steps were made.
-    :param action_noise: Noise added to the actions that explore
-    :param n_steps: Number of steps of the returns
-    :param horizon_length: Number of actions in a chunk. Above 1, the policy plans that many actions at once and executes
-        them before it plans again, and the critics value chunks, with returns over as many steps (Q-chunking; Li, Zhou and
-        Levine, 2025).
-    :param sparse_rewards: Whether every reward below 0 counts as -1, in the data and online: a task whose reward is minus
-        the number of things left to do then has one that only tells whether all is done. Rewards above 0 are refused.
-    :param dataset: Offline data, see ``FlowAlgorithm``
-    :param offline_steps: How many timesteps train on the dataset before the environment is used. None: all of them,
-        where there is a dataset.
-    :param balanced_sampling: Online, whether half of each batch comes from the dataset and half from the replay buffer;
-        if not, all transitions are equally likely.
+    :param train_freq: Online, number of steps between updates; or a tuple of number and unit such as ``(5, "step")``
+    :param gradient_steps: Online, number of updates at a time; -1: as many as environment steps
+    :param action_noise: Noise added to the actions of rollouts
+    :param n_steps: Number of steps of n-step returns
+    :param horizon_length: Number of actions in a chunk. Above 1, the policy plans chunks and executes each to its end; critics
+        take chunks, with returns over as many steps (Q-chunking; Li, Zhou and Levine, 2025).
+    :param sparse_rewards: Whether to replace rewards below 0 by -1, in the dataset and online. If the reward is minus the
+        number of unfinished subtasks, this leaves -1 until all are finished, then 0. Rewards above 0 are refused.
+    :param dataset: Dataset, see ``FlowAlgorithm``
+    :param offline_steps: Number of timesteps of the offline phase. None: all timesteps, if there is a dataset
+    :param balanced_sampling: Online, whether half of each batch is from the dataset and half from the replay buffer. If False,
+        all transitions are equally likely.
     :param kwargs: All other arguments are those of ``FlowAlgorithm``, such as ``max_grad_norm``, ``normalize_observations``,
         ``policy_kwargs``, ``verbose``, ``seed``, ``compile`` and ``device``.
     """
@@ -108,14 +106,14 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
                 expected = f"at least {low}" if high == math.inf else f"in [{low}, {high}]"
                 raise ValueError(f"`{name}` is {value}; it must be {expected}.")
         if n_steps > 1 and horizon_length > 1:
-            raise ValueError(f"Chunks of {horizon_length} actions have returns over as many steps: leave `n_steps` at 1.")
+            raise ValueError(f"Chunks of {horizon_length} actions have returns over as many steps: use `n_steps=1`.")
         if offline_steps and dataset is None and _init_setup_model:
-            raise ValueError(f"`offline_steps={offline_steps}` needs data to train on: pass `dataset` as well.")
+            raise ValueError(f"`offline_steps={offline_steps}` needs a dataset: pass `dataset` as well.")
         self.horizon_length = horizon_length
         self.sparse_rewards = sparse_rewards
         self.offline_steps = offline_steps
         self.balanced_sampling = balanced_sampling
-        #: What ``predict`` carries from one step of the environment to the next.
+        #: State of ``predict`` in rollouts.
         self._policy_state: tuple[np.ndarray, ...] | None = None
         super().__init__(
             policy,
@@ -157,11 +155,11 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         self._check_online_phase(self.env)
 
     def _check_online_phase(self, env: VecEnv) -> None:
-        """Find now what would otherwise fail after the offline phase."""
+        """Check for errors that would otherwise be raised after the offline phase."""
         if self.train_freq.unit is TrainFrequencyUnit.EPISODE and env.num_envs > 1:  # type: ignore[union-attr]
             raise ValueError(
-                f"`train_freq` counts episodes, which needs a single environment, and there are {env.num_envs}: count steps, "
-                f"such as train_freq=(1, 'step')."
+                f"`train_freq` in episodes needs a single environment; there are {env.num_envs}. Use steps, such as "
+                f"train_freq=(1, 'step')."
             )
         check_action_noise(self.action_noise, self.action_space, env.num_envs)
         if self.dataset is None or self.offline_steps is not None:  # there is an online phase
@@ -207,7 +205,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         Draw a batch from the dataset, the replay buffer, or both.
 
         :param batch_size: Number of transitions
-        :return: The batch, neither normalized nor augmented
+        :return: The batch; rewards are normalized by ``VecNormalize``, observations are neither normalized nor augmented
         """
         n_offline = 0 if self.offline_buffer is None else len(self.offline_buffer)
         count = offline_count(batch_size, n_offline, len(self.replay_buffer), self.balanced_sampling, self.host_generator)
@@ -216,7 +214,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
             if buffer is not None and n > 0:
                 parts.append(self.draw_from(buffer, buffer.draw_indices(n, self.host_generator)))
         if not parts:
-            raise ValueError("There is nothing to train on: no dataset, and no transition collected yet.")
+            raise ValueError("There is neither a dataset nor a collected transition to train on.")
         return parts[0] if len(parts) == 1 else concatenate(*parts)
 
     def draw_from(self, buffer: Any, indices: th.Tensor) -> Batch:
@@ -240,7 +238,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         return result
 
     def _begin_trajectories(self) -> None:
-        """The environments were reset: what was collected before does not go on, nor do chunks."""
+        """After a reset of the environments, start new trajectories in the replay buffer and new chunks."""
         self.replay_buffer.cut()
         self._policy_state = None
         self.run.episodes_are_stale = False
@@ -251,9 +249,9 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         self.check_finite()
 
     def _learn_online(self, total_timesteps: int, callback: BaseCallback, log_interval: int) -> None:
-        """As ``OffPolicyAlgorithm.learn``, except that ``learning_starts`` counts steps of the environment."""
+        """As ``OffPolicyAlgorithm.learn``, except that ``learning_starts`` counts environment steps only."""
         assert self.env is not None and isinstance(self.train_freq, TrainFreq)
-        # So that `time/fps` counts steps of the environment only.
+        # `time/fps` counts environment steps only.
         self.start_time, self._num_timesteps_at_start = time.time_ns(), self.num_timesteps
         while self.num_timesteps < total_timesteps:
             if self.run.episodes_are_stale:
@@ -276,7 +274,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
             checkpoints.write_due(self, callback)
 
     def _restart_episodes(self) -> None:
-        """After a checkpoint: reset the environments, with seeds that follow from the state of training."""
+        """After a checkpoint, reset the environments, with seeds from the state of training."""
         assert self.env is not None
         self.env.seed(self.restart_seed())
         self._last_obs = self.env.reset()  # type: ignore[assignment]
@@ -290,17 +288,17 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        # As the base class does, except that learning_starts counts environment steps, that a policy which has been trained
-        # offline explores better than random actions do, and that chunks are executed to their end.
+        # As in the base class, except that learning_starts counts environment steps, that a policy trained offline is used
+        # instead of random actions, and that chunks are executed to their end.
         if self._n_updates == 0 and self.n_env_steps < learning_starts:
             actions = np.array([self.action_space.sample() for _ in range(n_envs)])
         else:
             assert self._last_obs is not None
             self.check_finite()
-            # From the stream of training, so that evaluating more often does not change what is learned.
+            # With the generator of training, so that evaluations do not change training.
             policy = self.policy.exploring(self.generator)
             actions, self._policy_state = policy.predict(self._last_obs, self._policy_state, self._last_episode_starts)
-        # Here and not in _on_step, which runs after the callbacks: what they save and log is to agree with the clock.
+        # Not in `_on_step`, which runs after the callbacks: they save and log this counter.
         self.n_env_steps += n_envs
         buffer_actions = self.policy.scale_action(actions)
         if action_noise is not None:
@@ -310,10 +308,10 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
 
     def stored_action(self, actions: np.ndarray) -> np.ndarray:
         """
-        What the replay buffer stores of the actions that explore: what the environment executes.
+        Get the actions that the replay buffer stores: by default the executed ones.
 
-        :param actions: As they were made, noise included, ``(n_envs, *shape)``; the action space is [-1, 1]
-        :return: As they are stored
+        :param actions: Actions of the rollout, with noise, ``(n_envs, *shape)``; the action space is [-1, 1]
+        :return: Actions to store
         """
         clipped: np.ndarray = np.clip(actions, -1.0, 1.0)
         return clipped
@@ -326,7 +324,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         self._last_episode_starts = dones
 
     def dump_logs(self) -> None:
-        """Write the log of the phase that training is in."""
+        """Write the log of the current phase."""
         if self._in_offline_phase():
             return super().dump_logs()
         self._record_training()
@@ -339,20 +337,20 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
 
     def save_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase) -> None:
         """
-        Save what was collected online; the dataset is no part of it.
+        Save the replay buffer of the online phase. The dataset is not part of it.
 
-        :param path: A path (``.pkl`` is added where it has no suffix), or an open file
+        :param path: A path (``.pkl`` is added if it has no suffix), or an open file
         """
         save_replay_buffer(self.replay_buffer, path)
 
     def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
         """
-        Load what ``save_replay_buffer`` saved.
+        Load a replay buffer saved by ``save_replay_buffer``.
 
         :param path: A path, or an open file
-        :param truncate_last_traj: Whether the newest trajectories end here. If not, what is collected next continues them.
+        :param truncate_last_traj: Whether to end the last trajectories. If False, the next transitions continue them.
         :raises FileNotFoundError: If there is no such file.
-        :raises ValueError: If it holds something else, or what was collected with other spaces.
+        :raises ValueError: If it is not a replay buffer, or has other spaces.
         """
         self.replay_buffer = load_replay_buffer(path, self.replay_buffer, type(self).__name__)
         if truncate_last_traj:

@@ -1,4 +1,4 @@
-"""The base class of all policies: features, networks, optimizers, and acting from noise."""
+"""Base class of flow policies: features, networks, optimizers, samplers."""
 
 import copy
 import warnings
@@ -28,10 +28,10 @@ SelfNetwork = TypeVar("SelfNetwork", bound=nn.Module)
 
 class Network(nn.Module):
     """
-    A network behind features of its own.
+    A network with its features extractor.
 
-    :param features_extractor: From preprocessed observations to features
-    :param net: From features, and whatever else it takes, to its output
+    :param features_extractor: Maps preprocessed observations to features
+    :param net: Maps features, and for instance actions, to the output
     """
 
     def __init__(self, features_extractor: BaseFeaturesExtractor, net: nn.Module) -> None:
@@ -46,13 +46,13 @@ def batch_size(observations: TensorObs) -> int:
 
 
 def aliases(policy_class: type[BasePolicy]) -> dict[str, type[BasePolicy]]:
-    """The names by which an algorithm's policy goes: ours, and those of Stable-Baselines3."""
+    """The names of an algorithm's policy: ``"FlowPolicy"`` and those of Stable-Baselines3."""
     return dict.fromkeys(("FlowPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy"), policy_class)
 
 
 def split_net_arch(net_arch: Any) -> tuple[list[int], list[int]]:
     """
-    The widths of the hidden layers of actors, and those of critics.
+    Get the widths of the hidden layers of actors and of critics.
 
     :param net_arch: A list of widths, or a dictionary of two lists as for Stable-Baselines3's SAC and TD3
     :return: Both lists
@@ -74,31 +74,31 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
     """
     Base class of flow policies. A subclass creates its networks in ``build`` and names one or more samplers.
 
-    A sampler is a way to act: it turns observations and noise into actions. Actions are in [-1, 1] here; ``predict`` scales
-    them to the action space. ``deterministic=True`` acts from zero noise, the mode of the noise distribution (with
-    ``best_of_n``, from zero and from noise that is the same for every observation).
+    A sampler maps observations and noise to actions in [-1, 1]; ``predict`` scales them to the action space.
+    ``deterministic=True`` uses zero noise, the mode of the noise distribution (with ``best_of_n``, zero noise and further
+    noise that is the same for all observations).
 
     :param observation_space: Observation space
     :param action_space: Any finite ``Box``
     :param lr_schedule: Learning rate as a function of the remaining progress (from 1 to 0)
-    :param net_arch: Widths of the hidden layers of every network; or ``{"pi": [...], "qf": [...]}``: those of flows and
+    :param net_arch: Widths of the hidden layers of all networks; or ``{"pi": [...], "qf": [...]}``: those of flows and
         actors, and those of critics and other value functions
     :param activation: Name of the activation, see ``networks.ACTIVATIONS``
-    :param critic_layer_norm: Whether layer norm follows each activation of the critics
+    :param critic_layer_norm: Whether critics have layer norm after each activation
     :param n_critics: Number of critics
     :param horizon_length: Number of actions in a chunk
-    :param best_of_n: Number of actions that are sampled; the one that the critics value most is executed
-    :param sampler: Name of the sampler that acts; None: the first one
+    :param best_of_n: Number of sampled actions; the one with the highest Q-value is executed
+    :param sampler: Name of the sampler; None: the first one
     :param features_extractor_class: Features extractor; the default one depends on the observation space
     :param features_extractor_kwargs: Arguments of the features extractor
-    :param normalize_images: Whether images have bytes, which are divided by 255. If not, any box of three axes is an image.
+    :param normalize_images: Whether images are uint8 and divided by 255. If False, any box of three axes is an image.
     :param optimizer_class: The optimizer of all networks
     :param optimizer_kwargs: Arguments of the optimizer, except for the learning rate
     :raises ValueError: If an argument is out of its range.
     """
 
-    #: Name of each sampler and of the method that it calls with ``(observations, noise)``. ``build`` sets it; the first one is
-    #: the default.
+    #: Maps the name of each sampler to the name of its method, which takes ``(observations, noise)``. Set by ``build``; the
+    #: first sampler is the default.
     samplers: dict[str, str]
     critic: Network
     action_space: spaces.Box
@@ -127,7 +127,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         if best_of_n < 1:
             raise ValueError(f"`best_of_n` is {best_of_n}; it must be at least 1.")
         if not (action_space.high > action_space.low).all():
-            raise ValueError(f"Some action can take one value only, so it cannot be scaled to [-1, 1]: {action_space}.")
+            raise ValueError(f"The upper bounds of actions must be above the lower bounds; the space is {action_space}.")
         if n_critics < 1:
             raise ValueError(f"`n_critics` is {n_critics}; it must be at least 1.")
         features_extractor_kwargs = dict(features_extractor_kwargs or {})
@@ -150,13 +150,13 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         self.n_critics = n_critics
         self.horizon_length = horizon_length
         self.best_of_n = best_of_n
-        #: Size of what the networks call an action: a chunk of ``horizon_length`` actions, one after the other.
+        #: Dimension of a chunk of ``horizon_length`` actions.
         self.action_dim = get_action_dim(action_space) * horizon_length
-        #: The generator that acting draws its noise from; None: PyTorch's global generator.
+        #: Generator of the noise; None: PyTorch's global generator.
         self.generator: th.Generator | None = None
         self.method_kwargs = method_kwargs
         self.normalizer = ObservationNormalizer(observation_space, normalized_image=not normalize_images)
-        #: The networks that follow others.
+        #: Target networks.
         self.targets: list[nn.Module] = []
         self.build(**method_kwargs)
         if sampler is not None and sampler not in self.samplers:
@@ -167,7 +167,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         self.make_optimizers(lr_schedule(1))
 
     def build(self) -> None:
-        """Create the networks, and set ``samplers``. Arguments of the policy that only one method has are passed here."""
+        """Create the networks and set ``samplers``. It gets the arguments that are specific to a method."""
         raise NotImplementedError
 
     def make_optimizers(self, lr: float) -> None:
@@ -180,9 +180,9 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> th.optim.Optimizer:
         """
-        An optimizer as ``optimizer_class`` and ``optimizer_kwargs`` say.
+        Create an optimizer by ``optimizer_class`` and ``optimizer_kwargs``.
 
-        :param parameters: What it updates
+        :param parameters: Its parameters
         :param lr: Initial learning rate
         :return: The optimizer
         """
@@ -190,7 +190,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
 
     @property
     def optimizers(self) -> list[th.optim.Optimizer]:
-        """The optimizers whose learning rate is that of the algorithm."""
+        """The optimizers that use the learning rate of the algorithm."""
         return [self.optimizer]
 
     # Networks.
@@ -199,11 +199,11 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         self, make_net: Callable[[int], nn.Module], features_extractor: BaseFeaturesExtractor | None = None
     ) -> Network:
         """
-        A network with a features extractor of its own.
+        Create a network with a features extractor.
 
-        :param make_net: From the number of features to the network
-        :param features_extractor: From observations to features; None: as ``features_extractor_class`` says
-        :return: Both together
+        :param make_net: Creates the network, given the number of features
+        :param features_extractor: Features extractor; None: a new one of ``features_extractor_class``
+        :return: The network
         """
         if features_extractor is None:
             features_extractor = self.make_features_extractor()
@@ -231,7 +231,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         """
         An ensemble of value functions, with the architecture of critics.
 
-        :param n_inputs: Size of what they take beside features: 0 for values of states
+        :param n_inputs: Dimension of the inputs besides features: 0 for state values
         :param n_members: Number of value functions
         :param features_extractor: See ``make_network``
         :return: The network
@@ -242,7 +242,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         )
 
     def make_target(self, network: SelfNetwork) -> SelfNetwork:
-        """A copy of a network, always in evaluation mode, that no gradient reaches."""
+        """Create a target network: a copy of a network, without gradients, always in evaluation mode."""
         target = copy.deepcopy(network).requires_grad_(False).eval()
         self.targets.append(target)
         return target
@@ -251,24 +251,24 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
 
     def features(self, network: Network, observations: TensorObs) -> th.Tensor:
         """
-        :param network: Whose features
-        :param observations: A raw batch
+        :param network: Network with a features extractor
+        :param observations: Batch of observations, not preprocessed
         :return: ``(B, features_dim)``
         """
         return self.extract_features(observations, network.features_extractor)
 
     def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor) -> th.Tensor:
-        # As the base class does, with the statistics of the dataset in between.
+        # As in the base class, with normalization by the statistics of the dataset.
         preprocessed = preprocess_obs(obs, self.observation_space, normalize_images=self.normalize_images)
         return features_extractor(self.normalizer(preprocessed))  # type: ignore[no-any-return]
 
     def velocity(self, network: Network, observations: TensorObs, copies: int = 1) -> Velocity:
         """
-        The velocity field given observations. Their features are computed once for all the steps of an integration.
+        The velocity field given observations. Features are computed once for all steps of an integration.
 
-        :param network: As made by ``make_velocity``
-        :param observations: A raw batch
-        :param copies: How many points there are for each observation; the points of the first copy come first
+        :param network: A network from ``make_velocity``
+        :param observations: Batch of observations, not preprocessed
+        :param copies: Number of points per observation; the points of the first copy come first
         :return: ``(x, t) -> v``, of shapes ``(copies * B, action_dim), (copies * B, 1) -> (copies * B, action_dim)``
         """
         context = network.net.context(self.features(network, observations))  # type: ignore[operator]
@@ -276,10 +276,10 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
 
     def one_step(self, network: Network, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
         """
-        :param network: As made by ``make_one_step_actor``
-        :param observations: A raw batch
+        :param network: A network from ``make_one_step_actor``
+        :param observations: Batch of observations, not preprocessed
         :param noise: ``(B, action_dim)``
-        :return: The network's output, not clipped, ``(B, action_dim)``
+        :return: Actions, not clipped, ``(B, action_dim)``
         """
         return network.net(network.net.context(self.features(network, observations)), noise)  # type: ignore[no-any-return,operator]
 
@@ -287,12 +287,12 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         self, network: Network, observations: TensorObs, actions: th.Tensor, frozen: bool = False, copies: int = 1
     ) -> th.Tensor:
         """
-        :param network: As made by ``make_critic``
-        :param observations: A raw batch
+        :param network: A network from ``make_critic``
+        :param observations: Batch of observations, not preprocessed
         :param actions: ``(copies * B, action_dim)``; those of the first copy come first
-        :param frozen: Whether gradients may reach the actions only, not the critics
-        :param copies: How many actions there are for each observation, whose features are computed once
-        :return: One value per critic and sample, ``(n_critics, copies * B)``
+        :param frozen: Whether only the actions get gradients, not the critics
+        :param copies: Number of actions per observation; features are computed once
+        :return: Q-values, ``(n_critics, copies * B)``
         """
         if frozen:
             with th.no_grad():
@@ -308,9 +308,9 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
 
     def act(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
         """
-        Act with the current sampler.
+        Get actions of the current sampler.
 
-        :param observations: A raw batch
+        :param observations: Batch of observations, not preprocessed
         :param noise: ``(B, noise_dim)``, standard normal
         :return: Actions in [-1, 1], ``(B, action_dim)``
         """
@@ -318,10 +318,10 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
 
     def with_sampler(self: SelfPolicy, sampler: str, best_of_n: int = 1) -> SelfPolicy:
         """
-        The same policy with another sampler; both share their networks.
+        Get the policy with another sampler. Both share their networks.
 
         :param sampler: A name in ``samplers``
-        :param best_of_n: Number of samples that the critics choose from; 1: the first sample is taken as it is
+        :param best_of_n: Number of sampled actions; the one with the highest Q-value is executed
         :return: A policy with ``predict``, for instance for ``evaluate_policy``
         :raises ValueError: If there is no such sampler; the message lists them.
         """
@@ -360,9 +360,9 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
 
     def exploring(self: SelfPolicy, generator: th.Generator) -> SelfPolicy:
         """
-        The policy as it acts in rollouts of training; both share their networks.
+        Get the policy for collecting rollouts. Both share their networks.
 
-        :param generator: What the noise of its actions is drawn from, on the policy's device
+        :param generator: Generator of the noise, on the policy's device
         :return: A policy with ``predict``
         """
         twin = copy.copy(self)
@@ -377,15 +377,16 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """
-        Act, as SB3's policies do. With chunks (``horizon_length > 1``) the state holds the rest of them: pass it back, with
-        ``episode_start``, to execute a whole chunk before the next one is planned. Without it, each call plans anew.
+        Get actions, as SB3's policies do. With chunks (``horizon_length > 1``) the state has the rest of the chunks: pass it
+        to the next call, together with ``episode_start``, to execute each chunk to its end. Without a state, each call plans a
+        new chunk and returns its first action.
 
-        :param observation: One observation, or one for each environment
-        :param state: As returned by the call before, or None
-        :param episode_start: Where an episode begins, and with it a new chunk, ``(n_envs,)``
-        :param deterministic: Whether to act from zero noise
-        :return: Actions, in the units of the environment, and the new state
-        :raises ValueError: If the observation does not fit the space or is not finite, or the actions are not.
+        :param observation: An observation, or one per environment
+        :param state: State returned by the previous call, or None
+        :param episode_start: Whether an episode begins, ``(n_envs,)``; a new chunk is planned there
+        :param deterministic: Whether to use zero noise
+        :return: Actions in the units of the environment, and the new state
+        :raises ValueError: If an observation does not fit the space or is not finite, or if an action is not finite.
         """
         self.set_training_mode(False)
         check_observation(observation, self.observation_space)
@@ -393,7 +394,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         with th.no_grad():
             scaled, state = self.decide(observations, state, episode_start, deterministic)
         if not np.isfinite(scaled).all():
-            raise ValueError("The policy gives actions that are not finite: its parameters are lost. Load an earlier model.")
+            raise ValueError("Actions of the policy are not finite: its parameters are invalid. Load an earlier model.")
         actions = self.unscale_action(scaled)
         return (actions if vectorized else actions[0]), state
 
@@ -405,12 +406,12 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         deterministic: bool,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """
-        What ``predict`` does, between the observations as tensors and the actions in [-1, 1].
+        The part of ``predict`` between observations as tensors and actions in [-1, 1].
 
-        :param observations: A raw batch
-        :param state: As returned by the call before, or None
-        :param episode_start: Where an episode begins, ``(n_envs,)``
-        :param deterministic: Whether to act from zero noise
+        :param observations: Batch of observations, not preprocessed
+        :param state: State returned by the previous call, or None
+        :param episode_start: Whether an episode begins, ``(n_envs,)``
+        :param deterministic: Whether to use zero noise
         :return: Actions in [-1, 1], ``(n_envs, *action_shape)``, and the new state
         """
         assert self.action_space.shape is not None
@@ -433,11 +434,11 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
 
     def forward(self, observations: TensorObs, deterministic: bool = False) -> th.Tensor:
         """
-        Act on tensors, for instance to export the policy as a module.
+        Get actions as tensors, for instance to export the policy as a module.
 
-        :param observations: A batch as ``obs_to_tensor`` makes it, on the policy's device
-        :param deterministic: Whether to act from zero noise
-        :return: Actions in [-1, 1], ``(B, action_dim)``; of chunks all actions, one after the other
+        :param observations: Batch of observations from ``obs_to_tensor``, on the policy's device
+        :param deterministic: Whether to use zero noise
+        :return: Actions in [-1, 1], ``(B, action_dim)``; of a chunk all actions, time first
         """
         return self._predict(observations, deterministic)
 
@@ -446,7 +447,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
 
     @property
     def noise_dim(self) -> int:
-        """Size of the noise that the current sampler acts from."""
+        """Dimension of the noise of the current sampler."""
         return self.action_dim
 
     def _noise(self, n: int, deterministic: bool) -> th.Tensor:
@@ -466,9 +467,9 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
 
     def act_best(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
         """
-        Act from each of several noise vectors, and take the action that the critics value most.
+        Get the action with the highest score among ``best_of_n`` sampled actions.
 
-        :param observations: A raw batch
+        :param observations: Batch of observations, not preprocessed
         :param noise: ``(B, best_of_n, noise_dim)``
         :return: Actions in [-1, 1], ``(B, action_dim)``
         """
@@ -485,16 +486,16 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
 
     def score(self, observations: TensorObs, actions: th.Tensor) -> th.Tensor:
         """
-        The score by which the best of several actions is chosen: the mean of the critics.
+        The score of ``best_of_n``: the mean of the critics.
 
-        :param observations: A raw batch
+        :param observations: Batch of observations, not preprocessed
         :param actions: In [-1, 1], ``(B, action_dim)``
         :return: ``(B,)``
         """
         return self.q_values(self.critic, observations, actions).mean(dim=0)
 
     def scale_action(self, action: np.ndarray) -> np.ndarray:
-        # As the base class does, in double precision: the width of a space may overflow the type of its bounds.
+        # As in the base class, in double precision: the width of a space can overflow the type of its bounds.
         low, high = (bound.astype(np.float64) for bound in (self.action_space.low, self.action_space.high))
         scaled: np.ndarray = (2.0 * (action - low) / (high - low) - 1.0).astype(np.float32)
         return scaled
@@ -504,13 +505,13 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         actions: np.ndarray = low + 0.5 * (scaled_action + 1.0) * (high - low)
         if self.action_space.dtype.kind in "iu":
             actions = np.rint(actions)
-        # At the bounds rounding can end one step outside the space, as 1 does in [-0.7, 0.4]. What was outside stays there.
+        # Rounding can leave the space at its bounds, for instance for 1 in [-0.7, 0.4]. Actions outside stay there.
         actions = np.where(np.abs(scaled_action) <= 1.0, np.clip(actions, low, high), actions)
         return actions.astype(self.action_space.dtype)
 
     def set_training_mode(self, mode: bool) -> None:
-        # Walking through all modules takes longer than acting does. Policies with other samplers share the networks, so
-        # that the flag of a network counts, not the policy's own.
+        # Visiting all modules takes longer than `predict`. Policies with other samplers share the networks, so the flag of a
+        # network is checked as well as that of the policy.
         if self.normalizer.training != mode or self.training != mode:
             super().set_training_mode(mode)
             for target in self.targets:
@@ -522,7 +523,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         return dict(
             observation_space=self.observation_space,
             action_space=self.action_space,
-            lr_schedule=self._dummy_schedule,  # the algorithm has the real one
+            lr_schedule=self._dummy_schedule,  # the algorithm has the schedule
             net_arch={"pi": self.net_arch, "qf": self.value_arch},
             activation=self.activation,
             critic_layer_norm=self.critic_layer_norm,

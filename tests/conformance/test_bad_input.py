@@ -76,8 +76,8 @@ def test_data_without_rewards(offline_algorithm: AlgorithmCase) -> None:
 
 
 def test_offline_steps_without_data(two_phase_algorithm: AlgorithmCase) -> None:
-    """An offline budget needs data."""
-    with pytest.raises(ValueError, match=r"`offline_steps=5` needs data.*`dataset`"):
+    """An offline phase needs a dataset."""
+    with pytest.raises(ValueError, match=r"`offline_steps=5` needs a dataset.*`dataset`"):
         two_phase_algorithm.make(pendulum(), offline_steps=5)
 
 
