@@ -8,19 +8,28 @@ import inspect
 import types
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple, Protocol
 
 import torch as th
 
 from sb3_flow.common.type_aliases import Batch, Metrics
 
-if TYPE_CHECKING:
-    from sb3_flow.common.flow_algorithm import FlowAlgorithm
-
 #: A pure function of the parameters, a batch and noise (or values computed from it): the loss, and metrics to log.
 Loss = Callable[..., tuple[th.Tensor, Metrics]]
 #: The metrics of one update: their names, and their values in one tensor.
 PackedMetrics = tuple[tuple[str, ...], th.Tensor]
+
+
+class Updating(Protocol):
+    """The part of an algorithm that executions use. Each attribute is documented in ``FlowAlgorithm``."""
+
+    device: th.device
+    generator: th.Generator
+    policy: Any
+
+    def draw_noise(self, n: int) -> NamedTuple: ...
+
+    def update(self, batch: Batch, noise: Any) -> Metrics: ...
 
 
 def evaluate(loss: Loss, *inputs: Any) -> tuple[th.Tensor, Metrics]:
@@ -53,7 +62,7 @@ class Execution:
         """
         return evaluate(loss, *inputs)
 
-    def step(self, algorithm: "FlowAlgorithm", batch: Batch) -> PackedMetrics:
+    def step(self, algorithm: Updating, batch: Batch) -> PackedMetrics:
         """
         Draw noise and update.
 
@@ -112,7 +121,7 @@ class Captured(Execution):
     def __init__(self) -> None:
         self.frozen: tuple[Any, ...] | None = None
 
-    def step(self, algorithm: "FlowAlgorithm", batch: Batch) -> PackedMetrics:
+    def step(self, algorithm: Updating, batch: Batch) -> PackedMetrics:
         if self.frozen != self._frozen(algorithm, batch):
             self._capture(algorithm, batch)
             self.frozen = self._frozen(algorithm, batch)
@@ -123,7 +132,7 @@ class Captured(Execution):
         return self.metrics  # overwritten by the next replay
 
     @staticmethod
-    def _frozen(algorithm: "FlowAlgorithm", batch: Batch) -> tuple[Any, ...]:
+    def _frozen(algorithm: Updating, batch: Batch) -> tuple[Any, ...]:
         """Everything that a captured graph contains as a constant."""
         optimizer = algorithm.policy.optimizer
         trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -131,7 +140,7 @@ class Captured(Execution):
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in tensors(batch))
         return shapes, tuple(tensor.data_ptr() for tensor in trained + moments), plain_arguments(algorithm)
 
-    def _capture(self, algorithm: "FlowAlgorithm", batch: Batch) -> None:
+    def _capture(self, algorithm: Updating, batch: Batch) -> None:
         policy, optimizer, generator = algorithm.policy, algorithm.policy.optimizer, algorithm.generator
         if not optimizer.defaults.get("fused"):
             raise ValueError(
@@ -222,7 +231,7 @@ def clone(batch: Batch) -> Batch:
     return Batch(*map(copy, batch))
 
 
-def plain_arguments(algorithm: "FlowAlgorithm") -> tuple[Any, ...]:
+def plain_arguments(algorithm: Updating) -> tuple[Any, ...]:
     """The algorithm's arguments that are numbers, strings or booleans."""
     values = [getattr(algorithm, name, None) for name in argument_names(type(algorithm))]
     return tuple(value for value in values if isinstance(value, bool | int | float | str))
