@@ -30,7 +30,6 @@ class ChunkPolicy(HistoryPolicy):
     Base class of policies that generate a whole chunk before its first action is executed. A subclass defines ``plan``.
 
     :param prediction_horizon: ``H``, number of predicted actions
-    :param n_action_steps: Number of actions that are executed before the next plan, at most ``prediction_horizon``
     :param n_obs_steps: Number of observations in the history
     :param encode_time_dim: Size of the embedding of the time; 0: the time itself (times 100)
     :param modulated: Whether to use the network with residual blocks, see ``networks``; then ``net_arch`` has the widths of
@@ -40,12 +39,11 @@ class ChunkPolicy(HistoryPolicy):
     def build(
         self,
         prediction_horizon: int = 16,
-        n_action_steps: int = 8,
         n_obs_steps: int = 2,
         encode_time_dim: int = 64,
         modulated: bool = False,
     ) -> None:
-        super().build(prediction_horizon, n_action_steps, n_obs_steps)
+        super().build(prediction_horizon, n_obs_steps)
         self.make_networks(lambda n_features: self.make_field(n_features, self.chunk_dim, encode_time_dim, modulated))
 
     @property
@@ -66,6 +64,11 @@ class ChunkPolicy(HistoryPolicy):
         :return: Chunks of actions in [-1, 1], ``(B, chunk_dim)``
         """
         raise NotImplementedError
+
+    def plan_actions(
+        self, observations: TensorObs, noise: th.Tensor, last_actions: th.Tensor, episode_start: th.Tensor
+    ) -> th.Tensor:
+        return self.executed(self.plan(self.context(self.acting, observations), noise[:, 0]))
 
     def act(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
         """
@@ -109,7 +112,6 @@ class ChunkPolicy(HistoryPolicy):
         if rows.any():
             context = self.context(self.acting, self.frames_of(frames, rows))
             plans = self.plan(context, self._noise(len(context), deterministic)[:, 0])
-            executed = plans[:, : self.n_action_steps * self.action_dim]
-            chunks = chunks.planned(rows, executed.cpu().numpy())
+            chunks = chunks.planned(rows, self.executed(plans).cpu().numpy())
         actions, chunks = chunks.take()
         return actions, PlanState(*chunks, frames)  # type: ignore[return-value]

@@ -21,12 +21,11 @@ class ChunkRegressionPolicy(ChunkPolicy):
     Samplers: ``"average"`` (the default: the moving average of the weights) and ``"latest"`` (the current weights).
 
     :param prediction_horizon: As for ``ChunkPolicy``
-    :param n_action_steps: As for ``ChunkPolicy``
     :param n_obs_steps: As for ``ChunkPolicy``
     """
 
-    def build(self, prediction_horizon: int = 16, n_action_steps: int = 8, n_obs_steps: int = 2) -> None:  # type: ignore[override]
-        HistoryPolicy.build(self, prediction_horizon, n_action_steps, n_obs_steps)
+    def build(self, prediction_horizon: int = 16, n_obs_steps: int = 2) -> None:  # type: ignore[override]
+        HistoryPolicy.build(self, prediction_horizon, n_obs_steps)
         self.make_networks(lambda n_features: MLP(n_features, 0, self.chunk_dim, self.net_arch, self.activation))
 
     @property

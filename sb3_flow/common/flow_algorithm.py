@@ -19,6 +19,7 @@ from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.statistics import observation_statistics
 from sb3_flow.common.encoders import image_keys
 from sb3_flow.common.execution import Execution, make_execution
+from sb3_flow.common.export import export_policy
 from sb3_flow.common.metrics import MetricSums
 from sb3_flow.common.offline_algorithm import OfflineAlgorithm
 from sb3_flow.common.policies import FlowPolicy
@@ -365,6 +366,20 @@ class FlowAlgorithm(OfflineAlgorithm):
         """Call ``policy.predict`` after checking that the last updates were finite."""
         self.check_finite()
         return super().predict(observation, state, episode_start, deterministic)
+
+    def export(self, path: str | pathlib.Path, sampler: str | None = None) -> None:
+        """
+        Write the policy to an ONNX file, with normalization, image layout and scaling of actions.
+        ``sb3_flow.deploy.OnnxPolicy`` runs it without PyTorch. Needs the extra ``export``.
+
+        :param path: The file; ``.onnx`` is added if it has no suffix
+        :param sampler: Name of the sampler, see ``policy.samplers``; None: the current one, with its ``best_of_n``
+        :raises ImportError: If the extra is not installed.
+        :raises ValueError: If there is no such sampler, the policy cannot be exported, or the last updates were not finite.
+        """
+        self.check_finite()
+        policy = self.policy if sampler is None else self.policy.with_sampler(sampler)
+        export_policy(policy, self.env, type(self).__name__, path)
 
     # Random streams.
 

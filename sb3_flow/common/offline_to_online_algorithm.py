@@ -31,7 +31,7 @@ from sb3_flow.common.data.offline_buffer import OfflineBuffer
 from sb3_flow.common.data.online_buffer import OnlineBuffer
 from sb3_flow.common.flow_algorithm import FlowAlgorithm
 from sb3_flow.common.guards import check_action_noise, check_step, warn_about_memory
-from sb3_flow.common.policies import FlowPolicy
+from sb3_flow.common.policies import FlowPolicy, check_n_action_steps
 from sb3_flow.common.type_aliases import Batch
 from sb3_flow.common.vec_envs import images_memory
 
@@ -57,6 +57,8 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
     :param n_steps: Number of steps of n-step returns
     :param horizon_length: Number of actions in a chunk. Above 1, the policy plans chunks and executes each to its end; critics
         take chunks, with returns over as many steps (Q-chunking; Li, Zhou and Levine, 2025).
+    :param n_action_steps: Number of actions of a chunk that are executed before the next chunk is planned, from 1 to
+        ``horizon_length``. Critics and losses use whole chunks. None: ``horizon_length``
     :param sparse_rewards: Whether to replace rewards below 0 by -1, in the dataset and online. If the reward is minus the
         number of unfinished subtasks, this leaves -1 until all are finished, then 0. Rewards above 0 are refused.
     :param dataset: Dataset, see ``FlowAlgorithm``
@@ -88,6 +90,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         action_noise: ActionNoise | None = None,
         n_steps: int = 1,
         horizon_length: int = 1,
+        n_action_steps: int | None = None,
         sparse_rewards: bool = False,
         dataset: Any = None,
         offline_steps: int | None = None,
@@ -107,9 +110,11 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
                 raise ValueError(f"`{name}` is {value}; it must be {expected}.")
         if n_steps > 1 and horizon_length > 1:
             raise ValueError(f"Chunks of {horizon_length} actions have returns over as many steps: use `n_steps=1`.")
+        check_n_action_steps(n_action_steps, horizon_length)
         if offline_steps and dataset is None and _init_setup_model:
             raise ValueError(f"`offline_steps={offline_steps}` needs a dataset: pass `dataset` as well.")
         self.horizon_length = horizon_length
+        self.n_action_steps = n_action_steps
         self.sparse_rewards = sparse_rewards
         self.offline_steps = offline_steps
         self.balanced_sampling = balanced_sampling
@@ -166,7 +171,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
             warn_about_memory(images_memory(env, self.buffer_size))
 
     def _policy_arguments(self) -> dict[str, Any]:
-        return {"horizon_length": self.horizon_length}
+        return {"horizon_length": self.horizon_length, "n_action_steps": self.n_action_steps}
 
     # The dataset.
 

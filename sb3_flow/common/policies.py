@@ -50,6 +50,17 @@ def aliases(policy_class: type[BasePolicy]) -> dict[str, type[BasePolicy]]:
     return dict.fromkeys(("FlowPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy"), policy_class)
 
 
+def check_n_action_steps(n_action_steps: int | None, horizon_length: int) -> None:
+    """
+    :raises ValueError: If the number of executed actions of a plan is not from 1 to the number of planned actions.
+    """
+    if n_action_steps is not None and not 1 <= n_action_steps <= horizon_length:
+        raise ValueError(
+            f"`n_action_steps` is {n_action_steps}; it must be from 1 to `horizon_length`, {horizon_length}, the number of "
+            "planned actions."
+        )
+
+
 def split_net_arch(net_arch: Any) -> tuple[list[int], list[int]]:
     """
     Get the widths of the hidden layers of actors and of critics.
@@ -87,6 +98,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
     :param critic_layer_norm: Whether critics have layer norm after each activation
     :param n_critics: Number of critics
     :param horizon_length: Number of actions in a chunk
+    :param n_action_steps: Number of actions that are executed before the next plan; None: the whole chunk
     :param best_of_n: Number of sampled actions; the one with the highest Q-value is executed
     :param sampler: Name of the sampler; None: the first one
     :param features_extractor_class: Features extractor; the default one depends on the observation space
@@ -113,6 +125,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         critic_layer_norm: bool = True,
         n_critics: int = 2,
         horizon_length: int = 1,
+        n_action_steps: int | None = None,
         best_of_n: int = 1,
         sampler: str | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] = FlowExtractor,
@@ -149,6 +162,8 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         self.critic_layer_norm = critic_layer_norm
         self.n_critics = n_critics
         self.horizon_length = horizon_length
+        #: Number of planned actions, and number of observations that a plan depends on.
+        self.prediction_horizon, self.n_obs_steps = horizon_length, 1
         self.best_of_n = best_of_n
         #: Dimension of a chunk of ``horizon_length`` actions.
         self.action_dim = get_action_dim(action_space) * horizon_length
@@ -159,6 +174,8 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         #: Target networks.
         self.targets: list[nn.Module] = []
         self.build(**method_kwargs)
+        self.n_action_steps = self.prediction_horizon if n_action_steps is None else n_action_steps
+        check_n_action_steps(n_action_steps, self.prediction_horizon)
         if sampler is not None and sampler not in self.samplers:
             raise ValueError(f"There is no `sampler` {sampler!r}; choose one of {', '.join(self.samplers)}.")
         self.sampler = sampler or next(iter(self.samplers))
@@ -419,7 +436,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
             actions = self._predict(observations, deterministic).cpu().numpy()
             return actions.reshape(-1, *self.action_space.shape), state
         if state is None:
-            chunks = ChunkState.start(batch_size(observations), self.horizon_length, self.action_space.shape)
+            chunks = ChunkState.start(batch_size(observations), self.n_action_steps, self.action_space.shape)
         else:
             chunks = ChunkState(*state)
         used_up = chunks.used_up(episode_start)
@@ -429,7 +446,8 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
                 asking: TensorObs = {key: part[rows] for key, part in observations.items()}
             else:
                 asking = observations[rows]
-            chunks = chunks.planned(used_up, self._predict(asking, deterministic).cpu().numpy())
+            planned = self.executed(self._predict(asking, deterministic))
+            chunks = chunks.planned(used_up, planned.cpu().numpy())
         return chunks.take()
 
     def forward(self, observations: TensorObs, deterministic: bool = False) -> th.Tensor:
@@ -441,6 +459,25 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         :return: Actions in [-1, 1], ``(B, action_dim)``; of a chunk all actions, time first
         """
         return self._predict(observations, deterministic)
+
+    def plan_actions(
+        self, observations: TensorObs, noise: th.Tensor, last_actions: th.Tensor, episode_start: th.Tensor
+    ) -> th.Tensor:
+        """
+        Plan the actions that are executed before the next plan: the function that is exported.
+
+        :param observations: Batch of observations, not preprocessed, ``(B * n_obs_steps, *shape)``; those of one history are
+            adjacent, oldest first
+        :param noise: Standard normal noise, ``(B, best_of_n, noise_dim)``
+        :param last_actions: Last action of the previous plan, in [-1, 1], ``(B, action_dim)``. Only streaming policies use it.
+        :param episode_start: Whether an episode begins, ``(B,)`` of bool. Only streaming policies use it.
+        :return: Actions in [-1, 1], ``(B, n_action_steps, action_dim)``
+        """
+        return self.executed(self.act_best(observations, noise))
+
+    def executed(self, chunks: th.Tensor) -> th.Tensor:
+        """The actions that are executed before the next plan: ``(B, H * action_dim) -> (B, n_action_steps, action_dim)``."""
+        return chunks.view(chunks.shape[0], self.prediction_horizon, -1)[:, : self.n_action_steps]
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         return self.act_best(observation, self._noise(batch_size(observation), deterministic))
@@ -529,6 +566,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
             critic_layer_norm=self.critic_layer_norm,
             n_critics=self.n_critics,
             horizon_length=self.horizon_length,
+            n_action_steps=self.n_action_steps,
             best_of_n=self.best_of_n,
             sampler=self.sampler,
             features_extractor_class=self.features_extractor_class,

@@ -26,7 +26,6 @@ class HistoryPolicy(FlowPolicy):
     ``make_networks``.
 
     :param prediction_horizon: ``H``, number of predicted actions
-    :param n_action_steps: Number of actions that are executed before the next plan, at most ``prediction_horizon``
     :param n_obs_steps: Number of observations in the history
     """
 
@@ -35,22 +34,17 @@ class HistoryPolicy(FlowPolicy):
     flow: Network
     average: Network
 
-    def build(self, prediction_horizon: int = 16, n_action_steps: int = 8, n_obs_steps: int = 2) -> None:
+    def build(self, prediction_horizon: int = 16, n_obs_steps: int = 2) -> None:
         for name, value in (("horizon_length", prediction_horizon), ("n_obs_steps", n_obs_steps)):
             if value < 1:
                 raise ValueError(f"`{name}` is {value}; it must be at least 1.")
-        if not 1 <= n_action_steps <= prediction_horizon:
-            raise ValueError(
-                f"`n_action_steps` is {n_action_steps}; it must be from 1 to `horizon_length`, {prediction_horizon}, the "
-                "number of predicted actions."
-            )
         for name, value in (("horizon_length", self.horizon_length), ("best_of_n", self.best_of_n)):
             if value != 1:
                 raise ValueError(
                     f"`{name}` in `policy_kwargs` is {value}; imitation policies do not have it. Set the number of predicted "
                     "actions by the algorithm's argument `horizon_length`."
                 )
-        self.prediction_horizon, self.n_action_steps, self.n_obs_steps = prediction_horizon, n_action_steps, n_obs_steps
+        self.prediction_horizon, self.n_obs_steps = prediction_horizon, n_obs_steps
         self.samplers = {"average": "average", "latest": "flow"}
 
     def make_networks(self, make_net: Callable[[int], nn.Module]) -> None:
@@ -91,7 +85,7 @@ class HistoryPolicy(FlowPolicy):
         :return: ``(B, width)``
         """
         features = self.features(network, frames)
-        return network.net.context(features.reshape(len(features) // self.n_obs_steps, -1))  # type: ignore[operator,no-any-return]
+        return network.net.context(features.reshape(-1, self.n_obs_steps * features.shape[-1]))  # type: ignore[operator,no-any-return]
 
     def field(self, network: Network, context: th.Tensor) -> Velocity:
         """
@@ -111,6 +105,12 @@ class HistoryPolicy(FlowPolicy):
         if isinstance(observations, dict):
             return {key: repeat(part) for key, part in observations.items()}
         return repeat(observations)
+
+    def latest_frames(self, frames: TensorObs) -> TensorObs:
+        """The latest observation of each history, ``(B * n_obs_steps, *shape) -> (B, *shape)``."""
+        if isinstance(frames, dict):
+            return {key: part[self.n_obs_steps - 1 :: self.n_obs_steps] for key, part in frames.items()}
+        return frames[self.n_obs_steps - 1 :: self.n_obs_steps]
 
     def frames_of(self, histories: Arrays, rows: Any) -> TensorObs:
         """

@@ -9,6 +9,7 @@ from stable_baselines3.common.preprocessing import get_action_dim, is_image_spac
 from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_flow.common.encoders import subspaces
+from sb3_flow.common.policies import batch_size
 from sb3_flow.common.type_aliases import TensorObs
 from sb3_flow.imitation.history import as_arrays, length, update_history
 from sb3_flow.imitation.history_policy import HistoryPolicy
@@ -25,7 +26,6 @@ class StreamingFlowPolicy(HistoryPolicy):
     Samplers: ``"average"`` (the default: the moving average of the weights) and ``"latest"`` (the current weights).
 
     :param prediction_horizon: ``H``, number of actions per unit of flow time
-    :param n_action_steps: Number of actions that are executed before the next plan, at most ``prediction_horizon``
     :param n_obs_steps: Number of observations in the history
     :param stochastic: Whether a latent variable chooses between demonstrations
     :param sigma_0: Standard deviation of the initial noise of a sampled plan in the deterministic variant
@@ -43,7 +43,6 @@ class StreamingFlowPolicy(HistoryPolicy):
     def build(
         self,
         prediction_horizon: int = 16,
-        n_action_steps: int = 8,
         n_obs_steps: int = 2,
         stochastic: bool = False,
         sigma_0: float = 0.2,
@@ -51,7 +50,7 @@ class StreamingFlowPolicy(HistoryPolicy):
         encode_time_dim: int = 64,
         modulated: bool = False,
     ) -> None:
-        super().build(prediction_horizon, n_action_steps, n_obs_steps)
+        super().build(prediction_horizon, n_obs_steps)
         self.sigma_0 = sigma_0
         #: Size of the latent; 0 in the deterministic variant.
         self.latent_dim = self.action_dim if stochastic else 0
@@ -89,8 +88,7 @@ class StreamingFlowPolicy(HistoryPolicy):
         :return: Actions in [-1, 1], ``(B, action_dim)``
         """
         if self.start_indices is None:
-            n = len(next(iter(observations.values())) if isinstance(observations, dict) else observations)
-            return self.start_action.expand(n, -1)
+            return self.start_action.expand(batch_size(observations), -1)
         part = observations[self.start_key] if isinstance(observations, dict) else observations
         values = part.flatten(start_dim=1)[:, self.start_indices].double()
         low, high = (
@@ -138,6 +136,19 @@ class StreamingFlowPolicy(HistoryPolicy):
         frames = self.first_frames(observations)
         points = th.cat(self.begin(self.start(observations), noise), dim=1)
         return self.step(self.context(self.acting, frames), points, th.zeros_like(points[:, :1]))[0]
+
+    def plan_actions(
+        self, observations: TensorObs, noise: th.Tensor, last_actions: th.Tensor, episode_start: th.Tensor
+    ) -> th.Tensor:
+        """All actions of a plan. ``predict`` computes them one by one; the results are equal."""
+        context = self.context(self.acting, observations)
+        starts = th.where(episode_start[:, None], self.start(self.latest_frames(observations)), last_actions)
+        points = self.begin(starts, noise[:, 0])
+        actions = []
+        for cursor in range(self.n_action_steps):
+            points = self.step(context, th.cat(points, dim=1), th.full_like(starts[:, :1], cursor))
+            actions.append(points[0])
+        return th.stack(actions, dim=1)
 
     def decide(
         self,

@@ -1,0 +1,206 @@
+"""Export of a policy to ONNX: observations and noise in, actions in the units of the environment out."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pathlib
+import warnings
+from typing import Any
+
+import gymnasium
+import numpy as np
+import stable_baselines3
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor, VecNormalize, VecTransposeImage
+from torch import nn
+
+from sb3_flow.common.encoders import subspaces
+from sb3_flow.common.files import atomic_write, file_to_write
+from sb3_flow.common.optional import require
+from sb3_flow.common.policies import FlowPolicy
+from sb3_flow.common.type_aliases import TensorObs
+
+#: Key of the description in the metadata of the file, and the version of its format.
+KEY, FORMAT = "sb3_flow", 1
+#: Name of the input if the observation is not a dictionary.
+OBSERVATION = "observation"
+
+
+class ExportedPolicy(nn.Module):
+    """
+    A policy with all that SB3 does between an environment and its policy: normalization, image layout, scaling of actions.
+
+    :param policy: The policy
+    :param env: The environment of the model, for its wrappers; None: observations are those of the policy
+    """
+
+    low: th.Tensor
+    high: th.Tensor
+
+    def __init__(self, policy: FlowPolicy, env: VecEnv | None) -> None:
+        super().__init__()
+        self.policy = policy
+        self.observation_space: spaces.Space[Any] = policy.observation_space
+        #: Wrappers that change observations, in the order of their application.
+        self.wrappers: list[VecEnvWrapper] = []
+        while isinstance(env, VecNormalize | VecTransposeImage | VecMonitor):
+            if not isinstance(env, VecMonitor):
+                self.wrappers.insert(0, env)
+            env = env.venv
+            self.observation_space = env.observation_space
+        low, high = (th.as_tensor(bound.astype(np.float64)) for bound in (policy.action_space.low, policy.action_space.high))
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
+
+    def forward(
+        self, observations: dict[str, th.Tensor], noise: th.Tensor, last_actions: th.Tensor, episode_start: th.Tensor
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """
+        Plan actions.
+
+        :param observations: As the environment returns them, ``(B, *shape)``, or with histories ``(B, n_obs_steps, *shape)``
+        :param noise: Standard normal noise, ``(B, best_of_n, noise_dim)``
+        :param last_actions: Second output of the previous plan, ``(B, action_dim)``
+        :param episode_start: Whether an episode begins, ``(B,)`` of bool
+        :return: Actions in the units of the environment, ``(B, n_action_steps, *action_shape)``, and the last one in [-1, 1]
+        """
+        parts = observations
+        if self.policy.n_obs_steps > 1:
+            parts = {key: part.flatten(end_dim=1) for key, part in parts.items()}
+        for wrapper in self.wrappers:
+            parts = normalize(parts, wrapper) if isinstance(wrapper, VecNormalize) else transpose(parts, wrapper)
+        inputs: TensorObs = parts if isinstance(self.policy.observation_space, spaces.Dict) else parts[OBSERVATION]
+        scaled = self.policy.plan_actions(inputs, noise, last_actions, episode_start)
+        return self.unscale(scaled.view(*scaled.shape[:2], *self.low.shape)), scaled[:, -1]
+
+    def unscale(self, scaled: th.Tensor) -> th.Tensor:
+        """As ``FlowPolicy.unscale_action``."""
+        actions = self.low + 0.5 * (scaled.double() + 1.0) * (self.high - self.low)
+        dtype = self.policy.action_space.dtype
+        assert dtype is not None
+        if dtype.kind in "iu":
+            actions = actions.round()
+        inside = th.minimum(th.maximum(actions, self.low), self.high)
+        actions = th.where(scaled.abs() <= 1.0, inside, actions)
+        return actions.to(getattr(th, dtype.name))
+
+
+def normalize(observations: dict[str, th.Tensor], env: VecNormalize) -> dict[str, th.Tensor]:
+    """Normalize observations by the statistics of ``VecNormalize``."""
+    if not env.norm_obs:
+        return observations
+    by_key = env.obs_rms if isinstance(env.obs_rms, dict) else {OBSERVATION: env.obs_rms}
+    parts = dict(observations)
+    for key, statistics in by_key.items():
+        std = th.as_tensor(np.sqrt(statistics.var + env.epsilon))
+        centered = parts[key].double() - th.as_tensor(statistics.mean)
+        parts[key] = (centered / std).clamp(-env.clip_obs, env.clip_obs).float()
+    return parts
+
+
+def transpose(observations: dict[str, th.Tensor], env: VecEnvWrapper) -> dict[str, th.Tensor]:
+    """Move the channels of images to the front, as ``VecTransposeImage`` does."""
+    inside, outside = subspaces(env.venv.observation_space), subspaces(env.observation_space)
+    changed = {key or OBSERVATION for key in inside if inside[key].shape != outside[key].shape or inside[key] != outside[key]}
+    return {key: part.movedim(-1, -3) if key in changed else part for key, part in observations.items()}
+
+
+def describe(exported: ExportedPolicy, algorithm: str) -> dict[str, Any]:
+    """
+    Describe the inputs and outputs of an exported policy.
+
+    :param exported: The policy
+    :param algorithm: Name of the algorithm
+    :return: Values that JSON has
+    """
+    policy, space = exported.policy, exported.policy.action_space
+    assert space.dtype is not None
+    return {
+        "format": FORMAT,
+        "algorithm": algorithm,
+        "sampler": policy.sampler,
+        "observations": {
+            key or OBSERVATION: {"shape": list(part.shape or ()), "dtype": input_type(part)}
+            for key, part in subspaces(exported.observation_space).items()
+        },
+        "n_obs_steps": policy.n_obs_steps,
+        "action": {
+            "shape": list(space.shape),
+            "dtype": space.dtype.name,
+            "low": space.low.tolist(),
+            "high": space.high.tolist(),
+        },
+        "horizon_length": policy.prediction_horizon,
+        "n_action_steps": policy.n_action_steps,
+        "deterministic_noise": policy._noise(1, deterministic=True)[0].tolist(),
+        "noise": [policy.best_of_n, policy.noise_dim],
+        "versions": {
+            "torch": th.__version__,
+            "stable_baselines3": stable_baselines3.__version__,
+            "gymnasium": gymnasium.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def input_type(space: spaces.Space[Any]) -> str:
+    """The data type of an input of the exported file."""
+    name = str(np.dtype(space.dtype))
+    return "float32" if name == "float16" else name
+
+
+def export_policy(policy: FlowPolicy, env: VecEnv | None, algorithm: str, path: str | pathlib.Path) -> None:
+    """
+    Write a policy to an ONNX file.
+
+    :param policy: The policy, with the sampler to export
+    :param env: Environment of the model, for the statistics of ``VecNormalize`` and the layout of images, or None
+    :param algorithm: Name of the algorithm, for the description in the file
+    :param path: The file; ``.onnx`` is added if it has no suffix
+    :raises ImportError: If the extra ``export`` is not installed.
+    :raises ValueError: If the policy cannot be exported, for instance because of an operator of a features extractor.
+    """
+    require("onnxscript", "export", "Exporting a policy")
+    onnx = require("onnx", "export", "Exporting a policy")
+    exported = ExportedPolicy(copy.deepcopy(policy), env).cpu().eval()
+    description = describe(exported, algorithm)
+    arguments = examples(exported, description)
+    batch = {0: th.export.Dim.DYNAMIC}
+    shapes = ({key: batch for key in arguments[0]}, batch, batch, batch)
+    names = [*arguments[0], "noise", "last_actions", "episode_start"]
+    try:
+        with th.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = th.onnx.export(
+                exported,
+                arguments,
+                input_names=names,
+                output_names=["actions", "next_last_actions"],
+                dynamic_shapes=shapes,
+                dynamo=True,
+                verbose=False,
+            )
+    except (th.onnx.OnnxExporterError, RuntimeError) as error:
+        raise ValueError(
+            f"{type(policy).__name__} with the sampler {policy.sampler!r} cannot be exported to ONNX. PyTorch says: "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from error
+    assert program is not None
+    model = program.model_proto
+    onnx.helper.set_model_props(model, {KEY: json.dumps(description)})
+    with atomic_write(file_to_write(path, "onnx")) as file:
+        file.write(model.SerializeToString())
+
+
+def examples(exported: ExportedPolicy, description: dict[str, Any]) -> tuple[Any, ...]:
+    """Inputs for three environments, from which the graph is traced."""
+    n, policy = 3, exported.policy
+    steps = [policy.n_obs_steps] if policy.n_obs_steps > 1 else []
+    observations = {
+        key: th.zeros(n, *steps, *part["shape"], dtype=getattr(th, part["dtype"]))
+        for key, part in description["observations"].items()
+    }
+    noise = th.zeros(n, *description["noise"])
+    return observations, noise, th.zeros(n, exported.low.numel()), th.ones(n, dtype=th.bool)
