@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from sb3_flow.datasets import commands as datasets
 from sb3_flow.tables import report, sweep
 from sb3_flow.zoo import commands as zoo
+from sb3_flow.zoo import export
 
 #: Functions that add commands to the parser. Each command sets ``run``, a function of the parsed arguments.
 COMMANDS: tuple[Callable[[argparse._SubParsersAction[argparse.ArgumentParser]], None], ...] = (
     datasets.add_commands,
     zoo.add_commands,
+    export.add_commands,
     report.add_commands,
     sweep.add_commands,
 )

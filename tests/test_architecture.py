@@ -31,6 +31,7 @@ FOUNDATIONS: dict[str, set[str]] = {
     "datasets": {"common", "planning"},
     "envs": {"common", "planning"},
     "planning": set(),
+    "deploy": set(),
 }
 #: Files that extend classes of an optional package, which they therefore import; no other file imports them when it is
 #: imported itself.

@@ -22,7 +22,7 @@ from sb3_flow.common.environments import register_environment
 
 ROOT = Path(__file__).parents[1]
 #: Rooms that hold no algorithm; see test_architecture.py.
-OTHER_ROOMS = {"baselines", "common", "datasets", "envs", "imitation", "planning", "tables", "zoo"}
+OTHER_ROOMS = {"deploy", "baselines", "common", "datasets", "envs", "imitation", "planning", "tables", "zoo"}
 #: What an import of the package must not load on its own account.
 OPTIONAL = {
     *("dm_control", "h5py", "imageio", "matplotlib", "minari", "mujoco", "ogbench", "optuna", "pandas", "PIL", "rich"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import pathlib
 import warnings
 from typing import Any
@@ -170,6 +171,8 @@ def export_policy(policy: FlowPolicy, env: VecEnv | None, algorithm: str, path: 
     batch = {0: th.export.Dim.DYNAMIC}
     shapes = ({key: batch for key in arguments[0]}, batch, batch, batch)
     names = [*arguments[0], "noise", "last_actions", "episode_start"]
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with th.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -183,10 +186,15 @@ def export_policy(policy: FlowPolicy, env: VecEnv | None, algorithm: str, path: 
                 verbose=False,
             )
     except (th.onnx.OnnxExporterError, RuntimeError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
         raise ValueError(
             f"{type(policy).__name__} with the sampler {policy.sampler!r} cannot be exported to ONNX. PyTorch says: "
-            f"{str(error).strip().splitlines()[0]}"
+            f"{str(cause).strip().splitlines()[0]}"
         ) from error
+    finally:
+        logging.getLogger("torch.onnx").setLevel(level)
     assert program is not None
     model = program.model_proto
     onnx.helper.set_model_props(model, {KEY: json.dumps(description)})

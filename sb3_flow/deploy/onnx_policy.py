@@ -1,10 +1,9 @@
-"""Run a policy that ``model.export`` wrote. This file depends on numpy and ONNX Runtime only, and can be copied."""
+"""Run a policy that ``model.export`` wrote. This file needs numpy and ONNX Runtime only, and can be copied."""
 
 import json
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 
 class OnnxPolicy:
@@ -16,9 +15,10 @@ class OnnxPolicy:
     """
 
     def __init__(self, path: Any, seed: int | None = None) -> None:
+        import onnxruntime  # pip install onnxruntime
+
         self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         self.spec = json.loads(self.session.get_modelmeta().custom_metadata_map["sb3_flow"])
-        self.inputs = {each.name for each in self.session.get_inputs()}  # unused inputs are not part of the graph
         self.generator = np.random.default_rng(seed)
 
     def noise(self, n: int, deterministic: bool) -> np.ndarray:
@@ -30,26 +30,25 @@ class OnnxPolicy:
     def predict(self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False) -> Any:
         """As ``predict`` of SB3's policies. ``state`` has plans and histories; pass it to the next call."""
         latest, single = self.check(observation)
-        n = len(next(iter(latest.values())))
-        new = np.ones(n, bool) if state is None or episode_start is None else np.array(episode_start, bool)
-        if state is None:
-            actions = np.zeros((n, self.spec["n_action_steps"], *self.spec["action"]["shape"]), self.spec["action"]["dtype"])
-            frames = {key: np.stack([part] * self.spec["n_obs_steps"], axis=1) for key, part in latest.items()}
-            state = actions, np.zeros(n, int), np.zeros((n, actions[0, 0].size), np.float32), frames
-        elif episode_start is None:
-            new[:] = False
-        actions, cursor, last, frames = state
-        frames = {key: np.concatenate([frames[key][:, 1:], part[:, None]], axis=1) for key, part in latest.items()}
-        for key, part in frames.items():
-            part[new] = latest[key][new, None]
-        rows = new | (cursor == self.spec["n_action_steps"])
+        n, action, steps = len(next(iter(latest.values()))), self.spec["action"], self.spec["n_action_steps"]
+        if state is None:  # a plan that is used up
+            actions = np.zeros((n, steps, *action["shape"]), action["dtype"])
+            state = actions, np.full(n, steps), np.zeros((n, actions[0, 0].size), np.float32), None
+            episode_start = np.ones(n, bool)
+        (actions, cursor, last, frames), new = state, np.zeros(n, bool) | (False if episode_start is None else episode_start)
+        copies = {key: np.stack([part] * self.spec["n_obs_steps"], axis=1) for key, part in latest.items()}
+        for key, part in copies.items():
+            if not new.all():
+                part[~new] = np.concatenate([frames[key][:, 1:], part[:, -1:]], axis=1)[~new]
+        rows = new | (cursor == steps)
         if rows.any():
-            inputs = {key: part[rows] if self.spec["n_obs_steps"] > 1 else part[rows, 0] for key, part in frames.items()}
+            inputs = {key: part[rows] if self.spec["n_obs_steps"] > 1 else part[rows, 0] for key, part in copies.items()}
             inputs |= {"noise": self.noise(rows.sum(), deterministic), "last_actions": last[rows], "episode_start": new[rows]}
+            inputs = {each.name: inputs[each.name] for each in self.session.get_inputs()}  # the graph has only what it uses
             actions, last, cursor = actions.copy(), last.copy(), np.where(rows, 0, cursor)
-            actions[rows], last[rows] = self.session.run(None, {key: inputs[key] for key in self.inputs})
+            actions[rows], last[rows] = self.session.run(None, inputs)
         result = actions[np.arange(n), cursor]
-        return (result[0] if single else result), (actions, cursor + 1, last, frames)
+        return (result[0] if single else result), (actions, cursor + 1, last, copies)
 
     def check(self, observation: Any) -> tuple[dict[str, np.ndarray], bool]:
         """Check an observation. Return it as a batch by names, and whether it was a single one."""

@@ -299,6 +299,14 @@ class FlowOptPolicy(FlowPolicy):
         """One proposal per problem, not filtered, ``(B, action_dim)``."""
         return self.to_actions(self.propose(self.problems(observations), noise))
 
+    def plan_actions(
+        self, observations: TensorObs, noise: th.Tensor, last_actions: th.Tensor, episode_start: th.Tensor
+    ) -> th.Tensor:
+        raise ValueError(
+            "Policies of FlowOpt cannot be exported: their safety filter iterates until plans are certified, and needs a "
+            "Cholesky factorization, which ONNX does not have. Use `predict`."
+        )
+
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         if self.sampler != "filter":
             return super()._predict(observation, deterministic)

@@ -262,6 +262,17 @@ class Drawn(gym.Env):
         return np.full((32, 32, 3), 20 * self.time, np.uint8)
 
 
+def test_the_policy_of_a_run_is_exported(offline: Path, room: Path) -> None:
+    pytest.importorskip("onnxscript")
+    out = succeed("export", "--algo", "fql", "--env", MAZE, "--exp-id", 1, "-o", "maze.onnx", "--load-best", folder=room)
+    assert "best_model.zip to maze.onnx" in out
+    model = FQL.load(offline / "best_model.zip", device="cpu")
+    observations = np.zeros((2, *model.observation_space.shape), np.float32)
+    exported = pytest.importorskip("sb3_flow.deploy").OnnxPolicy(room / "maze.onnx")
+    actions = exported.predict(observations, deterministic=True)[0]
+    np.testing.assert_allclose(actions, model.predict(observations, deterministic=True)[0], rtol=1e-5, atol=1e-5)
+
+
 def test_a_video_is_recorded(room: Path, acted: list[tuple[str, bool]]) -> None:
     pytest.importorskip("moviepy")
     gym.register("Drawn-v0", Drawn)
@@ -464,6 +475,8 @@ def test_what_is_wrong_is_said(
         (["enjoy", "--algo", "fql", "--env", PENDULUM, "-f", "absent"], "absent/fql"),
         (["enjoy", "--algo", "fql", "--env", PENDULUM], "logs/fql"),
         (["optimize", "--algo", "td3_offline", "--env", PENDULUM], "td3_offline has no search space"),
+        (["export", "--algo", "fql", "--env", PENDULUM], "logs/fql"),
+        (["export", "--algo", "td3_offline", "--env", PENDULUM], "--algo 'td3_offline' cannot be exported; choose one of"),
         (["push-to-hub", "--algo", "fql", "--env", PENDULUM, "-f", "logs"], "-orga"),
         (["push-to-hub", "--algo", "fql", "--env", PENDULUM, "-f", "logs", "-orga", "nobody"], "logs/fql"),
     ],

@@ -1,0 +1,58 @@
+"""The command ``sb3-flow export``: the policy of a run of RL Zoo as an ONNX file."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+from typing import Any
+
+from sb3_flow.common.environments import register_environment
+from sb3_flow.common.optional import require
+from sb3_flow.methods import METHODS
+from sb3_flow.zoo.registration import register
+
+
+def add_commands(subparsers: Any) -> None:
+    """
+    Add the command ``export`` to a parser.
+
+    :param subparsers: Return value of ``add_subparsers``
+    """
+    parser = subparsers.add_parser("export", help="write the policy of a trained agent to an ONNX file")
+    parser.add_argument("--algo", required=True, help="name of the algorithm, such as fql")
+    parser.add_argument("--env", required=True, help="id of the environment")
+    parser.add_argument("-f", "--folder", default="logs", help="folder of the runs (default: logs)")
+    parser.add_argument("--exp-id", type=int, default=0, help="number of the run (default: the last one)")
+    parser.add_argument("--load-best", action="store_true", help="export the best model instead of the last one")
+    parser.add_argument("--sampler", help="sampler to export, such as bc_flow (default: that of the model)")
+    parser.add_argument("-o", "--output", help="file to write (default: ALGO-ENV.onnx in the run's folder)")
+    parser.set_defaults(run=export)
+
+
+def export(options: argparse.Namespace) -> None:
+    """
+    Export the policy of a run, with the environment of the run for normalization and image layout.
+
+    :param options: The parsed command line
+    :raises ValueError: If there is no such algorithm or run, or the policy cannot be exported.
+    """
+    utils: Any = require("rl_zoo3.utils", "zoo", "Reading a run of RL Zoo")
+    register()
+    classes = {variant.name: method.algorithm for method in METHODS for variant in method.variants}
+    if not hasattr(classes.get(options.algo), "export"):
+        exportable = sorted(name for name, cls in classes.items() if hasattr(cls, "export"))
+        raise ValueError(f"--algo {options.algo!r} cannot be exported; choose one of {', '.join(exportable)}.")
+    register_environment(options.env)
+    name = utils.EnvironmentName(options.env)
+    try:
+        _, model_path, log_path = utils.get_model_path(options.exp_id, options.folder, options.algo, name, options.load_best)
+    except AssertionError as error:  # RL Zoo's error for a missing folder
+        raise ValueError(str(error)) from error
+    settings, statistics = utils.get_saved_hyperparams(str(pathlib.Path(log_path) / name), test_mode=True)
+    env = utils.create_test_env(
+        options.env, stats_path=statistics, log_dir=None, hyperparams=settings, env_kwargs=settings.pop("env_kwargs", {})
+    )
+    model = classes[options.algo].load(model_path, env=env, device="cpu")
+    output = options.output or pathlib.Path(log_path) / f"{options.algo}-{name}.onnx"
+    model.export(output, options.sampler)  # type: ignore[attr-defined]
+    print(f"Exported {model_path} to {output}")

@@ -1,0 +1,235 @@
+"""Exported policies act as `predict` does, for equal noise; and chunks can be executed in part (`n_action_steps`)."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from conformance.case import AlgorithmCase
+from conformance.environments import pendulum, transitions
+from gymnasium import spaces
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize, VecTransposeImage
+
+from sb3_flow import FQL, FlowOpt
+
+pytest.importorskip("onnxscript")
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+OnnxPolicy = pytest.importorskip("sb3_flow.deploy").OnnxPolicy
+
+SMALL: dict[str, Any] = {"flow_steps": 2, "policy_kwargs": {"net_arch": [8]}, "device": "cpu", "seed": 0}
+
+
+def same_noise(policy: Any, exported: Any) -> None:
+    """Let the policy draw its noise as the exported one does, from a generator of the same seed."""
+    exported.generator = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
+    shape = tuple(exported.spec["noise"])
+
+    def noise(n: int, deterministic: bool) -> th.Tensor:
+        if deterministic:
+            return type(policy)._noise(policy, n, True)
+        return th.as_tensor(generator.standard_normal((n, *shape), dtype=np.float32))
+
+    policy._noise = noise
+
+
+def assert_acts_alike(policy: Any, exported: Any, space: spaces.Space[Any], deterministic: bool) -> None:
+    """Three environments over some steps, one of them reset in the middle of a chunk."""
+    same_noise(policy, exported)
+    space.seed(0)
+    states: list[Any] = [None, None]
+    for step in range(7):
+        samples = [space.sample() for _ in range(3)]
+        if isinstance(space, spaces.Dict):
+            observations: Any = {key: np.stack([sample[key] for sample in samples]) for key in space.spaces}
+        else:
+            observations = np.stack(samples)
+        starts = np.array([step == 0, step in (0, 3), step == 0])
+        expected, states[0] = policy.predict(observations, states[0], starts, deterministic=deterministic)
+        actions, states[1] = exported.predict(observations, states[1], starts, deterministic=deterministic)
+        assert actions.dtype == expected.dtype
+        np.testing.assert_allclose(actions, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.algorithms("FQL", "FPMD", "StreamingFlow", "ChunkDiffusion")
+def test_the_default_sampler_acts_as_predict_does(algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    check_sampler(algorithm, None, tmp_path)
+
+
+@pytest.mark.nightly
+def test_every_sampler_acts_as_predict_does(algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    for sampler in algorithm.make(pendulum(), dataset=transitions()).policy.samplers:
+        check_sampler(algorithm, sampler, tmp_path)
+
+
+def check_sampler(algorithm: AlgorithmCase, sampler: str | None, tmp_path: Path) -> None:
+    """Export a model, with chunks where the algorithm has these, and compare the actions of some steps."""
+    chunks = {"horizon_length": 3, "n_action_steps": 2} if algorithm.online else {}
+    model = algorithm.make(pendulum(), dataset=transitions(), **chunks)
+    model.export(tmp_path / "policy", sampler)
+    exported = OnnxPolicy(tmp_path / "policy.onnx")
+    policy = model.policy.with_sampler(sampler or model.policy.sampler)
+    assert exported.spec["algorithm"] == algorithm.cls.__name__ and exported.spec["sampler"] == policy.sampler
+    for deterministic in (True, False):
+        assert_acts_alike(policy, exported, model.observation_space, deterministic)
+
+
+class Robot(gym.Env[Any, Any]):
+    """A dictionary of a vector, an image with channels last, and a discrete part; actions with bounds of their own."""
+
+    observation_space = spaces.Dict(
+        {
+            "camera": spaces.Box(0, 255, (36, 36, 3), np.uint8),
+            "joints": spaces.Box(-5, 5, (4,), np.float64),
+            "mode": spaces.Discrete(3),
+        }
+    )
+    action_space = spaces.Box(np.array([[-1.0, 0.0]], np.float32), np.array([[3.0, 10.0]], np.float32))
+
+    def reset(self, **kwargs: Any) -> Any:
+        super().reset(**kwargs)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+@pytest.mark.slow
+def test_what_stands_between_environment_and_policy_is_in_the_file(tmp_path: Path) -> None:
+    """VecNormalize, image layout, one-hot encoding, scaling of actions, and chunks that are executed in part."""
+    env = VecNormalize(VecTransposeImage(DummyVecEnv([Robot])), norm_obs_keys=["joints"], norm_reward=False)
+    env.obs_rms["joints"].mean[:] = [1, -2, 3, 0]
+    env.obs_rms["joints"].var[:] = [4, 0.5, 1, 9]
+    model = FQL("FlowPolicy", env, horizon_length=3, n_action_steps=2, **SMALL)
+    model.export(tmp_path / "robot.onnx")
+    exported = OnnxPolicy(tmp_path / "robot.onnx")
+    assert exported.spec["observations"]["camera"] == {"shape": [36, 36, 3], "dtype": "uint8"}
+    policy = model.policy
+
+    class InEnvironment:
+        """The policy behind the wrappers of its environment."""
+
+        _noise = staticmethod(policy._noise)
+
+        def predict(self, observations: Any, *args: Any, **kwargs: Any) -> Any:
+            policy._noise = self._noise  # type: ignore[method-assign]
+            first = {**observations, "camera": np.moveaxis(observations["camera"], -1, 1)}
+            normalized = env.normalize_obs(first)
+            return policy.predict(normalized, *args, **kwargs)
+
+    assert_acts_alike(InEnvironment(), exported, Robot.observation_space, deterministic=False)
+
+
+@pytest.mark.slow
+def test_evaluate_policy_takes_an_exported_policy(tmp_path: Path) -> None:
+    model = FQL("FlowPolicy", pendulum(), **SMALL)
+    model.policy = model.policy.with_sampler("one_step", best_of_n=4)
+    model.export(tmp_path / "policy.onnx")
+    scores = [
+        evaluate_policy(policy, pendulum(), n_eval_episodes=1, deterministic=True, warn=False)[0]
+        for policy in (model, OnnxPolicy(tmp_path / "policy.onnx"))
+        if pendulum().reset(seed=0)
+    ]
+    assert len(scores) == 2
+
+
+@pytest.mark.slow
+def test_the_runner_needs_no_torch(tmp_path: Path) -> None:
+    FQL("FlowPolicy", pendulum(), **SMALL).export(tmp_path / "policy.onnx")
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['stable_baselines3'] = sys.modules['gymnasium'] = None\n"
+        "import numpy as np\nfrom sb3_flow.deploy import OnnxPolicy\n"
+        f"actions, _ = OnnxPolicy({str(tmp_path / 'policy.onnx')!r}).predict(np.zeros(3, np.float32))\n"
+        "assert actions.shape == (1,)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("observation", "message"),
+    [
+        (np.zeros(4, np.float32), r"'observation' has the shape \(4,\); expected \(3,\) or \('n_envs', 3\)"),
+        (np.full(3, np.nan, np.float32), "'observation' has the type float32; expected finite float32"),
+        (np.zeros(3, np.complex64), "'observation' has the type complex64"),
+        ({"joints": np.zeros(3)}, r"The observation has \['joints'\]; expected \['observation'\]"),
+    ],
+)
+def test_observations_that_do_not_fit(observation: Any, message: str, pendulum_file: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        OnnxPolicy(pendulum_file).predict(observation)
+
+
+@pytest.fixture(scope="module")
+def pendulum_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "policy.onnx"
+    FQL("FlowPolicy", pendulum(), **SMALL).export(path)
+    return path
+
+
+def test_what_cannot_be_exported(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has no sampler 'teacher'; choose one of one_step, bc_flow"):
+        FQL("FlowPolicy", pendulum(), **SMALL).export(tmp_path / "policy.onnx", "teacher")
+    scenes = gym.make("sb3_flow/MultiRobot2D-v0")
+    with pytest.raises(ValueError, match="Policies of FlowOpt cannot be exported"):
+        FlowOpt("FlowPolicy", scenes, policy_kwargs={"net_arch": [8]}, device="cpu").export(tmp_path / "policy.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+class Inverse(BaseFeaturesExtractor):
+    """Features with an operator that ONNX does not have."""
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        super().__init__(observation_space, 3)
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        matrices = observations[:, :, None] * observations[:, None] + th.eye(3)
+        return th.linalg.cholesky(matrices)[:, 0]
+
+
+@pytest.mark.slow
+def test_an_operator_that_onnx_lacks_is_named(tmp_path: Path) -> None:
+    options = {**SMALL, "policy_kwargs": {"net_arch": [8], "features_extractor_class": Inverse}}
+    with pytest.raises(ValueError, match=r"sampler 'one_step' cannot be exported to ONNX.*cholesky"):
+        FQL("FlowPolicy", pendulum(), **options).export(tmp_path / "policy.onnx")
+
+
+# Chunks that are executed in part.
+
+
+@pytest.mark.parametrize("n_action_steps", [0, 4, -1])
+def test_n_action_steps_out_of_range(n_action_steps: int) -> None:
+    with pytest.raises(ValueError, match=rf"`n_action_steps` is {n_action_steps}; it must be from 1 to `horizon_length`, 3"):
+        FQL("FlowPolicy", pendulum(), horizon_length=3, n_action_steps=n_action_steps, **SMALL)
+
+
+def test_a_plan_is_made_after_n_action_steps(tmp_path: Path) -> None:
+    """Of a chunk of five actions two are executed, in `predict`, after loading, and in rollouts."""
+    model = FQL("FlowPolicy", pendulum(), horizon_length=5, n_action_steps=2, learning_starts=0, **SMALL)
+    model.save(tmp_path / "model.zip")
+    for policy in (model.policy, FQL.load(tmp_path / "model.zip", device="cpu").policy):
+        observations = np.array([[[np.cos(angle), np.sin(angle), 0]] for angle in range(5)], np.float32)
+        whole = [policy(th.as_tensor(each), deterministic=True).detach().numpy().reshape(5, 1) for each in observations]
+        state, actions = None, []
+        for each in observations:
+            action, state = policy.predict(each, state, deterministic=True)
+            actions.append(action[0])
+        expected = [whole[0][0], whole[0][1], whole[2][0], whole[2][1], whole[4][0]]
+        np.testing.assert_allclose(np.array(actions), 2 * np.array(expected), rtol=1e-5, atol=1e-6)
+    plans = []
+    predict = model.policy_class._predict
+    try:
+        model.policy_class._predict = lambda self, *args: plans.append(1) or predict(self, *args)  # type: ignore
+        model.learn(8)
+    finally:
+        model.policy_class._predict = predict  # type: ignore[method-assign]
+    assert len(plans) == 4
