@@ -18,7 +18,7 @@ import pytest
 import torch as th
 from conformance.environments import AnySpaces, pendulum
 from gymnasium import spaces
-from transcription import BATCH, OBS_DIM, Draw, Transcription, box_env, shake
+from transcription import BATCH, OBS_DIM, Draw, Transcription, box_env, each_column, shake
 
 from sb3_flow import DecisionFlow
 from sb3_flow.common import networks
@@ -554,7 +554,7 @@ def along_one_path(variant: Variant) -> tuple[DecisionFlow, Any]:
     model.policy.double()
     batch, noise = random_batch(variant, 0)
     first = th.zeros(n, dtype=th.int64)
-    batch = Batch(*(part[first] for part in batch))
+    batch = each_column(batch, lambda column: column[first])
     noise = DecisionFlowNoise(*(part[first] for part in noise))._replace(k=th.arange(n)[:, None])
     return model, model.inner_states(batch, noise)
 
@@ -779,7 +779,7 @@ def test_share_of_own_states() -> None:
     draw = Draw(0, th.float32)
     batch = draw.batch(2)
     rows = th.arange(n) % BATCH
-    batch = Batch(*(part[rows] for part in batch))
+    batch = each_column(batch, lambda column: column[rows])
     noise = model.draw_noise(n)
     for share in (0.0, 0.3, 1.0):
         model.on_policy_share = share
@@ -847,7 +847,7 @@ def test_samplers(name: str) -> None:
         ({"variant": "direction"}, "`variant` 'direction'; choose 'dir' .* or 'div'"),
         ({"fm_coef": -1.0}, "`fm_coef` is -1.0; it must not be negative"),
         ({"variant": "div", "beta": -0.1}, "`beta` is -0.1"),
-        ({"beta": 1.0}, "`beta=1.0` weighs the clone of DF-div: pass `variant='div'`"),
+        ({"beta": 1.0}, "`beta=1.0` is for DF-div: pass `variant='div'`"),
         ({"direction_coef": -1.0}, "`direction_coef` is -1.0"),
         ({"variant": "div", "direction_coef": 1.0}, "`direction_coef=1.0` is for DF-dir"),
         ({"on_policy_share": 1.5}, r"`on_policy_share` is 1.5; it must be in \[0, 1\]"),
@@ -1006,7 +1006,7 @@ def test_a_flow_that_is_held_to_its_clone() -> None:
     [
         ({"variant": "both"}, "'both'.*'dir'.*'div'"),
         ({"fm_coef": -1.0}, "`fm_coef` is -1.0"),
-        ({"beta": 1.0}, "`beta=1.0` weighs the clone"),
+        ({"beta": 1.0}, "`beta=1.0` is for DF-div"),
         ({"variant": "div", "direction_coef": 1.0}, "is for DF-dir"),
         ({"on_policy_share": 2.0}, "`on_policy_share` is 2.0"),
         ({"flow_target": "n_step"}, "'n_step'.*'mc' or 'td'"),

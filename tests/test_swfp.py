@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch as th
 from conformance.environments import pendulum
-from transcription import BATCH, OBS_DIM, Draw, Transcription, box_env, shake
+from transcription import BATCH, OBS_DIM, Draw, Transcription, box_env, each_column, shake
 
 from sb3_flow import FPMD, FQL, GFP, QAM, SWFP
 from sb3_flow.baselines.whole_flow import WholeFlow, WholeFlowPolicy
@@ -428,7 +428,7 @@ def test_04_identity_at_start() -> None:
     observations, z = th.randn(32, OBS_DIM), th.randn(32, 3)
     assert th.equal(policy.act_cascade(observations, z), policy.act_base(observations, z))
     batch, noise = random_batch(Variant(action_dim=3, n_blocks=4), seed=0)
-    batch, noise = Batch(*(part.float() for part in batch)), SWFPNoise(*(part.float() for part in noise))
+    batch, noise = each_column(batch, th.Tensor.float), SWFPNoise(*(part.float() for part in noise))
     with th.no_grad():
         chain = policy.chain(batch.observations, noise.z)
     assert chain.moved.abs().max() == 0
@@ -538,7 +538,7 @@ def test_12_offset_and_scale_of_the_values(offset: float, factor: float) -> None
         model = known(lambda a: factor * (a[..., 0] - a[..., 1] ** 2) + offset, action_dim=2, bc_steps=0, critic_steps=0)
         model.policy.double()
         batch = nothing_to_see(32, 2)
-        batch = Batch(*(part.double() for part in batch))
+        batch = each_column(batch, th.Tensor.double)
         for _ in range(5):
             noise = SWFPNoise(*(part.double() for part in model.draw_noise(32)))
             model.update(batch, noise)

@@ -33,6 +33,11 @@ def shake(model: FlowAlgorithm, scale: float = 0.4) -> None:
             parameter.add_(scale * th.randn(parameter.shape, generator=generator))
 
 
+def each_column(batch: Batch, change: Callable[[th.Tensor], th.Tensor]) -> Batch:
+    """A batch whose columns are changed; a column that is None stays None."""
+    return Batch(*(None if column is None else change(column) for column in batch))  # type: ignore[arg-type]
+
+
 class Draw:
     """Numbers that are the same in both precisions."""
 
