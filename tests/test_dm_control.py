@@ -81,7 +81,7 @@ def test_actions_without_bounds() -> None:
     env = make_env("dm_control/lqr-lqr_2_1-v0")
     with pytest.raises(ValueError, match="finite") as caught:
         FPMD("FlowPolicy", env)
-    remedy = str(caught.value).split("want: ")[-1].rstrip(".")
+    remedy = str(caught.value).split("bounds: ")[-1].rstrip(".")
     assert remedy.startswith("gymnasium.wrappers.TransformAction(env, ")
     bounded = eval(remedy, {"gymnasium": gym, "numpy": np, "env": env})
     FPMD("FlowPolicy", bounded, seed=0, device="cpu", **FPMD_SMALL).learn(8)

@@ -213,4 +213,4 @@ def test_the_zoo_trains_on_it(
     # The stochastic variant is.
     options = options.replace("streaming_flow --env", "streaming_flow_stochastic --env")
     assert main(["train", *options.split(), "-params", "batch_size:16"]) != 0
-    assert "evaluated by sampled actions anyway" in capsys.readouterr().err
+    assert "is always evaluated by sampled actions" in capsys.readouterr().err
