@@ -18,7 +18,7 @@ import pytest
 import torch as th
 from conformance.environments import AnySpaces, pendulum
 from gymnasium import spaces
-from transcription import BATCH, OBS_DIM, Draw, Transcription, box_env, each_column, shake
+from transcription import BATCH, OBS_DIM, SEEDS, Draw, Transcription, box_env, each_column, shake
 
 from sb3_flow import DecisionFlow
 from sb3_flow.common import networks
@@ -950,7 +950,8 @@ def check_two_ways(fitted: np.ndarray, improved: np.ndarray) -> None:
     assert improved[1] / improved.sum() > 0.8 + 4 * error
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.learns
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_better_of_two_ways_dir(seed: int) -> None:
     """DF-dir: with a large weight it clones, with a small one it improves."""
     model = TWO_WAYS.model(seed, fm_coef=100.0, **SMALL_AND_FAST)
@@ -961,7 +962,8 @@ def test_the_better_of_two_ways_dir(seed: int) -> None:
     check_two_ways(fitted, TWO_WAYS.shares_of(model, "flow"))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.learns
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_better_of_two_ways_div(seed: int) -> None:
     """DF-div: the clone stays what it is, the flow beside it improves."""
     model = TWO_WAYS.model(seed, variant="div", beta=0.5, **SMALL_AND_FAST)
@@ -980,6 +982,8 @@ FOUR_WAYS = Bandit(
 )
 
 
+@pytest.mark.nightly
+@pytest.mark.learns
 def test_the_best_of_four_ways() -> None:
     """P16: with beta 0.3, DF-div has more than 0.8 of the return of the best way, and keeps to the ways of the data."""
     model = FOUR_WAYS.model(0, variant="div", beta=0.3, **SMALL_AND_FAST)
@@ -990,6 +994,8 @@ def test_the_best_of_four_ways() -> None:
     assert clone @ FOUR_WAYS.rewards < 0.4 and clone.sum() > 0.7  # the clone knows of no rewards
 
 
+@pytest.mark.nightly
+@pytest.mark.learns
 def test_a_flow_that_is_held_to_its_clone() -> None:
     """P17: with beta 1000, DF-div takes each way as often as its clone does, which is as often as the data."""
     # With a learning rate that falls to zero: both flows tremble as long as they are trained.

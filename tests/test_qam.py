@@ -697,6 +697,7 @@ def test_a_saved_variant(name: str, tmp_path: Path) -> None:
 # A short training whose result is known.
 
 
+@pytest.mark.learns
 def test_learned_tilt() -> None:
     """
     A bandit: actions of N(-.1, .4^2), Q = .3 a, inverse temperature 5. Clone, critics and flow all learn, from scratch and
@@ -730,6 +731,7 @@ def test_learned_tilt() -> None:
     assert tilted.std().item() == pytest.approx(0.34, abs=0.03)
 
 
+@pytest.mark.learns
 def test_learned_temperature() -> None:
     """
     A bandit whose rewards are twice as large in the second case: the divergence comes to its budget in both, so that the

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch as th
 from conformance.environments import pendulum
-from transcription import BATCH, OBS_DIM, Draw, Transcription, box_env, each_column, shake
+from transcription import BATCH, OBS_DIM, SEEDS, Draw, Transcription, box_env, each_column, shake
 
 from sb3_flow import FPMD, FQL, GFP, QAM, SWFP
 from sb3_flow.baselines.whole_flow import WholeFlow, WholeFlowPolicy
@@ -386,7 +386,8 @@ def test_01_jko_step_minimises_the_free_energy() -> None:
         assert step == pytest.approx(row, abs=1e-4)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.learns
+@pytest.mark.parametrize("seed", SEEDS)
 def test_03_trained_cascade_is_a_sequence_of_jko_steps(seed: int) -> None:
     """10.2.3, in units of 0.2 so that nothing leaves the box."""
     kappa, mu, h, beta, unit = 2.0, 1.0, 0.3, 0.1, 0.2
