@@ -441,7 +441,7 @@ def test_gradient_isolation(term: str, pixels: bool) -> None:
 
 @pytest.mark.parametrize("name", ["dir", "dir, td", "dir, expectile", "div", "div, td"])
 def test_networks(name: str) -> None:
-    """Section 3: what each variant has; targets start as exact copies; one optimiser holds all but the targets."""
+    """Section 3: what each variant has; targets start as exact copies; one optimizer holds all but the targets."""
     variant = VARIANTS[name]
     policy = make_model(**asdict(variant)).policy
     nets = {parameter.split(".")[0] for parameter, _ in policy.named_parameters()}
@@ -720,7 +720,7 @@ def test_one_step() -> None:
 
 
 def test_flow_matching_alone() -> None:
-    """P11: without a value DF-dir clones the behaviour: FQL's gradient times w_FM and the size of an action."""
+    """P11: without a value DF-dir clones the behavior: FQL's gradient times w_FM and the size of an action."""
     variant = Variant(fm_coef=3.0, action_dim=3)
     model = variant.model()
     model.policy.double()
@@ -864,7 +864,7 @@ def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("name", ["dir, td", "dir, expectile", "div, weights given"])
 def test_a_saved_variant(name: str, tmp_path: Path) -> None:
-    """It comes back as the same variant, lambda_hat and optimiser too, and goes on as the first does."""
+    """It comes back as the same variant, lambda_hat and optimizer too, and goes on as the first does."""
     variant = VARIANTS[name]
     model = variant.model()
     model.update(*random_batch(variant, 0, th.float32))

@@ -1,4 +1,4 @@
-"""What the networks see: images by a naive encoder in explicit loops, crops by padding and slicing, normalised vectors."""
+"""What the networks see: images by a naive encoder in explicit loops, crops by padding and slicing, normalized vectors."""
 
 import math
 import pathlib
@@ -247,7 +247,7 @@ def test_extractor_of_dictionaries() -> None:
     assert th.equal(policy.features(policy.critic_target, observations), features)
 
 
-# Normalised observations.
+# Normalized observations.
 
 
 def vectors(n: int) -> np.ndarray:

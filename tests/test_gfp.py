@@ -858,7 +858,7 @@ def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
 
 
 def test_teacher_has_one_name() -> None:
-    """FQL's name of the flow is none of GFP's: what it clones is not the behaviour."""
+    """FQL's name of the flow is none of GFP's: what it clones is not the behavior."""
     with pytest.raises(ValueError, match=r"'bc_flow'.*one_step, vabc"):
         make_model().policy.with_sampler("bc_flow")
 

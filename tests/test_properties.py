@@ -1,7 +1,7 @@
 """
-Properties that hold for all spaces, data sets and bad values, of which hypothesis draws examples, always the same ones.
+Properties that hold for all spaces, datasets and bad values, of which hypothesis draws examples, always the same ones.
 
-What a data set must give is worked out from trajectories followed step by step, as in ``test_buffers``.
+What a dataset must give is worked out from trajectories followed step by step, as in ``test_buffers``.
 """
 
 import copy
@@ -28,7 +28,7 @@ from sb3_flow.common.data.offline_buffer import OfflineBuffer
 from sb3_flow.datasets import load_dataset, unpack
 
 GAMMA = 0.9
-#: How data sets call the ends, and whether they say what follows a row.
+#: How datasets call the ends, and whether they say what follows a row.
 DIALECTS = ["gymnasium, explicit", "gymnasium", "d4rl, explicit", "d4rl", "ogbench, explicit", "ogbench"]
 
 
@@ -121,13 +121,13 @@ def sample(space: spaces.Space, n: int, rng: np.random.Generator) -> Any:
     return np.clip(values, low, high).astype(space.dtype)
 
 
-# Data sets, and what they must give.
+# Datasets, and what they must give.
 
 
 @dataclass
 class Recording:
     """
-    A data set with what must come out of it.
+    A dataset with what must come out of it.
 
     :param fields: The fields
     :param dialect: How they are named
@@ -518,7 +518,7 @@ def test_predicted_actions_are_in_the_space(algorithm: AlgorithmCase, data: st.D
 @given(st.sampled_from([case for case in ALGORITHMS if case.offline]), recordings())
 @examples(60)
 def test_training_on_any_data(offline_algorithm: AlgorithmCase, recording: Recording) -> None:
-    """A good data set trains: losses and parameters are finite, and nobody's arrays have changed."""
+    """A good dataset trains: losses and parameters are finite, and nobody's arrays have changed."""
     if not any(recording.trajectories):
         return
     before = copy.deepcopy(recording.fields)

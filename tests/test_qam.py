@@ -427,7 +427,7 @@ def test_gradient_isolation(term: str, pixels: bool) -> None:
 
 @pytest.mark.parametrize("name", ["plain", "FQL", "EDIT"])
 def test_networks(name: str) -> None:
-    """Section 3: the targets start as exact copies, the flow does not, and one optimiser holds all but the targets."""
+    """Section 3: the targets start as exact copies, the flow does not, and one optimizer holds all but the targets."""
     model = make_model(**{k: v for k, v in asdict(VARIANTS[name]).items() if k in ("fql_alpha", "edit_scale")})
     policy, nets = model.policy, {parameter.split(".")[0] for parameter, _ in model.policy.named_parameters()}
     trained = {"critic", "bc_flow", "flow"} | {"plain": set(), "FQL": {"actor"}, "EDIT": {"edit", "log_ent_coef"}}[name]
@@ -668,7 +668,7 @@ def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("name", [*SAMPLERS, "budget", "budget, EDIT, chunks"])
 def test_a_saved_variant(name: str, tmp_path: Path) -> None:
-    """It comes back as the same variant, its temperature and optimiser too, and goes on as the first does."""
+    """It comes back as the same variant, its temperature and optimizer too, and goes on as the first does."""
     variant = VARIANTS[name]
     model = variant.model()
     model.update(*random_batch(variant, 0, th.float32))

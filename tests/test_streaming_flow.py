@@ -354,15 +354,15 @@ def test_the_average_forgets_by_a_power(updates: int, decay: float) -> None:
 
 
 def test_the_published_network_has_its_size() -> None:
-    """Of Push-T with states: parameters that see data, and with those of the kernels beside their centres."""
+    """Of Push-T with states: parameters that see data, and with those of the kernels beside their centers."""
     net = ModulatedMLP(n_features=2 * 5, dim=2, widths=(256, 512, 1024), encode_time_dim=256)
     live = sum(parameter.numel() for parameter in net.parameters())
     kernels = sum(block.linear.weight.numel() for block in net.modules() if isinstance(block, Block))
     assert (live, live + 4 * kernels) == (18_361_858, 63_714_818)
 
 
-def test_a_kernel_over_one_action_is_its_centre() -> None:
-    """A residual block with convolutions of length 5, as published, has the outputs of ours with their centres as weights."""
+def test_a_kernel_over_one_action_is_its_center() -> None:
+    """A residual block with convolutions of length 5, as published, has the outputs of ours with their centers as weights."""
     th.manual_seed(0)
     ours, x, condition = ResidualBlock(16, 32, 7), th.randn(5, 16), th.randn(5, 7)
     for parameter in ours.parameters():

@@ -375,7 +375,7 @@ def jko(m: float, s: float, mu: float, kappa: float, h: float, beta: float) -> t
     )
 
 
-def test_01_jko_step_minimises_the_free_energy() -> None:
+def test_01_jko_step_minimizes_the_free_energy() -> None:
     """The closed form that the next test trusts: against a fine grid, and the specification's table."""
     kappa, mu, h, beta, m0, s0 = 2.0, 1.0, 0.3, 0.1, 0.0, 1.0
     m, s = np.meshgrid(np.linspace(-1, 2, 3001), np.linspace(0.01, 2, 3001), indexing="ij")

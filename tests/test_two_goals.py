@@ -130,12 +130,12 @@ def test_the_picture_shows_the_room() -> None:
     picture = env.render()
     assert picture is not None
 
-    def colour(x: float, y: float) -> tuple[int, ...]:
+    def color(x: float, y: float) -> tuple[int, ...]:
         return tuple(picture[round((1.6 - y) / 2 * 239), round((x + 1.2) / 2.4 * 239)].tolist())
 
-    assert (colour(0, 0), colour(0.5, 1.25), colour(-0.6, 1.25)) == (AGENT, OPEN, CLOSED)
-    assert colour(-0.25, 0.5) == PATH and colour(0.25, 0.5) == WHITE  # it went left
-    assert [colour(x, 1) for x in (-0.9, 0, 0.9)] == [WALL] * 3 and colour(0.5, 1) == WHITE
+    assert (color(0, 0), color(0.5, 1.25), color(-0.6, 1.25)) == (AGENT, OPEN, CLOSED)
+    assert color(-0.25, 0.5) == PATH and color(0.25, 0.5) == WHITE  # it went left
+    assert [color(x, 1) for x in (-0.9, 0, 0.9)] == [WALL] * 3 and color(0.5, 1) == WHITE
     assert TwoGoals().render() is None
 
 
