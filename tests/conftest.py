@@ -19,8 +19,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also run the tests that are marked `nightly`")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out ``nightly`` tests, unless ``--all`` or ``-m nightly`` asks for them."""
+    """
+    Leave out ``nightly`` tests, unless ``--all`` or ``-m nightly`` asks for them.
+
+    Tests that are marked ``learns`` are ``slow``, and coverage is not measured in them: hundreds of updates run the same lines
+    as one update, and the measurement takes half of their time again.
+    """
+    for item in items:
+        if item.get_closest_marker("learns"):
+            item.add_marker(pytest.mark.slow)
+            if config.pluginmanager.hasplugin("pytest_cov"):
+                item.add_marker(pytest.mark.no_cover)
     if config.getoption("--all") or "nightly" in config.getoption("markexpr"):
         return
     nightly = [item for item in items if item.get_closest_marker("nightly")]

@@ -37,8 +37,8 @@ def judge(problems: Problems, y: th.Tensor, basis: Basis, limits: Limits, finer:
             distance = np.linalg.norm(p[:, i] - p[:, j], axis=1).min(axis=-1) - 2 * limits.radius
             pairs = np.minimum(pairs, np.where(there[:, i] & there[:, j], distance, np.inf))
         for m in range(obstacles.shape[1]):
-            centre, radius = obstacles[:, m, :-1, None].astype(float), obstacles[:, m, -1]
-            distance = np.linalg.norm(p[:, i] - centre, axis=1).min(axis=-1) - limits.radius - radius
+            center, radius = obstacles[:, m, :-1, None].astype(float), obstacles[:, m, -1]
+            distance = np.linalg.norm(p[:, i] - center, axis=1).min(axis=-1) - limits.radius - radius
             walls = np.minimum(walls, np.where(there[:, i] & obstructing[:, m], distance, np.inf))
     speed = np.where(there[..., None], np.linalg.norm(v, axis=2), 0).max(axis=(1, 2))
     acceleration = np.where(there[..., None], np.linalg.norm(a, axis=2), 0).max(axis=(1, 2))

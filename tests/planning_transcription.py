@@ -63,8 +63,8 @@ class Scene:
             for j in range(len(p)):
                 if i != j:
                     force[i] += self.out_of_balls(p[i] - p[j], 2 * limits.radius + mu)
-            for *centre, radius in self.obstacles:
-                force[i] += self.out_of_balls(p[i] - np.array(centre)[:, None], radius + limits.radius + mu)
+            for *center, radius in self.obstacles:
+                force[i] += self.out_of_balls(p[i] - np.array(center)[:, None], radius + limits.radius + mu)
             for d in range(p.shape[1]):
                 ends = np.abs(self.boundary[i, d, [0, 3]]).max()
                 border = max(limits.size - settings.border, ends)
@@ -140,8 +140,8 @@ class Scene:
             return r * np.minimum(1.0, d / np.linalg.norm(r, axis=-2, keepdims=True).clip(min=1e-9))
 
         wanted = [outside(p[i : i + 1] - p[j], 2 * limits.radius) for i, j in pairs]
-        for *centre, radius in self.obstacles:
-            middle = np.array(centre)[:, None]
+        for *center, radius in self.obstacles:
+            middle = np.array(center)[:, None]
             wanted.append(middle + outside(p - middle, radius + limits.radius))
         ends = np.abs(self.boundary[..., [0, 3]]).max(axis=-1, keepdims=True)
         border = np.maximum(limits.size, ends)

@@ -73,7 +73,7 @@ class Affine:
         i = (t * len(self.a)).round().long()
         return self.a[i] * x + self.b[i]
 
-    def minimiser(self, base: Field, path: th.Tensor, adjoints: th.Tensor) -> "Affine":
+    def minimizer(self, base: Field, path: th.Tensor, adjoints: th.Tensor) -> "Affine":
         """Where the loss is least, given paths and adjoints: it is quadratic, so that one step of Newton's leads there."""
         loss = adjoint_matching_loss(control(self, base, path), adjoints).mean()
         both = (self.a, self.b)
@@ -119,7 +119,7 @@ class Toy:
         with th.no_grad():
             path = memoryless_path(field, self.base, exact_noise(n_steps))
             adjoints = lean_adjoint(self.base, path, self.terminal(path[-1]))
-        return field.minimiser(self.base, path, adjoints)
+        return field.minimizer(self.base, path, adjoints)
 
     def sweep(self, n_steps: int) -> Affine:
         """U4: the fixed point, by one backward sweep."""

@@ -44,7 +44,7 @@ def test_deterministic_is_the_same_for_the_same_observation() -> None:
 
 
 def test_another_head_is_plain_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clone of the behaviour that a critic chooses from would be no clone."""
+    """A clone of the behavior that a critic chooses from would be no clone."""
     policy = make_model(best_of_n=N).policy
     clone = policy.with_sampler("bc_flow")
     monkeypatch.setattr(clone, "score", lambda *_: pytest.fail("the critics were asked"))

@@ -543,7 +543,7 @@ def test_balanced_halves(batch_size: int, offline: int) -> None:
 
 @pytest.mark.parametrize("balanced_sampling", [False, True])
 def test_offline_only_as_long_as_nothing_was_collected(balanced_sampling: bool) -> None:
-    """With an empty replay buffer all comes from the data set."""
+    """With an empty replay buffer all comes from the dataset."""
     model = mixed_model(30, 0, balanced_sampling=balanced_sampling)
     rewards = th.cat([model.sample_batch(64).rewards for _ in range(10)])
     assert set(rewards.long().tolist()) == set(range(30))

@@ -136,6 +136,19 @@ def test_data_behind_the_noise_is_clipped(sampler: str) -> None:
     assert samples.item() == pytest.approx(1.0, abs=1e-9)
 
 
+@pytest.mark.parametrize("cls", [ChunkFlow, ChunkDiffusion, ChunkRegression])
+def test_plans_stay_in_the_box(cls: type) -> None:
+    """Whatever the network says: every action of a chunk is in [-1, 1], and those beyond are at its ends."""
+    model = cls("FlowPolicy", box_env(1, 2), horizon_length=4, policy_kwargs={"net_arch": [4]}, seed=0)
+    policy = model.policy
+    with th.no_grad():
+        policy.average.net.layers[-1].bias.copy_(th.tensor([30.0, -30.0] * 4))
+        context = policy.context(policy.average, policy.first_frames(th.zeros(5, 1)))
+        plans = policy.plan(context, th.randn(5, policy.noise_dim, generator=th.Generator().manual_seed(0)))
+    towards = -1 if cls is ChunkDiffusion else 1  # it predicts the noise that is taken away
+    assert th.equal(plans, towards * th.tensor([1.0, -1.0] * 4).expand(5, -1))
+
+
 class KnownField(ChunkFlowPolicy):
     """The velocity field of Gaussian data."""
 

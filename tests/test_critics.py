@@ -116,7 +116,7 @@ def test_gradient_of_the_target(cls: type) -> None:
 
 # Sparse rewards.
 
-DENSE = np.array([-3.0, -2.0, 0.0, -0.5, 2.0, 0.0], np.float32)
+DENSE = np.array([-3.0, -2.0, 0.0, -0.5, -1.0, 0.0], np.float32)
 SPARSE = [-1.0, -1.0, 0.0, -1.0, -1.0, 0.0]
 
 
@@ -148,28 +148,46 @@ def test_sparse_rewards(make: Any) -> None:
         assert rewards.tolist() == [SPARSE[i] + 0.5 * SPARSE[i + 1] + 0.25 * SPARSE[i + 2] for i in range(4)]
 
 
+class Costly(AnySpaces):
+    """Random rewards below 0."""
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *rest = super().step(action)
+        return observation, -abs(reward), *rest
+
+
 def test_sparse_rewards_of_a_model() -> None:
-    """Both phases, and through ``VecNormalize``, which divides what is -1 by then. The data stays as it is."""
-    env = VecNormalize(DummyVecEnv([lambda: AnySpaces(ANY, UNIT)]), norm_obs=False, gamma=0.9)
+    """In both phases each reward below 0 is drawn as -1. The data and what is collected stay as they are."""
+    env = DummyVecEnv([lambda: Costly(ANY, UNIT)])
     rng = np.random.default_rng(0)
     data = {
         "observations": rng.normal(size=(50, 1)),
         "actions": rng.uniform(-1, 1, (50, 2)),
         "rewards": np.where(np.arange(50) % 2, -4.0, 0.0),
-        "terminations": np.zeros(50),
+        "terminations": np.arange(50) == 49,
     }
     before = data["rewards"].copy()
     model = make_model(env=env, dataset=data, sparse_rewards=True, offline_steps=2, batch_size=64, learning_starts=0)
     model.learn(12)  # then ten steps of the environment, none of whose rewards is 0
-    scale = math.sqrt(env.ret_rms.var.item() + env.epsilon)
-    assert scale > 1.2
     for buffer, expected in ((model.offline_buffer, {-1.0, 0.0}), (model.replay_buffer, {-1.0})):
         assert set(buffer.draw(th.arange(10)).rewards.tolist()) == expected
-    normalized = set(model.sample_batch(256).rewards.tolist())
-    assert sorted(normalized) == pytest.approx([-1 / scale, 0.0], rel=1e-5)
+    assert set(model.sample_batch(256).rewards.tolist()) == {-1.0, 0.0}
     np.testing.assert_array_equal(data["rewards"], before)
     collected = set(model.replay_buffer.transitions.rewards[:10].tolist())
-    assert len(collected) == 10  # what is stored are the rewards of the environment
+    assert len(collected) == 10 and max(collected) < 0  # what is stored are the rewards of the environment
+
+
+def test_rewards_that_cannot_be_sparse() -> None:
+    """A reward above 0 would be punished; normalized rewards would not be -1 and 0."""
+    rewards = DENSE.copy()
+    rewards[4] = 2.0
+    data = {"observations": np.zeros((6, 1)), "actions": np.zeros((6, 2)), "rewards": rewards, "terminations": np.ones(6)}
+    with pytest.raises(ValueError, match=r"`rewards` row 4 is 2\. `sparse_rewards=True` is for rewards of 0"):
+        make_model(dataset=data, sparse_rewards=True)
+    with pytest.raises(ValueError, match=r"The environment: `rewards` row 0 is .*`sparse_rewards=True`"):
+        make_model(sparse_rewards=True).learn(20)  # whose rewards are of either sign
+    with pytest.raises(ValueError, match="`norm_reward=False`"):
+        make_model(env=VecNormalize(DummyVecEnv([lambda: Costly(ANY, UNIT)])), sparse_rewards=True)
 
 
 def test_dense_rewards_are_the_default() -> None:
@@ -227,7 +245,9 @@ def test_clipping_of_an_algorithm(cls: type) -> None:
     th.testing.assert_close(gradients[0.01], factor * gradients[None], rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("limit", [0.0, -1.0, float("nan")])
-def test_a_limit_that_makes_no_sense(limit: float) -> None:
-    with pytest.raises(ValueError, match=r"`max_grad_norm` is .*above 0, or None"):
+@pytest.mark.parametrize(
+    ("limit", "expected"), [(0.0, "above 0, or None"), (-1.0, "above 0, or None"), (math.nan, "must be a number")]
+)
+def test_a_limit_that_makes_no_sense(limit: float, expected: str) -> None:
+    with pytest.raises(ValueError, match=f"`max_grad_norm` is {limit}; .*{expected}"):
         make_model(max_grad_norm=limit)

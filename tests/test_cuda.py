@@ -114,7 +114,7 @@ def test_no_waiting(offline_algorithm: AlgorithmCase) -> None:
 
 
 def test_save_and_load(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
-    """A loaded model goes on as the one that was saved; its optimiser is a plain one."""
+    """A loaded model goes on as the one that was saved; its optimizer is a plain one."""
     model = make(offline_algorithm, "cudagraph")
     model.train(10, BATCH_SIZE)
     group = model.policy.optimizer.param_groups[0]
@@ -139,8 +139,8 @@ def test_loss_that_is_not_finite(offline_algorithm: AlgorithmCase) -> None:
         model.learn(1_000)
 
 
-def test_optimiser_that_cannot_be_captured(offline_algorithm: AlgorithmCase) -> None:
-    """The error says what an optimiser needs."""
+def test_optimizer_that_cannot_be_captured(offline_algorithm: AlgorithmCase) -> None:
+    """The error says what an optimizer needs."""
     policy_kwargs = {**SMALL["policy_kwargs"], "optimizer_kwargs": {"fused": False}}
     with pytest.raises(ValueError, match="fused=True"):
         make(offline_algorithm, "cudagraph", policy_kwargs=policy_kwargs).train(1, BATCH_SIZE)

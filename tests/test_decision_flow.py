@@ -18,7 +18,7 @@ import pytest
 import torch as th
 from conformance.environments import AnySpaces, pendulum
 from gymnasium import spaces
-from transcription import BATCH, OBS_DIM, Draw, Transcription, box_env, shake
+from transcription import BATCH, OBS_DIM, SEEDS, Draw, Transcription, box_env, each_column, shake
 
 from sb3_flow import DecisionFlow
 from sb3_flow.common import networks
@@ -441,7 +441,7 @@ def test_gradient_isolation(term: str, pixels: bool) -> None:
 
 @pytest.mark.parametrize("name", ["dir", "dir, td", "dir, expectile", "div", "div, td"])
 def test_networks(name: str) -> None:
-    """Section 3: what each variant has; targets start as exact copies; one optimiser holds all but the targets."""
+    """Section 3: what each variant has; targets start as exact copies; one optimizer holds all but the targets."""
     variant = VARIANTS[name]
     policy = make_model(**asdict(variant)).policy
     nets = {parameter.split(".")[0] for parameter, _ in policy.named_parameters()}
@@ -554,7 +554,7 @@ def along_one_path(variant: Variant) -> tuple[DecisionFlow, Any]:
     model.policy.double()
     batch, noise = random_batch(variant, 0)
     first = th.zeros(n, dtype=th.int64)
-    batch = Batch(*(part[first] for part in batch))
+    batch = each_column(batch, lambda column: column[first])
     noise = DecisionFlowNoise(*(part[first] for part in noise))._replace(k=th.arange(n)[:, None])
     return model, model.inner_states(batch, noise)
 
@@ -720,7 +720,7 @@ def test_one_step() -> None:
 
 
 def test_flow_matching_alone() -> None:
-    """P11: without a value DF-dir clones the behaviour: FQL's gradient times w_FM and the size of an action."""
+    """P11: without a value DF-dir clones the behavior: FQL's gradient times w_FM and the size of an action."""
     variant = Variant(fm_coef=3.0, action_dim=3)
     model = variant.model()
     model.policy.double()
@@ -779,7 +779,7 @@ def test_share_of_own_states() -> None:
     draw = Draw(0, th.float32)
     batch = draw.batch(2)
     rows = th.arange(n) % BATCH
-    batch = Batch(*(part[rows] for part in batch))
+    batch = each_column(batch, lambda column: column[rows])
     noise = model.draw_noise(n)
     for share in (0.0, 0.3, 1.0):
         model.on_policy_share = share
@@ -847,7 +847,7 @@ def test_samplers(name: str) -> None:
         ({"variant": "direction"}, "`variant` 'direction'; choose 'dir' .* or 'div'"),
         ({"fm_coef": -1.0}, "`fm_coef` is -1.0; it must not be negative"),
         ({"variant": "div", "beta": -0.1}, "`beta` is -0.1"),
-        ({"beta": 1.0}, "`beta=1.0` weighs the clone of DF-div: pass `variant='div'`"),
+        ({"beta": 1.0}, "`beta=1.0` is for DF-div: pass `variant='div'`"),
         ({"direction_coef": -1.0}, "`direction_coef` is -1.0"),
         ({"variant": "div", "direction_coef": 1.0}, "`direction_coef=1.0` is for DF-dir"),
         ({"on_policy_share": 1.5}, r"`on_policy_share` is 1.5; it must be in \[0, 1\]"),
@@ -864,7 +864,7 @@ def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("name", ["dir, td", "dir, expectile", "div, weights given"])
 def test_a_saved_variant(name: str, tmp_path: Path) -> None:
-    """It comes back as the same variant, lambda_hat and optimiser too, and goes on as the first does."""
+    """It comes back as the same variant, lambda_hat and optimizer too, and goes on as the first does."""
     variant = VARIANTS[name]
     model = variant.model()
     model.update(*random_batch(variant, 0, th.float32))
@@ -950,7 +950,8 @@ def check_two_ways(fitted: np.ndarray, improved: np.ndarray) -> None:
     assert improved[1] / improved.sum() > 0.8 + 4 * error
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.learns
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_better_of_two_ways_dir(seed: int) -> None:
     """DF-dir: with a large weight it clones, with a small one it improves."""
     model = TWO_WAYS.model(seed, fm_coef=100.0, **SMALL_AND_FAST)
@@ -961,7 +962,8 @@ def test_the_better_of_two_ways_dir(seed: int) -> None:
     check_two_ways(fitted, TWO_WAYS.shares_of(model, "flow"))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.learns
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_better_of_two_ways_div(seed: int) -> None:
     """DF-div: the clone stays what it is, the flow beside it improves."""
     model = TWO_WAYS.model(seed, variant="div", beta=0.5, **SMALL_AND_FAST)
@@ -980,6 +982,8 @@ FOUR_WAYS = Bandit(
 )
 
 
+@pytest.mark.nightly
+@pytest.mark.learns
 def test_the_best_of_four_ways() -> None:
     """P16: with beta 0.3, DF-div has more than 0.8 of the return of the best way, and keeps to the ways of the data."""
     model = FOUR_WAYS.model(0, variant="div", beta=0.3, **SMALL_AND_FAST)
@@ -990,6 +994,8 @@ def test_the_best_of_four_ways() -> None:
     assert clone @ FOUR_WAYS.rewards < 0.4 and clone.sum() > 0.7  # the clone knows of no rewards
 
 
+@pytest.mark.nightly
+@pytest.mark.learns
 def test_a_flow_that_is_held_to_its_clone() -> None:
     """P17: with beta 1000, DF-div takes each way as often as its clone does, which is as often as the data."""
     # With a learning rate that falls to zero: both flows tremble as long as they are trained.
@@ -1006,7 +1012,7 @@ def test_a_flow_that_is_held_to_its_clone() -> None:
     [
         ({"variant": "both"}, "'both'.*'dir'.*'div'"),
         ({"fm_coef": -1.0}, "`fm_coef` is -1.0"),
-        ({"beta": 1.0}, "`beta=1.0` weighs the clone"),
+        ({"beta": 1.0}, "`beta=1.0` is for DF-div"),
         ({"variant": "div", "direction_coef": 1.0}, "is for DF-dir"),
         ({"on_policy_share": 2.0}, "`on_policy_share` is 2.0"),
         ({"flow_target": "n_step"}, "'n_step'.*'mc' or 'td'"),

@@ -81,7 +81,7 @@ def test_actions_without_bounds() -> None:
     env = make_env("dm_control/lqr-lqr_2_1-v0")
     with pytest.raises(ValueError, match="finite") as caught:
         FPMD("FlowPolicy", env)
-    remedy = str(caught.value).split("want: ")[-1].rstrip(".")
+    remedy = str(caught.value).split("bounds: ")[-1].rstrip(".")
     assert remedy.startswith("gymnasium.wrappers.TransformAction(env, ")
     bounded = eval(remedy, {"gymnasium": gym, "numpy": np, "env": env})
     FPMD("FlowPolicy", bounded, seed=0, device="cpu", **FPMD_SMALL).learn(8)
@@ -128,7 +128,7 @@ def test_the_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.
 
 
 class Clock(gym.Env):
-    """A picture, with edges of any size, whose colours count the steps; so does the reward."""
+    """A picture, with edges of any size, whose colors count the steps; so does the reward."""
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
     observation_space, action_space = spaces.Discrete(1), spaces.Box(-1, 1, (1,))
@@ -167,7 +167,7 @@ def test_frames_are_stacked_and_actions_repeated() -> None:
         ends.append((truncated, info["time"]))
     assert seen == [[0, 0, 0], [0, 0, 2], [0, 2, 4], [2, 4, 6], [4, 6, 7]]
     assert rewards == [1 + 2, 3 + 4, 5 + 6, 7] and ends == [(False, 2), (False, 4), (False, 6), (True, 7)]
-    # Rows are rows, and colours come in their order.
+    # Rows are rows, and colors come in their order.
     assert (observation[7, 0] == 100).all() and (observation[8, :, 0] == 200).all()
     assert (observation[7, 1:] == 0).all() and (observation[8, :, 1:] == 0).all()
     assert env.reset()[0][::3, 4, 4].tolist() == [0, 0, 0]
@@ -211,7 +211,7 @@ data = env.physics.data
 found = {"shape": observation.shape, "time": data.time, "moved": bool((data.qpos != start).any())}
 before, picture = observation[3:6], env.physics.render(24, 24, camera_id=0)
 found["newest"] = bool((observation[6:].transpose(1, 2, 0) == picture).all()) and bool((before != observation[6:]).any())
-found["colours"] = len(np.unique(observation))
+found["colors"] = len(np.unique(observation))
 for arguments in json.loads(sys.argv[1]):
     assert main(arguments) == 0, arguments
 print(json.dumps(found))
@@ -239,7 +239,7 @@ def test_learning_from_pictures(tmp_path: Path) -> None:
     assert process.returncode == 0, process.stderr
     found = json.loads(process.stdout.splitlines()[-1])
     assert found["shape"] == [9, 24, 24] and found["time"] == pytest.approx(0.02) and found["moved"]
-    assert found["newest"] and found["colours"] > 10
+    assert found["newest"] and found["colors"] > 10
     model = FPMD.load(tmp_path / "logs/fpmd/dm_control-cartpole-swingup-v0_1/dm_control-cartpole-swingup-v0", device="cpu")
     assert model.observation_space == spaces.Box(0, 255, (6, 24, 24), np.uint8) and model.policy.encoder is not None
     assert model.weight_mode == "temp" and model.n_critic_updates > 0

@@ -1,4 +1,4 @@
-"""What the networks see: images by a naive encoder in explicit loops, crops by padding and slicing, normalised vectors."""
+"""What the networks see: images by a naive encoder in explicit loops, crops by padding and slicing, normalized vectors."""
 
 import math
 import pathlib
@@ -247,7 +247,7 @@ def test_extractor_of_dictionaries() -> None:
     assert th.equal(policy.features(policy.critic_target, observations), features)
 
 
-# Normalised observations.
+# Normalized observations.
 
 
 def vectors(n: int) -> np.ndarray:
@@ -256,17 +256,23 @@ def vectors(n: int) -> np.ndarray:
 
 
 def test_normalizer_starts_as_identity() -> None:
-    """Without statistics nothing changes, images never do."""
-    space = spaces.Dict({"x.y": spaces.Box(-1, 1, (4,)), "camera": spaces.Box(0, 255, (1, 8, 8), np.uint8)})
+    """
+    Without statistics nothing changes, images never do. A coordinate is divided by a thousandth of its mean at least, and
+    clipped to ten standard deviations; one whose mean and standard deviation are 0 is not divided.
+    """
+    space = spaces.Dict({"x.y": spaces.Box(-1, 1, (5,)), "camera": spaces.Box(0, 255, (1, 8, 8), np.uint8)})
     normalizer = ObservationNormalizer(space)
-    observations = {"x.y": th.randn(3, 4), "camera": th.rand(3, 1, 8, 8)}
+    observations = {"x.y": th.rand(3, 5), "camera": th.rand(3, 1, 8, 8)}
+    observations["x.y"][:, 2:] = th.tensor([[3.5, 4.004, 0.1], [13.5, 3.97, 0.2], [-17.0, 4.9, -30.0]])
     for key, part in normalizer(observations).items():
         assert th.equal(part, observations[key])
-    normalizer.set_statistics("x.y", th.tensor([1.0, 2.0, 3.0, 4.0]), th.tensor([2.0, 0.5, 1.0, 0.0]))
+    mean, std = th.tensor([1.0, -2.0, 3.0, 4.0, 0.0]), th.tensor([2.0, 0.5, 1.0, 0.0, 0.0])
+    normalizer.set_statistics("x.y", mean, std)
     normalized = normalizer(observations)
     assert th.equal(normalized["camera"], observations["camera"])
-    expected = (observations["x.y"] - th.tensor([1.0, 2.0, 3.0, 4.0])) / th.tensor([2.0, 0.5, 1.0, 1.0])
-    assert th.equal(normalized["x.y"], expected)
+    expected = (observations["x.y"] - mean) / th.tensor([2.0, 0.5, 1.0, 0.004, 1.0])
+    expected[:, 2:] = th.tensor([[0.5, 1.0, 0.1], [10.0, -7.5, 0.2], [-10.0, 10.0, -10.0]])
+    th.testing.assert_close(normalized["x.y"], expected, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("as_dictionary", [False, True])

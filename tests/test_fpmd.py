@@ -869,7 +869,7 @@ def test_training_acts_by_the_best_of_many_with_noise(flow: Any) -> None:
 @pytest.mark.parametrize("flow", FLOWS)
 def test_learning_and_going_on(flow: Any, tmp_path: Path) -> None:
     """
-    With three environments, one update a step of all. The counter of updates, alpha, the statistics and all three optimisers
+    With three environments, one update a step of all. The counter of updates, alpha, the statistics and all three optimizers
     are saved: a model that was loaded goes on as the one that was saved, to the bit.
     """
     env = DummyVecEnv([pendulum] * 3)

@@ -451,7 +451,7 @@ def test_others_shift_both_sides_alike() -> None:
 
 @pytest.mark.parametrize("space", [IMAGE, spaces.Dict({"arm": ARM, "camera": IMAGE})], ids=["image", "dictionary"])
 def test_going_on_after_a_file(space: spaces.Space, tmp_path: Path) -> None:
-    """The encoder, its optimiser and the choices by observation space are saved: both go on alike, to the bit."""
+    """The encoder, its optimizer and the choices by observation space are saved: both go on alike, to the bit."""
     model = make_model(space, critic_double_step=True).learn(12)
     model.save(tmp_path / "model")
     model.save_replay_buffer(tmp_path / "buffer")
@@ -485,7 +485,8 @@ class Sides(gym.Env):
         return image
 
 
-@pytest.mark.parametrize("flow", ["rectified", "mean"])
+@pytest.mark.learns
+@pytest.mark.parametrize("flow", ["rectified", pytest.param("mean", marks=pytest.mark.nightly)])
 def test_learns_from_images(flow: Any) -> None:
     """A few hundred updates tell left from right, in one step of the flow."""
     options: dict[str, Any] = dict(learning_starts=100, batch_size=32, particles=8, flow_steps=3, alpha_interval=20)

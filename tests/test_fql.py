@@ -15,7 +15,7 @@ import pytest
 import torch as th
 from conformance.environments import AnySpaces, pendulum
 from gymnasium import spaces
-from transcription import BATCH, OBS_DIM, Draw, Transcription, box_env, shake
+from transcription import BATCH, OBS_DIM, SEEDS, Draw, Transcription, box_env, shake
 
 from sb3_flow import FQL
 from sb3_flow.common import networks
@@ -573,6 +573,7 @@ def test_wrong_arguments() -> None:
 # Short trainings whose result is known.
 
 
+@pytest.mark.learns
 @pytest.mark.parametrize(("q_agg", "n_steps"), [("mean", 1), ("min", 3)])
 def test_values_of_a_chain(q_agg: str, n_steps: int) -> None:
     """
@@ -613,7 +614,8 @@ def test_values_of_a_chain(q_agg: str, n_steps: int) -> None:
             th.testing.assert_close(qs, th.full((2, 5), expected), rtol=0, atol=0.25)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.learns
+@pytest.mark.parametrize("seed", SEEDS)
 def test_two_modes(seed: int) -> None:
     """
     A bandit whose data sits around -0.5 and 0.5 (one action in ten lies anywhere, so that the critic knows Q = a between

@@ -16,7 +16,7 @@ import pytest
 import torch as th
 from conformance.environments import AnySpaces, pendulum
 from gymnasium import spaces
-from transcription import BATCH, OBS_DIM, Draw, Transcription, box_env, shake
+from transcription import BATCH, OBS_DIM, SEEDS, Draw, Transcription, box_env, shake
 
 from sb3_flow import FQL, GFP
 from sb3_flow.common import networks
@@ -687,7 +687,8 @@ def test_18_time_embedding() -> None:
             assert found[i, 32 + k].item() == pytest.approx(math.cos(angle), abs=1e-14)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.learns
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("eta", "low", "high"), [(0.05, 0.9, 1.0), (1e3, 0.38, 0.62)])
 def test_19_two_modes(eta: float, low: float, high: float, seed: int) -> None:
     """
@@ -857,7 +858,7 @@ def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
 
 
 def test_teacher_has_one_name() -> None:
-    """FQL's name of the flow is none of GFP's: what it clones is not the behaviour."""
+    """FQL's name of the flow is none of GFP's: what it clones is not the behavior."""
     with pytest.raises(ValueError, match=r"'bc_flow'.*one_step, vabc"):
         make_model().policy.with_sampler("bc_flow")
 

@@ -136,7 +136,7 @@ def test_scenes_have_seeds_of_their_own(tmp_path: Path) -> None:
 
 
 def test_plans_that_an_action_cannot_say_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With actions that reach eight centimetres, most plans are cut off, and no longer safe."""
+    """With actions that reach eight centimeters, most plans are cut off, and no longer safe."""
     path, scenes = tmp_path / "block.npz", Scenes(Limits(size=4.0), 4, 6, "circle")
 
     def margins() -> np.ndarray:

@@ -138,7 +138,7 @@ def test_going_on_keeps_to_the_plan() -> None:
         return (motion(left, coordinates, horizon, times)[0] - planned).square().mean(dim=-1)
 
     best = error(proposal)
-    assert best.max() < 0.01**2  # a centimetre
+    assert best.max() < 0.01**2  # a centimeter
     # No other plan is nearer: along every mode the error has its minimum there.
     for mode in range(7):
         for change in (-0.01, 0.01):

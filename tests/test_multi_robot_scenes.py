@@ -30,13 +30,13 @@ def test_scenes_have_room_for_robots(layout: str, dimensions: int) -> None:
     ends = th.cat([problems.start, problems.goal], dim=1)
     assert ends.abs().max() <= limits.size - limits.radius + 1e-5  # a robot as a whole is inside
     assert min(pair_distances(problems.start).min(), pair_distances(problems.goal).min()) >= 0.6 - 1e-5
-    centres, radii = problems.obstacles[..., :-1], problems.obstacles[..., -1]
-    assert centres.abs().max() <= 0.75 * limits.size
+    centers, radii = problems.obstacles[..., :-1], problems.obstacles[..., -1]
+    assert centers.abs().max() <= 0.75 * limits.size
     low, high = {2: (0.2, 0.5), 3: (0.4, 1.0)}[dimensions]
     assert low <= radii.min() and radii.max() <= high and radii.max() - radii.min() > 0.5 * (high - low)
     i, j = th.triu_indices(8, 8, 1)
-    assert (pair_distances(centres) - radii[:, i] - radii[:, j]).min() >= 0.7 - 1e-5
-    assert (th.cdist(ends, centres) - radii[:, None]).min() > limits.radius
+    assert (pair_distances(centers) - radii[:, i] - radii[:, j]).min() >= 0.7 - 1e-5
+    assert (th.cdist(ends, centers) - radii[:, None]).min() > limits.radius
     assert (problems.goal - problems.start).norm(dim=-1).max() <= 0.9 * straight_reach(limits) + 1e-5
     assert problems.boundary[..., [1, 2]].abs().max() == 0  # at rest
 

@@ -70,17 +70,24 @@ def test_every_room_of_an_algorithm_is_open_and_configured() -> None:
     assert set(zoo.ALGORITHMS) <= set(FILES)
 
 
-def loaded_by(statement: str) -> set[str]:
-    """The packages that a fresh interpreter has after a statement."""
-    program = f"{statement}\nimport json, sys\nprint(json.dumps([*sys.modules]))"
+def loaded_by(statement: str) -> tuple[set[str], set[str]]:
+    """The packages that a fresh interpreter has after a statement, and the environments that Gymnasium knows then."""
+    program = f"{statement}\nimport gymnasium, json, sys\nprint(json.dumps([[*sys.modules], [*gymnasium.registry]]))"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return {module.split(".")[0] for module in json.loads(run.stdout)}
+    modules, environments = json.loads(run.stdout)
+    return {module.split(".")[0] for module in modules}, set(environments)
 
 
-def test_the_import_is_light() -> None:
-    ours = loaded_by("import sb3_flow.cli") - loaded_by("import stable_baselines3")
+def test_an_import_is_light_and_registers_the_environments() -> None:
+    """Of the optional packages it loads none that Stable-Baselines3 does not load."""
+    modules, environments = loaded_by("import sb3_flow.cli")
+    ours = modules - loaded_by("import stable_baselines3")[0]
     assert "sb3_flow" in ours
     assert ours & OPTIONAL == set()
+    assert {name for name in environments if name.startswith("sb3_flow/")} == {
+        *(f"sb3_flow/MultiRobot{kind}-v0" for kind in ("2D", "3D", "2DReplan")),
+        *("sb3_flow/TwoGoals-v0", "sb3_flow/TwoRoutes-v0"),
+    }
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ def test_two_robots_that_meet_between_two_samples() -> None:
 
 
 @pytest.mark.parametrize("which", ["pair", "obstacle"])
-def test_a_plan_with_five_centimetres_to_spare_is_certified(which: str) -> None:
+def test_a_plan_with_five_centimeters_to_spare_is_certified(which: str) -> None:
     """Side by side, or past a disc, at 64 samples in 10 s; the limits are met by 5 % of the speed and acceleration."""
     limits = Limits(size=4.5, v_max=1.3, a_max=0.6)
     if which == "pair":

@@ -1,7 +1,7 @@
 """
-Properties that hold for all spaces, data sets and bad values, of which hypothesis draws examples, always the same ones.
+Properties that hold for all spaces, datasets and bad values, of which hypothesis draws examples, always the same ones.
 
-What a data set must give is worked out from trajectories followed step by step, as in ``test_buffers``.
+What a dataset must give is worked out from trajectories followed step by step, as in ``test_buffers``.
 """
 
 import copy
@@ -28,7 +28,7 @@ from sb3_flow.common.data.offline_buffer import OfflineBuffer
 from sb3_flow.datasets import load_dataset, unpack
 
 GAMMA = 0.9
-#: How data sets call the ends, and whether they say what follows a row.
+#: How datasets call the ends, and whether they say what follows a row.
 DIALECTS = ["gymnasium, explicit", "gymnasium", "d4rl, explicit", "d4rl", "ogbench, explicit", "ogbench"]
 
 
@@ -121,13 +121,13 @@ def sample(space: spaces.Space, n: int, rng: np.random.Generator) -> Any:
     return np.clip(values, low, high).astype(space.dtype)
 
 
-# Data sets, and what they must give.
+# Datasets, and what they must give.
 
 
 @dataclass
 class Recording:
     """
-    A data set with what must come out of it.
+    A dataset with what must come out of it.
 
     :param fields: The fields
     :param dialect: How they are named
@@ -152,6 +152,15 @@ class Recording:
     def buffer(self, fields: Any = None) -> OfflineBuffer:
         data = OfflineDataset.from_dict(self.fields if fields is None else fields)
         return OfflineBuffer(data, seen_by_algorithms(self.space), self.action_space)
+
+
+def successors(observations: Any, last: Any, ends: np.ndarray) -> Any:
+    """The next row's observation; at the ends of trajectories the row of ``last``."""
+    if isinstance(observations, dict):
+        return {key: successors(part, last[key], ends) for key, part in observations.items()}
+    following = np.concatenate([observations[1:], last[-1:]])
+    following[ends] = last[ends]
+    return following
 
 
 @st.composite
@@ -186,15 +195,17 @@ def recordings(draw: Any, space: st.SearchStrategy[spaces.Space] = OBSERVATIONS)
     if draw(st.booleans()):
         fields["actions"] = fields["actions"].reshape(n, -1)
     if explicit:
-        fields["next_observations"] = sample(observation_space, n, rng)
+        fields["next_observations"] = successors(fields["observations"], sample(observation_space, n, rng), ends)
     as_stored = draw(st.sampled_from([np.asarray, lambda x: x.astype(np.float64), lambda x: x.astype(int)[:, None]]))
     if ogbench:
         fields["masks"], fields["terminals"] = as_stored(~terminations), as_stored(ends)
     else:
         ended, cut = ("terminations", "truncations") if dialect.startswith("gymnasium") else ("terminals", "timeouts")
         fields[ended], fields[cut] = as_stored(terminations), as_stored(ends & ~terminations)
-        if not (ends & ~terminations)[:-1].any() and draw(st.booleans()):
-            del fields[cut]  # the last row of all ends the last trajectory anyway
+        # The last row ends the last trajectory anyway. Something has to tell the other ends, or that there are none.
+        told = not (ends & ~terminations)[:-1].any() and (explicit or terminations.any() or n == 1)
+        if told and draw(st.booleans()):
+            del fields[cut]
         if not terminations.any() and draw(st.booleans()):
             del fields[ended]
     following: list[tuple[str, int] | None] = []
@@ -205,7 +216,7 @@ def recordings(draw: Any, space: st.SearchStrategy[spaces.Space] = OBSERVATIONS)
             following.append(None)
         else:
             following.append(("observations", i + 1))
-    if not explicit and not ogbench:  # nobody knows what followed where a recording was cut
+    if not explicit and not ogbench:  # what followed the last row of a recording that was cut is not known
         trajectories = [rows if terminations[rows[-1]] else rows[:-1] for rows in trajectories]
     trajectories = [rows for rows in trajectories if rows]
     return Recording(fields, dialect, observation_space, action_space, trajectories, terminations, following)
@@ -248,7 +259,7 @@ def test_good_data_gives_good_batches(recording: Recording, n_steps: int) -> Non
     before = copy.deepcopy(recording.fields)
     starts = [(rows, i) for rows in recording.trajectories for i in range(len(rows))]
     if not starts:
-        with pytest.raises(DatasetError, match="no transition"):
+        with pytest.raises(DatasetError, match="no row is a transition"):
             recording.buffer()
         return
     buffer = recording.buffer()
@@ -355,9 +366,10 @@ def outside(draw: Any, fields: dict[str, Any], recording: Recording) -> list[str
 
 
 def bad_length(draw: Any, fields: dict[str, Any], recording: Recording) -> list[str]:
+    """By two rows: one observation more than actions is an episode with its last observation."""
     leaf = draw(st.sampled_from(leaves(fields)))
     column = get(fields, leaf)
-    put(fields, leaf, draw(st.sampled_from([column[:-1], np.concatenate([column, column[:1]]), column[:0]])))
+    put(fields, leaf, draw(st.sampled_from([column[:-2], np.concatenate([column, column[:1], column[:1]]), column[:0]])))
     return [leaf[0], "rows"] if len(leaves(fields)) > 1 else []
 
 
@@ -391,24 +403,12 @@ def bad_shape(draw: Any, fields: dict[str, Any], recording: Recording) -> list[s
 
 
 def misnamed(draw: Any, fields: dict[str, Any], recording: Recording) -> list[str]:
-    names = {
-        "observations": ["obs", "state", "states", "observation"],
-        "actions": ["action"],
-        "rewards": ["reward"],
-        "terminations": ["dones", "done", "terminated", "termination"],
-        "terminals": ["terminal", "dones"],
-        "masks": ["mask"],
-        "truncations": ["truncated", "timeout"],
-        "timeouts": ["timeout"],
-        "next_observations": ["next_obs", "next_states"],
-    }
-    # Beside `masks`, Gymnasium's and D4RL's names of the ends are there all the same.
-    field = draw(st.sampled_from([field for field in fields if not (field == "terminals" and "masks" in fields)]))
-    if field == "masks":
-        del fields["terminals"]
+    """A required field under a name that no dialect has, or that has several meanings."""
+    names = {"observations": ["obsevrations", "state", "states"], "actions": ["actoins", "controls"]}
+    field = draw(st.sampled_from(list(names)))
     name = draw(st.sampled_from(names[field]))
     fields[name] = fields.pop(field)
-    return [f"`{name}`", field]
+    return [f"`{field}` is missing", name]
 
 
 def missing(draw: Any, fields: dict[str, Any], recording: Recording) -> list[str]:
@@ -518,7 +518,7 @@ def test_predicted_actions_are_in_the_space(algorithm: AlgorithmCase, data: st.D
 @given(st.sampled_from([case for case in ALGORITHMS if case.offline]), recordings())
 @examples(60)
 def test_training_on_any_data(offline_algorithm: AlgorithmCase, recording: Recording) -> None:
-    """A good data set trains: losses and parameters are finite, and nobody's arrays have changed."""
+    """A good dataset trains: losses and parameters are finite, and nobody's arrays have changed."""
     if not any(recording.trajectories):
         return
     before = copy.deepcopy(recording.fields)

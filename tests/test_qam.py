@@ -427,7 +427,7 @@ def test_gradient_isolation(term: str, pixels: bool) -> None:
 
 @pytest.mark.parametrize("name", ["plain", "FQL", "EDIT"])
 def test_networks(name: str) -> None:
-    """Section 3: the targets start as exact copies, the flow does not, and one optimiser holds all but the targets."""
+    """Section 3: the targets start as exact copies, the flow does not, and one optimizer holds all but the targets."""
     model = make_model(**{k: v for k, v in asdict(VARIANTS[name]).items() if k in ("fql_alpha", "edit_scale")})
     policy, nets = model.policy, {parameter.split(".")[0] for parameter, _ in model.policy.named_parameters()}
     trained = {"critic", "bc_flow", "flow"} | {"plain": set(), "FQL": {"actor"}, "EDIT": {"edit", "log_ent_coef"}}[name]
@@ -668,7 +668,7 @@ def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("name", [*SAMPLERS, "budget", "budget, EDIT, chunks"])
 def test_a_saved_variant(name: str, tmp_path: Path) -> None:
-    """It comes back as the same variant, its temperature and optimiser too, and goes on as the first does."""
+    """It comes back as the same variant, its temperature and optimizer too, and goes on as the first does."""
     variant = VARIANTS[name]
     model = variant.model()
     model.update(*random_batch(variant, 0, th.float32))
@@ -697,6 +697,7 @@ def test_a_saved_variant(name: str, tmp_path: Path) -> None:
 # A short training whose result is known.
 
 
+@pytest.mark.learns
 def test_learned_tilt() -> None:
     """
     A bandit: actions of N(-.1, .4^2), Q = .3 a, inverse temperature 5. Clone, critics and flow all learn, from scratch and
@@ -730,6 +731,7 @@ def test_learned_tilt() -> None:
     assert tilted.std().item() == pytest.approx(0.34, abs=0.03)
 
 
+@pytest.mark.learns
 def test_learned_temperature() -> None:
     """
     A bandit whose rewards are twice as large in the second case: the divergence comes to its budget in both, so that the

@@ -354,15 +354,15 @@ def test_the_average_forgets_by_a_power(updates: int, decay: float) -> None:
 
 
 def test_the_published_network_has_its_size() -> None:
-    """Of Push-T with states: parameters that see data, and with those of the kernels beside their centres."""
+    """Of Push-T with states: parameters that see data, and with those of the kernels beside their centers."""
     net = ModulatedMLP(n_features=2 * 5, dim=2, widths=(256, 512, 1024), encode_time_dim=256)
     live = sum(parameter.numel() for parameter in net.parameters())
     kernels = sum(block.linear.weight.numel() for block in net.modules() if isinstance(block, Block))
     assert (live, live + 4 * kernels) == (18_361_858, 63_714_818)
 
 
-def test_a_kernel_over_one_action_is_its_centre() -> None:
-    """A residual block with convolutions of length 5, as published, has the outputs of ours with their centres as weights."""
+def test_a_kernel_over_one_action_is_its_center() -> None:
+    """A residual block with convolutions of length 5, as published, has the outputs of ours with their centers as weights."""
     th.manual_seed(0)
     ours, x, condition = ResidualBlock(16, 32, 7), th.randn(5, 16), th.randn(5, 7)
     for parameter in ours.parameters():
@@ -706,6 +706,7 @@ def test_the_zoo_evaluates_as_the_paper() -> None:
 # Learning.
 
 
+@pytest.mark.learns
 def test_both_ways_are_learned() -> None:
     """Two demonstrations from one place: a small network goes either way half of the time, and to the end of it."""
     model = StreamingFlow(
@@ -865,8 +866,8 @@ def test_positions_are_not_normalized() -> None:
         ({"n_obs_steps": 0}, "`n_obs_steps` is 0"),
         ({"n_action_steps": 0}, "`n_action_steps` is 0"),
         ({"n_action_steps": 5}, "`n_action_steps` is 5.*`horizon_length`, 4"),
-        ({"start_from": [0, 1]}, r"`start_from` is \[0, 1\].*1 number"),
-        ({"start_from": {"arm": [0]}}, "`start_from` is {'arm': .*no vector"),
+        ({"start_from": [0, 1]}, r"`start_from` is \[0, 1\]; expected 1 indices from 0 to 2"),
+        ({"start_from": {"arm": [0]}}, "`start_from` is {'arm': .*must name coordinates of a vector"),
         ({"policy_kwargs": {"horizon_length": 2}}, "`horizon_length` in `policy_kwargs` is 2"),
         ({"policy_kwargs": {"best_of_n": 2}}, "`best_of_n` in `policy_kwargs` is 2"),
     ],

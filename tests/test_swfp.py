@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch as th
 from conformance.environments import pendulum
-from transcription import BATCH, OBS_DIM, Draw, Transcription, box_env, shake
+from transcription import BATCH, OBS_DIM, SEEDS, Draw, Transcription, box_env, each_column, shake
 
 from sb3_flow import FPMD, FQL, GFP, QAM, SWFP
 from sb3_flow.baselines.whole_flow import WholeFlow, WholeFlowPolicy
@@ -28,9 +28,11 @@ from sb3_flow.swfp.swfp import SWFPNoise
 SCALE = 0.25
 
 
-def make_model(policy: Any = "FlowPolicy", obs_dim: int = OBS_DIM, action_dim: int = 1, **kwargs: Any) -> SWFP:
+def make_model(
+    policy: Any = "FlowPolicy", obs_dim: int = OBS_DIM, action_dim: int = 1, cls: type[SWFP] = SWFP, **kwargs: Any
+) -> Any:
     policy_kwargs = {"net_arch": [24, 16], "block_arch": [12, 8], **kwargs.pop("policy_kwargs", {})}
-    return SWFP(policy, box_env(obs_dim, action_dim), policy_kwargs=policy_kwargs, device="cpu", **{"seed": 0, **kwargs})
+    return cls(policy, box_env(obs_dim, action_dim), policy_kwargs=policy_kwargs, device="cpu", **{"seed": 0, **kwargs})
 
 
 # The second implementation.
@@ -71,10 +73,11 @@ class Variant:
     def chain_dim(self) -> int:
         return self.dim * (1 + self.n_blocks if self.heat else 1)
 
-    def model(self) -> SWFP:
+    def model(self, cls: type[SWFP] = SWFP) -> Any:
         """A model in float64 whose parameters are all random, and which believes that it has data."""
         others = ("action_dim", "n_critics", "valid")
         model = make_model(
+            cls=cls,
             action_dim=self.action_dim,
             policy_kwargs={"n_critics": self.n_critics},
             **{name: value for name, value in vars(self).items() if name not in others},
@@ -372,7 +375,7 @@ def jko(m: float, s: float, mu: float, kappa: float, h: float, beta: float) -> t
     )
 
 
-def test_01_jko_step_minimises_the_free_energy() -> None:
+def test_01_jko_step_minimizes_the_free_energy() -> None:
     """The closed form that the next test trusts: against a fine grid, and the specification's table."""
     kappa, mu, h, beta, m0, s0 = 2.0, 1.0, 0.3, 0.1, 0.0, 1.0
     m, s = np.meshgrid(np.linspace(-1, 2, 3001), np.linspace(0.01, 2, 3001), indexing="ij")
@@ -386,7 +389,8 @@ def test_01_jko_step_minimises_the_free_energy() -> None:
         assert step == pytest.approx(row, abs=1e-4)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.learns
+@pytest.mark.parametrize("seed", SEEDS)
 def test_03_trained_cascade_is_a_sequence_of_jko_steps(seed: int) -> None:
     """10.2.3, in units of 0.2 so that nothing leaves the box."""
     kappa, mu, h, beta, unit = 2.0, 1.0, 0.3, 0.1, 0.2
@@ -428,7 +432,7 @@ def test_04_identity_at_start() -> None:
     observations, z = th.randn(32, OBS_DIM), th.randn(32, 3)
     assert th.equal(policy.act_cascade(observations, z), policy.act_base(observations, z))
     batch, noise = random_batch(Variant(action_dim=3, n_blocks=4), seed=0)
-    batch, noise = Batch(*(part.float() for part in batch)), SWFPNoise(*(part.float() for part in noise))
+    batch, noise = each_column(batch, th.Tensor.float), SWFPNoise(*(part.float() for part in noise))
     with th.no_grad():
         chain = policy.chain(batch.observations, noise.z)
     assert chain.moved.abs().max() == 0
@@ -538,7 +542,7 @@ def test_12_offset_and_scale_of_the_values(offset: float, factor: float) -> None
         model = known(lambda a: factor * (a[..., 0] - a[..., 1] ** 2) + offset, action_dim=2, bc_steps=0, critic_steps=0)
         model.policy.double()
         batch = nothing_to_see(32, 2)
-        batch = Batch(*(part.double() for part in batch))
+        batch = each_column(batch, th.Tensor.double)
         for _ in range(5):
             noise = SWFPNoise(*(part.double() for part in model.draw_noise(32)))
             model.update(batch, noise)
@@ -676,6 +680,82 @@ def test_stages_of_learning() -> None:
 
 
 # What SWFP is compared with.
+
+
+class WholeReference(Reference):
+    """The same with gradients through the whole flow, instead of blocks."""
+
+    def __init__(self, model: WholeFlow, variant: Variant) -> None:
+        super().__init__(model, variant)
+        self.log_eta = [math.log(100.0)]
+
+    def chain(self, s: th.Tensor, z: th.Tensor) -> list[th.Tensor]:
+        """The policy acts by the flow that is fine-tuned."""
+        return [self.base_actions("bc_flow", s, z).detach()]
+
+    def whole_loss(self, batch: Batch, noise: SWFPNoise) -> tuple[th.Tensor, float]:
+        """The loss, and the mean square of a coordinate's displacement."""
+        s = batch.observations
+        moved = self.base_actions("bc_flow", s, noise.z) - self.base_actions("base", s, noise.z).detach()
+        b = self.base_actions("bc_flow", s, noise.z)
+        terms = -self.energy_value(s, b) / self.scale + math.exp(self.log_eta[0]) * (moved**2).sum(dim=1)
+        terms = terms + self.variant.box_coef * ((b - th.clip(b, -1, 1)) ** 2).sum(dim=1)
+        return terms.mean(), (moved**2).mean().item()
+
+    def update(self, batch: Batch, noise: SWFPNoise) -> dict[str, float]:
+        v, s = self.variant, batch.observations
+        if self.n_clone < v.bc_steps or self.n_critic < v.critic_steps:
+            return super().update(batch, noise)
+        critic_loss = self.critic_loss(batch, noise)
+        self.adam("critic", critic_loss)
+        self.follow("critic_target")
+        middle = th.clip(self.base_actions("base", s, noise.z).detach(), -1, 1)
+        around = th.stack([self.energy_value(s, middle + 0.2 * noise.around[j]).detach() for j in range(8)])
+        spread = th.sqrt(((around - around.mean(dim=0)) ** 2).sum(dim=0) / 7).mean().item()
+        self.scale_sum = 0.99 * self.scale_sum + 0.01 * spread
+        self.scale_weight = 0.99 * self.scale_weight + 0.01
+        loss, square = self.whole_loss(batch, noise)
+        self.adam("bc_flow", loss, v.max_grad_norm)
+        radius, h_max = v.n_blocks * v.radius, v.n_blocks * v.h_max
+        self.log_eta[0] += 0.02 * (math.log(square + 1e-12) - 2 * math.log(radius))
+        self.log_eta[0] = min(max(self.log_eta[0], math.log(1 / (2 * h_max))), math.log(1e4))
+        self.n_block += 1
+        if self.n_block == v.absorb_interval:
+            self.absorb()
+        return {"critic_loss": critic_loss.item(), "whole_loss": loss.item()}
+
+    def absorb(self) -> None:
+        self.n_block, self.log_eta = 0, [math.log(100.0)]
+        with th.no_grad():
+            for name, parameter in self.parameters.items():
+                if name.startswith("base."):
+                    parameter.copy_(self.parameters[name.replace("base.", "bc_flow.", 1)])
+
+
+WHOLE_VARIANTS = {
+    "far": Variant(h_max=2.0, radius=0.3, learning_rate=0.01, action_dim=3, q_agg="min", n_critics=3),
+    "within a narrow box, not clipped": Variant(max_grad_norm=None, box_coef=50.0, n_blocks=1, learning_rate=0.01),
+    "absorbing": Variant(absorb_interval=3, absorb_steps=1, horizon_length=2, valid=0.6, learning_rate=0.01),
+}
+
+
+@pytest.mark.parametrize("variant", WHOLE_VARIANTS.values(), ids=WHOLE_VARIANTS)
+def test_updates_of_the_whole_flow(variant: Variant) -> None:
+    """Every parameter and statistic after updates in all three stages, with actions outside of the box."""
+    model = variant.model(WholeFlow)
+    reference = WholeReference(model, variant)
+    for seed in range(10):
+        batch, noise = random_batch(variant, seed)
+        expected, metrics = reference.update(batch, noise), model.update(batch, noise)
+        for name, value in expected.items():
+            assert metrics[name].item() == pytest.approx(value, rel=1e-9), (seed, name)
+    with th.no_grad():
+        assert (reference.base_actions("bc_flow", batch.observations, noise.z).abs() > 1).any()
+    assert model.n_block_updates == reference.n_block == (0 if variant.absorb_interval else 6)
+    for name, parameter in model.policy.named_parameters():
+        if not name.startswith("blocks."):
+            th.testing.assert_close(parameter.detach(), reference.parameters[name].detach(), rtol=1e-8, atol=1e-10, msg=name)
+    th.testing.assert_close(model.policy.log_eta, th.tensor(reference.log_eta, dtype=th.float64))
 
 
 class KnownEnergyOfWholeFlow(WholeFlowPolicy):

@@ -19,8 +19,8 @@ from sb3_flow.envs import TwoRoutes
 pytest.importorskip("ogbench")
 
 ID = "sb3_flow/TwoRoutes-v0"
-START, GOAL = np.array([8.0, 8.0]), np.array([4.0, 20.0])  # metres
-#: The corners of the routes, read off the maze, in metres.
+START, GOAL = np.array([8.0, 8.0]), np.array([4.0, 20.0])  # meters
+#: The corners of the routes, read off the maze, in meters.
 WAYS = {
     "west": [(4, 8), (4, 12), (0, 12), (0, 20), (4, 20)],
     "east": [(12, 8), (12, 16), (8, 16), (8, 20), (4, 20)],
@@ -86,8 +86,8 @@ def test_two_routes_of_equal_length_and_no_third() -> None:
         before = (*before, cell)
         if cell == goal:
             return [before]
-        neighbours = [(cell[0] + row, cell[1] + column) for row, column in NEIGHBOURS]
-        return [way for n in neighbours if maze.maze_map[n] == 0 and n not in before for way in ways(n, before)]
+        neighbors = [(cell[0] + row, cell[1] + column) for row, column in NEIGHBOURS]
+        return [way for n in neighbors if maze.maze_map[n] == 0 and n not in before for way in ways(n, before)]
 
     found = ways(start, ())
     assert [len(way) - 1 for way in found] == [6, 6]
@@ -153,7 +153,7 @@ def test_demonstrations_go_by_both_routes_and_replay(env, data) -> None:
             assert reward == episode["rewards"][row] and terminated == (row == len(episode["actions"]) - 1)
         assert info == {"is_success": True, "route": route, "measures": {name: float(name == route) for name in WAYS}}
         taken.append(route)
-        assert 85 < len(episode["actions"]) < 160  # 24 metres, less the last one and what corners save, are 115 steps
+        assert 85 < len(episode["actions"]) < 160  # 24 meters, less the last one and what corners save, are 115 steps
     assert taken == ["west", "east"] * 5
     file = load_dataset(data)
     assert file.n_trajectories == 10 and file.rewards.sum() == file.terminations.sum() == 10
@@ -213,4 +213,4 @@ def test_the_zoo_trains_on_it(
     # The stochastic variant is.
     options = options.replace("streaming_flow --env", "streaming_flow_stochastic --env")
     assert main(["train", *options.split(), "-params", "batch_size:16"]) != 0
-    assert "evaluated by sampled actions anyway" in capsys.readouterr().err
+    assert "is always evaluated by sampled actions" in capsys.readouterr().err

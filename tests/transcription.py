@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 import torch as th
 from conformance.environments import AnySpaces
 from gymnasium import spaces
@@ -18,6 +19,8 @@ from sb3_flow.common.flow_algorithm import FlowAlgorithm
 from sb3_flow.common.type_aliases import Batch
 
 OBS_DIM, BATCH = 4, 16
+#: Seeds of tests that train until something is learned.
+SEEDS = (0, pytest.param(1, marks=pytest.mark.nightly))
 
 
 def box_env(obs_dim: int = OBS_DIM, action_dim: int = 1) -> AnySpaces:
@@ -31,6 +34,11 @@ def shake(model: FlowAlgorithm, scale: float = 0.4) -> None:
     with th.no_grad():
         for parameter in model.policy.parameters():
             parameter.add_(scale * th.randn(parameter.shape, generator=generator))
+
+
+def each_column(batch: Batch, change: Callable[[th.Tensor], th.Tensor]) -> Batch:
+    """A batch whose columns are changed; a column that is None stays None."""
+    return Batch(*(None if column is None else change(column) for column in batch))  # type: ignore[arg-type]
 
 
 class Draw:

@@ -237,16 +237,25 @@ class FlowAlgorithm(OfflineAlgorithm):
 
     def update_targets(self, *names: str) -> None:
         """
-        Update target networks: ``target <- tau net + (1 - tau) target``. Buffers of networks, such as the statistics of batch
-        norm, are copied.
+        Update target networks: ``target <- tau net + (1 - tau) target``, with ``target_rate`` as ``tau``. Buffers of networks,
+        such as the statistics of batch norm, are copied.
 
         :param names: Names in ``targets``; by default all
         """
         with th.no_grad():
             for target in names or self.targets:
                 follower, leader = getattr(self.policy, target), getattr(self.policy, self.targets[target])
-                th._foreach_lerp_(list(follower.parameters()), list(leader.parameters()), self.tau)
+                th._foreach_lerp_(list(follower.parameters()), list(leader.parameters()), self.target_rate(target))
                 copy_buffers(follower, leader)
+
+    def target_rate(self, target: str) -> float:
+        """
+        Share of a network that enters its target at each update.
+
+        :param target: Name of the target
+        :return: ``tau``, unless an algorithm has several rates
+        """
+        return self.tau
 
     # Batches.
 

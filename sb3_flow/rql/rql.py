@@ -73,6 +73,7 @@ class RQL(OfflineToOnlineAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = aliases(RQLPolicy)
     policy: RQLPolicy
+    targets: ClassVar[dict[str, str]] = {"critic_target": "critic", "actor_average": "actor"}
 
     def __init__(
         self,
@@ -150,9 +151,6 @@ class RQL(OfflineToOnlineAlgorithm):
         loss = self.alpha * bc_loss + v_loss
         return loss, {"actor_loss": loss, "bc_flow_loss": bc_loss, "v_loss": v_loss}
 
-    def update_targets(self, *names: str) -> None:
-        """The critics' targets by ``tau``, and the moving average of the actor by ``1 - ema``."""
-        super().update_targets(*names)
-        with th.no_grad():
-            averages, weights = self.policy.actor_average.parameters(), self.policy.actor.parameters()
-            th._foreach_lerp_(list(averages), list(weights), 1 - self.ema)
+    def target_rate(self, target: str) -> float:
+        """``tau`` for the critics' targets, ``1 - ema`` for the moving average of the actor."""
+        return 1 - self.ema if target == "actor_average" else self.tau

@@ -63,7 +63,7 @@ def _data_with_reward(value: float) -> dict[str, np.ndarray]:
 
 
 def test_balanced_sampling(two_phase_algorithm: AlgorithmCase) -> None:
-    """Exactly half of each batch comes from the data set, which is told by its reward."""
+    """Exactly half of each batch comes from the dataset, which is told by its reward."""
     model = two_phase_algorithm.make(
         pendulum(), dataset=_data_with_reward(5.0), offline_steps=2, balanced_sampling=True, learning_starts=4, batch_size=32
     ).learn(8)
@@ -72,7 +72,7 @@ def test_balanced_sampling(two_phase_algorithm: AlgorithmCase) -> None:
 
 
 def test_sampling_in_proportion(two_phase_algorithm: AlgorithmCase) -> None:
-    """Without it all transitions are equally likely: 100 of the data set beside 25 collected ones."""
+    """Without it all transitions are equally likely: 100 of the dataset beside 25 collected ones."""
     options = {"dataset": _data_with_reward(5.0), "offline_steps": 1, "balanced_sampling": False, "learning_starts": 23}
     model = two_phase_algorithm.make(pendulum(), **options).learn(26)
     shares = [(model.sample_batch(50).rewards == 5.0).float().mean().item() for _ in range(200)]
@@ -81,7 +81,7 @@ def test_sampling_in_proportion(two_phase_algorithm: AlgorithmCase) -> None:
 
 
 def test_offline_batches_hold_data_only(offline_algorithm: AlgorithmCase) -> None:
-    """Before the first step of the environment a batch is the data set's, as it is."""
+    """Before the first step of the environment a batch is the dataset's, as it is."""
     data = collect(pendulum)
     model = offline_algorithm.make(pendulum(), dataset=data)
     batch = model.sample_batch(64)

@@ -146,7 +146,7 @@ def test_action_of_no_width_is_refused(algorithm: AlgorithmCase) -> None:
 
 
 def test_unknown_policy_is_refused(algorithm: AlgorithmCase) -> None:
-    """A misspelt policy is named in the error."""
+    """A misspelled policy is named in the error."""
     with pytest.raises(ValueError, match="FlowPolizy"):
         algorithm.cls("FlowPolizy", pendulum())
 

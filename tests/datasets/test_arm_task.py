@@ -14,7 +14,7 @@ pytest.importorskip("ogbench")
 mujoco = pytest.importorskip("mujoco")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-CUBE = slice(19, 22)  # where observations have the cube's position, shifted and in decimetres
+CUBE = slice(19, 22)  # where observations have the cube's position, shifted and in decimeters
 
 
 def seed(number: int) -> np.random.SeedSequence:
@@ -75,6 +75,6 @@ def test_it_is_read_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     targets = load_dataset(f"{name}#absolute")
     position, *_ = pose(data.observations)
     assert TARGETS.contains(targets.actions[0])
-    assert np.abs(targets.actions[:, :3] - position).max() < 0.06  # metres: as far as one action reaches
+    assert np.abs(targets.actions[:, :3] - position).max() < 0.06  # meters: as far as one action reaches
     with pytest.raises(ValueError, match="give --episodes"):
         collect(name, transitions=100, directory=tmp_path, overwrite=True, progress=False)

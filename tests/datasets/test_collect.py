@@ -79,11 +79,11 @@ def test_an_episode_depends_on_its_seed_alone(name):
 @pytest.mark.filterwarnings("ignore")
 def test_the_cube_is_moved(cube_file):
     heights = np.load(cube_file)["qpos"][:, 16]
-    assert heights.max() > 0.1  # metres; it lies at 0.02
+    assert heights.max() > 0.1  # meters; it lies at 0.02
 
 
 def test_the_maze_expert_reaches_its_goals(maze_file):
-    # Four cells of four metres in 200 steps of 0.2 metres or so: all episodes get far from where they began.
+    # Four cells of four meters in 200 steps of 0.2 meters or so: all episodes get far from where they began.
     positions = np.load(maze_file)["observations"].reshape(12, 201, 2)
     distance = np.abs(positions[:, -1] - positions[:, 0]).sum(axis=1)
     assert np.median(distance) > 8
