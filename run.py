@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """
-Two commands of a checkout, which need Python only:
+Three commands of a checkout, which need Python only:
 
     python3 run.py demo [ARGUMENTS]    train a robot arm from logged data (arguments: see examples/fql_cube_demo.py)
     python3 run.py test [ARGUMENTS]    lint, types, tests and coverage (arguments: pytest's, such as -k fql)
+    python3 run.py docs [ARGUMENTS]    build the documentation site in site/ (argument: serve, to show it at localhost:8000)
 
-Both create a virtual environment in .venv and install the requirements there, when they run for the first time and when the
+They create a virtual environment in .venv and install the requirements there, when they run for the first time and when the
 requirements have changed.
 """
 
@@ -37,7 +38,10 @@ COMMANDS = {
             ["-m", "pytest", "--cov", "--numprocesses", "auto", "--dist", "worksteal", "--durations=25"],
         ],
     ),
+    "docs": ("docs", [["-m", "mkdocs"]]),
 }
+#: Arguments of the commands if none are given.
+DEFAULTS = {"docs": ["build"]}
 
 
 def main(arguments):
@@ -49,7 +53,8 @@ def main(arguments):
     extra, steps = COMMANDS[arguments[0]]
     if not prepare(extra):
         return 1
-    codes = [run(step) for step in [*steps[:-1], steps[-1] + arguments[1:]]]
+    rest = arguments[1:] or DEFAULTS.get(arguments[0], [])
+    codes = [run(step) for step in [*steps[:-1], steps[-1] + rest]]
     return next((code for code in codes if code != 0), 0)
 
 

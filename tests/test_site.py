@@ -1,0 +1,68 @@
+"""The documentation site builds without warnings, and its Python blocks are valid."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sb3_flow.methods import METHODS
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("latex2mathml")
+    pytest.importorskip("mkdocstrings_handlers.python")
+    pytest.importorskip("mkdocs")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True)  # fails for warnings, such as broken links and references
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_is_complete(site: Path) -> None:
+    for page in PAGES:
+        assert (site / page.relative_to(ROOT / "docs").with_suffix(".html")).is_file()
+    for method in METHODS:
+        text = (site / "api" / "algorithms.html").read_text("utf-8")
+        assert re.search(rf'id="sb3_flow\.(baselines\.)?{method.algorithm.__name__}"', text), method.title
+    found = json.loads((site / "search" / "search_index.json").read_text("utf-8"))["docs"]
+    assert any("expectile" in entry["text"] for entry in found)
+
+
+@pytest.mark.slow
+def test_nothing_is_loaded_from_other_hosts(site: Path) -> None:
+    """Scripts, styles and fonts of every page are part of the site."""
+    for page in site.rglob("*.html"):
+        for source in re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(https?://[^"]+)"', page.read_text("utf-8")):
+            assert source.startswith("https://example"), f"{page.name}: {source}"
+
+
+@pytest.mark.slow
+def test_equations_are_mathml(site: Path) -> None:
+    text = (site / "fql.html").read_text("utf-8")
+    assert text.count('display="block"') == 3 and "$$" not in text
+
+
+def test_the_pages_of_methods_are_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text("utf-8").split("nav:")[1]
+    for page in PAGES:
+        assert f": {page.relative_to(ROOT / 'docs').as_posix()}\n" in navigation
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_are_valid(page: Path) -> None:
+    """Each block compiles, and the names that it imports exist."""
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+        compile(block, page.name, "exec")
+        for module, names in re.findall(r"^from (\S+) import ([\w, ]+)$", block, re.MULTILINE):
+            if importlib.util.find_spec(module.split(".")[0]):
+                imported = importlib.import_module(module)
+                assert all(hasattr(imported, name.strip()) for name in names.split(",")), f"{module}: {names}"
