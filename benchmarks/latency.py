@@ -2,13 +2,15 @@
 Latency of `predict` for one observation and for eight: all samplers of our policies, and SB3's SAC with networks of the same
 size. Median and 95 % quantile, in microseconds and relative to SAC.
 
-    python benchmarks/latency.py --threads 1 [--algos fpmd fpmd_m fql] [--flow-steps 10] [--cpu-time]
+    python benchmarks/latency.py --threads 1 [--algos fpmd fpmd_m fql] [--flow-steps 10] [--cpu-time] [--onnx]
 
 Variants alternate after a few calls, so that all of them have the same conditions. Warm-up calls before each measurement are
-not counted. `--cpu-time` excludes the time of other processes, which on a busy machine is most of the 95 % quantile.
+not counted. `--onnx` also measures exported policies. `--cpu-time` excludes the time of other processes, which on a busy machine
+is most of the 95 % quantile.
 """
 
 import argparse
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +35,7 @@ WARM_UP, CALLS = 5, 25
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--algos", nargs="+", default=["fpmd", "fpmd_m", "fql"], choices=list(ALGORITHMS))
     parser.add_argument("--flow-steps", type=int, default=10, help="Euler steps of flows")
+    parser.add_argument("--onnx", action="store_true", help="also measure exported policies")
     parser.add_argument("--turns", type=int, default=40, help=f"turns of each variant, of {CALLS} calls")
 
 
@@ -44,7 +47,19 @@ def make_policies(arguments: argparse.Namespace, size: str) -> dict[str, Any]:
         policy = make_model(algo, SIZES[size], data, device).policy
         policy.flow_steps = arguments.flow_steps
         policies |= {f"{algo}, {sampler}": policy.with_sampler(sampler) for sampler in policy.samplers}
+    if arguments.onnx:
+        policies |= {f"{name}, ONNX": export(policy, arguments.threads) for name, policy in policies.items()}
     return policies | {"SAC": make_sac(SIZES[size], data, device).policy}
+
+
+def export(policy: Any, threads: int) -> Any:
+    """Export a policy and load the file."""
+    from sb3_flow.common.export import export_policy
+    from sb3_flow.deploy import OnnxPolicy
+
+    with tempfile.TemporaryDirectory() as folder:
+        export_policy(policy, None, "", f"{folder}/policy.onnx")
+        return OnnxPolicy(f"{folder}/policy.onnx", threads=threads)
 
 
 def time_calls(call: Callable[[], Any], device: str) -> list[float]:

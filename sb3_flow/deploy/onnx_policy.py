@@ -12,12 +12,15 @@ class OnnxPolicy:
 
     :param path: A file from ``model.export``
     :param seed: Seed of the noise
+    :param threads: Number of threads
     """
 
-    def __init__(self, path: Any, seed: int | None = None) -> None:
+    def __init__(self, path: Any, seed: int | None = None, threads: int = 1) -> None:
         import onnxruntime  # pip install onnxruntime
 
-        self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.spec = json.loads(self.session.get_modelmeta().custom_metadata_map["sb3_flow"])
         self.generator = np.random.default_rng(seed)
 
