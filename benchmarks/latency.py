@@ -5,8 +5,8 @@ size. Median and 95 % quantile, in microseconds and relative to SAC.
     python benchmarks/latency.py --threads 1 [--algos fpmd fpmd_m fql] [--flow-steps 10] [--cpu-time] [--onnx]
 
 Variants alternate after a few calls, so that all of them have the same conditions. Warm-up calls before each measurement are
-not counted. `--onnx` also measures exported policies. `--cpu-time` excludes the time of other processes, which on a busy machine
-is most of the 95 % quantile.
+not counted. `--onnx` also measures exported policies. `--cpu-time` excludes the time of other processes, which on a busy
+machine is most of the 95 % quantile.
 """
 
 import argparse
