@@ -488,7 +488,7 @@ def with_images(batch: Batch, size: int = 8) -> Batch:
 @pytest.mark.parametrize("pixels", [False, True], ids=["vectors", "pixels"])
 @pytest.mark.parametrize("term", TERMS)
 def test_07_gradient_routing(term: str, pixels: bool) -> None:
-    """The table of 4.6: each term moves one network, its encoder included, and never a target."""
+    """The table of 4.6: each term has a gradient for one network, with its encoder, and never for a target."""
     options: dict[str, Any] = dict(guidance_agg="min", target_agg="mean", eta=1.0)
     batch, noise = random_batch(Variant(action_dim=2), 0, th.float32)
     if pixels:
@@ -858,7 +858,7 @@ def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
 
 
 def test_teacher_has_one_name() -> None:
-    """FQL's name of the flow is none of GFP's: what it clones is not the behavior."""
+    """GFP has no sampler named ``bc_flow``: its flow is weighted, not a BC flow."""
     with pytest.raises(ValueError, match=r"'bc_flow'.*one_step, vabc"):
         make_model().policy.with_sampler("bc_flow")
 
@@ -876,7 +876,7 @@ def test_teacher_has_one_name() -> None:
     ids=str,
 )
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
-    """The error comes when the model is made; it names the argument and its value."""
+    """The constructor raises an error that names the argument and its value."""
     small: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
     with pytest.raises(ValueError, match=message):
         GFP("FlowPolicy", pendulum(), **{**small, **arguments})

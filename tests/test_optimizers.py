@@ -1,4 +1,4 @@
-"""The general optimizers that the benchmark of plans compares with: a slow or wrong one would flatter us."""
+"""The general optimizers that the benchmark of plans compares with: they must find good plans."""
 
 import importlib.util
 import sys
@@ -20,7 +20,7 @@ from sb3_flow.planning.scenes import Scenes, standard_limits, standard_obstacles
 
 @pytest.fixture(scope="module")
 def optimizers() -> ModuleType:
-    """They are no part of the package."""
+    """They are not part of the package."""
     file = Path(__file__).parents[1] / "benchmarks" / "multi_robot_optimizers.py"
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None and spec.loader is not None
@@ -68,7 +68,7 @@ def test_optimizers_find_plans_that_are_certified_and_as_smooth_as_ours(optimize
     assert costs[0].mean() < costs[1].mean()
 
 
-def test_the_optimum_of_robots_in_nobodys_way_is_the_straight_line(optimizers: ModuleType) -> None:
+def test_the_optimum_of_robots_without_conflicts_is_the_straight_line(optimizers: ModuleType) -> None:
     start = th.tensor([[[-3.0, -2.0], [-3.0, 2.0]]])
     problem = Problems.rest_to_rest(start, start * th.tensor([-1.0, 1.0]))
     y, _ = optimizers.SLSQP(Limits()).solve(problem, th.full((2, 2, 7), 0.2))

@@ -14,7 +14,7 @@ PER_CASE, CHUNK = 5000, 250
 
 
 def random_problems(batch: int, robots: int, dimensions: int, generator: th.Generator) -> Problems:
-    """Problems with moving starts, padding, and obstacles, in a room of about 8 m."""
+    """Problems with moving starts, padding, and obstacles, in a workspace of about 8 m."""
 
     def uniform(*shape: int, scale: float = 1.0) -> th.Tensor:
         return scale * (2 * th.rand(batch, *shape, generator=generator, dtype=th.float64) - 1)

@@ -668,7 +668,7 @@ def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("name", [*SAMPLERS, "budget", "budget, EDIT, chunks"])
 def test_a_saved_variant(name: str, tmp_path: Path) -> None:
-    """It comes back as the same variant, its temperature and optimizer too, and goes on as the first does."""
+    """A loaded model is the same variant, with its temperature and optimizer, and its updates are equal."""
     variant = VARIANTS[name]
     model = variant.model()
     model.update(*random_batch(variant, 0, th.float32))
@@ -779,7 +779,7 @@ def test_learned_temperature() -> None:
     ids=str,
 )
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
-    """The error comes when the model is made; it names the argument and its value."""
+    """The constructor raises an error that names the argument and its value."""
     small: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
     with pytest.raises(ValueError, match=message):
         QAM("FlowPolicy", pendulum(), **{**small, **arguments})

@@ -1,4 +1,4 @@
-"""The file of a sweep: which runs it means, and what it refuses."""
+"""The file of a sweep: which runs it describes, and which files are refused."""
 
 import argparse
 import re
