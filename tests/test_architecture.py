@@ -149,8 +149,8 @@ def test_files_are_short() -> None:
 def write(root: Path, name: str, text: str) -> tuple[Path, Path]:
     """A package with folders of all kinds, and one file of it with a text."""
     package = root / "sb3_flow"
-    for name in ("common", "datasets", "envs", "fql", "gfp", "qam", "tables", "zoo"):
-        (package / name).mkdir(parents=True)
+    for folder in ("common", "datasets", "envs", "fql", "gfp", "qam", "tables", "zoo"):
+        (package / folder).mkdir(parents=True)
     (package / "cli.py").touch()
     file = package / name
     file.write_text(text, "utf-8")
