@@ -90,6 +90,7 @@ def test_actions_without_bounds() -> None:
 # Through the zoo.
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("dm_control")
 def test_the_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     """From training to a sweep with the environment's id only."""
@@ -218,6 +219,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("dm_control")
 def test_learning_from_pictures(tmp_path: Path) -> None:
     """The wrapper shows what the physics shows; by its name in a configuration, FPMD trains on it, and acts."""

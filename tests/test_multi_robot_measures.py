@@ -109,6 +109,7 @@ def test_what_is_no_number_is_no_success() -> None:
     assert not verdict([nobody, around(1.0, math.pi)]).success.item()
 
 
+@pytest.mark.slow
 def test_plans_are_judged_as_by_hand() -> None:
     """Random plans, evaluated by SciPy, and judged in plain NumPy at other times."""
     limits = standard_limits(5)

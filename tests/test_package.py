@@ -80,6 +80,7 @@ def loaded_by(statement: str) -> tuple[set[str], set[str]]:
     return {module.split(".")[0] for module in modules}, set(environments)
 
 
+@pytest.mark.slow
 def test_an_import_is_light_and_registers_the_environments() -> None:
     """Of the optional packages it loads none that Stable-Baselines3 does not load."""
     modules, environments = loaded_by("import sb3_flow.cli")

@@ -763,6 +763,7 @@ class KnownEnergyOfWholeFlow(WholeFlowPolicy):
     energies = KnownEnergy.energies
 
 
+@pytest.mark.learns
 def test_whole_flow_moves_within_its_trust_region() -> None:
     """As far as all blocks together from the base, which follows every ``absorb_interval`` updates."""
     env = box_env(1, 2)
