@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from conformance.environments import AnySpaces, pendulum
+from conformance.environments import AnySpaces
 from gymnasium import spaces
 from transcription import BATCH, OBS_DIM, SEEDS, Draw, Transcription, box_env, each_column, shake
 
@@ -855,9 +855,12 @@ def test_samplers(name: str) -> None:
         ({"expectile": 1.0}, r"`expectile` is 1.0; it must be in \(0, 1\)"),
         ({"q_agg": "max"}, "'max'"),
         ({"flow_steps": 0}, "`flow_steps` is 0"),
+        ({"encode_time_dim": 7}, "`encode_time_dim` is 7"),
     ],
+    ids=str,
 )
-def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
+def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+    """The constructor raises an error that names the argument and its value."""
     with pytest.raises(ValueError, match=message):
         make_model(**arguments)
 
@@ -1005,25 +1008,3 @@ def test_a_flow_that_is_held_to_its_clone() -> None:
     clone, held = (FOUR_WAYS.shares_of(model, sampler) for sampler in ("bc_flow", "flow"))
     assert np.abs(held - clone).max() < 0.05
     assert np.abs(clone / clone.sum() - FOUR_WAYS.shares).max() < 0.08 and clone.sum() > 0.7
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"variant": "both"}, "'both'.*'dir'.*'div'"),
-        ({"fm_coef": -1.0}, "`fm_coef` is -1.0"),
-        ({"beta": 1.0}, "`beta=1.0` is for DF-div"),
-        ({"variant": "div", "direction_coef": 1.0}, "is for DF-dir"),
-        ({"on_policy_share": 2.0}, "`on_policy_share` is 2.0"),
-        ({"flow_target": "n_step"}, "'n_step'.*'mc' or 'td'"),
-        ({"expectile": 1.0}, "`expectile` is 1.0"),
-        ({"policy_kwargs": {"encode_time_dim": 7}}, "`encode_time_dim` is 7"),
-        ({"flow_steps": 0}, "`flow_steps` is 0"),
-    ],
-    ids=str,
-)
-def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
-    """The constructor raises an error that names the argument and its value."""
-    small: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
-    with pytest.raises(ValueError, match=message):
-        DecisionFlow("FlowPolicy", pendulum(), **{**small, **arguments})
