@@ -1,4 +1,4 @@
-"""What all tests share: one thread, the marks, and the algorithms that a test asks for by the name of its argument."""
+"""Shared by all tests: one thread, marks, and parametrization over the algorithms by argument names."""
 
 import os
 

@@ -1,5 +1,5 @@
 """
-What the tests of planning stand on: small random problems, and a judge that shares no code with the package.
+Helpers of the tests of planning: small random problems, and an evaluation that shares no code with the package.
 """
 
 from math import comb
@@ -65,7 +65,7 @@ def proposals(problems: Problems, basis: Basis, sigma: float, generator: th.Gene
 
 
 def crossing(batch: int, robots: int, seed: int = 0, obstacles: int = 8, size: float = 4.0) -> Problems:
-    """Robots at the border of a square with discs in it, every one of which wants to the other side."""
+    """Robots at the border of a square with discs in it; each goal is on the opposite side."""
     rng = np.random.default_rng(seed)
     rows = [_crossing(rng, robots, obstacles, size) for _ in range(batch)]
     start, goal, discs = (th.tensor(np.array(x), dtype=th.float32) for x in zip(*rows, strict=True))

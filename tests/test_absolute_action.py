@@ -1,4 +1,4 @@
-"""Targets for arms that are commanded by displacements: there and back again, on paper and in the real environment."""
+"""Target poses for arms that are commanded by displacements: round trips in formulas and in the real environment."""
 
 from pathlib import Path
 from typing import Any

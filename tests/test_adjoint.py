@@ -1,5 +1,5 @@
 """
-Adjoint matching on fields that are known, against closed forms: no network, no randomness.
+Adjoint matching on known fields, compared with closed forms: no network, no randomness.
 
 The base is a Gaussian N(m, s^2), or a mixture of two. For affine fields everything is a matter of means and covariances, so
 that a few points which have those of the noise exactly (``exact_noise``) take the place of many samples: numbers agree to
@@ -347,7 +347,7 @@ def test_gradient_at_the_base() -> None:
 
 
 def test_the_base_gets_no_gradient() -> None:
-    """Nor do paths and adjoints: only what learns."""
+    """Paths and adjoints have no gradient either; only the trained field has one."""
     w, path, adjoints = th.randn(3, 3, requires_grad=True), th.randn(5, 6, 3), th.randn(4, 6, 3)
     v = th.randn(3, 3, requires_grad=True)
     adjoint_matching_loss(control(lambda x, t: x @ v, lambda x, t: x @ w, path), adjoints).sum().backward()

@@ -1,7 +1,7 @@
 """
-The plan of the house, held: which room may import from which, and what the core may import at all.
+Import rules: which package may import from which, and which third-party packages the core may import.
 
-Rooms are the folders and top-level modules of ``sb3_flow``. A folder that is not one of those named here is an algorithm's.
+Packages are the folders and top-level modules of ``sb3_flow``. A folder that is not listed here belongs to an algorithm.
 """
 
 import ast
@@ -15,7 +15,7 @@ from sb3_flow.methods import METHODS
 
 PACKAGE = Path(__file__).parents[1] / "sb3_flow"
 
-#: Rooms that may import from every room, but for those named. `__init__` is the package itself, as in
+#: Packages that may import from every other one, except those listed. `__init__` is the package itself, as in
 #: ``from sb3_flow import FQL``, and `__main__` what `python -m` runs, in whatever folder.
 TOP: dict[str, set[str]] = {
     "__init__": set(),
@@ -25,7 +25,7 @@ TOP: dict[str, set[str]] = {
     "tables": {"cli"},
     "zoo": {"cli", "tables"},
 }
-#: Rooms that know no algorithm, and what they may import from beside themselves.
+#: Packages without algorithms, and the other packages from which they may import.
 FOUNDATIONS: dict[str, set[str]] = {
     "common": set(),
     "datasets": {"common", "planning"},
@@ -49,19 +49,19 @@ CORE = {"gymnasium", "numpy", "sb3_flow", "stable_baselines3", "torch"} | sys.st
 MAX_LINES = 650
 
 
-def may_import(room: str, other: str) -> bool:
-    """Whether files of a room may import from another room."""
-    if room == other:
+def may_import(name: str, other: str) -> bool:
+    """Whether files of a package may import from another package."""
+    if name == other:
         return True
-    if room in TOP:
-        return other not in TOP[room]
-    if room in FOUNDATIONS:
-        return other in FOUNDATIONS[room]
-    return other in FOUNDATIONS or other in EXTENDS.get(room, set())
+    if name in TOP:
+        return other not in TOP[name]
+    if name in FOUNDATIONS:
+        return other in FOUNDATIONS[name]
+    return other in FOUNDATIONS or other in EXTENDS.get(name, set())
 
 
-def room_of(module: str) -> str:
-    """The room of a module of ours: ``"common"`` for ``"sb3_flow.common.flow"``."""
+def package_of(module: str) -> str:
+    """The package of a module of ours: ``"common"`` for ``"sb3_flow.common.flow"``."""
     if module.endswith(".__main__"):
         return "__main__"
     return [*module.split("."), "__init__"][1]
@@ -79,7 +79,7 @@ def imported(node: ast.AST, file: Path, package: Path) -> list[str]:
         module = ".".join([*folder.parts, module]).rstrip(".")
     if module != package.name:
         return [module]
-    # `from sb3_flow import x`: a room if there is one of that name, and else something that `__init__` has.
+    # `from sb3_flow import x`: a package if there is one of that name, else something that `__init__` has.
     return [
         f"{module}.{alias.name}" if (package / alias.name).is_dir() or (package / f"{alias.name}.py").is_file() else module
         for alias in node.names
@@ -98,13 +98,13 @@ def run_at_import(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def wrong_directions(file: Path, package: Path) -> list[str]:
-    """Imports of a file, anywhere in it, that its room must not make."""
-    room = room_of(".".join(file.relative_to(package.parent).with_suffix("").parts))
+    """Forbidden imports of a file, anywhere in it."""
+    name = package_of(".".join(file.relative_to(package.parent).with_suffix("").parts))
     return [
-        f"{file.relative_to(package.parent).as_posix()}:{node.lineno}: `{room}` must not import `{module}`"
+        f"{file.relative_to(package.parent).as_posix()}:{node.lineno}: `{name}` must not import `{module}`"
         for node in ast.walk(ast.parse(file.read_text("utf-8")))
         for module in imported(node, file, package)
-        if module.split(".")[0] == package.name and not may_import(room, room_of(module))
+        if module.split(".")[0] == package.name and not may_import(name, package_of(module))
     ]
 
 
@@ -147,10 +147,10 @@ def test_files_are_short() -> None:
 
 
 def write(root: Path, name: str, text: str) -> tuple[Path, Path]:
-    """A package with all kinds of rooms, and one file of it with a text."""
+    """A package with folders of all kinds, and one file of it with a text."""
     package = root / "sb3_flow"
-    for room in ("common", "datasets", "envs", "fql", "gfp", "qam", "tables", "zoo"):
-        (package / room).mkdir(parents=True)
+    for folder in ("common", "datasets", "envs", "fql", "gfp", "qam", "tables", "zoo"):
+        (package / folder).mkdir(parents=True)
     (package / "cli.py").touch()
     file = package / name
     file.write_text(text, "utf-8")

@@ -43,12 +43,12 @@ def test_deterministic_is_the_same_for_the_same_observation() -> None:
         np.testing.assert_allclose(model.predict(observation, deterministic=True)[0], action, rtol=1e-5)
 
 
-def test_another_head_is_plain_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clone of the behavior that a critic chooses from would be no clone."""
+def test_another_sampler_is_plain_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The BC policy is not combined with a choice by the critics: that would change its distribution."""
     policy = make_model(best_of_n=N).policy
-    clone = policy.with_sampler("bc_flow")
-    monkeypatch.setattr(clone, "score", lambda *_: pytest.fail("the critics were asked"))
-    clone.predict(np.zeros(3, np.float32))
+    bc_policy = policy.with_sampler("bc_flow")
+    monkeypatch.setattr(bc_policy, "score", lambda *_: pytest.fail("the critics were asked"))
+    bc_policy.predict(np.zeros(3, np.float32))
     assert policy.best_of_n == N
     assert policy.with_sampler("bc_flow", best_of_n=4).best_of_n == 4
 

@@ -32,7 +32,7 @@ SEEDS = range(6)
 
 
 class SpacesOnly(gym.Env):
-    """An environment that is there for its spaces."""
+    """An environment that only provides spaces."""
 
     def __init__(self, observation_space: spaces.Space = ANY, action_space: spaces.Box = UNIT) -> None:
         self.observation_space, self.action_space = observation_space, action_space

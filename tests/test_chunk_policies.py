@@ -125,7 +125,7 @@ def test_ddpm_samples_gaussian_data() -> None:
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
 def test_data_behind_the_noise_is_clipped(sampler: str) -> None:
-    """A network that means 3 makes 1."""
+    """A network whose predicted data is 3 samples 1."""
     schedule = cosine_schedule(100)
 
     def denoise(x: th.Tensor, level: int) -> th.Tensor:
@@ -207,7 +207,7 @@ def test_plans_are_distributed_as_they_should(policy: Any, cls: type, sampler: s
 
 
 def test_regression_learns_the_mean() -> None:
-    """Of seven demonstrations out of ten up, and three down, it does what nobody showed."""
+    """Seven of ten demonstrations go up and three down; regression learns the mean, which is in none of them."""
     model = ChunkRegression(
         "FlowPolicy", box_env(1, 1), 1e-2, n_obs_steps=1, policy_kwargs={"net_arch": [16]}, cosine=False, seed=0
     )
@@ -375,7 +375,7 @@ def test_plans_in_evaluate_policy(cls: type, sampler: str, evaluations: int) -> 
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_one_environment_starts_over_alone(cls: type) -> None:
-    """In the middle of its plan; the state that was passed in stays as it was."""
+    """Also in the middle of a plan; the given state is not changed."""
     model = small(cls)
     observations = np.random.default_rng(0).normal(size=(4, 3, 3)).astype(np.float32)
     first = None
@@ -451,7 +451,7 @@ def test_data_alone_is_enough(cls: type, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cls", [ChunkFlow, ChunkDiffusion])
 def test_the_network_with_residual_blocks(cls: type) -> None:
-    """It learns: every parameter has a gradient."""
+    """Every parameter has a gradient."""
     kwargs = {"net_arch": [8, 16], "encode_time_dim": 8, "modulated": True}
     model = small(cls, pendulum(), dataset=collect(pendulum), learning_rate=1e-3, policy_kwargs=kwargs, cosine=False)
     batch, noise = model.sample_batch(16), model.draw_noise(16)
@@ -487,7 +487,7 @@ def test_networks_of_the_comparison_are_equally_large(task: str) -> None:
 
 
 def test_they_are_evaluated_by_samples() -> None:
-    """As papers do it; streaming flow without a latent is not."""
+    """As in the papers; streaming flow without a latent is evaluated by deterministic actions."""
     sampled = {name for name in SWEEP["algorithms"] if acts_by_sampling(name)}
     assert sampled == set(SWEEP["algorithms"]) - {"streaming_flow"}
 
@@ -550,7 +550,7 @@ def test_measures_of_the_real_push_t() -> None:
     ids=str,
 )
 def test_bad_arguments(cls: type, arguments: dict[str, Any], message: str) -> None:
-    """The error comes when the model is made; it names the argument and its value."""
+    """The constructor raises an error that names the argument and its value."""
     small: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu", "horizon_length": 4}
     with pytest.raises(ValueError, match=message):
         cls("FlowPolicy", pendulum(), **{**small, **arguments})

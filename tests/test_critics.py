@@ -1,4 +1,4 @@
-"""What the critics of all methods share: pessimism, targets of chunks, sparse rewards, and gradients clipped together."""
+"""Common to the critics of all methods: pessimism, targets of chunks, sparse rewards, and gradients clipped together."""
 
 import math
 from typing import Any
@@ -100,7 +100,7 @@ def test_discount_of_a_chunk() -> None:
 
 @pytest.mark.parametrize("cls", [FQL, QAM])
 def test_gradient_of_the_target(cls: type) -> None:
-    """There is none: the loss moves the critics by their own values only."""
+    """The target has no gradient: the loss changes the critics only through their own values."""
     model = make_model(cls)
     ones, obs = th.ones(4), th.randn(4, 1)
     batch = Batch(obs, th.zeros(4, 2), ones, 0 * ones, ones, obs, ones)

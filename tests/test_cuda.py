@@ -1,4 +1,4 @@
-"""Updates on a GPU: one CUDA graph gives the numbers of eager execution, and the host waits for nothing."""
+"""Updates on a GPU: one CUDA graph gives the numbers of eager execution, and the host never waits for the GPU."""
 
 import copy
 import math
@@ -55,7 +55,7 @@ def test_same_numbers_as_eager_execution(offline_algorithm: AlgorithmCase, mode:
 
 
 def test_random_stream_goes_on(offline_algorithm: AlgorithmCase) -> None:
-    """Replays advance the algorithm's generator as eager updates do, and warming up leaves no trace in it."""
+    """Replays advance the algorithm's generator as eager updates do; the warm-up does not change it."""
     models = pair(offline_algorithm, "cudagraph")
     for model in models:
         model.train(5, BATCH_SIZE)
@@ -63,7 +63,7 @@ def test_random_stream_goes_on(offline_algorithm: AlgorithmCase) -> None:
 
 
 def test_first_update_can_be_captured(offline_algorithm: AlgorithmCase) -> None:
-    """Warming up leaves no trace in Adam either, whose state does not exist before the first update."""
+    """The warm-up does not change Adam's state either, which does not exist before the first update."""
     models = make(offline_algorithm, False), make(offline_algorithm, "cudagraph")
     for model in models:
         model.train(5, BATCH_SIZE)
@@ -91,7 +91,7 @@ def _storage(model: FlowAlgorithm) -> None:
 
 @pytest.mark.parametrize("change", [_tau, _optimizer, _learning_rate, _storage])
 def test_changes_reach_the_graph(offline_algorithm: AlgorithmCase, change: Callable[[Any], None]) -> None:
-    """A graph is told of a change, or captured anew."""
+    """A change of settings updates the graph, or captures it again."""
     models = pair(offline_algorithm, "cudagraph")
     for model in models:
         model.train(5, BATCH_SIZE)
@@ -130,7 +130,7 @@ def test_save_and_load(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None
 
 
 def test_loss_that_is_not_finite(offline_algorithm: AlgorithmCase) -> None:
-    """It is found within a hundred updates."""
+    """A loss that is not finite is found within a hundred updates."""
     model = make(offline_algorithm, "cudagraph")
     model.train(1, BATCH_SIZE)
     for parameter in model.policy.parameters():

@@ -26,7 +26,7 @@ CARTPOLE, WALKER = "dm_control/cartpole-swingup-v0", "dm_control/walker-walk-v0"
 
 @pytest.fixture
 def dm_control() -> None:
-    """For tests that need it."""
+    """Skips tests where dm_control is not installed."""
     pytest.importorskip("dm_control")
     pytest.importorskip("shimmy")
 
@@ -77,7 +77,7 @@ def test_episodes_end_by_time() -> None:
 
 @pytest.mark.usefixtures("dm_control")
 def test_actions_without_bounds() -> None:
-    """Those of ``lqr`` are 1e10, by which MuJoCo means none. What the message says helps."""
+    """The bounds of ``lqr`` are 1e10, MuJoCo's number for no bounds. The advice of the message works."""
     env = make_env("dm_control/lqr-lqr_2_1-v0")
     with pytest.raises(ValueError, match="finite") as caught:
         FPMD("FlowPolicy", env)
@@ -90,9 +90,10 @@ def test_actions_without_bounds() -> None:
 # Through the zoo.
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("dm_control")
 def test_the_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    """From training to a sweep, by nothing but the id."""
+    """From training to a sweep with the environment's id only."""
     pytest.importorskip("rl_zoo3")
     pytest.importorskip("optuna")
     monkeypatch.chdir(tmp_path)
@@ -218,6 +219,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("dm_control")
 def test_learning_from_pictures(tmp_path: Path) -> None:
     """The wrapper shows what the physics shows; by its name in a configuration, FPMD trains on it, and acts."""

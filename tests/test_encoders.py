@@ -1,4 +1,4 @@
-"""What the networks see: images by a naive encoder in explicit loops, crops by padding and slicing, normalized vectors."""
+"""Inputs of the networks: a naive encoder of images in explicit loops, crops by padding and slicing, normalized vectors."""
 
 import math
 import pathlib
@@ -21,7 +21,7 @@ SMALL = {"net_arch": [8]}
 
 
 class SpacesOnly(gym.Env):
-    """An environment that is there for its spaces."""
+    """An environment that only provides spaces."""
 
     def __init__(self, observation_space: spaces.Space, action_space: spaces.Box = ACTIONS) -> None:
         self.observation_space, self.action_space = observation_space, action_space

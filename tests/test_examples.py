@@ -60,7 +60,7 @@ def test_short_example(name: str, tmp_path: Path) -> None:
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", SHORT)
 def test_full_example(name: str, tmp_path: Path) -> None:
-    """In a new interpreter, with an hour's patience."""
+    """In a new interpreter, for at most an hour."""
     command = [sys.executable, str(EXAMPLES / name), *FULL.get(name, [])]
     ended = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=3600)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -121,7 +121,7 @@ def test_compiled_once(twins: Twins, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.algorithms("FQL")
 def test_updates_in_compiled_cpp_are_eager_ones(offline_algorithm: AlgorithmCase) -> None:
-    """So it is with PyTorch's default backend."""
+    """Also with PyTorch's default backend."""
     Twins.train(offline_algorithm).assert_same_numbers()
 
 
@@ -159,7 +159,7 @@ def no_compiler(graph: Any, inputs: Any) -> Any:
 
 @pytest.mark.algorithms("FPMD", "SWFP", "StreamingFlow")
 def test_what_cannot_be_compiled_is_executed_eagerly(offline_algorithm: AlgorithmCase) -> None:
-    """So it is for each of the losses of an algorithm, with one warning for all of them."""
+    """Also for algorithms with several losses, with one warning for all of them."""
     with backend(no_compiler):
         assert_one_warning_and_eager_numbers(offline_algorithm, "no_compiler")
 
@@ -203,7 +203,7 @@ def test_modes_that_are_refused(algorithm: AlgorithmCase, mode: str, message: st
 
 
 def test_updates_that_differ_are_no_graph() -> None:
-    """Nor are they captured wrongly: the error says what to use. It needs no GPU to be seen."""
+    """The error says which mode to use. This check needs no GPU."""
     with pytest.raises(ValueError, match=r"differ from each other.*`compile=True`"):
         make_execution("cudagraph", th.device("cuda"), one_graph=False)
     assert not FPMD.one_graph
@@ -273,7 +273,7 @@ def test_losses_are_looked_at_seldom(offline_algorithm: AlgorithmCase, looks: li
 
 
 def test_actions_are_looked_at(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
-    """Whoever acts or saves looks first; without updates in between there is nothing to look at."""
+    """``predict`` and ``save`` check the losses first; without updates in between there is nothing to check."""
     model = make(offline_algorithm)
     model.train(6, BATCH_SIZE)
     for _ in range(3):
@@ -308,7 +308,7 @@ def test_a_loss_that_is_lost_is_found_with_its_place(offline_algorithm: Algorith
 
 
 def test_at_the_end_of_learn(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
-    """``learn`` does not return lost parameters as if nothing were."""
+    """``learn`` raises if the parameters are not finite at its end."""
     with pytest.raises(ValueError, match="One of the updates 1 to 9 is not finite"):
         make(offline_algorithm).learn(9, callback=Poison(5))
 
@@ -322,7 +322,7 @@ def test_callbacks_save_no_lost_model(offline_algorithm: AlgorithmCase, looks: l
 
 
 def test_callbacks_evaluate_no_lost_model(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
-    """An environment never sees the actions of a lost policy."""
+    """A policy with parameters that are not finite does not act in an environment."""
     env = Monitor(pendulum())
     model = make(offline_algorithm)
     with pytest.raises(ValueError, match="One of the updates 5 to 6 is not finite"):
@@ -332,7 +332,7 @@ def test_callbacks_evaluate_no_lost_model(offline_algorithm: AlgorithmCase, look
 
 
 def test_after_a_loss_another_model_takes_over(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
-    """The same object goes on from good parameters."""
+    """After good parameters are set, the same object trains again."""
     model = make(offline_algorithm)
     good = copy.deepcopy(model.get_parameters())
     with pytest.raises(ValueError, match="is not finite"):

@@ -355,7 +355,7 @@ def test_deterministic_plans_are_the_same_and_others_differ(model: FlowOpt) -> N
     observation = observe(2)
     first, second = (model.predict(observation, deterministic=True)[0] for _ in range(2))
     assert np.array_equal(first, second)
-    alone = model.predict(observe(1), deterministic=True)[0][0]  # whoever else is in the batch
+    alone = model.predict(observe(1), deterministic=True)[0][0]  # with any other problems in the batch
     np.testing.assert_allclose(first[0], alone, atol=1e-4)
     assert not np.array_equal(model.predict(observation)[0], model.predict(observation)[0])
 
@@ -374,7 +374,7 @@ def test_polished_plans_are_smoother(make: Any) -> None:
     th.testing.assert_close(late[0].y, late[1].y, rtol=0, atol=0)
 
 
-def test_the_heads(model: FlowOpt) -> None:
+def test_the_samplers(model: FlowOpt) -> None:
     disturb(model.policy.flow_average, 0.5)
     env = scenes()
     filtered, _ = evaluate_policy(model, env, 10)

@@ -25,7 +25,7 @@ def scene(robots: int = N, obstacles: int = M, seed: int = 0) -> Scene:
 
 @pytest.fixture
 def network() -> TrajectoryTransformer:
-    """With numbers other than 0 everywhere, so that every part has a say."""
+    """All parameters are nonzero, so that every part changes the output."""
     th.manual_seed(0)
     network = TrajectoryTransformer(D, D * MODES, D * MODES, width=32, depth=2, heads=4)
     for parameter in network.parameters():

@@ -1,4 +1,4 @@
-"""Networks that follow others follow all of their state, and are never in training mode."""
+"""Target networks follow all state of their networks, and are never in training mode."""
 
 from typing import Any
 

@@ -645,7 +645,7 @@ def test_07_two_modes_learned(flow: Any) -> None:
 
 
 def test_08_schedule_of_alpha() -> None:
-    """It falls by 0.7 % a step at first and settles at 0.540, whatever the actions' dimension; no data has a say."""
+    """It falls by 0.7 % per step at first and converges to 0.540 for any action dimension and any data."""
     target = 10 * math.exp(-1.5) / math.sqrt(2 * math.pi * math.e)
     models = [double(make_model(action_dim=d, net_arch=(4,))) for d in (1, 6)]
     alphas = []
@@ -980,7 +980,7 @@ def test_actions_as_they_are_stored(clip_final: bool) -> None:
     ids=str,
 )
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
-    """The error comes when the model is made; it names the argument and its value."""
+    """The constructor raises an error that names the argument and its value."""
     small: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
     with pytest.raises(ValueError, match=message):
         FPMD("FlowPolicy", pendulum(), **{**small, **arguments})

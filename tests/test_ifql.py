@@ -199,7 +199,7 @@ TERMS: dict[str, tuple[str, Callable[[IFQL, Batch, IFQLNoise], th.Tensor]]] = {
 
 @pytest.mark.parametrize("term", TERMS)
 def test_gradient_routing_from_images(term: str) -> None:
-    """Each term moves one network, its encoder included, and never a target."""
+    """Each term has a gradient for one network, with its encoder, and never for a target."""
     batch, noise = random_batch(Variant(action_dim=2), 0, th.float32)
     env = AnySpaces(spaces.Box(0, 255, (1, 8, 8), np.uint8), spaces.Box(-1.0, 1.0, (2,)))
     policy_kwargs = {"net_arch": [8], "features_extractor_kwargs": {"cnn_output_dim": 6}}
@@ -438,7 +438,7 @@ def test_published_settings(dataset: str, task: str) -> None:
     ids=str,
 )
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
-    """The error comes when the model is made; it names the argument and its value."""
+    """The constructor raises an error that names the argument and its value."""
     with pytest.raises(ValueError, match=message):
         make_model(**arguments)
 

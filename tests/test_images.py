@@ -1,4 +1,4 @@
-"""Which observations are images, and what is said about those that only look like it."""
+"""Which observations are images, and the warnings about others with the shape of images."""
 
 import warnings
 from typing import Any

@@ -115,7 +115,7 @@ def test_an_episode_is_one_plan() -> None:
     assert not info["is_success"] and info["min_obstacle_distance"] < 0.2 and info["min_pair_distance"] > 0.4
 
 
-def test_a_lonely_robot_has_nobody_to_meet() -> None:
+def test_a_single_robot_has_no_pair_distance() -> None:
     env = small()
     observation, _ = env.reset(options={"scene": ALONE})
     assert observation["robot_mask"].tolist() == [1, 0] and observation["obstacle_mask"].tolist() == [0]

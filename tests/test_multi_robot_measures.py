@@ -1,4 +1,4 @@
-"""The judge of plans: on trajectories whose measures are known from school, and against a slow judge in plain NumPy."""
+"""Measures of plans: on trajectories with known measures, and compared with a slow implementation in plain NumPy."""
 
 import math
 
@@ -109,6 +109,7 @@ def test_what_is_no_number_is_no_success() -> None:
     assert not verdict([nobody, around(1.0, math.pi)]).success.item()
 
 
+@pytest.mark.slow
 def test_plans_are_judged_as_by_hand() -> None:
     """Random plans, evaluated by SciPy, and judged in plain NumPy at other times."""
     limits = standard_limits(5)
@@ -179,7 +180,7 @@ def test_sides() -> None:
     assert different_sides(ways["right"], ways["left"], both).item() == 1
     assert different_sides(ways["right"], ways["right"], both).item() == 0
     assert different_sides(ways["right"], ways["left"], th.tensor([True, False])).item() == 0
-    # Far away from each other nobody passes anybody; above each other counts as seen from above.
+    # Robots far away from each other do not pass; those above each other count as seen from above.
     apart = th.stack([right, right + 10])
     assert winding_angles(apart).abs().max() < 1e-9
     space = {name: th.cat([way, th.rand(2, 1, len(TIMES), dtype=th.float64)], dim=1) for name, way in ways.items()}

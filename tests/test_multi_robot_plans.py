@@ -54,7 +54,7 @@ def test_observations_show_the_problem(limits: Limits) -> None:
 
 
 def test_observations_stay_in_their_space() -> None:
-    """Whatever stands in the rows of padding, and however far away robots are."""
+    """For any values in rows of padding, and any distance of robots."""
     problems = scenes()
     problems = problems._replace(start=problems.start + 100, obstacles=problems.obstacles + 100)
     shown = observations.observation(problems, LIMITS)

@@ -53,7 +53,7 @@ def test_layouts_are_what_they_are_called() -> None:
     assert circle.start.norm(dim=-1).std() < 1e-5 < circle.start[:, 0].std()
     same = th.cdist(permutation.goal, permutation.start) < 1e-5
     assert same.sum(dim=1).eq(1).all() and same.sum(dim=2).eq(1).all()  # every place is somebody's goal
-    assert not same.diagonal(dim1=1, dim2=2).any()  # and nobody's own
+    assert not same.diagonal(dim1=1, dim2=2).any()  # no robot keeps its place
     assert (permutation.start + permutation.goal).abs().max() > 1
 
 
@@ -141,7 +141,7 @@ def test_the_impossible_is_refused_by_name(changes: dict, message: str) -> None:
     whole = Problems(*(th.cat([a, b]) for a, b in zip(scene(), problems, strict=True)))
     with pytest.raises(ValueError, match="Problem 1: " + message):
         check(whole, limits)
-    # The same robots and obstacles as padding harm nobody.
+    # The same robots and obstacles as padding are ignored.
     check(problems._replace(robot_mask=th.zeros(1, 3).bool(), obstacle_mask=th.zeros(1, 2).bool()), limits)
 
 

@@ -1,4 +1,4 @@
-"""What a user gets: the names, the version, a light import, a complete wheel, configurations that run."""
+"""The installed package: names, version, a light import, a complete wheel, and valid configurations."""
 
 import inspect
 import json
@@ -21,8 +21,8 @@ from sb3_flow import zoo
 from sb3_flow.common.environments import register_environment
 
 ROOT = Path(__file__).parents[1]
-#: Rooms that hold no algorithm; see test_architecture.py.
-OTHER_ROOMS = {"deploy", "baselines", "common", "datasets", "envs", "imitation", "planning", "tables", "zoo"}
+#: Packages that hold no algorithm; see test_architecture.py.
+OTHER_PACKAGES = {"baselines", "common", "datasets", "deploy", "envs", "imitation", "planning", "tables", "zoo"}
 #: What an import of the package must not load on its own account.
 OPTIONAL = {
     *("dm_control", "h5py", "imageio", "matplotlib", "minari", "mujoco", "ogbench", "optuna", "pandas", "PIL", "rich"),
@@ -60,13 +60,15 @@ def test_algorithms_are_those_of_stable_baselines3(name: str) -> None:
     assert {"policy", "env", "device", "_init_setup_model"} <= arguments(cls)
 
 
-def test_every_room_of_an_algorithm_is_open_and_configured() -> None:
-    rooms = {folder.parent.name for folder in (ROOT / "sb3_flow").glob("*/__init__.py")} - OTHER_ROOMS
-    exported = {name.lower() for name in ALGORITHMS if getattr(sb3_flow, name).__module__.split(".")[1] not in OTHER_ROOMS}
-    assert rooms and {room.replace("_", "") for room in rooms} == exported
-    names = {name for name, cls in zoo.ALGORITHMS.items() if cls.__module__.split(".")[1] in rooms}
-    # Each is known to RL Zoo by the name of its room; a variant adds to it, as in qam_fql.
-    assert rooms <= names and all(f"{name}_".startswith(zoo.ALGORITHMS[name].__module__.split(".")[1] + "_") for name in names)
+def test_every_package_of_an_algorithm_is_exported_and_configured() -> None:
+    packages = {folder.parent.name for folder in (ROOT / "sb3_flow").glob("*/__init__.py")} - OTHER_PACKAGES
+    exported = {name.lower() for name in ALGORITHMS if getattr(sb3_flow, name).__module__.split(".")[1] not in OTHER_PACKAGES}
+    assert packages and {name.replace("_", "") for name in packages} == exported
+    names = {name for name, cls in zoo.ALGORITHMS.items() if cls.__module__.split(".")[1] in packages}
+    # Each is known to RL Zoo by the name of its package; a variant adds to it, as in qam_fql.
+    assert packages <= names and all(
+        f"{name}_".startswith(zoo.ALGORITHMS[name].__module__.split(".")[1] + "_") for name in names
+    )
     assert set(zoo.ALGORITHMS) <= set(FILES)
 
 
@@ -78,6 +80,7 @@ def loaded_by(statement: str) -> tuple[set[str], set[str]]:
     return {module.split(".")[0] for module in modules}, set(environments)
 
 
+@pytest.mark.slow
 def test_an_import_is_light_and_registers_the_environments() -> None:
     """Of the optional packages it loads none that Stable-Baselines3 does not load."""
     modules, environments = loaded_by("import sb3_flow.cli")

@@ -14,7 +14,7 @@ PER_CASE, CHUNK = 5000, 250
 
 
 def random_problems(batch: int, robots: int, dimensions: int, generator: th.Generator) -> Problems:
-    """Problems with moving starts, padding, and obstacles, in a room of about 8 m."""
+    """Problems with moving starts, padding, and obstacles, in a workspace of about 8 m."""
 
     def uniform(*shape: int, scale: float = 1.0) -> th.Tensor:
         return scale * (2 * th.rand(batch, *shape, generator=generator, dtype=th.float64) - 1)
@@ -33,6 +33,7 @@ def random_problems(batch: int, robots: int, dimensions: int, generator: th.Gene
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dimensions", "degree", "samples"), [(2, 12, 64), (2, 10, 16), (3, 12, 16), (3, 10, 64)])
 def test_no_certificate_is_false(dimensions: int, degree: int, samples: int) -> None:
     """Half of the plans are anywhere, the others about as far from the straight line as they are certified."""

@@ -141,8 +141,8 @@ def test_polish_does_not_push_harder_and_harder() -> None:
     assert gentle.penalty_at(0) == gentle.penalty_at(99) == filter_.settings.penalty_at(0)
 
 
-def test_polish_believes_nobody() -> None:
-    """A plan that is said to be safe, and collides, is not taken for one."""
+def test_polish_checks_the_marks_of_plans() -> None:
+    """A plan that is marked safe but collides is not accepted."""
     filter_ = SafetyFilter(LIMITS)
     start = th.tensor([[[-2.0, 0.0], [2.0, 0.0]]])
     result = polish(filter_, Problems.rest_to_rest(start, -start), th.zeros(1, 2, 2, 7), th.tensor([True]))

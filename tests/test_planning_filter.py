@@ -107,7 +107,7 @@ def test_in_the_predecessors_form_problems_do_not_matter_to_one_another() -> Non
     th.testing.assert_close(both.y[1:], alone.y, rtol=0, atol=1e-9)
 
 
-def test_who_is_in_nobodys_way_is_left_alone() -> None:
+def test_plans_without_conflicts_are_not_changed() -> None:
     start = th.tensor([[[-3.0, -3.0], [-3.0, 0.0], [-3.0, 3.0]]], dtype=th.float64)
     problems = Problems.rest_to_rest(start, start * th.tensor([-1.0, 1.0]), th.tensor([[[0.0, 1.5, 0.1]]]).double())
     proposal = plans(problems, scale=0.01)
@@ -278,7 +278,7 @@ def test_the_first_certified_iterate_of_every_problem_is_returned() -> None:
     th.testing.assert_close(SafetyFilter(WIDE, settings, th.float64)(problems, proposal).y, result.y, rtol=0, atol=1e-8)
     alone = filter_(problems.select(th.tensor([2])), proposal[2:3])
     th.testing.assert_close(alone.y[0], result.y[2], rtol=0, atol=1e-8)
-    # Whoever begins with the solution has it.
+    # A start at the solution needs no iteration.
     again = filter_(problems, proposal, (result.y, th.zeros_like(proposal)))
     assert not again.iterations.any()
     th.testing.assert_close(again.y, result.y, rtol=0, atol=0)

@@ -518,7 +518,7 @@ def test_predicted_actions_are_in_the_space(algorithm: AlgorithmCase, data: st.D
 @given(st.sampled_from([case for case in ALGORITHMS if case.offline]), recordings())
 @examples(60)
 def test_training_on_any_data(offline_algorithm: AlgorithmCase, recording: Recording) -> None:
-    """A good dataset trains: losses and parameters are finite, and nobody's arrays have changed."""
+    """A valid dataset trains: parameters stay finite, and the given arrays do not change."""
     if not any(recording.trajectories):
         return
     before = copy.deepcopy(recording.fields)

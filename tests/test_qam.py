@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch as th
-from conformance.environments import AnySpaces, pendulum
+from conformance.environments import AnySpaces
 from gymnasium import spaces
 from transcription import BATCH, Draw, Transcription, box_env, shake
 
@@ -661,14 +661,15 @@ def test_published_defaults() -> None:
         ({"flow_steps": 0}, "`flow_steps` is 0"),
     ],
 )
-def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
+def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+    """The constructor raises an error that names the argument and its value."""
     with pytest.raises(ValueError, match=message):
         make_model(**arguments)
 
 
 @pytest.mark.parametrize("name", [*SAMPLERS, "budget", "budget, EDIT, chunks"])
 def test_a_saved_variant(name: str, tmp_path: Path) -> None:
-    """It comes back as the same variant, its temperature and optimizer too, and goes on as the first does."""
+    """A loaded model is the same variant, with its temperature and optimizer, and its updates are equal."""
     variant = VARIANTS[name]
     model = variant.model()
     model.update(*random_batch(variant, 0, th.float32))
@@ -764,22 +765,3 @@ def test_learned_temperature() -> None:
     (coef, mean, std), (coef_2, mean_2, std_2) = found
     assert coef_2 == pytest.approx(2 * coef, rel=0.15)
     assert (mean_2, std_2) == pytest.approx((mean, std), abs=0.04) and mean > 0.15
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"inv_temp": -1.0}, "`inv_temp` is -1.0"),
-        ({"rho": -0.5}, "`rho` is -0.5"),
-        ({"fql_alpha": 3.0, "edit_scale": 0.1}, "two variants"),
-        ({"edit_scale": 1.5}, "`edit_scale` is 1.5"),
-        ({"target_entropy": "half"}, "'half'.*'auto'"),
-        ({"flow_steps": 0}, "`flow_steps` is 0"),
-    ],
-    ids=str,
-)
-def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
-    """The error comes when the model is made; it names the argument and its value."""
-    small: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
-    with pytest.raises(ValueError, match=message):
-        QAM("FlowPolicy", pendulum(), **{**small, **arguments})

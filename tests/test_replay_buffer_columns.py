@@ -48,7 +48,7 @@ def test_an_empty_buffer_says_so() -> None:
 
 
 def test_a_loaded_buffer_cuts_the_open_trajectory(tmp_path: Path) -> None:
-    """What is collected next is of another episode, unless one asks for the contrary."""
+    """New transitions start another episode, unless ``truncate_last_traj=False``."""
     options: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "learning_starts": 100, "device": "cpu", "seed": 0}
     model = FQL("FlowPolicy", pendulum(), **options).learn(5)
     model.save_replay_buffer(tmp_path / "buffer")

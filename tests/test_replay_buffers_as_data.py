@@ -1,4 +1,4 @@
-"""What one model collected trains another: our replay buffer reads as Stable-Baselines3's own does."""
+"""A replay buffer is a dataset for another model, as those of Stable-Baselines3 are."""
 
 import gymnasium as gym
 import numpy as np

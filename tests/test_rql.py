@@ -491,7 +491,7 @@ def test_steps_end_at_the_action() -> None:
 @pytest.mark.parametrize("pixels", [False, True], ids=["vectors", "pixels"])
 @pytest.mark.parametrize(("loss", "owner"), [("critic_loss", "critic"), ("actor_loss", "actor")])
 def test_gradient_isolation(loss: str, owner: str, pixels: bool) -> None:
-    """Each term moves one network, its encoder included, and never a target."""
+    """Each term has a gradient for one network, with its encoder, and never for a target."""
     batch, noise = random_batch(Variant(), 0, th.float32)
     model = Variant().model()
     if pixels:
@@ -657,13 +657,13 @@ def test_published_defaults() -> None:
     ],
 )
 def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
-    """The error comes when the model is made; it names the argument and its value."""
+    """The constructor raises an error that names the argument and its value."""
     with pytest.raises(ValueError, match=message):
         make_model(**arguments)
 
 
 def test_a_saved_model(tmp_path: Path) -> None:
-    """It comes back with its arguments, its moving average and its optimizer, and goes on as the first does."""
+    """A loaded model has the same arguments, moving average and optimizer, and its updates are equal."""
     variant = Variant(horizon_length=2, ema=0.9)
     model = variant.model()
     model.update(*random_batch(variant, 0, th.float32))

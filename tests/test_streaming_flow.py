@@ -874,7 +874,7 @@ def test_positions_are_not_normalized() -> None:
     ids=str,
 )
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
-    """The error comes when the model is made; it names the argument and its value."""
+    """The constructor raises an error that names the argument and its value."""
     small: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu", "horizon_length": 4}
     with pytest.raises(ValueError, match=message):
         StreamingFlow("FlowPolicy", pendulum(), **{**small, **arguments})

@@ -763,6 +763,7 @@ class KnownEnergyOfWholeFlow(WholeFlowPolicy):
     energies = KnownEnergy.energies
 
 
+@pytest.mark.learns
 def test_whole_flow_moves_within_its_trust_region() -> None:
     """As far as all blocks together from the base, which follows every ``absorb_interval`` updates."""
     env = box_env(1, 2)
@@ -821,7 +822,7 @@ def test_whole_flow_starts_as_the_clone_and_learns_online() -> None:
     ids=str,
 )
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
-    """The error comes when the model is made; it names the argument and its value."""
+    """The constructor raises an error that names the argument and its value."""
     small: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
     with pytest.raises(ValueError, match=message):
         SWFP("FlowPolicy", pendulum(), **{**small, **arguments})

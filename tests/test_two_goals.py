@@ -1,4 +1,4 @@
-"""The room with two goals: its rules, and what policies can reach in it, from formulas and from walking."""
+"""The environment with two goals: its rules, and the returns of policies, by formulas and by episodes."""
 
 import itertools
 from collections.abc import Callable
@@ -153,7 +153,7 @@ def test_what_makes_no_sense_is_refused() -> None:
 
 
 def test_several_at_once() -> None:
-    """As people type it, in subprocesses that have not imported this package themselves."""
+    """By ``sb3_flow:ID``, in subprocesses that have not imported this package."""
     env = make_vec_env(f"sb3_flow:{ID}", n_envs=2, seed=0, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "spawn"})
     try:
         env.reset()

@@ -1,4 +1,4 @@
-"""The maze with two routes: it is always the same, it knows which one was taken, and its expert demonstrates both."""
+"""The maze with two routes: it is deterministic, reports the route, and its expert demonstrates both."""
 
 import itertools
 from pathlib import Path

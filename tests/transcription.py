@@ -1,5 +1,5 @@
 """
-What the second implementations of the methods are written with: slow, literal, in float64.
+Building blocks of the independent implementations of the methods: slow, literal, in float64.
 
 It shares no code with the package: its own matrix products, GELU, layer norm, Euler loop, Adam and moving average, one
 critic after the other. A method's own equations are in its test file.
@@ -42,7 +42,7 @@ def each_column(batch: Batch, change: Callable[[th.Tensor], th.Tensor]) -> Batch
 
 
 class Draw:
-    """Numbers that are the same in both precisions."""
+    """Random numbers that are equal in single and double precision."""
 
     def __init__(self, seed: int, dtype: th.dtype = th.float64) -> None:
         self.rng, self.dtype = np.random.default_rng(seed), dtype
@@ -145,7 +145,7 @@ class Transcription:
         raise NotImplementedError
 
     def gradients(self, losses: dict[str, th.Tensor]) -> dict[str, th.Tensor]:
-        """Each network descends its own loss and no other one."""
+        """The gradient of each network is that of its own loss."""
         result = {}
         for network, loss in self.owners.items():
             own = {name: parameter for name, parameter in self.trained.items() if name.split(".")[0] == network}
@@ -174,5 +174,5 @@ class Transcription:
                     parameter.copy_(rate * net + (1 - rate) * parameter)
 
     def rate(self, target: str) -> float:
-        """What share of a network enters its target at each update."""
+        """Rate of a target: the share of the network in each update."""
         return self.variant.tau  # type: ignore[no-any-return]

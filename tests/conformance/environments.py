@@ -1,4 +1,4 @@
-"""Environments for the tests: real ones cut short, ones that watch what they are given, and one for any spaces."""
+"""Environments for the tests: with short episodes, with recorded actions, and with any spaces."""
 
 import copy
 from collections.abc import Callable
@@ -57,7 +57,7 @@ class AnySpaces(gym.Env):
 
 
 def pendulum(episode_length: int = 10) -> gym.Env:
-    """Pendulum with short episodes, watched."""
+    """Pendulum with short episodes and recorded actions."""
     return Watched(TimeLimit(gym.make("Pendulum-v1").unwrapped, episode_length))
 
 

@@ -1,4 +1,4 @@
-"""The same seed gives the same model; watching it changes nothing."""
+"""The same seed gives the same model; evaluations and other calls change nothing."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def test_same_seed_offline(offline_case: AlgorithmCase) -> None:
 
 
 def test_seed_draws_the_networks_and_the_batches(offline_case: AlgorithmCase) -> None:
-    """The seed decides on the initial parameters and on what is drawn; neither alone."""
+    """The seed determines both the initial parameters and the batches."""
     data = offline_case.data()
     first, second = (offline_case.fresh(dataset=data, seed=seed) for seed in (3, 4))
     assert not same_parameters(parameters(first), parameters(second))
@@ -62,7 +62,7 @@ def test_evaluations_do_not_change_offline_training(offline_case: AlgorithmCase)
 
 
 def test_predicting_does_not_change_offline_training(offline_case: AlgorithmCase) -> None:
-    """Nor does acting between two calls of ``learn``."""
+    """Calls of ``predict`` between two calls of ``learn`` do not change training."""
     results = []
     observation = offline_case.environment().reset(seed=0)[0]
     for predictions in (0, 7):

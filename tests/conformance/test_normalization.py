@@ -69,7 +69,7 @@ def test_frozen_wrapper_is_left_alone(offline_algorithm: AlgorithmCase) -> None:
 
 
 def test_used_wrapper_is_left_alone(offline_algorithm: AlgorithmCase) -> None:
-    """Statistics that somebody has gathered already are not mixed with the data's."""
+    """Statistics that were gathered before are not mixed with those of the dataset."""
     env = VecNormalize(pendulums(1))
     env.reset()
     data = _data()

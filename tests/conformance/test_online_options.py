@@ -1,4 +1,4 @@
-"""What steers the online phase: update frequency, warm-up, exploration noise, several environments, n-step returns."""
+"""Settings of the online phase: update frequency, warm-up, exploration noise, several environments, n-step returns."""
 
 import gymnasium as gym
 import numpy as np
@@ -46,7 +46,7 @@ def _count_predictions(model: OfflineToOnlineAlgorithm, monkeypatch: pytest.Monk
 
 
 def test_warm_up_acts_at_random(online_algorithm: AlgorithmCase, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From scratch, the first ``learning_starts`` steps do not ask the policy."""
+    """An untrained model acts at random for ``learning_starts`` steps."""
     model = online_algorithm.make(pendulum(), learning_starts=10)
     calls = _count_predictions(model, monkeypatch)
     model.learn(14)

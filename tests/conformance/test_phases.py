@@ -36,7 +36,7 @@ def test_offline_budget_is_spent_once(two_phase_algorithm: AlgorithmCase, reset_
 
 
 def test_offline_budget_is_spent_once_over_save_and_load(two_phase_algorithm: AlgorithmCase, tmp_path: Path) -> None:
-    """A loaded model knows what it has spent."""
+    """A loaded model remembers how much of its offline budget is spent."""
     data = collect(pendulum)
     model = two_phase_algorithm.make(pendulum(), dataset=data, offline_steps=5).learn(4)
     model.save(tmp_path / "model")

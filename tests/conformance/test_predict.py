@@ -27,7 +27,7 @@ def test_single_observation_and_batch(algorithm: AlgorithmCase) -> None:
 
 
 def test_signature(algorithm: AlgorithmCase) -> None:
-    """``state`` and ``episode_start`` go round as in the loops that carry them."""
+    """``state`` and ``episode_start`` work as in the evaluation loops of Stable-Baselines3."""
     model = algorithm.make(pendulum())
     state, starts = None, np.ones(5, dtype=bool)
     for _ in range(3):
@@ -52,7 +52,7 @@ def test_deterministic(algorithm: AlgorithmCase) -> None:
 
 
 def test_every_sampler(algorithm: AlgorithmCase) -> None:
-    """Each way to act is a policy of its own for ``evaluate_policy``, and leaves the model's as it was."""
+    """``evaluate_policy`` takes each sampler as a policy; the model's own policy does not change."""
     model = algorithm.make(pendulum(), dataset=collect(pendulum) if algorithm.offline else None)
     model.learn(algorithm.stages + 2)
     before, _ = model.predict(BATCH, deterministic=True)
@@ -66,7 +66,7 @@ def test_every_sampler(algorithm: AlgorithmCase) -> None:
 
 
 def test_a_sampler_that_does_not_exist(algorithm: AlgorithmCase) -> None:
-    """The error lists the samplers there are."""
+    """The error lists the existing samplers."""
     model = algorithm.make(pendulum())
     with pytest.raises(ValueError, match=f"'nose'.*{next(iter(model.policy.samplers))}"):
         model.policy.with_sampler("nose")
@@ -99,7 +99,7 @@ def test_evaluate_policy(algorithm: AlgorithmCase) -> None:
 
 
 def test_actions_lie_inside_the_space(algorithm: AlgorithmCase) -> None:
-    """Also those at the bounds, which rounding must not push over."""
+    """Also at the bounds, where rounding must not leave the space."""
     observations = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32) * 100
     for bounds, dtype in product([(0.0, 512.0), (-0.7, 0.4), (-1.0, -0.2), (-2.2, 0.6)], [np.float32, np.float64]):
         space = spaces.Box(*bounds, (4,), dtype=dtype)

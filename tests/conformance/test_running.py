@@ -103,7 +103,7 @@ def test_ogbench_environment_by_its_id_alone(names: list[str]) -> None:
     "names", [["FQL", "StreamingFlow"], pytest.param(OFFLINE, marks=pytest.mark.nightly)], ids=["two", "all"]
 )
 def test_learns_from_a_file_by_its_path(tmp_path: Path, names: list[str]) -> None:
-    """A path is understood without any import but that of the algorithm."""
+    """A path is enough in a fresh process that has imported only the algorithm."""
     path = tmp_path / "log.npz"
     np.savez(path, **collect(pendulum))
     assert learn_in_fresh_processes(names, f"'Pendulum-v1', dataset={str(path)!r}") == dict.fromkeys(names, "2 0")

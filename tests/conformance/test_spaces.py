@@ -139,20 +139,20 @@ def test_unbounded_actions_are_refused(algorithm: AlgorithmCase) -> None:
 
 
 def test_action_of_no_width_is_refused(algorithm: AlgorithmCase) -> None:
-    """Nor can an action that takes one value only; the message says which space."""
+    """An action with a single possible value cannot be scaled either; the message names the space."""
     space = spaces.Box(np.array([-1, 0.5]), np.array([1, 0.5]), dtype=np.float32)
     with pytest.raises(ValueError, match="upper bounds of actions must be above"):
         algorithm.make(AnySpaces(VECTOR, space))
 
 
 def test_unknown_policy_is_refused(algorithm: AlgorithmCase) -> None:
-    """A misspelled policy is named in the error."""
+    """The error names an unknown policy."""
     with pytest.raises(ValueError, match="FlowPolizy"):
         algorithm.cls("FlowPolizy", pendulum())
 
 
 def test_dictionary_needs_another_name_in_sb3(algorithm: AlgorithmCase) -> None:
-    """``FlowPolicy`` and ``MultiInputPolicy`` take dictionaries; ``MlpPolicy`` is refused as everywhere."""
+    """``FlowPolicy`` and ``MultiInputPolicy`` take dictionaries; ``MlpPolicy`` is refused as in Stable-Baselines3."""
     env = AnySpaces(OBSERVATIONS["dictionary"], TORQUE)
     for policy in ("FlowPolicy", "MultiInputPolicy"):
         algorithm.cls(policy, env, policy_kwargs=CNN, device="cpu")

@@ -1,4 +1,4 @@
-"""One run from data to environment as users start it, and what everything that watches it has seen."""
+"""One run from dataset to environment, and what callbacks, logs and checkpoints recorded of it."""
 
 import csv
 from dataclasses import dataclass

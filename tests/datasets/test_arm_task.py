@@ -1,4 +1,4 @@
-"""Demonstrations of one of the robot arm's tasks: they begin and end where the task does, and replay in its environment."""
+"""Demonstrations of a robot arm's task: they start and end with the task, and replay in its environment."""
 
 from pathlib import Path
 

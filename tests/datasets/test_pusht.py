@@ -149,7 +149,7 @@ def test_an_agent_that_is_too_near_steps_away_first(twin):
 
 
 def test_places_outside_of_the_world_are_not_stood_at(twin):
-    block = np.array([256.0, 12.0, 0.0])  # its bar along the wall: nobody fits between
+    block = np.array([256.0, 12.0, 0.0])  # its bar along the wall, without a gap for the agent
     routes = Routes(twin.tee, twin.radius, 512.0)
     ways = routes.ways(np.array([256.0, 400.0]), block)
     assert ways and len(ways) < len(routes.stands)
@@ -225,7 +225,7 @@ def test_a_plan_brings_the_block_nearer(env, twin):
 
 
 def test_a_plan_always_moves_the_block(twin):
-    """Or the same plan would be made for ever: where every push makes it worse, as at the goal itself."""
+    """Otherwise the same plan would repeat forever where every push increases the cost, as at the goal."""
     state = State(np.array([150.0, 150.0, 0.0, 0.0]), GOAL)
     commands = Planner(twin, Habits(), np.random.default_rng(0)).plan(state)
     poses, _ = twin.try_out(state, commands)
@@ -290,7 +290,7 @@ def test_how_long_a_push_is(twin):
 
 @pytest.mark.slow
 def test_whims(env, twin):
-    """Without them chance has no say; with them it has, in which pushes are looked at, and in which of these is taken."""
+    """Without random numbers the plan is deterministic; with them, candidates and the choice among them vary."""
     state = twin.state_of(env.unwrapped)
 
     def differ(**habits):

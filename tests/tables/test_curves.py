@@ -1,4 +1,4 @@
-"""The picture of learning curves."""
+"""Plots of learning curves."""
 
 import dataclasses
 from pathlib import Path

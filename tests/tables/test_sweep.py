@@ -1,4 +1,4 @@
-"""A sweep, for real: killed in parts and as a whole, and completed."""
+"""A real sweep: single runs and the whole sweep are killed, resumed and completed."""
 
 import os
 import signal
@@ -82,7 +82,7 @@ def sweeping(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def until(condition: Callable[[], object], folder: Path, seconds: float = 240) -> None:
-    """Wait for something to come true."""
+    """Wait for a condition."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, (folder / "output.txt").read_text()

@@ -1,4 +1,4 @@
-"""The table of evaluations: it keeps everything, and what is damaged is refused."""
+"""The table of evaluations: nothing is lost, and damaged files are refused."""
 
 import csv
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def records() -> list[RunRecord]:
 
 
 def assert_same(found: list[RunRecord], expected: list[RunRecord]) -> None:
-    """To the last bit of every number."""
+    """Every number is equal bit by bit."""
     for one, other in zip(found, expected, strict=True):
         assert (str(one), one.config, one.system) == (str(other), other.config, other.system)
         assert one.arrays.keys() == other.arrays.keys()

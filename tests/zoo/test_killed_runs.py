@@ -37,7 +37,7 @@ def run_folder(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The tree of a run that was left in peace, and of one that was killed once and resumed."""
+    """The folders of an uninterrupted run, and of a run that was killed once and resumed."""
     whole, killed = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("killed")
     finish(start(whole, "--seed", "0"))
     process = start(killed, "--seed", "0", "--resume")

@@ -1,4 +1,4 @@
-"""A script of one's own, with the lines that docs/zoo.md has for it, run as its author would."""
+"""A user's script with the lines from docs/zoo.md runs."""
 
 import re
 from pathlib import Path

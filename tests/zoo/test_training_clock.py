@@ -1,4 +1,4 @@
-"""The clock in evaluations: what it counts, across evaluations and across processes."""
+"""The seconds of training in evaluation files, across evaluations and processes."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ ENV = "sb3_flow/TwoGoals-v0"
 
 
 class Time:
-    """What the clock takes for the time, in seconds; it passes where a test says so."""
+    """The time that the clock reads, in seconds; tests set it."""
 
     now = 1000.0
 
