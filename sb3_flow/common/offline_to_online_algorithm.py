@@ -192,6 +192,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
                     f"Going on without {self.dataset_name!r}: batches come from the replay buffer only. ({error} {again})",
                     stacklevel=3,
                 )
+                self.dataset = None  # else each batch would try to read it
         elif self.dataset_name is not None and self._in_offline_phase():
             raise ValueError(
                 f"This model trains on {self.dataset_name!r}, which is not part of the saved file. Pass it again, by "
