@@ -85,7 +85,7 @@ def _read_list(sources: Any, env_id: str | None) -> OfflineDataset:
     try:
         datasets = [
             OfflineDataset.from_dict(source, f"dataset[{i}]", single=True)
-            if isinstance(source, Mapping) and "source" not in source
+            if isinstance(source, Mapping) and not {"source", "steps"} & set(source)
             else read_dataset(source, env_id)
             for i, source in enumerate(sources)
         ]
