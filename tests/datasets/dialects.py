@@ -42,7 +42,7 @@ class Episode:
 
 def random_episodes(seed: int, goes_on: bool = False) -> list[Episode]:
     """
-    Episodes of 1 to 8 steps; some end with the end of the task, others were cut. If ``goes_on``, tasks end in their midst, too.
+    Episodes of 1 to 8 steps; some end with the end of the task, others were cut. If ``goes_on``, tasks end earlier, too.
     """
     rng = np.random.default_rng(seed)
     episodes = []
@@ -165,7 +165,9 @@ def d4rl(episodes: list[Episode], folder: Path) -> Any:
 def d4rl_qlearning(episodes: list[Episode], folder: Path) -> Any:
     """``d4rl.qlearning_dataset``: the steps at which an episode was cut are left out, and nothing marks the place."""
     kept = [episode if episode.terminations[-1] else episode.without_last() for episode in episodes]
-    return pick(joined([episode for episode in kept if len(episode)]), next_observations="next_observations", terminals="terminations")
+    return pick(
+        joined([episode for episode in kept if len(episode)]), next_observations="next_observations", terminals="terminations"
+    )
 
 
 @dialect()

@@ -98,9 +98,7 @@ def check_draws(buffer: OfflineBuffer, reference: list[Place], n_steps: int, chu
     batch = buffer.draw(th.arange(len(buffer)), n_steps, GAMMA, chunk_length)
     length = max(n_steps, chunk_length)
     expected = [expected_return(place, length, chunk_length > 1) for place in reference]
-    np.testing.assert_array_equal(
-        vectors(batch.observations), [place.episode.observations[place.step] for place in reference]
-    )
+    np.testing.assert_array_equal(vectors(batch.observations), [place.episode.observations[place.step] for place in reference])
     for field in ("rewards", "masks", "discounts", "valids", "action_valids"):
         np.testing.assert_allclose(
             getattr(batch, field), [row[field] for row in expected], rtol=1e-5, atol=1e-6, err_msg=field

@@ -67,7 +67,8 @@ class Frames:
         if self.stacks:
             self.starts = trajectory_starts(ends)
 
-    def _frame(self, key: str, rows: th.Tensor) -> th.Tensor:
+    def part(self, key: str, rows: th.Tensor) -> th.Tensor:
+        """One part of the observations of rows, as a single frame, ``(B, *shape)``."""
         frames = self.columns[key].index_select(0, rows)
         if key in self.channels_last:
             frames = frames.permute(0, 3, 1, 2)
@@ -92,10 +93,10 @@ class Frames:
         for key in self.columns:
             n_frames = self.stacks.get(key, 1)
             if n_frames == 1:
-                parts[key] = self._frame(key, newest)
+                parts[key] = self.part(key, newest)
             else:
                 start = self.starts[th.searchsorted(self.starts, rows, right=True) - 1]
-                frames = [self._frame(key, th.maximum(newest - age, start)) for age in reversed(range(n_frames))]
+                frames = [self.part(key, th.maximum(newest - age, start)) for age in reversed(range(n_frames))]
                 parts[key] = th.cat(frames, dim=1)
         return join(parts)
 

@@ -14,6 +14,7 @@ from sb3_flow.common.data.batches import as_replay_samples, normalize, to_device
 from sb3_flow.common.data.columns import DatasetError, Observations
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.frames import as_arrays, join
+from sb3_flow.common.data.hindsight import Hindsight
 from sb3_flow.common.data.observation_store import ObservationStore, zeros
 from sb3_flow.common.data.rewards import check_sparse, reward_normalizer
 from sb3_flow.common.data.transitions import Transitions
@@ -197,6 +198,19 @@ class OnlineBuffer(ReplayBuffer):
         """The number of transitions, over all environments."""
         return self.size() * self.n_envs
 
+    def remaining(self, rows: th.Tensor) -> th.Tensor:
+        """As ``OfflineBuffer.remaining``; the newest trajectory of an environment goes to its newest row."""
+        size, oldest = self.size(), self.pos * self.full
+        # One environment after the other, each in the order of time.
+        ends = self.transitions.ends[: len(self)].view(size, self.n_envs).roll(-oldest, 0).t().reshape(-1)
+        places = rows % self.n_envs * size + (rows // self.n_envs - oldest) % size
+        last = ends.nonzero().flatten()
+        return last[th.searchsorted(last, places)] - places
+
+    def following(self, key: str, rows: th.Tensor) -> th.Tensor:
+        """As ``OfflineBuffer.following``."""
+        return self.stores[key].after(rows)
+
     def draw_indices(self, n: int, generator: th.Generator) -> th.Tensor:
         """As ``OfflineBuffer.draw_indices``."""
         return th.randint(len(self), (n,), generator=generator)
@@ -208,9 +222,12 @@ class OnlineBuffer(ReplayBuffer):
         gamma: float = 0.99,
         chunk_length: int = 1,
         env: VecNormalize | None = None,
+        hindsight: Hindsight | None = None,
     ) -> Batch:
         """As ``OfflineBuffer.draw``."""
-        steps = self.transitions.draw(indices, n_steps, gamma, chunk_length, reward_normalizer(env))
+        goals = None if hindsight is None else hindsight.relabel(self, indices)
+        relabel = None if goals is None else goals.rewards
+        steps = self.transitions.draw(indices, n_steps, gamma, chunk_length, reward_normalizer(env), relabel)
         batch = Batch(
             self._observations(indices),
             self.action_column[steps.rows[:chunk_length].t()].flatten(start_dim=1),
@@ -221,7 +238,7 @@ class OnlineBuffer(ReplayBuffer):
             steps.valids,
             steps.action_valids[:, :chunk_length],
         )
-        return to_device(batch, self.device)
+        return to_device(batch if goals is None else goals.with_goals(batch), self.device)
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
         """
