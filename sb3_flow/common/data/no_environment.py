@@ -28,21 +28,19 @@ class NoEnvironment(gym.Env[Any, Any]):
         self.action_space: spaces.Box = action_space
 
     @classmethod
-    def of(cls, dataset: Any, quantile: float = 0.0) -> "NoEnvironment":
+    def of(cls, dataset: Any) -> "NoEnvironment":
         """
         With the spaces of a dataset: vectors without bounds, images of bytes, and actions as far as the data goes (an action
         that never changes: one to either side of it).
 
         :param dataset: As the argument of the algorithms
-        :param quantile: Share of the actions that may lie below the action space, and above it, in [0, 0.5), for data with
-            outliers. Pass the data as ``read_dataset(...).clip_actions(low, high)`` then.
         :raises DatasetError: If it cannot be read.
         """
         if isinstance(dataset, BaseBuffer):
             assert isinstance(dataset.action_space, spaces.Box)
             return cls(dataset.observation_space, dataset.action_space)
         data = read_dataset(dataset)
-        return cls(_observation_space(data.observations), action_space(data, quantile))
+        return cls(_observation_space(data.observations), action_space(data))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -63,15 +61,14 @@ def _observation_space(column: Observations) -> spaces.Space[Any]:
     return spaces.Box(-np.inf, np.inf, column.shape[1:], np.float32)
 
 
-def action_space(data: OfflineDataset, quantile: float = 0.0) -> spaces.Box:
+def action_space(data: OfflineDataset) -> spaces.Box:
     """
     The range of the actions of a dataset.
 
     :param data: The data
-    :param quantile: As for ``NoEnvironment.of``
     :return: A box; an action that never changes has a width of two, so that it can be scaled.
     """
-    low, high = (bound.astype(np.float32) for bound in ranges(data.actions, data.has_action, quantile))
+    low, high = (bound.astype(np.float32) for bound in ranges(data.actions, data.has_action))
     constant = low >= high
     return spaces.Box(np.where(constant, low - 1, low), np.where(constant, high + 1, high), dtype=np.float32)
 
