@@ -223,7 +223,10 @@ def _combine(
         return ends, _names(whole)
     if some:
         ends = np.logical_or.reduce(list(some.values()))
-        return ends | (terminations & _ends_the_episode(data)), _names([*some, *data.flags(Meaning.TERMINATION)])
+        explicit = terminations & _ends_the_episode(data)
+        if not ends.any():  # columns of time limits that mark no row, perhaps because they were not recorded
+            return explicit, TASK if explicit.any() else RECORDING
+        return ends | explicit, _names([*some, *data.flags(Meaning.TERMINATION)])
     return None, ""
 
 
