@@ -182,8 +182,7 @@ SYNONYMS: dict[str, Meaning] = {
     ),
     **dict.fromkeys(("timestamps", "time", "times", "t"), Meaning.TIME),
     "valid": Meaning.VALID,
-    "info": Meaning.INFORMATION,
-    "name": Meaning.INFORMATION,
+    **dict.fromkeys(("info", "name", "episode_seed", "episode_dropped", "episode_route"), Meaning.INFORMATION),
 }
 
 #: Names that several dialects use in different senses, or for several things: they are refused where nothing else tells.
