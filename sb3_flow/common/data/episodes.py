@@ -365,7 +365,7 @@ def _rows_of_episodes(
 def _invalid_final_states(data: Recording, ends: np.ndarray, valids: np.ndarray) -> np.ndarray:
     """
     Which of the rows that are no transitions hold the last observation of the episode before them. They do in OGBench, which
-    marks them as ends too. Padding, and frames that were lost, hold nothing.
+    marks them as ends too. Others are padding, or frames that were lost, and hold nothing.
     """
     invalid = ~valids
     if not invalid.any():
@@ -376,7 +376,7 @@ def _invalid_final_states(data: Recording, ends: np.ndarray, valids: np.ndarray)
         return np.zeros_like(invalid)
     flagged = [*_some_ends(data).values(), *_every_end(data, None).values()]
     if not flagged:
-        return alone
+        return np.zeros_like(invalid)
     marked = np.logical_or.reduce(flagged)
     final: np.ndarray = invalid & marked
     followed = final | np.append(final[1:], True)

@@ -165,7 +165,8 @@ def _refuse_ambiguous(names: list[str], meanings: Mapping[str, Meaning], name: s
 
 
 def _missing(names: list[str], field: str, name: str) -> DatasetError:
-    found = f"Found: {', '.join(sorted(names)) or 'nothing'}."
+    more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
+    found = f"Found: {', '.join(sorted(names)[:20]) or 'nothing'}{more}."
     if field == "observations" and {"state", "states"} & set(names):
         state = "state" if "state" in names else "states"
         return DatasetError(f"{name}: `observations` is missing; `{state}` does not say whether it is {AMBIGUOUS['state']}.")
