@@ -163,7 +163,9 @@ def test_a_jump_is_warned_about_where_only_the_end_of_the_task_tells() -> None:
 def test_episodes_that_are_longer_than_the_environment_allows(tmp_path: Path) -> None:
     columns = {"observations": np.zeros((300, 3)), "actions": np.zeros((300, 1)), "rewards": np.zeros(300)}
     np.savez(tmp_path / "log.npz", **columns, terminals=np.arange(300) == 299)
-    with pytest.raises(DatasetError, match="an episode has 300 steps, but Pendulum-v1 ends at 200. Only the end of the task"):
+    with pytest.raises(
+        DatasetError, match=r"an episode has 300 steps, but Pendulum-v1 ends at 200\. Only the end of the task"
+    ):
         load_dataset(tmp_path / "log.npz", "Pendulum-v1")
     np.savez(tmp_path / "log.npz", **columns, terminals=np.arange(300) == 299, timeouts=np.arange(300) == 149)
     assert load_dataset(tmp_path / "log.npz", "Pendulum-v1").n_trajectories == 2
