@@ -1,4 +1,4 @@
-"""Data that other packages wrote: the files in ``written`` (see ``written/write.py``), and a buffer of Stable-Baselines3."""
+"""Data that other packages wrote: files in ``written`` (see ``written/write.py``), and of packages that are installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from dialects import joined, random_episodes
+from dialects import joined, random_episodes, rlds_steps
 from reference import check_everything
 
 from sb3_flow.datasets import OfflineDataset, load_dataset
@@ -116,3 +116,47 @@ def test_stable_baselines3_from_an_environment() -> None:
         observation = following
     data = OfflineDataset.from_replay_buffer(buffer, lambda actions: actions)
     check_everything(data, episodes, last_observation=True)
+
+
+def test_tensorflow_datasets(tmp_path: Path) -> None:
+    """Episodes in the RLDS layout, written by TensorFlow Datasets, which shuffles them."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    tf = pytest.importorskip("tensorflow")
+    episodes = random_episodes(SEED)
+    step = {
+        "observation": tfds.features.Tensor(shape=(3,), dtype=tf.float32),
+        "action": tfds.features.Tensor(shape=(2,), dtype=tf.float32),
+        **dict.fromkeys(("reward", "discount"), tf.float32),
+        **dict.fromkeys(("is_first", "is_last", "is_terminal"), tf.bool),
+    }
+
+    class Walks(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        @classmethod
+        def get_metadata(cls) -> Any:
+            return tfds.core.dataset_metadata.DatasetMetadata(description="", citation="", tags=[])
+
+        def _info(self) -> Any:
+            features = tfds.features.FeaturesDict({"steps": tfds.features.Dataset(step)})
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, manager: Any) -> Any:
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self) -> Any:
+            for number, episode in enumerate(episodes):
+                columns = rlds_steps([episode], tmp_path)
+                rows = range(len(columns["action"]))
+                yield number, {"steps": [{name: column[row] for name, column in columns.items()} for row in rows]}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        builder = Walks(data_dir=str(tmp_path))
+        builder.download_and_prepare()
+    first = {tuple(episode.observations[0].tolist()): episode for episode in episodes}
+    for source in (builder.data_dir, builder.as_dataset(split="train", shuffle_files=False)):
+        data = load_dataset(source)
+        starts = np.append(True, data.final_states[:-1])
+        in_their_order = [first[tuple(row.tolist())] for row in data.observations[starts]]
+        check_everything(data, in_their_order, last_observation=True)

@@ -14,6 +14,9 @@ from sb3_flow.common.data.sources import read_dataset
 from sb3_flow.common.data.statistics import ranges
 from sb3_flow.common.encoders import subspaces
 
+#: How far the range of an action that never changes reaches to either side of it, as a share of it, or of 1 if that is more.
+NARROW = 1e-3
+
 
 class NoEnvironment(gym.Env[Any, Any]):
     """
@@ -30,8 +33,7 @@ class NoEnvironment(gym.Env[Any, Any]):
     @classmethod
     def of(cls, dataset: Any) -> "NoEnvironment":
         """
-        With the spaces of a dataset: vectors without bounds, images of bytes, and actions as far as the data goes (an action
-        that never changes: one to either side of it).
+        With the spaces of a dataset: vectors without bounds, images of bytes, and actions as far as the data goes.
 
         :param dataset: As the argument of the algorithms
         :raises DatasetError: If it cannot be read.
@@ -66,11 +68,11 @@ def action_space(data: OfflineDataset) -> spaces.Box:
     The range of the actions of a dataset.
 
     :param data: The data
-    :return: A box; an action that never changes has a width of two, so that it can be scaled.
+    :return: A box; so that it can be scaled, an action that never changes has ``NARROW`` to either side of it.
     """
     low, high = (bound.astype(np.float32) for bound in ranges(data.actions, data.has_action))
-    constant = low >= high
-    return spaces.Box(np.where(constant, low - 1, low), np.where(constant, high + 1, high), dtype=np.float32)
+    margin = np.where(low >= high, NARROW * np.maximum(np.abs(low), 1.0), 0.0)
+    return spaces.Box((low - margin).astype(np.float32), (high + margin).astype(np.float32), dtype=np.float32)
 
 
 def _zeros(space: spaces.Space[Any]) -> Any:
@@ -102,8 +104,9 @@ class WithinSpaces(VecEnvWrapper):
         box = venv.action_space
         if not isinstance(box, spaces.Box) or box.shape != action_space.shape:
             raise ValueError(f"The actions of the data are {action_space}; those of the environment are {box}.")
-        # A constant action has one to either side of it, which may reach out of the environment's space.
-        slack = 1e-3 * (box.high.astype(np.float64) - box.low) + (action_space.high - action_space.low == 2)
+        # The margin of a constant action may reach out of the environment's space.
+        low, high = box.low.astype(np.float64), box.high.astype(np.float64)
+        slack = 1e-3 * (high - low) + NARROW * np.maximum(np.maximum(np.abs(low), np.abs(high)), 1.0)
         if (action_space.low < box.low - slack).any() or (action_space.high > box.high + slack).any():
             raise ValueError(
                 f"The actions of the data go from {action_space.low} to {action_space.high}, outside of the environment's "
