@@ -34,11 +34,13 @@ class Dialect(NamedTuple):
     """
     Names of columns that belong together.
 
-    :param package: Who writes them
+    :param package: The package that writes them; empty if there is none
+    :param version: Its version whose data the tests read; empty if they read arrays under these names only
     :param fields: The meaning of each name
     """
 
     package: str
+    version: str
     fields: Mapping[str, Meaning]
 
 
@@ -53,10 +55,12 @@ _COLUMNS = {
 DIALECTS: dict[str, Dialect] = {
     "Gymnasium": Dialect(
         "minari",
+        "0.5.4",
         {**_COLUMNS, "terminations": Meaning.TERMINATION, "truncations": Meaning.LIMIT, "infos": Meaning.INFORMATION},
     ),
     "D4RL": Dialect(
         "d4rl",
+        "",
         {
             **_COLUMNS,
             "terminals": Meaning.TERMINATION,
@@ -67,6 +71,7 @@ DIALECTS: dict[str, Dialect] = {
     ),
     "OGBench": Dialect(
         "ogbench",
+        "1.2.2",
         {
             **_COLUMNS,
             "terminals": Meaning.END,
@@ -80,6 +85,7 @@ DIALECTS: dict[str, Dialect] = {
     ),
     "RLDS": Dialect(
         "tensorflow-datasets",
+        "4.9.10",
         {
             "observation": Meaning.OBSERVATION,
             "action": Meaning.ACTION,
@@ -92,10 +98,12 @@ DIALECTS: dict[str, Dialect] = {
     ),
     "Diffusion Policy": Dialect(
         "zarr",
+        "3.1.6",
         {"action": Meaning.ACTION, "obs": Meaning.OBSERVATION, "episode_ends": Meaning.EPISODE_ENDS},
     ),
     "robomimic": Dialect(
         "robomimic",
+        "0.3.0",
         {
             "obs": Meaning.OBSERVATION,
             "next_obs": Meaning.NEXT_OBSERVATION,
@@ -107,6 +115,7 @@ DIALECTS: dict[str, Dialect] = {
     ),
     "LeRobot": Dialect(
         "lerobot",
+        "0.4.4",
         {
             "observation": Meaning.OBSERVATION,
             "action": Meaning.ACTION,
@@ -122,7 +131,8 @@ DIALECTS: dict[str, Dialect] = {
         },
     ),
     "CORL": Dialect(
-        "CORL, IQL",
+        "",
+        "",
         {
             **_COLUMNS,
             "terminals": Meaning.TERMINATION,
@@ -133,6 +143,7 @@ DIALECTS: dict[str, Dialect] = {
     ),
     "Stable-Baselines3": Dialect(
         "stable-baselines3",
+        "2.9.2",
         {
             **_COLUMNS,
             "dones": Meaning.DONE,
@@ -146,6 +157,7 @@ DIALECTS: dict[str, Dialect] = {
     ),
     "d3rlpy": Dialect(
         "d3rlpy",
+        "2.8.1",
         {
             **_COLUMNS,
             "terminals": Meaning.TERMINATION,
