@@ -70,7 +70,7 @@ def test_mazes_follow_the_seed_of_reset(env_id: str) -> None:
     np.random.seed(5)
     first.reset(seed=1)
     first.step(first.action_space.sample())
-    assert np.random.uniform() == expected  # nobody else's numbers change
+    assert np.random.uniform() == expected  # what others draw does not change
 
 
 def test_an_environment_that_was_never_seeded_follows_the_global_generator() -> None:

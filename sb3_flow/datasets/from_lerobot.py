@@ -39,8 +39,8 @@ def read_lerobot(source: Any, env_id: str | None = None) -> OfflineDataset | Non
     ``observation.state`` becomes ``agent_pos``, ``observation.image`` becomes ``pixels``, and ``observation.images.top``
     ``pixels_top`` of a dictionary, as in LeRobot's environments; other columns keep their name without ``observation.``. Data
     of a single vector is no dictionary. Images may be in the parquet files or in videos, which are decoded with PyAV or
-    OpenCV. ``next.reward`` is the reward, and ``next.done`` tells where the task ended; without it, nobody recorded what came
-    after the last action of an episode, which only imitation uses.
+    OpenCV. ``next.reward`` is the reward, and ``next.done`` tells where the task ended; without it, what came after the
+    last action of an episode is not known, and only imitation uses that action.
 
     :param source: A path: a folder that has ``data/**/*.parquet``, or a file that ends with ``.parquet``. ``PATH#KEY,KEY``
         reads these parts of the observations only; ``task`` among them is the number of the task as zeros and a one, and

@@ -27,7 +27,7 @@ def read_ogbench(source: Any, env_id: str | None = None) -> OfflineDataset | Non
 
     :param source: A name
     :param env_id: The environment that the data is for
-    :return: The data set, or None if the source is no such name
+    :return: The dataset, or None if the source is no such name
     :raises DatasetError: If the name is unknown, the file is not on this machine, or it is of another environment.
     """
     if not isinstance(source, str):

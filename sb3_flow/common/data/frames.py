@@ -1,4 +1,4 @@
-"""Columns of observations as data sets hold them: dictionaries, channels last, single frames to be stacked."""
+"""Columns of observations as datasets hold them: dictionaries, channels last, single frames to be stacked."""
 
 import warnings
 from typing import Any
@@ -134,6 +134,6 @@ def as_tensor(array: np.ndarray) -> th.Tensor:
     """The array as a tensor that shares its memory, also where that may not be written to."""
     shareable = isinstance(array, np.memmap) and min(array.strides, default=0) >= 0
     with warnings.catch_warnings():
-        # Data that may not be written to is just right: nobody writes into a data set.
+        # Data that may not be written to is fine: datasets are only read.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return th.from_numpy(array if shareable else np.ascontiguousarray(array))

@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_flow.common.data.batches import as_replay_samples, normalize, to_device
-from sb3_flow.common.data.columns import DatasetError, Observations
+from sb3_flow.common.data.columns import DatasetError, Observations, parts
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.frames import as_arrays, join
 from sb3_flow.common.data.hindsight import Hindsight
@@ -59,7 +59,7 @@ class OnlineBuffer(ReplayBuffer):
         n_rows = self.buffer_size * self.n_envs
         images = image_keys(self.observation_space)
         self.stores = {}
-        for key, part in _parts(obs).items():
+        for key, part in parts(obs).items():
             dtype = np.uint8 if part.dtype == np.uint8 else np.float32
             shape = part.shape[1:]
             self.stores[key] = ObservationStore(n_rows, shape, dtype, shape[0] if key in images else 1)
@@ -92,8 +92,8 @@ class OnlineBuffer(ReplayBuffer):
         if not self.allocated:
             self._allocate(obs)
         rows = slice(self.pos * self.n_envs, (self.pos + 1) * self.n_envs)
-        next_parts = _parts(next_obs)
-        for key, part in _parts(obs).items():
+        next_parts = parts(next_obs)
+        for key, part in parts(obs).items():
             self.stores[key].add(rows, part, next_parts[key])
         self.action_column[rows] = th.from_numpy(np.asarray(action).reshape(self.n_envs, self.action_dim)).float()
         done = np.asarray(done, dtype=bool)
@@ -114,10 +114,10 @@ class OnlineBuffer(ReplayBuffer):
 
     def to_dataset(self, unscale_action: Callable[[np.ndarray], np.ndarray]) -> OfflineDataset:
         """
-        What was collected, as a data set for another model.
+        What was collected, as a dataset for another model.
 
         :param unscale_action: From [-1, 1] to the units of the environment, as ``BasePolicy.unscale_action``
-        :return: The data set, with the trajectories of each environment one after the other
+        :return: The dataset, with the trajectories of each environment one after the other
         :raises DatasetError: If nothing was collected yet.
         """
         if not self.allocated:
@@ -245,14 +245,9 @@ class OnlineBuffer(ReplayBuffer):
         Draw single transitions in the form of Stable-Baselines3, for code that expects its buffers.
 
         :param batch_size: Number of transitions
-        :param env: Normalises observations and rewards, if given
+        :param env: Normalizes observations and rewards, if given
         :return: The transitions
         """
         batch = normalize(self.draw(th.randint(len(self), (batch_size,)), env=env), env)
-        # Without discounts, so that whoever asked takes its own.
+        # Without discounts, so that the caller takes its own.
         return as_replay_samples(batch)._replace(discounts=None)
-
-
-def _parts(observations: Any) -> dict[str, Any]:
-    """Observations by key; those that are no dictionary have the empty one."""
-    return observations if isinstance(observations, dict) else {"": observations}
