@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,20 @@ def test_data_that_does_not_follow() -> None:
     del data["observations"]["mode"]
     with pytest.raises(DatasetError, match="Name the parts of the data as the environment does"):
         FQL("FlowPolicy", Parts(), dataset=data, **SMALL).learn(1)
+
+
+@pytest.mark.parametrize(("scale", "warns"), [(1.0, False), (100.0, True)])
+def test_observations_on_another_scale_than_those_of_the_environment(scale: float, warns: bool) -> None:
+    class Bounded(Robot):
+        observation_space = spaces.Box(-5, 5, (2,), np.float32)
+
+    data = log()
+    data["observations"] = np.clip(data["observations"], -2, 2) * scale
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        FQL("FlowPolicy", Bounded(), dataset=data, **SMALL).learn(1)
+    expected = "goes from -2.* to 200, but the observation space from -5 to 5. Are these on another scale"
+    assert warns == any(re.search(expected, str(warning.message)) for warning in caught)
 
 
 def test_discrete_observations_need_not_start_at_zero() -> None:

@@ -228,6 +228,26 @@ def rlds_episodes(episodes: list[Episode], folder: Path) -> Any:
 
 
 @dialect()
+def exorl(episodes: list[Episode], folder: Path) -> Any:
+    """Files of single episodes: the action of a row led to its observation, and the first one is made up."""
+    for number, episode in enumerate(episodes):
+        first = {"action": np.zeros((1, 2), np.float32), "reward": np.zeros((1, 1), np.float32), "discount": np.ones((1, 1))}
+        columns = {
+            "action": episode.actions,
+            "reward": episode.rewards[:, None],
+            "discount": 1.0 - episode.terminations[:, None],
+        }
+        shifted = {name: np.concatenate([first[name], column]) for name, column in columns.items()}
+        np.savez(
+            folder / f"episode_{number}.npz",
+            observation=episode.observations,
+            physics=np.zeros((len(episode) + 1, 5)),
+            **shifted,
+        )
+    return str(folder / "episode_*.npz")
+
+
+@dialect()
 def stable_baselines3(episodes: list[Episode], folder: Path) -> Any:
     return pick(joined(episodes), next_observations="next_observations", dones="last", timeouts="truncations")
 

@@ -134,7 +134,6 @@ def find_episodes(data: Recording) -> Episodes:
         elif inside.any():
             remarks.append("`next_observations` differs from the next row's observation in most rows, so it tells no ends")
     ends = ends | _gaps(data, ends, remarks)
-    ends[-1:] = True
     return _rows_of_episodes(data, terminations, ends, final_states, evidence, remarks)
 
 
@@ -338,7 +337,7 @@ def _rows_of_episodes(
     has_action = np.ones(length, dtype=bool)
     for flags in data.flags(Meaning.VALID).values():
         has_action &= flags
-    final_states = final_states | _invalid_final_states(data, ends, has_action)
+    final_states = final_states | _invalid_final_states(data, has_action)
     if any(True for _ in data.of(Meaning.FINAL_STATE)):
         # RLDS says at the last state that the task ended: the action before it ended it.
         terminations = terminations | np.append((terminations & final_states)[1:], False)
@@ -359,7 +358,7 @@ def _rows_of_episodes(
     return Episodes(terminations, ends, has_action, final_states, valids, evidence, remarks)
 
 
-def _invalid_final_states(data: Recording, ends: np.ndarray, valids: np.ndarray) -> np.ndarray:
+def _invalid_final_states(data: Recording, valids: np.ndarray) -> np.ndarray:
     """
     Which of the rows that are no transitions hold the last observation of the episode before them. They do in OGBench, which
     marks them as ends too. Others are padding, or frames that were lost, and hold nothing.

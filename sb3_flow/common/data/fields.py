@@ -28,6 +28,10 @@ class Meaning(Enum):
     TIME = "when the row was recorded"
     VALID = "0 where the row is no transition"
     INFORMATION = "not used"
+    # Where all of these stand together, the first row has only an observation.
+    ACTION_BEFORE = "the action that led to the observation of the row"
+    REWARD_BEFORE = "the reward of that action"
+    DISCOUNT_BEFORE = "0 where that action ended the task"
 
 
 class Dialect(NamedTuple):
@@ -155,6 +159,17 @@ DIALECTS: dict[str, Dialect] = {
             "returns": Meaning.INFORMATION,
         },
     ),
+    "ExORL": Dialect(
+        "",
+        "",
+        {
+            "observation": Meaning.OBSERVATION,
+            "action": Meaning.ACTION_BEFORE,
+            "reward": Meaning.REWARD_BEFORE,
+            "discount": Meaning.DISCOUNT_BEFORE,
+            "physics": Meaning.INFORMATION,
+        },
+    ),
     "d3rlpy": Dialect(
         "d3rlpy",
         "2.8.1",
@@ -168,6 +183,9 @@ DIALECTS: dict[str, Dialect] = {
         },
     ),
 }
+
+#: Those whose rows have an action and the observation before it.
+_ROWWISE = [dialect for name, dialect in DIALECTS.items() if name != "ExORL"]
 
 #: Other names that people give to these columns.
 SYNONYMS: dict[str, Meaning] = {
@@ -231,7 +249,7 @@ def resolve(names: Iterable[str]) -> list[Field]:
     :return: The columns that have a meaning, in their order; ``INFORMATION`` are those that are known not to matter.
     """
     names = list(names)
-    table = {name: meaning for dialect in DIALECTS.values() for name, meaning in dialect.fields.items()} | SYNONYMS
+    table = {name: meaning for dialect in _ROWWISE for name, meaning in dialect.fields.items()} | SYNONYMS
     canonical = {name: _SAME.get(name, name) for name in names}
     present = set(canonical.values())
     table["terminals"] = Meaning.END if is_ogbench(present) or present & {"masks", "valids"} else Meaning.TERMINATION
