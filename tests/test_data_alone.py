@@ -48,7 +48,7 @@ def log() -> dict[str, np.ndarray]:
 
 
 def model(data: Any = None, **arguments: Any) -> FQL:
-    with pytest.warns(UserWarning, match="There is no environment: the model takes the spaces of the data. Actions go from"):
+    with pytest.warns(UserWarning, match="There is no environment: the spaces are taken from the dataset"):
         return FQL("FlowPolicy", dataset=log() if data is None else data, **SMALL, **arguments)
 
 

@@ -203,7 +203,7 @@ def test_padding_counts_nowhere() -> None:
         "valids": ~flags(2, 5),
         "terminations": flags(1, 4),
     }
-    with pytest.warns(UserWarning, match=r"Actions go from \[-0.2\] to \[0.3\]"):
+    with pytest.warns(UserWarning, match=r"Actions are in \[\[-0.2\], \[0.3\]\]"):
         model = FQL("FlowPolicy", dataset=padded, policy_kwargs={"net_arch": [8]}, device="cpu", normalize_observations=True)
     model.set_dataset(padded)
     assert len(model.offline_buffer) == 4
