@@ -56,7 +56,7 @@ def read_ogbench(source: Any, env_id: str | None = None) -> OfflineDataset | Non
     path = ogbench_directory() / f"{file_name}.npz"
     if not path.exists():
         raise DatasetError(f"{name}: there is no {path}. {how_to_get(file_name)}")
-    return read_fields(ArrayFile(path), name, reward_env)
+    return read_fields(ArrayFile(path), name, reward_env, ogbench=True)
 
 
 def how_to_get(file_name: str) -> str:

@@ -78,7 +78,7 @@ class OfflineBuffer:
         self.has_rewards = dataset.rewards is not None
         rewards = th.zeros(1).expand(len(ends)) if dataset.rewards is None else as_tensor(storable(dataset.rewards))
         # Where imitation draws a step whose successor is not known, nothing is bootstrapped.
-        terminations = dataset.terminations | (drawn & ~dataset.valids)
+        terminations = dataset.terminations | ~dataset.valids
         self.transitions = Transitions(rewards, as_tensor(terminations), as_tensor(ends), sparse_rewards=sparse_rewards)
         #: Whether the next row holds what follows.
         self.follows = as_tensor(np.append(~dataset.ends[:-1] | dataset.final_states[1:], False))
