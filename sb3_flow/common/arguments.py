@@ -30,8 +30,9 @@ ELSEWHERE = {
     "log_std_init": "flow policies are not Gaussian; leave it out",
     "net_arch": "it belongs to the policy: policy_kwargs={'net_arch': [256, 256]}",
     "optimize_memory_usage": "each observation is always stored once; leave it out",
-    "replay_buffer_class": "the replay buffer is chosen by the algorithm; pass logged data, or a replay buffer, as `dataset`",
-    "replay_buffer_kwargs": "the replay buffer is chosen by the algorithm; set `buffer_size` and `n_steps`",
+    "replay_buffer_class": "the replay buffer is chosen by the algorithm; pass logged data, or a replay buffer, as `dataset`, "
+    "and `hindsight=4` for hindsight relabeling (HER)",
+    "replay_buffer_kwargs": "the replay buffer is chosen by the algorithm; set `buffer_size`, `n_steps` and `hindsight`",
     "sde_sample_freq": "there is no gSDE; a flow policy explores by its input noise",
     "share_features_extractor": "each network has its own features extractor; leave it out",
     "target_entropy": "flow policies have no entropy coefficient; leave it out",
@@ -45,7 +46,7 @@ ELSEWHERE = {
 #: Arguments of algorithms with an online phase.
 ONLINE = {
     *("action_noise", "balanced_sampling", "buffer_size", "gamma", "gradient_steps", "learning_starts", "n_steps"),
-    *("offline_steps", "sparse_rewards", "train_freq"),
+    *("hindsight", "offline_steps", "sparse_rewards", "train_freq"),
 }
 
 

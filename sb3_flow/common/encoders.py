@@ -9,6 +9,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space, is_image_space_channels_first
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 from torch.nn import functional as F
 
@@ -33,6 +34,18 @@ def image_keys(space: spaces.Space[Any], normalized_image: bool = False) -> list
         in [0, 255].
     """
     return [key for key, part in subspaces(space).items() if is_image_space(part, normalized_image=normalized_image)]
+
+
+def discrete_from_zero(observations: PyTorchObs, space: spaces.Space[Any]) -> PyTorchObs:
+    """
+    Discrete observations counted from 0, as Stable-Baselines3 encodes them, whatever number their space starts with.
+
+    :param observations: A raw batch
+    :param space: Observation space
+    """
+    if isinstance(observations, dict):
+        return {key: discrete_from_zero(part, subspaces(space)[key]) for key, part in observations.items()}  # type: ignore[misc]
+    return observations - int(space.start) if isinstance(space, spaces.Discrete) and space.start else observations
 
 
 def looks_like_an_image(part: spaces.Space[Any]) -> bool:

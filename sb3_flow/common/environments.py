@@ -1,5 +1,7 @@
 """Support of other packages' environments: registration on demand, and success rates for SB3's callbacks."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import gymnasium as gym
@@ -57,9 +59,12 @@ def needs_success_report(env_id: str) -> bool:
     Whether an environment reports success under another name than SB3, see ``report_success``.
 
     :param env_id: Its id
-    :return: True for OGBench's environments
+    :return: True for the environments of OGBench, and of Gymnasium-Robotics where that has been imported
     """
-    return env_id.startswith(ENVIRONMENT_PACKAGES["ogbench"])
+    if env_id.startswith(ENVIRONMENT_PACKAGES["ogbench"]):
+        return True
+    entry_point = gym.registry[env_id].entry_point if env_id in gym.registry else None
+    return str(entry_point).startswith("gymnasium_robotics.")
 
 
 def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
@@ -92,16 +97,33 @@ def check_actions(action_space: spaces.Space[Any]) -> None:
         )
 
 
+#: Packages whose environments report ``info["success"]``.
+REPORT_SUCCESS = ("ogbench", "gymnasium_robotics")
+
+
 def report_success(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """
-    Wrap environments of OGBench, whose ``info["success"]`` the callbacks of Stable-Baselines3 do not read.
+    Wrap environments whose ``info["success"]`` the callbacks of Stable-Baselines3 do not read, and those whose resets ignore
+    their seed.
 
     :param env: Any environment
-    :return: The environment, wrapped in ``SuccessInfo`` if it comes from OGBench
+    :return: The environment, wrapped in ``SuccessInfo`` if it is of OGBench or Gymnasium-Robotics, and in ``OwnGenerator`` if
+        it is a maze of OGBench
     """
-    if type(env.unwrapped).__module__.split(".")[0] == "ogbench":
-        return SuccessInfo(env)
+    module = type(env.unwrapped).__module__
+    if module.startswith("ogbench.") and not _has_wrapper(env, OwnGenerator):
+        env = OwnGenerator(env)
+    if module.split(".")[0] in REPORT_SUCCESS and not _has_wrapper(env, SuccessInfo):
+        env = SuccessInfo(env)
     return env
+
+
+def _has_wrapper(env: gym.Env[Any, Any], wrapper: type[gym.Wrapper[Any, Any, Any, Any]]) -> bool:
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, wrapper):
+            return True
+        env = env.env
+    return False
 
 
 class SuccessInfo(gym.Wrapper[Any, Any, Any, Any]):
@@ -112,3 +134,38 @@ class SuccessInfo(gym.Wrapper[Any, Any, Any, Any]):
         if "success" in info:
             info["is_success"] = bool(info["success"])
         return observation, reward, terminated, truncated, info
+
+
+class OwnGenerator(gym.Wrapper[Any, Any, Any, Any]):
+    """
+    Give an environment that draws from NumPy's global generator a state of that generator of its own, so that the seed of
+    ``reset`` decides, and nothing else draws other numbers because of it. OGBench's mazes do so in resets, and where they
+    teleport.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._state: Any = None
+        self._draws_in_steps = getattr(env.unwrapped, "_teleport_info", None) is not None
+
+    @contextmanager
+    def _own_state(self) -> Iterator[None]:
+        if self._state is None:  # never seeded: the global generator decides, as it does without this wrapper
+            self._state = np.random.RandomState(np.random.randint(2**32, dtype=np.uint32)).get_state()
+        others = np.random.get_state()
+        np.random.set_state(self._state)
+        try:
+            yield
+        finally:
+            self._state = np.random.get_state()
+            np.random.set_state(others)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        if seed is not None:
+            self._state = np.random.RandomState(seed % 2**32).get_state()
+        with self._own_state():
+            return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        with self._own_state() if self._draws_in_steps else nullcontext():
+            return self.env.step(action)

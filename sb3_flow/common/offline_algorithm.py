@@ -29,7 +29,7 @@ from sb3_flow.common import checkpoints
 from sb3_flow.common.arguments import CheckedArguments
 from sb3_flow.common.checkpoints import Run
 from sb3_flow.common.checkpoints.saving import load_errors, require_own_model
-from sb3_flow.common.data.checks import warn_about_lost_rewards
+from sb3_flow.common.data.checks import warn_about_lost_rewards, warn_about_scale
 from sb3_flow.common.data.columns import short
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.follow import follow_environment
@@ -146,6 +146,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         if self.needs_rewards:
             warn_about_lost_rewards(data)
         self.offline_buffer = self._make_offline_buffer(data)
+        warn_about_scale(data, self.observation_space)
         self._just_read = None
         self.dataset, self.dataset_name = dataset, data.name
         if self._n_updates == 0:  # later, the policy keeps the statistics of training

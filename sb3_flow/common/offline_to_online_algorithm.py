@@ -27,6 +27,7 @@ from sb3_flow.common.data.batches import concatenate, offline_count
 from sb3_flow.common.data.checks import check_chunks, warn_about_short_trajectories
 from sb3_flow.common.data.columns import DatasetError
 from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.hindsight import Hindsight, check_goals
 from sb3_flow.common.data.offline_buffer import OfflineBuffer
 from sb3_flow.common.data.online_buffer import OnlineBuffer
 from sb3_flow.common.flow_algorithm import FlowAlgorithm
@@ -61,6 +62,9 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         ``horizon_length``. Critics and losses use whole chunks. None: ``horizon_length``
     :param sparse_rewards: Whether to replace rewards below 0 by -1, in the dataset and online. If the reward is minus the
         number of unfinished subtasks, this leaves -1 until all are finished, then 0. Rewards above 0 are refused.
+    :param hindsight: Number of relabeled transitions for each one with its own goal, in the dataset and online: their goal was
+        reached later in the same trajectory (HER; ``n_sampled_goal`` of SB3's ``HerReplayBuffer`` with the strategy
+        ``future``). 0: none. The environment must have goals and ``compute_reward``.
     :param dataset: Dataset, see ``FlowAlgorithm``
     :param offline_steps: Number of timesteps of the offline phase. None: all timesteps, if there is a dataset
     :param balanced_sampling: Online, whether half of each batch is from the dataset and half from the replay buffer. If False,
@@ -92,6 +96,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         horizon_length: int = 1,
         n_action_steps: int | None = None,
         sparse_rewards: bool = False,
+        hindsight: int = 0,
         dataset: Any = None,
         offline_steps: int | None = None,
         balanced_sampling: bool = False,
@@ -102,6 +107,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
             ("n_steps", n_steps, 1, math.inf),
             ("gradient_steps", gradient_steps, -1, math.inf),
             ("offline_steps", offline_steps or 0, 0, math.inf),
+            ("hindsight", hindsight, 0, math.inf),
             ("tau", tau, 0, 1),
             ("gamma", gamma, 0, 1),
         ):
@@ -116,6 +122,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         self.horizon_length = horizon_length
         self.n_action_steps = n_action_steps
         self.sparse_rewards = sparse_rewards
+        self.hindsight = hindsight
         self.offline_steps = offline_steps
         self.balanced_sampling = balanced_sampling
         #: State of ``predict`` in rollouts.
@@ -151,6 +158,8 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
                 "`sparse_rewards` makes rewards -1 and 0, and `VecNormalize` would divide them by the spread of others: pass "
                 "`norm_reward=False` to it."
             )
+        if self.hindsight:
+            check_goals(self.observation_space)
         if self.env is not None:
             self._check_online_phase(self.env)
 
@@ -178,7 +187,10 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
     def _make_offline_buffer(self, data: OfflineDataset) -> OfflineBuffer:
         check_chunks(data, self.horizon_length)
         warn_about_short_trajectories(data, self.n_steps, "n_steps")
-        return OfflineBuffer(data, self.observation_space, self.action_space, self.device, self.sparse_rewards)
+        buffer = OfflineBuffer(data, self.observation_space, self.action_space, self.device, self.sparse_rewards)
+        if self.hindsight:
+            buffer.check_hindsight()
+        return buffer
 
     def _require_dataset(self) -> None:
         if self.offline_buffer is not None or self.dataset is not None:
@@ -192,6 +204,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
                     f"Going on without {self.dataset_name!r}: batches come from the replay buffer only. ({error} {again})",
                     stacklevel=3,
                 )
+                self.dataset = None  # else each batch would try to read it
         elif self.dataset_name is not None and self._in_offline_phase():
             raise ValueError(
                 f"This model trains on {self.dataset_name!r}, which is not part of the saved file. Pass it again, by "
@@ -224,7 +237,19 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
 
     def draw_from(self, buffer: Any, indices: th.Tensor) -> Batch:
         env = self._vec_normalize_env
-        return buffer.draw(indices, self.n_steps, self.gamma, self.horizon_length, env)  # type: ignore[no-any-return]
+        hindsight = Hindsight(self.hindsight, self._compute_reward, self.host_generator) if self.hindsight else None
+        return buffer.draw(indices, self.n_steps, self.gamma, self.horizon_length, env, hindsight)  # type: ignore[no-any-return]
+
+    def _compute_reward(self, achieved: np.ndarray, desired: np.ndarray) -> np.ndarray:
+        """The rewards of the environment for goals, each ``(n, *shape)``."""
+        if self.env is None or not self.env.has_attr("compute_reward"):
+            raise ValueError(
+                "`hindsight` needs the function `compute_reward(achieved_goal, desired_goal, info)` of an environment: pass "
+                "one that has it, or set `hindsight=0`."
+            )
+        infos: list[dict[str, Any]] = [{} for _ in achieved]
+        rewards: np.ndarray = self.env.env_method("compute_reward", achieved, desired, infos, indices=[0])[0]
+        return rewards
 
     # The two phases.
 

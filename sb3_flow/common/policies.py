@@ -17,7 +17,7 @@ from torch import nn
 
 from sb3_flow.common.arguments import CheckedArguments
 from sb3_flow.common.chunks import ChunkState
-from sb3_flow.common.encoders import FlowExtractor, ObservationNormalizer
+from sb3_flow.common.encoders import FlowExtractor, ObservationNormalizer, discrete_from_zero
 from sb3_flow.common.guards import check_observation
 from sb3_flow.common.networks import MLP, EnsembleMLP, VelocityMLP
 from sb3_flow.common.type_aliases import TensorObs, Velocity
@@ -276,6 +276,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
 
     def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor) -> th.Tensor:
         # As in the base class, with normalization by the statistics of the dataset.
+        obs = discrete_from_zero(obs, self.observation_space)
         preprocessed = preprocess_obs(obs, self.observation_space, normalize_images=self.normalize_images)
         return features_extractor(self.normalizer(preprocessed))  # type: ignore[no-any-return]
 

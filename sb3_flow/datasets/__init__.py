@@ -44,8 +44,8 @@ def load_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
         LeRobot, a ``minari.MinariDataset``, a dictionary of arrays, or an ``OfflineDataset``
     :param env_id: The environment that the data is for. Data of OGBench that has no rewards takes those of this
         environment, where it is a single-task one.
-    :return: The data set
-    :raises DatasetError: If nobody can read the source, or what it holds is damaged.
+    :return: The dataset
+    :raises DatasetError: If no reader knows the source, or what it holds is damaged.
     :raises ImportError: If the source needs a package that is not installed.
     """
     return read_dataset(source, env_id)

@@ -20,6 +20,9 @@ from sb3_flow.datasets.hdf5_columns import Hdf5Columns
 #: What numpy and zipfile raise on files that are cut short, empty, or something else altogether.
 DAMAGE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
+#: Files of which a folder may have several, each with a recording.
+SEVERAL = (".npz", ".hdf5", ".h5", ".parquet")
+
 
 class ArrayFile(Mapping[str, np.ndarray]):
     """
@@ -40,7 +43,11 @@ class ArrayFile(Mapping[str, np.ndarray]):
                 field = file.relative_to(path).with_suffix("").as_posix()
                 self._load[field] = partial(np.load, file, mmap_mode="r", allow_pickle=False)
             if not self._load:
-                raise DatasetError(f"{path}: the folder has no .npy file; expected one per field, such as observations.npy.")
+                kinds = sorted({file.suffix for file in path.iterdir() if file.suffix in SEVERAL})
+                hint = f" To join the {kinds[0]} files in it, write {str(path / f'*{kinds[0]}')!r}." if kinds else ""
+                raise DatasetError(
+                    f"{path}: the folder has no .npy file; expected one per field, such as observations.npy.{hint}"
+                )
             return
         if not path.is_file():
             raise DatasetError(f"{path}: there is no such file.")

@@ -6,10 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sb3_flow.datasets import (
-    OfflineDataset,
     collect,
     collect_multi_robot,
     collect_with_policy,
@@ -18,6 +15,7 @@ from sb3_flow.datasets import (
     unpack,
 )
 from sb3_flow.datasets.collect.multi_robot import NAME
+from sb3_flow.datasets.info import describe, suspicions
 from sb3_flow.datasets.registry import RECIPES, minari_directory, ogbench_directory, own_directory
 
 Subparsers = Any  # argparse's own class for these is private
@@ -35,9 +33,9 @@ def add_commands(subparsers: Subparsers) -> None:
     listing = commands.add_parser("list", help="what is stored here, and what can be collected here")
     listing.set_defaults(run=_list)
 
-    info = commands.add_parser("info", help="what a dataset holds")
+    info = commands.add_parser("info", help="what a dataset holds, how its fields are understood, and what is suspicious")
     info.add_argument("name", metavar="NAME", help="name or path of a dataset")
-    info.add_argument("--env", metavar="ENV_ID", help="environment whose rewards the data takes")
+    info.add_argument("--env", metavar="ENV_ID", help="environment that the data is for: its rewards, its limit of steps")
     info.set_defaults(run=_info)
 
     collecting = commands.add_parser(
@@ -93,8 +91,16 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
-    for label, value in describe(load_dataset(options.name, options.env)).items():
+    dataset = load_dataset(options.name, options.env)
+    for label, value in describe(dataset).items():
         print(f"{label + ':':16}{value}")
+    for title, lines in (
+        ("Fields:", [f"{field}: {meaning}" for field, meaning in dataset.understood.items()]),
+        ("Remarks:", list(dataset.remarks)),
+        ("Suspicious:", suspicions(dataset, options.env)),
+    ):
+        if lines:
+            print("\n  ".join([title, *lines]))
 
 
 def _numbers(text: str) -> int | tuple[int, int]:
@@ -146,34 +152,3 @@ def _collect(options: argparse.Namespace) -> None:
 
 def _unpack(options: argparse.Namespace) -> None:
     print(f"Wrote {unpack(options.file, options.folder)}")
-
-
-def describe(dataset: OfflineDataset) -> dict[str, str]:
-    """
-    Describe a data set for people.
-
-    :param dataset: The data set
-    :return: Label and text, in the order to be printed
-    """
-    valids = dataset.valids
-    successes = np.count_nonzero(dataset.terminations & valids)
-    lines = {
-        "name": dataset.name,
-        "transitions": f"{len(dataset):,}",
-        "trajectories": f"{dataset.n_trajectories:,}",
-    }
-    for field, column in dataset.columns():
-        if field.startswith("observations"):
-            lines[field] = f"{column.shape[1:]} {column.dtype}"
-    actions = dataset.actions
-    lines["actions"] = f"{actions.shape[1:]} {actions.dtype}, from {actions.min():.4g} to {actions.max():.4g}"
-    if dataset.rewards is None:
-        lines["rewards"] = "none (data of OGBench takes them from an environment: --env)"
-    else:
-        rewards = dataset.rewards[valids]
-        lines["rewards"] = f"from {rewards.min():.4g} to {rewards.max():.4g}, mean {rewards.mean():.4g}"
-    lines["terminations"] = f"{successes:,} (transitions after which the task had ended; OGBench's successes)"
-    size = sum(column.nbytes for _, column in dataset.columns())
-    mapped = any(isinstance(column, np.memmap) for _, column in dataset.columns())
-    lines["memory"] = f"{size / 1e6:,.3g} MB{' (on disk, memory-mapped)' if mapped else ''}"
-    return lines

@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ OBSERVATIONS = {
 #: Columns without which nothing can be learned, and those that order the rows.
 NEEDED = ("action", "episode_index", "frame_index")
 #: Columns that say something about rewards and episodes.
-OTHERS = ("next.reward", "next.done", "next.truncated", "timestamp", "task_index")
+OTHERS = ("next.reward", "next.done", "next.truncated", "next.success", "timestamp", "task_index")
 
 
 def read_lerobot(source: Any, env_id: str | None = None) -> OfflineDataset | None:
@@ -38,8 +39,8 @@ def read_lerobot(source: Any, env_id: str | None = None) -> OfflineDataset | Non
     ``observation.state`` becomes ``agent_pos``, ``observation.image`` becomes ``pixels``, and ``observation.images.top``
     ``pixels_top`` of a dictionary, as in LeRobot's environments; other columns keep their name without ``observation.``. Data
     of a single vector is no dictionary. Images may be in the parquet files or in videos, which are decoded with PyAV or
-    OpenCV. ``next.reward`` is the reward, and ``next.done`` tells where the task ended; without it, nobody recorded what came
-    after the last action of an episode, which only imitation uses.
+    OpenCV. ``next.reward`` is the reward, and ``next.done`` tells where the task ended; without it, what came after the
+    last action of an episode is not known, and only imitation uses that action.
 
     :param source: A path: a folder that has ``data/**/*.parquet``, or a file that ends with ``.parquet``. ``PATH#KEY,KEY``
         reads these parts of the observations only; ``task`` among them is the number of the task as zeros and a one, and
@@ -83,9 +84,15 @@ class _Reader:
         order = np.lexsort((columns["frame_index"], columns["episode_index"]))
         order = order[self._of_task(columns)[order]]
         columns = {name: column[order] for name, column in columns.items()}
-        data: dict[str, Any] = {name: columns[name] for name in (*NEEDED, *OTHERS) if name in columns and name != "task_index"}
+        data: dict[str, Any] = {name: columns[name] for name in (*NEEDED, *OTHERS) if name in columns}
         data["observations"] = self._observations(order, columns)
-        return OfflineDataset.from_dict(data, self.name)
+        dataset = OfflineDataset.from_dict(data, self.name)
+        if {"next.done", "next.success"} <= set(columns):
+            without = np.count_nonzero(columns["next.done"].reshape(-1) & ~columns["next.success"].reshape(-1))
+            if without:
+                remark = f"{without:,} times `next.done` is set without `next.success`, which counts as the end of the task"
+                dataset = replace(dataset, remarks=(*dataset.remarks, remark))
+        return dataset
 
     # Tasks.
 

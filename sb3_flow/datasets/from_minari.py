@@ -29,7 +29,7 @@ def read_minari(source: Any, env_id: str | None = None) -> OfflineDataset | None
 
     :param source: A ``minari.MinariDataset``, or a name
     :param env_id: Not used
-    :return: The data set, or None if the source is no such thing
+    :return: The dataset, or None if the source is no such thing
     :raises DatasetError: If the dataset is not on this machine, is damaged, or its actions are not in a box.
     """
     if isinstance(source, str):

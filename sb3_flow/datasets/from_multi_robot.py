@@ -20,7 +20,7 @@ def read_multi_robot(source: Any, env_id: str | None = None) -> OfflineDataset |
 
     :param source: A name
     :param env_id: The environment that the data is for, which does not matter
-    :return: The data set, or None if the source is no such name
+    :return: The dataset, or None if the source is no such name
     :raises DatasetError: If the file is not on this machine.
     """
     match = _NAME.fullmatch(source) if isinstance(source, str) else None

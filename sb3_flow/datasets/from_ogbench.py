@@ -27,7 +27,7 @@ def read_ogbench(source: Any, env_id: str | None = None) -> OfflineDataset | Non
 
     :param source: A name
     :param env_id: The environment that the data is for
-    :return: The data set, or None if the source is no such name
+    :return: The dataset, or None if the source is no such name
     :raises DatasetError: If the name is unknown, the file is not on this machine, or it is of another environment.
     """
     if not isinstance(source, str):
@@ -56,7 +56,7 @@ def read_ogbench(source: Any, env_id: str | None = None) -> OfflineDataset | Non
     path = ogbench_directory() / f"{file_name}.npz"
     if not path.exists():
         raise DatasetError(f"{name}: there is no {path}. {how_to_get(file_name)}")
-    return read_fields(ArrayFile(path), name, reward_env)
+    return read_fields(ArrayFile(path), name, reward_env, ogbench=True)
 
 
 def how_to_get(file_name: str) -> str:

@@ -22,7 +22,7 @@ _SINGLE_TASK = re.compile(
 
 def is_single_task(env_id: str) -> bool:
     """
-    Tell whether an environment is one of OGBench's single-task ones, whose reward data can be relabelled with.
+    Tell whether an environment is one of OGBench's single-task ones, whose rewards data can take.
 
     :param env_id: For instance ``"cube-single-singletask-task2-v0"``
     :return: Whether it is

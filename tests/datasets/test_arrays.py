@@ -158,6 +158,12 @@ def test_a_single_array_is_no_dataset(tmp_path):
         load_dataset(tmp_path / "log.npz")
 
 
+def test_a_folder_of_recordings(tmp_path):
+    (tmp_path / "a.npz").touch()
+    with pytest.raises(DatasetError, match=r"To join the \.npz files in it, write '.*/\*\.npz'"):
+        load_dataset(tmp_path)
+
+
 def test_a_folder_without_arrays(tmp_path):
     with pytest.raises(DatasetError, match=r"no \.npy file"):
         load_dataset(tmp_path)

@@ -24,7 +24,7 @@ def test_collect_info_list(tmp_path):
     assert "Wrote" in collected.stdout and "2000/2000" in collected.stderr and "Warning" not in collected.stderr
     info = run("datasets", "info", name, "--env", "pointmaze-medium-singletask-task1-v0")
     assert info.returncode == 0 and info.stderr == ""
-    lines = dict(line.split(":", 1) for line in info.stdout.splitlines())
+    lines = dict(line.split(":", 1) for line in info.stdout.splitlines() if ":" in line)
     assert lines["transitions"].strip() == "1,000" and lines["trajectories"].strip() == "1"
     assert lines["rewards"].strip().startswith("from -1 to ")
     listing = run("datasets", "list").stdout

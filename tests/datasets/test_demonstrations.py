@@ -56,8 +56,9 @@ def test_zarr(tmp_path, recording, name):
     np.testing.assert_array_equal(data.observations, recording["state"])
     np.testing.assert_array_equal(data.actions, recording["action"])
     assert data.rewards is None and data.next_observations is None
-    assert np.flatnonzero(data.ends).tolist() == np.flatnonzero(data.terminations).tolist() == [2, 6]
-    assert len(data) == ROWS and data.n_trajectories == 2
+    assert np.flatnonzero(data.ends).tolist() == [2, 6] and not data.terminations.any()
+    # Imitation uses the last actions. What followed them was not recorded, so they are no transitions.
+    assert data.has_action.all() and np.flatnonzero(~data.valids).tolist() == [2, 6] and data.n_trajectories == 2
 
 
 def test_images_of_zarr(zarr_path, recording):
@@ -65,14 +66,14 @@ def test_images_of_zarr(zarr_path, recording):
     assert data.observations["pixels"].dtype == np.uint8
     np.testing.assert_array_equal(data.observations["pixels"], recording["img"].astype(int))
     np.testing.assert_array_equal(data.observations["agent_pos"], recording["state"][:, :2])
-    assert list(data.observations) == ["pixels", "agent_pos"] and len(data) == ROWS
+    assert list(data.observations) == ["pixels", "agent_pos"] and data.has_action.sum() == ROWS
 
 
 def test_images_that_are_not_bytes(tmp_path, recording):
     path = write_zarr(tmp_path / "a.zarr", {**recording, "img": recording["img"] / 255})
     with pytest.raises(DatasetError, match=r"goes from 0.0 to 1.0; expected values from 0 to 255"):
         load_dataset(f"{path}#pixels")
-    assert len(load_dataset(path)) == ROWS  # nobody looks at them
+    assert load_dataset(path).has_action.sum() == ROWS  # without the images
 
 
 @pytest.mark.parametrize("ends", [(3, 6), (3, 3, 7), (7, 3), ()])
@@ -155,6 +156,7 @@ def test_lerobot_with_one_file_for_each_episode(tmp_path, recording):
     np.testing.assert_allclose(data.rewards, 0.1 * np.arange(ROWS), rtol=1e-6)
     assert np.flatnonzero(data.ends).tolist() == np.flatnonzero(data.terminations).tolist() == [2, 6]
     assert len(data) == ROWS and data.actions.dtype == np.float32
+    assert "1 times `next.done` is set without `next.success`, which counts as the end of the task" in data.remarks
 
 
 def test_lerobot_with_several_episodes_in_a_file(tmp_path, recording):
@@ -177,8 +179,8 @@ def test_broken_lerobot(tmp_path, recording):
     broken.write_bytes(b"broken")
     with pytest.raises(DatasetError, match="no parquet file"):
         load_dataset(broken)
-    with pytest.raises(DatasetError, match="videos are not read"):  # lerobot/pusht
-        load_dataset(write_parquet(tmp_path / "a.parquet", columns_of(recording)))
+    with pytest.raises(DatasetError, match="the observations have no part top; there: agent_pos"):
+        load_dataset(f"{write_parquet(tmp_path / 'a.parquet', columns_of(recording))}#top")
     columns = columns_of(recording, "keypoints")
     with pytest.raises(DatasetError, match="`action` is missing"):
         load_dataset(write_parquet(tmp_path / "b.parquet", {name: columns[name] for name in columns if name != "action"}))

@@ -106,3 +106,13 @@ def test_truncated_file(cube_file, tmp_path):
     target.write_bytes(target.read_bytes()[:-100])
     with pytest.raises(DatasetError, match=r"cube-single-play-v0\.npz"):
         load_dataset("cube-single-play-v0")
+
+
+def test_files_without_positions_have_a_row_for_each_state(tmp_path):
+    """Powderworld's files have no `qpos`; the name tells what `terminals` means in them."""
+    (tmp_path / "ogbench").mkdir()
+    last = np.arange(8) % 4 == 3
+    columns = {"observations": np.zeros((8, 4, 4, 3), np.uint8), "actions": np.zeros((8, 2), np.float32), "terminals": last}
+    np.savez(tmp_path / "ogbench" / "powderworld-easy-play-v0.npz", **columns)
+    data = load_dataset("powderworld-easy-play-v0")
+    assert len(data) == 6 and not data.terminations.any() and data.final_states.tolist() == last.tolist()

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from sb3_flow.common.data.columns import DatasetError
+import numpy as np
+from gymnasium import spaces
+
+from sb3_flow.common.data.columns import DatasetError, parts
 from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.statistics import ranges
+from sb3_flow.common.encoders import subspaces
 from sb3_flow.common.warn import warn
 
+#: How far observations may lie outside of their space, as a share of its width.
+OUTSIDE = 0.01
 #: Share of steps that begin a whole chunk below which there is a warning.
 FEW = 0.5
 
@@ -51,6 +58,30 @@ def warn_about_short_trajectories(data: OfflineDataset, length: int, argument: s
             f"{data.name}: no trajectory has {length} steps, which `{argument}` asks for; the longest has {longest} (their "
             f"ends: {data.evidence})."
         )
+
+
+def warn_about_scale(data: OfflineDataset, space: spaces.Space[Any]) -> None:
+    """
+    Warn where observations lie outside the bounds of the observation space, such as bytes in the place of shares.
+
+    :param data: The data, in the form that the model sees
+    :param space: Observation space
+    """
+    columns, rows = parts(data.observations), data.observation_rows()
+    for key, part in subspaces(space).items():
+        if not isinstance(part, spaces.Box) or not np.isfinite([part.low, part.high]).all():
+            continue
+        column = columns[key]
+        if column.dtype == part.dtype == np.uint8:
+            continue
+        low, high = ranges(column, rows)
+        slack = OUTSIDE * (part.high.max() - part.low.min())
+        if low.min() < part.low.min() - slack or high.max() > part.high.max() + slack:
+            field = f"observations[{key}]" if key else "observations"
+            warn(
+                f"{data.name}: `{field}` goes from {low.min():g} to {high.max():g}, but the observation space from "
+                f"{part.low.min():g} to {part.high.max():g}. Are these on another scale, or in another order?"
+            )
 
 
 def warn_about_lost_rewards(data: OfflineDataset) -> None:

@@ -11,18 +11,15 @@ import numpy as np
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from sb3_flow.common.data.columns import DatasetError, Observations, blocks, check_finite, parts, short
+from sb3_flow.common.data.columns import DatasetError, Observations, blocks, check_finite, short
 from sb3_flow.common.data.episodes import ADVICE, UNCERTAIN, Recording, find_episodes
 from sb3_flow.common.data.fields import Meaning
 from sb3_flow.common.data.gather import gather
+from sb3_flow.common.data.jumps import jumps_inside
 from sb3_flow.common.warn import warn
 
 __all__ = ["DatasetError", "Observations", "OfflineDataset", "blocks"]
 
-#: How much larger a jump is than 99 of 100 steps.
-JUMP = 8.0
-#: Rows of observations larger than this are no vectors.
-VECTOR_BYTES = 2**16
 #: Whether what is read is one of several recordings in a list.
 one_of_a_list: ContextVar[bool] = ContextVar("one_of_a_list", default=False)
 
@@ -180,8 +177,9 @@ class OfflineDataset:
             understood=found.understood,
             remarks=tuple(episodes.remarks),
         )
-        if episodes.evidence in UNCERTAIN and (jumps := jumps_inside(dataset)) is not None:
-            warn(f"{name}: {jumps} Only {episodes.evidence} tells where episodes end. {ADVICE}")
+        inside = dataset.has_action & ~dataset.ends
+        if episodes.evidence in UNCERTAIN and (jumps := jumps_inside(dataset.observations, inside)) is not None:
+            warn(f"{name}: {jumps}. Only {episodes.evidence} tells where episodes end. {ADVICE}")
         return dataset
 
     @classmethod
@@ -272,26 +270,3 @@ class OfflineDataset:
         """Which rows hold an observation that was seen: all but padding, ``(N,)`` of bool."""
         rows: np.ndarray = self.has_action | self.final_states
         return rows
-
-
-def jumps_inside(data: OfflineDataset) -> str | None:
-    """
-    Look for places inside of trajectories where most coordinates of the observations jump, as they do at a reset.
-
-    :param data: The data
-    :return: A sentence with the rows, or None where there are none, or the observations are images
-    """
-    inside = (data.has_action & ~data.ends)[:-1]
-    jumping, coordinates = np.zeros(len(inside)), 0
-    for column in parts(data.observations).values():
-        if column.ndim > 2 or column.nbytes > VECTOR_BYTES * len(column) or not inside.any():
-            continue
-        steps = np.abs(np.diff(column.reshape(len(column), -1).astype(np.float64), axis=0))
-        usual = np.quantile(steps[inside], 0.99, axis=0)
-        jumping += (steps > JUMP * usual).sum(axis=1)
-        coordinates += steps.shape[1]
-    rows = np.flatnonzero(inside & (jumping > coordinates / 2)) if coordinates else np.zeros(0, dtype=np.int64)
-    if len(rows) == 0:
-        return None
-    more = f" and {len(rows) - 5:,} more" if len(rows) > 5 else ""
-    return f"the observations jump inside of episodes, after row {', '.join(map(str, rows[:5]))}{more}."

@@ -89,13 +89,13 @@ class Recording:
     final_states: np.ndarray | None = None
     single: bool = False
 
-    def of(self, *meanings: Meaning) -> Iterable[tuple[str, np.ndarray]]:
-        """The columns of some meanings, by name."""
-        return ((column.name, values) for column, values in self.columns if column.meaning in meanings)
+    def of(self, *meanings: Meaning) -> Iterable[tuple[Field, np.ndarray]]:
+        """The columns of some meanings."""
+        return ((column, values) for column, values in self.columns if column.meaning in meanings)
 
     def flags(self, *meanings: Meaning) -> dict[str, np.ndarray]:
-        """The columns of some meanings as booleans."""
-        return {name: as_flags(values, name, self.length, self.name) for name, values in self.of(*meanings)}
+        """The columns of some meanings as booleans, by name."""
+        return {column.name: as_flags(values, column.name, self.length, self.name) for column, values in self.of(*meanings)}
 
     @property
     def seen(self) -> str:
@@ -134,7 +134,6 @@ def find_episodes(data: Recording) -> Episodes:
         elif inside.any():
             remarks.append("`next_observations` differs from the next row's observation in most rows, so it tells no ends")
     ends = ends | _gaps(data, ends, remarks)
-    ends[-1:] = True
     return _rows_of_episodes(data, terminations, ends, final_states, evidence, remarks)
 
 
@@ -171,11 +170,10 @@ def _every_end(data: Recording, final_states: np.ndarray | None) -> dict[str, np
     found: dict[str, np.ndarray] = {}
     for name, starts in data.flags(Meaning.START).items():
         found[name] = np.append(starts[1:], True)[: data.length]
-    for name, numbers in data.of(Meaning.EPISODE):
-        found[name] = _changes(_one_a_row(numbers, name, data), name, data)
-    for name, values in data.of(Meaning.EPISODE_ENDS, Meaning.EPISODE_LENGTHS):
-        lengths = any(column.name == name and column.meaning is Meaning.EPISODE_LENGTHS for column, _ in data.columns)
-        found[name] = _from_ends(values, name, data, lengths)
+    for column, values in data.of(Meaning.EPISODE):
+        found[column.name] = _changes(_one_a_row(values, column.name, data), column.name, data)
+    for column, values in data.of(Meaning.EPISODE_ENDS, Meaning.EPISODE_LENGTHS):
+        found[column.name] = _from_ends(values, column.name, data, column.meaning is Meaning.EPISODE_LENGTHS)
     for name, flags in data.flags(Meaning.FINAL_STATE).items():
         found[name] = flags.copy()
     if final_states is not None and not found and final_states.any():
@@ -192,13 +190,13 @@ def _some_ends(data: Recording) -> dict[str, np.ndarray]:
     if found:
         # Beside time limits, which are others' ends, `dones` marks the ends of its own.
         found |= data.flags(Meaning.DONE)
-    for name, counter in data.of(Meaning.STEP, Meaning.TIME):
-        counter = _numbers(counter, name, data)
-        backwards = np.append(np.diff(counter) < 0, False) if len(counter) else np.zeros(0, dtype=bool)
-        if any(column.name == name and column.meaning is Meaning.STEP for column, _ in data.columns):
-            backwards |= np.append(np.diff(counter) == 0, False) & bool((np.diff(counter) > 0).any())
+    for column, values in data.of(Meaning.STEP, Meaning.TIME):
+        steps = np.append(np.diff(_numbers(values, column.name, data)), 1)
+        backwards = steps < 0
+        if column.meaning is Meaning.STEP:  # episodes of one step each have the same number
+            backwards |= (steps == 0) & bool((steps[:-1] > 0).any())
         if backwards.any():
-            found[name] = backwards
+            found[column.name] = backwards
     return found
 
 
@@ -223,7 +221,10 @@ def _combine(
         return ends, _names(whole)
     if some:
         ends = np.logical_or.reduce(list(some.values()))
-        return ends | (terminations & _ends_the_episode(data)), _names([*some, *data.flags(Meaning.TERMINATION)])
+        explicit = terminations & _ends_the_episode(data)
+        if not ends.any():  # columns of time limits that mark no row, perhaps because they were not recorded
+            return explicit, TASK if explicit.any() else RECORDING
+        return ends | explicit, _names([*some, *data.flags(Meaning.TERMINATION)])
     return None, ""
 
 
@@ -280,9 +281,9 @@ def _jumps(data: Recording, quick: bool = False) -> np.ndarray | None:
 
 def _interruptions(data: Recording) -> np.ndarray | None:
     """Where the time to the next row is far longer than usual; None where there is no such row."""
-    for name, clock in data.of(Meaning.TIME):
-        steps = np.diff(_numbers(clock, name, data))
-        late = np.append(steps > INTERRUPTION * np.median(steps), False) if len(steps) else np.zeros(0, dtype=bool)
+    for column, clock in data.of(Meaning.TIME):
+        steps = np.diff(_numbers(clock, column.name, data))
+        late = np.append(steps > INTERRUPTION * np.median(steps), False) if len(steps) else np.zeros(1, dtype=bool)
         if late.any():
             return late
     return None
@@ -291,9 +292,7 @@ def _interruptions(data: Recording) -> np.ndarray | None:
 def _gaps(data: Recording, ends: np.ndarray, remarks: list[str]) -> np.ndarray:
     """Rows after which others are missing, by their numbers; and by the clock, where nothing else tells the ends."""
     gaps = np.zeros(data.length, dtype=bool)
-    for column, values in data.columns:
-        if column.meaning not in (Meaning.STEP, Meaning.TIME):
-            continue
+    for column, values in data.of(Meaning.STEP, Meaning.TIME):
         steps = np.diff(_numbers(values, column.name, data))
         inside = (steps > 0) & ~ends[:-1]
         if not inside.any():
@@ -338,7 +337,7 @@ def _rows_of_episodes(
     has_action = np.ones(length, dtype=bool)
     for flags in data.flags(Meaning.VALID).values():
         has_action &= flags
-    final_states = final_states | _invalid_final_states(data, ends, has_action)
+    final_states = final_states | _invalid_final_states(data, has_action)
     if any(True for _ in data.of(Meaning.FINAL_STATE)):
         # RLDS says at the last state that the task ended: the action before it ended it.
         terminations = terminations | np.append((terminations & final_states)[1:], False)
@@ -359,10 +358,10 @@ def _rows_of_episodes(
     return Episodes(terminations, ends, has_action, final_states, valids, evidence, remarks)
 
 
-def _invalid_final_states(data: Recording, ends: np.ndarray, valids: np.ndarray) -> np.ndarray:
+def _invalid_final_states(data: Recording, valids: np.ndarray) -> np.ndarray:
     """
     Which of the rows that are no transitions hold the last observation of the episode before them. They do in OGBench, which
-    marks them as ends too. Padding, and frames that were lost, hold nothing.
+    marks them as ends too. Others are padding, or frames that were lost, and hold nothing.
     """
     invalid = ~valids
     if not invalid.any():
@@ -373,7 +372,7 @@ def _invalid_final_states(data: Recording, ends: np.ndarray, valids: np.ndarray)
         return np.zeros_like(invalid)
     flagged = [*_some_ends(data).values(), *_every_end(data, None).values()]
     if not flagged:
-        return alone
+        return np.zeros_like(invalid)
     marked = np.logical_or.reduce(flagged)
     final: np.ndarray = invalid & marked
     followed = final | np.append(final[1:], True)

@@ -28,17 +28,23 @@ class Meaning(Enum):
     TIME = "when the row was recorded"
     VALID = "0 where the row is no transition"
     INFORMATION = "not used"
+    # Where all of these stand together, the first row has only an observation.
+    ACTION_BEFORE = "the action that led to the observation of the row"
+    REWARD_BEFORE = "the reward of that action"
+    DISCOUNT_BEFORE = "0 where that action ended the task"
 
 
 class Dialect(NamedTuple):
     """
     Names of columns that belong together.
 
-    :param package: Who writes them
+    :param package: The package that writes them; empty if there is none
+    :param version: Its version whose data the tests read; empty if they read arrays under these names only
     :param fields: The meaning of each name
     """
 
     package: str
+    version: str
     fields: Mapping[str, Meaning]
 
 
@@ -53,10 +59,12 @@ _COLUMNS = {
 DIALECTS: dict[str, Dialect] = {
     "Gymnasium": Dialect(
         "minari",
+        "0.5.4",
         {**_COLUMNS, "terminations": Meaning.TERMINATION, "truncations": Meaning.LIMIT, "infos": Meaning.INFORMATION},
     ),
     "D4RL": Dialect(
         "d4rl",
+        "",
         {
             **_COLUMNS,
             "terminals": Meaning.TERMINATION,
@@ -67,6 +75,7 @@ DIALECTS: dict[str, Dialect] = {
     ),
     "OGBench": Dialect(
         "ogbench",
+        "1.2.2",
         {
             **_COLUMNS,
             "terminals": Meaning.END,
@@ -80,6 +89,7 @@ DIALECTS: dict[str, Dialect] = {
     ),
     "RLDS": Dialect(
         "tensorflow-datasets",
+        "4.9.10",
         {
             "observation": Meaning.OBSERVATION,
             "action": Meaning.ACTION,
@@ -92,10 +102,12 @@ DIALECTS: dict[str, Dialect] = {
     ),
     "Diffusion Policy": Dialect(
         "zarr",
+        "3.1.6",
         {"action": Meaning.ACTION, "obs": Meaning.OBSERVATION, "episode_ends": Meaning.EPISODE_ENDS},
     ),
     "robomimic": Dialect(
         "robomimic",
+        "0.3.0",
         {
             "obs": Meaning.OBSERVATION,
             "next_obs": Meaning.NEXT_OBSERVATION,
@@ -107,6 +119,7 @@ DIALECTS: dict[str, Dialect] = {
     ),
     "LeRobot": Dialect(
         "lerobot",
+        "0.4.4",
         {
             "observation": Meaning.OBSERVATION,
             "action": Meaning.ACTION,
@@ -122,7 +135,8 @@ DIALECTS: dict[str, Dialect] = {
         },
     ),
     "CORL": Dialect(
-        "CORL, IQL",
+        "",
+        "",
         {
             **_COLUMNS,
             "terminals": Meaning.TERMINATION,
@@ -133,6 +147,7 @@ DIALECTS: dict[str, Dialect] = {
     ),
     "Stable-Baselines3": Dialect(
         "stable-baselines3",
+        "2.9.2",
         {
             **_COLUMNS,
             "dones": Meaning.DONE,
@@ -144,8 +159,20 @@ DIALECTS: dict[str, Dialect] = {
             "returns": Meaning.INFORMATION,
         },
     ),
+    "ExORL": Dialect(
+        "",
+        "",
+        {
+            "observation": Meaning.OBSERVATION,
+            "action": Meaning.ACTION_BEFORE,
+            "reward": Meaning.REWARD_BEFORE,
+            "discount": Meaning.DISCOUNT_BEFORE,
+            "physics": Meaning.INFORMATION,
+        },
+    ),
     "d3rlpy": Dialect(
         "d3rlpy",
+        "2.8.1",
         {
             **_COLUMNS,
             "terminals": Meaning.TERMINATION,
@@ -156,6 +183,9 @@ DIALECTS: dict[str, Dialect] = {
         },
     ),
 }
+
+#: Those whose rows have an action and the observation before it.
+_ROWWISE = [dialect for name, dialect in DIALECTS.items() if name != "ExORL"]
 
 #: Other names that people give to these columns.
 SYNONYMS: dict[str, Meaning] = {
@@ -182,8 +212,7 @@ SYNONYMS: dict[str, Meaning] = {
     ),
     **dict.fromkeys(("timestamps", "time", "times", "t"), Meaning.TIME),
     "valid": Meaning.VALID,
-    "info": Meaning.INFORMATION,
-    "name": Meaning.INFORMATION,
+    **dict.fromkeys(("info", "name", "episode_seed", "episode_dropped", "episode_route"), Meaning.INFORMATION),
 }
 
 #: Names that several dialects use in different senses, or for several things: they are refused where nothing else tells.
@@ -220,7 +249,7 @@ def resolve(names: Iterable[str]) -> list[Field]:
     :return: The columns that have a meaning, in their order; ``INFORMATION`` are those that are known not to matter.
     """
     names = list(names)
-    table = {name: meaning for dialect in DIALECTS.values() for name, meaning in dialect.fields.items()} | SYNONYMS
+    table = {name: meaning for dialect in _ROWWISE for name, meaning in dialect.fields.items()} | SYNONYMS
     canonical = {name: _SAME.get(name, name) for name in names}
     present = set(canonical.values())
     table["terminals"] = Meaning.END if is_ogbench(present) or present & {"masks", "valids"} else Meaning.TERMINATION

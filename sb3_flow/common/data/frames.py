@@ -1,4 +1,4 @@
-"""Columns of observations as data sets hold them: dictionaries, channels last, single frames to be stacked."""
+"""Columns of observations as datasets hold them: dictionaries, channels last, single frames to be stacked."""
 
 import warnings
 from typing import Any
@@ -67,7 +67,8 @@ class Frames:
         if self.stacks:
             self.starts = trajectory_starts(ends)
 
-    def _frame(self, key: str, rows: th.Tensor) -> th.Tensor:
+    def part(self, key: str, rows: th.Tensor) -> th.Tensor:
+        """One part of the observations of rows, as a single frame, ``(B, *shape)``."""
         frames = self.columns[key].index_select(0, rows)
         if key in self.channels_last:
             frames = frames.permute(0, 3, 1, 2)
@@ -92,10 +93,10 @@ class Frames:
         for key in self.columns:
             n_frames = self.stacks.get(key, 1)
             if n_frames == 1:
-                parts[key] = self._frame(key, newest)
+                parts[key] = self.part(key, newest)
             else:
                 start = self.starts[th.searchsorted(self.starts, rows, right=True) - 1]
-                frames = [self._frame(key, th.maximum(newest - age, start)) for age in reversed(range(n_frames))]
+                frames = [self.part(key, th.maximum(newest - age, start)) for age in reversed(range(n_frames))]
                 parts[key] = th.cat(frames, dim=1)
         return join(parts)
 
@@ -133,6 +134,6 @@ def as_tensor(array: np.ndarray) -> th.Tensor:
     """The array as a tensor that shares its memory, also where that may not be written to."""
     shareable = isinstance(array, np.memmap) and min(array.strides, default=0) >= 0
     with warnings.catch_warnings():
-        # Data that may not be written to is just right: nobody writes into a data set.
+        # Data that may not be written to is fine: datasets are only read.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return th.from_numpy(array if shareable else np.ascontiguousarray(array))

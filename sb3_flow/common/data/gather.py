@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sb3_flow.common.data.columns import DatasetError, Observations, as_array, parts
-from sb3_flow.common.data.fields import AMBIGUOUS, Field, Meaning, is_ogbench, resolve
+from sb3_flow.common.data.fields import AMBIGUOUS, DIALECTS, Field, Meaning, is_ogbench, resolve
 
 #: Groups of fields that hold what an environment reports beside the data.
 INFORMATION_GROUPS = ("info", "infos", "metadata", "meta", "env_infos", "agent_infos", "algorithm")
@@ -54,6 +54,9 @@ def gather(data: Mapping[str, Any], name: str) -> Gathered:
     :raises DatasetError: If observations or actions are missing, or a name is ambiguous.
     """
     names = [key for key in data if isinstance(key, str) and _is_there(data, key)]
+    if set(DIALECTS["ExORL"].fields) <= set(names):
+        data = _actions_before_observations(data)
+        names = list(data)
     groups = {key: key.split("/")[0] for key in names}
     known = {column.name: column.meaning for column in resolve(list(dict.fromkeys(groups.values())))}
     meanings = {key: known[group] for key, group in groups.items() if group in known and _may_be(key, group, known[group])}
@@ -82,6 +85,16 @@ def gather(data: Mapping[str, Any], name: str) -> Gathered:
     ignored = [key for key in names if key not in meanings and groups[key] not in INFORMATION_GROUPS]
     understood = {key: meaning.value for key, meaning in meanings.items()} | dict.fromkeys(ignored, "not used")
     return Gathered(observations, actions, rewards, next_observations, columns, final_states, understood, ignored)
+
+
+def _actions_before_observations(data: Mapping[str, Any]) -> dict[str, Any]:
+    """ExORL's episodes: the action of a row is the one before its observation, so that the first row has none."""
+    return {
+        "observation": data["observation"],
+        "action": np.asarray(data["action"])[1:],
+        "reward": np.asarray(data["reward"])[1:],
+        "masks": (np.asarray(data["discount"])[1:] != 0).reshape(-1),
+    }
 
 
 def _is_there(data: Mapping[str, Any], key: str) -> bool:
@@ -165,7 +178,8 @@ def _refuse_ambiguous(names: list[str], meanings: Mapping[str, Meaning], name: s
 
 
 def _missing(names: list[str], field: str, name: str) -> DatasetError:
-    found = f"Found: {', '.join(sorted(names)) or 'nothing'}."
+    more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
+    found = f"Found: {', '.join(sorted(names)[:20]) or 'nothing'}{more}."
     if field == "observations" and {"state", "states"} & set(names):
         state = "state" if "state" in names else "states"
         return DatasetError(f"{name}: `observations` is missing; `{state}` does not say whether it is {AMBIGUOUS['state']}.")

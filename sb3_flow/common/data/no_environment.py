@@ -14,6 +14,9 @@ from sb3_flow.common.data.sources import read_dataset
 from sb3_flow.common.data.statistics import ranges
 from sb3_flow.common.encoders import subspaces
 
+#: How far the range of an action that never changes reaches to either side of it, as a share of it, or of 1 if that is more.
+NARROW = 1e-3
+
 
 class NoEnvironment(gym.Env[Any, Any]):
     """
@@ -28,21 +31,18 @@ class NoEnvironment(gym.Env[Any, Any]):
         self.action_space: spaces.Box = action_space
 
     @classmethod
-    def of(cls, dataset: Any, quantile: float = 0.0) -> "NoEnvironment":
+    def of(cls, dataset: Any) -> "NoEnvironment":
         """
-        With the spaces of a dataset: vectors without bounds, images of bytes, and actions as far as the data goes (an action
-        that never changes: one to either side of it).
+        With the spaces of a dataset: vectors without bounds, images of bytes, and actions as far as the data goes.
 
         :param dataset: As the argument of the algorithms
-        :param quantile: Share of the actions that may lie below the action space, and above it, in [0, 0.5), for data with
-            outliers. Pass the data as ``read_dataset(...).clip_actions(low, high)`` then.
         :raises DatasetError: If it cannot be read.
         """
         if isinstance(dataset, BaseBuffer):
             assert isinstance(dataset.action_space, spaces.Box)
             return cls(dataset.observation_space, dataset.action_space)
         data = read_dataset(dataset)
-        return cls(_observation_space(data.observations), action_space(data, quantile))
+        return cls(_observation_space(data.observations), action_space(data))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -63,17 +63,16 @@ def _observation_space(column: Observations) -> spaces.Space[Any]:
     return spaces.Box(-np.inf, np.inf, column.shape[1:], np.float32)
 
 
-def action_space(data: OfflineDataset, quantile: float = 0.0) -> spaces.Box:
+def action_space(data: OfflineDataset) -> spaces.Box:
     """
     The range of the actions of a dataset.
 
     :param data: The data
-    :param quantile: As for ``NoEnvironment.of``
-    :return: A box; an action that never changes has a width of two, so that it can be scaled.
+    :return: A box; so that it can be scaled, an action that never changes has ``NARROW`` to either side of it.
     """
-    low, high = (bound.astype(np.float32) for bound in ranges(data.actions, data.has_action, quantile))
-    constant = low >= high
-    return spaces.Box(np.where(constant, low - 1, low), np.where(constant, high + 1, high), dtype=np.float32)
+    low, high = (bound.astype(np.float32) for bound in ranges(data.actions, data.has_action))
+    margin = np.where(low >= high, NARROW * np.maximum(np.abs(low), 1.0), 0.0)
+    return spaces.Box((low - margin).astype(np.float32), (high + margin).astype(np.float32), dtype=np.float32)
 
 
 def _zeros(space: spaces.Space[Any]) -> Any:
@@ -105,8 +104,9 @@ class WithinSpaces(VecEnvWrapper):
         box = venv.action_space
         if not isinstance(box, spaces.Box) or box.shape != action_space.shape:
             raise ValueError(f"The actions of the data are {action_space}; those of the environment are {box}.")
-        # A constant action has one to either side of it, which may reach out of the environment's space.
-        slack = 1e-3 * (box.high.astype(np.float64) - box.low) + (action_space.high - action_space.low == 2)
+        # The margin of a constant action may reach out of the environment's space.
+        low, high = box.low.astype(np.float64), box.high.astype(np.float64)
+        slack = 1e-3 * (high - low) + NARROW * np.maximum(np.maximum(np.abs(low), np.abs(high)), 1.0)
         if (action_space.low < box.low - slack).any() or (action_space.high > box.high + slack).any():
             raise ValueError(
                 f"The actions of the data go from {action_space.low} to {action_space.high}, outside of the environment's "

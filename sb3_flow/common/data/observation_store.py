@@ -49,7 +49,7 @@ class ObservationStore:
         self.plane_size = math.prod(shape) // n_planes
         #: By how many planes an observation may have moved on: by none, or by one frame of a stack.
         self.shifts = [0, *(shift for shift in range(1, n_planes) if n_planes % shift == 0)]
-        #: Slots of planes that were made, in blocks one after the other; slot 0 is nobody's.
+        #: Slots of planes that were made, in blocks one after the other; slot 0 is not used.
         self.blocks: list[np.ndarray] = []
         self.n_used, self.free = 1, list[int]()
         #: In how many observations each slot is.

@@ -11,6 +11,7 @@ from sb3_flow.common.data.batches import to_device
 from sb3_flow.common.data.columns import DatasetError
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.frames import Frames, as_tensor, readable, storable, trajectory_starts
+from sb3_flow.common.data.hindsight import Hindsight
 from sb3_flow.common.data.rewards import check_sparse, reward_normalizer
 from sb3_flow.common.data.transitions import Transitions
 from sb3_flow.common.type_aliases import Batch, TensorObs
@@ -77,7 +78,7 @@ class OfflineBuffer:
         self.has_rewards = dataset.rewards is not None
         rewards = th.zeros(1).expand(len(ends)) if dataset.rewards is None else as_tensor(storable(dataset.rewards))
         # Where imitation draws a step whose successor is not known, nothing is bootstrapped.
-        terminations = dataset.terminations | (drawn & ~dataset.valids)
+        terminations = dataset.terminations | ~dataset.valids
         self.transitions = Transitions(rewards, as_tensor(terminations), as_tensor(ends), sparse_rewards=sparse_rewards)
         #: Whether the next row holds what follows.
         self.follows = as_tensor(np.append(~dataset.ends[:-1] | dataset.final_states[1:], False))
@@ -126,6 +127,37 @@ class OfflineBuffer:
         """The rows of transitions that are counted without the rows that are none."""
         return indices + th.searchsorted(self.gaps, indices, right=True)
 
+    def _trajectory(self, rows: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """The first and the last row of the trajectory of each row."""
+        number = th.searchsorted(self.starts, rows, right=True)
+        return self.starts[number - 1], th.cat([self.starts, th.tensor([len(self.actions)])])[number] - 1
+
+    def remaining(self, rows: th.Tensor) -> th.Tensor:
+        """How many steps of the same trajectory come after each row, ``(B,)``."""
+        return self._trajectory(rows)[1] - rows
+
+    def following(self, key: str, rows: th.Tensor) -> th.Tensor:
+        """A part of the observations that followed rows, ``(B, *shape)``."""
+        if self.next_observations is not None:
+            return self.next_observations.part(key, rows)
+        return self.observations.part(key, rows + self.follows[rows].long())
+
+    def check_hindsight(self) -> None:
+        """
+        Check that what followed is known of each step, from which hindsight takes goals.
+
+        :raises DatasetError: If not.
+        """
+        if self.next_observations is not None:
+            return
+        known = self.follows.clone()
+        known[self.gaps + th.arange(len(self.gaps))] = True  # rows that are no transitions
+        if not known.all():
+            raise DatasetError(
+                f"{self.name}: `hindsight` needs what followed each step, which is not known of {int((~known).sum()):,} steps "
+                "that ended the task. Add `next_observations`."
+            )
+
     def first_actions(self) -> th.Tensor:
         """The first action of each trajectory, ``(n_trajectories, action_dim)`` in [-1, 1]."""
         return self._scaled(self.actions[self._first_rows])
@@ -140,9 +172,7 @@ class OfflineBuffer:
         :return: The window, on ``device``
         """
         rows = self._rows(indices)[:, None]
-        trajectory = th.searchsorted(self.starts, rows, right=True)
-        start = self.starts[trajectory - 1]
-        last = th.cat([self.starts, th.tensor([len(self.actions)])])[trajectory] - 1
+        start, last = self._trajectory(rows)
         past = th.maximum(rows - th.arange(n_observations - 1, -1, -1), start)
         coming = th.minimum(rows + th.arange(n_actions), last)
         window = Window(
@@ -160,6 +190,7 @@ class OfflineBuffer:
         gamma: float = 0.99,
         chunk_length: int = 1,
         env: VecNormalize | None = None,
+        hindsight: Hindsight | None = None,
     ) -> Batch:
         """
         The batch that starts at given transitions.
@@ -169,10 +200,13 @@ class OfflineBuffer:
         :param gamma: Discount factor
         :param chunk_length: Number of actions in a chunk; above 1 it is also the number of steps of the return.
         :param env: Normalizes each reward, if given (see ``batches.normalize`` for the observations)
+        :param hindsight: Gives the first transitions of the batch other goals, if given
         :return: The batch, on ``device``
         """
         rows = self._rows(indices)
-        steps = self.transitions.draw(rows, n_steps, gamma, chunk_length, reward_normalizer(env))
+        goals = None if hindsight is None else hindsight.relabel(self, rows)
+        relabel = None if goals is None else goals.rewards
+        steps = self.transitions.draw(rows, n_steps, gamma, chunk_length, reward_normalizer(env), relabel)
         last = steps.rows[-1]
         batch = Batch(
             self.observations.at(rows),
@@ -186,4 +220,4 @@ class OfflineBuffer:
             steps.valids,
             steps.action_valids[:, :chunk_length],
         )
-        return to_device(batch, self.device)
+        return to_device(batch if goals is None else goals.with_goals(batch), self.device)

@@ -11,9 +11,10 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_flow.common.data.batches import as_replay_samples, normalize, to_device
-from sb3_flow.common.data.columns import DatasetError, Observations
+from sb3_flow.common.data.columns import DatasetError, Observations, parts
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.frames import as_arrays, join
+from sb3_flow.common.data.hindsight import Hindsight
 from sb3_flow.common.data.observation_store import ObservationStore, zeros
 from sb3_flow.common.data.rewards import check_sparse, reward_normalizer
 from sb3_flow.common.data.transitions import Transitions
@@ -58,7 +59,7 @@ class OnlineBuffer(ReplayBuffer):
         n_rows = self.buffer_size * self.n_envs
         images = image_keys(self.observation_space)
         self.stores = {}
-        for key, part in _parts(obs).items():
+        for key, part in parts(obs).items():
             dtype = np.uint8 if part.dtype == np.uint8 else np.float32
             shape = part.shape[1:]
             self.stores[key] = ObservationStore(n_rows, shape, dtype, shape[0] if key in images else 1)
@@ -91,8 +92,8 @@ class OnlineBuffer(ReplayBuffer):
         if not self.allocated:
             self._allocate(obs)
         rows = slice(self.pos * self.n_envs, (self.pos + 1) * self.n_envs)
-        next_parts = _parts(next_obs)
-        for key, part in _parts(obs).items():
+        next_parts = parts(next_obs)
+        for key, part in parts(obs).items():
             self.stores[key].add(rows, part, next_parts[key])
         self.action_column[rows] = th.from_numpy(np.asarray(action).reshape(self.n_envs, self.action_dim)).float()
         done = np.asarray(done, dtype=bool)
@@ -113,10 +114,10 @@ class OnlineBuffer(ReplayBuffer):
 
     def to_dataset(self, unscale_action: Callable[[np.ndarray], np.ndarray]) -> OfflineDataset:
         """
-        What was collected, as a data set for another model.
+        What was collected, as a dataset for another model.
 
         :param unscale_action: From [-1, 1] to the units of the environment, as ``BasePolicy.unscale_action``
-        :return: The data set, with the trajectories of each environment one after the other
+        :return: The dataset, with the trajectories of each environment one after the other
         :raises DatasetError: If nothing was collected yet.
         """
         if not self.allocated:
@@ -197,6 +198,19 @@ class OnlineBuffer(ReplayBuffer):
         """The number of transitions, over all environments."""
         return self.size() * self.n_envs
 
+    def remaining(self, rows: th.Tensor) -> th.Tensor:
+        """As ``OfflineBuffer.remaining``; the newest trajectory of an environment goes to its newest row."""
+        size, oldest = self.size(), self.pos * self.full
+        # One environment after the other, each in the order of time.
+        ends = self.transitions.ends[: len(self)].view(size, self.n_envs).roll(-oldest, 0).t().reshape(-1)
+        places = rows % self.n_envs * size + (rows // self.n_envs - oldest) % size
+        last = ends.nonzero().flatten()
+        return last[th.searchsorted(last, places)] - places
+
+    def following(self, key: str, rows: th.Tensor) -> th.Tensor:
+        """As ``OfflineBuffer.following``."""
+        return self.stores[key].after(rows)
+
     def draw_indices(self, n: int, generator: th.Generator) -> th.Tensor:
         """As ``OfflineBuffer.draw_indices``."""
         return th.randint(len(self), (n,), generator=generator)
@@ -208,9 +222,12 @@ class OnlineBuffer(ReplayBuffer):
         gamma: float = 0.99,
         chunk_length: int = 1,
         env: VecNormalize | None = None,
+        hindsight: Hindsight | None = None,
     ) -> Batch:
         """As ``OfflineBuffer.draw``."""
-        steps = self.transitions.draw(indices, n_steps, gamma, chunk_length, reward_normalizer(env))
+        goals = None if hindsight is None else hindsight.relabel(self, indices)
+        relabel = None if goals is None else goals.rewards
+        steps = self.transitions.draw(indices, n_steps, gamma, chunk_length, reward_normalizer(env), relabel)
         batch = Batch(
             self._observations(indices),
             self.action_column[steps.rows[:chunk_length].t()].flatten(start_dim=1),
@@ -221,21 +238,16 @@ class OnlineBuffer(ReplayBuffer):
             steps.valids,
             steps.action_valids[:, :chunk_length],
         )
-        return to_device(batch, self.device)
+        return to_device(batch if goals is None else goals.with_goals(batch), self.device)
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
         """
         Draw single transitions in the form of Stable-Baselines3, for code that expects its buffers.
 
         :param batch_size: Number of transitions
-        :param env: Normalises observations and rewards, if given
+        :param env: Normalizes observations and rewards, if given
         :return: The transitions
         """
         batch = normalize(self.draw(th.randint(len(self), (batch_size,)), env=env), env)
-        # Without discounts, so that whoever asked takes its own.
+        # Without discounts, so that the caller takes its own.
         return as_replay_samples(batch)._replace(discounts=None)
-
-
-def _parts(observations: Any) -> dict[str, Any]:
-    """Observations by key; those that are no dictionary have the empty one."""
-    return observations if isinstance(observations, dict) else {"": observations}

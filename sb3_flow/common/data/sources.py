@@ -62,11 +62,13 @@ def read_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
             return dataset
     if isinstance(source, Mapping):
         return OfflineDataset.from_dict(source)
-    if isinstance(source, str | os.PathLike) and os.sep in os.fspath(source) and not os.path.exists(os.fspath(source)):
-        raise DatasetError(f"{os.fspath(source)}: there is no such file or folder; the path counts from {os.getcwd()}.")
+    missing = ""
+    if isinstance(source, str | os.PathLike) and not os.path.exists(os.fspath(source)):
+        missing = f" There is no such file or folder; paths count from {os.getcwd()}."
     raise DatasetError(
-        f"Cannot read {short(source)} as a dataset. Expected a name (see `sb3-flow datasets list`), the path of a .npz, "
-        ".hdf5, .zarr or .parquet file, a minari.MinariDataset, a dictionary of arrays, a list of these, or a replay buffer."
+        f"Cannot read {short(source)} as a dataset.{missing} Expected a name (see `sb3-flow datasets list`), the path of an "
+        ".npz, .hdf5, .zarr or .parquet file, a minari.MinariDataset, a dictionary of arrays, a list of these, or a replay "
+        "buffer."
     )
 
 
@@ -85,7 +87,7 @@ def _read_list(sources: Any, env_id: str | None) -> OfflineDataset:
     try:
         datasets = [
             OfflineDataset.from_dict(source, f"dataset[{i}]", single=True)
-            if isinstance(source, Mapping) and "source" not in source
+            if isinstance(source, Mapping) and not {"source", "steps"} & set(source)
             else read_dataset(source, env_id)
             for i, source in enumerate(sources)
         ]

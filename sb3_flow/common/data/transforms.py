@@ -10,6 +10,7 @@ import numpy as np
 
 from sb3_flow.common.data.columns import DatasetError, short
 from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.statistics import ranges
 
 Transform = Callable[[OfflineDataset, Any], OfflineDataset]
 
@@ -173,10 +174,11 @@ def transform_actions(data: OfflineDataset, how: Mapping[str, Any]) -> OfflineDa
     Change the actions.
 
     :param data: The data
-    :param how: ``{"clip": [low, high]}``, numbers or one for each element; ``{"relative_to": part}`` subtracts what was
-        observed (targets become displacements), ``{"absolute_from": part}`` adds it (displacements become targets). ``part``
-        is the key of a part of the observations, or ``[key, start, stop]`` for some of its elements, with the key None where
-        observations are vectors. Several are done in their order.
+    :param how: ``{"clip": [low, high]}``, numbers or one for each element; ``{"clip_quantiles": 0.01}`` clips each element to
+        the range that 1 % of its values lie below, and 1 % above; ``{"relative_to": part}`` subtracts what was observed
+        (targets become displacements), ``{"absolute_from": part}`` adds it (displacements become targets). ``part`` is the key
+        of a part of the observations, or ``[key, start, stop]`` for some of its elements, with the key None where observations
+        are vectors. Several are done in their order.
     :return: The same data with other actions
     :raises DatasetError: If a name is unknown, or the part has another size than the actions.
     """
@@ -184,6 +186,8 @@ def transform_actions(data: OfflineDataset, how: Mapping[str, Any]) -> OfflineDa
     for name, value in how.items():
         if name == "clip":
             actions = np.clip(actions, *(np.asarray(bound, dtype=np.float32) for bound in value))
+        elif name == "clip_quantiles":
+            actions = np.clip(actions, *ranges(actions, data.has_action, float(value))).astype(np.float32)
         elif name in ("relative_to", "absolute_from"):
             observed = _part(data, value)
             if observed.shape != actions.shape:
@@ -194,7 +198,8 @@ def transform_actions(data: OfflineDataset, how: Mapping[str, Any]) -> OfflineDa
             actions = actions - observed if name == "relative_to" else actions + observed
         else:
             raise DatasetError(
-                f"{data.name}: there is no change of actions {name!r}; known: clip, relative_to, absolute_from."
+                f"{data.name}: there is no change of actions {name!r}; known: clip, clip_quantiles, "
+                "relative_to, absolute_from."
             )
     return replace(data, actions=actions)
 

@@ -11,6 +11,8 @@ from sb3_flow.common.warn import warn
 EMPTY_DRAWS = 100
 #: Normalizes rewards, each by itself.
 Normalize = Callable[[th.Tensor], th.Tensor]
+#: Other rewards of rows, given the rows and the rewards that they have.
+Reward = Callable[[th.Tensor, th.Tensor], th.Tensor]
 
 
 class Steps(NamedTuple):
@@ -63,6 +65,7 @@ class Transitions:
         gamma: float,
         stop_at_termination: bool = True,
         normalize: Normalize | None = None,
+        relabel: Reward | None = None,
     ) -> Steps:
         """
         Follow trajectories for several steps.
@@ -73,6 +76,7 @@ class Transitions:
         :param stop_at_termination: Whether the steps stop where the task ended. If not, they go on to the end of the
             trajectory (rewards after success count, as in Q-chunking), and only the bootstrap is cut.
         :param normalize: Applied to each reward before they are summed, as in SB3's ``NStepReplayBuffer``
+        :param relabel: Applied before that, if the rewards are for other goals
         :return: What was found
         """
         alive = th.ones(len(rows), dtype=th.bool)
@@ -87,6 +91,8 @@ class Transitions:
                 path.append(rows)
                 taken.append(alive)
             reward = self.rewards[rows].float()
+            if relabel is not None:
+                reward = relabel(rows, reward)
             if self.sparse_rewards:
                 reward = -reward.ne(0).float()
             if normalize is not None:
@@ -97,7 +103,13 @@ class Transitions:
         return Steps(th.stack(path), rewards, masks, discounts, alive.float(), th.stack(taken, dim=1).float())
 
     def draw(
-        self, rows: th.Tensor, n_steps: int, gamma: float, chunk_length: int, normalize: Normalize | None = None
+        self,
+        rows: th.Tensor,
+        n_steps: int,
+        gamma: float,
+        chunk_length: int,
+        normalize: Normalize | None = None,
+        relabel: Reward | None = None,
     ) -> Steps:
         """
         The steps of an n-step return, or of a chunk of actions if its length is above 1.
@@ -106,15 +118,16 @@ class Transitions:
         :param n_steps: Number of steps of the return
         :param gamma: Discount factor
         :param chunk_length: Number of actions in a chunk
-        :param normalize: Applied to each reward
+        :param normalize: As for ``steps``, like ``relabel``
+        :param relabel: As for ``steps``
         :return: What was found
         """
         if chunk_length > 1:
-            steps = self.steps(rows, chunk_length, gamma, stop_at_termination=False, normalize=normalize)
+            steps = self.steps(rows, chunk_length, gamma, stop_at_termination=False, normalize=normalize, relabel=relabel)
             self._notice_empty(steps.valids, chunk_length)
             return steps
         # A return over fewer steps is a return all the same; a chunk of fewer actions is none.
-        steps = self.steps(rows, n_steps, gamma, normalize=normalize)
+        steps = self.steps(rows, n_steps, gamma, normalize=normalize, relabel=relabel)
         return steps._replace(valids=th.ones_like(steps.valids))
 
     def _notice_empty(self, valids: th.Tensor, chunk_length: int) -> None:
