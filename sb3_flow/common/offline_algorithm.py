@@ -26,7 +26,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_flow.common import checkpoints
-from sb3_flow.common.arguments import CheckedArguments
+from sb3_flow.common.arguments import CheckedArguments, check_policy, replaced
 from sb3_flow.common.checkpoints import Run
 from sb3_flow.common.checkpoints.saving import load_errors, require_own_model
 from sb3_flow.common.data.checks import warn_about_lost_rewards
@@ -38,8 +38,9 @@ from sb3_flow.common.data.offline_buffer import OfflineBuffer
 from sb3_flow.common.data.online_buffer import OnlineBuffer
 from sb3_flow.common.data.sources import names_a_source, read_dataset
 from sb3_flow.common.data.statistics import lacks_statistics, prepare_vec_normalize
-from sb3_flow.common.environments import check_actions, register_environment, report_success
+from sb3_flow.common.environments import as_environment, register_environment, report_success
 from sb3_flow.common.files import atomic_write, file_to_read, file_to_write, is_path, read_settings
+from sb3_flow.common.guards import check_device, check_learn
 from sb3_flow.common.vec_envs import check_wrapper_order, env_id_of
 from sb3_flow.common.warn import warn
 
@@ -76,6 +77,8 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         offline_log_interval: int = 1_000,
         **kwargs: Any,
     ) -> None:
+        check_device(kwargs.get("device", "auto"))
+        check_policy(type(self), policy)
         if isinstance(env, str):
             register_environment(env)
         #: The dataset that was read last, until the buffer is created, so that it is not read twice.
@@ -114,13 +117,14 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         :param env: The environment
         :param force_reset: As in Stable-Baselines3
         """
+        env = as_environment(env)
         if self.spaces_from_data and not isinstance(env, NoEnvironment):
             env = WithinSpaces(self._wrap_env(env, self.verbose), self.observation_space, self.action_space)
         super().set_env(env, force_reset)
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        check_actions(env.action_space)
+        env = as_environment(env)
         if not isinstance(env, VecEnv):
             env = report_success(env)
         wrapped = BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
@@ -217,9 +221,10 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         :return: The model
         :raises ValueError: If the dataset is missing after ``load``, or a loss is not finite.
         """
+        check_learn(total_timesteps, callback, log_interval)
         self.require_environment()
         self._require_dataset()
-        total_timesteps = self.default_timesteps if total_timesteps is None else total_timesteps
+        total_timesteps = self.default_timesteps if total_timesteps is None else int(total_timesteps)
         resumed = self.run.begin(self.num_timesteps, reset_num_timesteps)
         if resumed is not None:  # This call completes the interrupted one.
             total_timesteps, reset_num_timesteps = total_timesteps + self.run.started_at - self.num_timesteps, False
@@ -393,15 +398,24 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
 
         :param path: A path, with or without its suffix, or an open file
         :param env: Environment; None: the model can predict, but not train
-        :param args: As in Stable-Baselines3, like ``kwargs``
+        :param args: As in Stable-Baselines3
+        :param kwargs: As in Stable-Baselines3: ``device``, ``custom_objects`` and others, and arguments of the constructor,
+            which replace the saved ones
         :return: The model
         :raises FileNotFoundError: If there is no such file.
+        :raises TypeError: If there is no such argument, or it has another type.
         :raises ValueError: If it holds something else, is damaged, or does not fit the environment.
         """
+        check_device(kwargs.get("device", "auto"))
         if is_path(path):
             path = file_to_read(path, "zip", "saved model")
+        elif not hasattr(path, "read"):
+            raise TypeError(f"`path` is {path!r}; it must be a path or an open file.")
+        if env is not None:
+            env = as_environment(env)
         settings = read_settings(path)
         require_own_model(cls, path, settings, kwargs.get("custom_objects") or {})
+        kwargs = replaced(cls, kwargs, settings)
         with load_errors(cls, path):
             if env is not None and settings.get("spaces_from_data"):
                 saved = {name: settings[name] for name in ("observation_space", "action_space")}
