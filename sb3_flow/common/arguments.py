@@ -287,12 +287,9 @@ def _checked_type(name: str, value: Any, hint: Any) -> Any:
     elif isinstance(value, (float, np.floating)):
         if kinds & {int, float}:
             return _checked_float(name, float(value), kinds)
-    elif (
-        not isinstance(value, str)
-        and (value is not None or name == "env")
-        and (others := kinds - {int, float, bool, str, type(None)})
-    ):
-        if callable(value) or others != {Callable}:
+    elif not isinstance(value, str) and (value is not None or name == "env"):  # Stable-Baselines3's `load` passes env=None
+        others = kinds - {int, float, bool, str, type(None)}
+        if others and (callable(value) or others != {Callable}):
             return value  # for example an environment, which is checked elsewhere
     raise TypeError(f"`{name}` is {value!r}; it must be {_expected(kinds)}.")
 

@@ -110,8 +110,7 @@ def check_observations(observation_space: spaces.Space[Any]) -> None:
                 f"The observation space is {observation_space}; it must be a Box, Discrete, MultiDiscrete, MultiBinary, or a "
                 "dictionary of these."
             )
-    nested = isinstance(observation_space, (spaces.Dict, spaces.Tuple))
-    if (nested and not [*observation_space.spaces]) or 0 in (observation_space.shape or ()):
+    if (isinstance(observation_space, spaces.Dict) and not observation_space.spaces) or 0 in (observation_space.shape or ()):
         raise ValueError(f"The observation space is {observation_space}, which is empty; it must have at least one number.")
 
 

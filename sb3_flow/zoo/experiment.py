@@ -2,6 +2,8 @@
 
 import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +60,17 @@ class FlowExperimentManager(HyperparameterReader):
         if run_id is not None:
             self.save_path = str(Path(self.log_path) / f"{self.env_name}_{run_id}")
             self.params_path = f"{self.save_path}/{self.env_name}"
-        self.finished = zipfile.is_zipfile(Path(self.save_path, f"{self.env_name}.zip"))  # complete, not truncated
+        self.interrupted = False
+        self.finished = self._has_finished()
         self.resuming = resume and self.resumable and latest_checkpoint(self.save_path) is not None
         if run_id is not None and not resume and Path(self.params_path).exists():
             raise ValueError(f"{self.save_path} already has a run: add --resume to resume it, or use another --run-id.")
+
+    def _has_finished(self) -> bool:
+        """Whether the run has a complete model, not one that an interrupt saved."""
+        system = Path(self.params_path, "system.yml")
+        interrupted = system.is_file() and "interrupted" in (yaml.safe_load(system.read_text("utf-8")) or {})
+        return zipfile.is_zipfile(Path(self.save_path, f"{self.env_name}.zip")) and not interrupted
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
         """As in RL Zoo, but skip a finished run, and load the last checkpoint of a resumed run."""
@@ -110,9 +119,41 @@ class FlowExperimentManager(HyperparameterReader):
     def learn(self, model: BaseAlgorithm) -> None:
         """As in RL Zoo, and write versions, hardware and duration to ``system.yml``."""
         start = time.monotonic()
-        super().learn(model)
+        with self._noticing_interrupts(model):
+            super().learn(model)
         system = {**describe_system(), "seconds": round(time.monotonic() - start)}
+        if self.interrupted:
+            system["interrupted"] = True
         (Path(self.params_path) / "system.yml").write_text(yaml.safe_dump(system, sort_keys=False), "utf-8")
+
+    @contextmanager
+    def _noticing_interrupts(self, model: Any) -> Iterator[None]:
+        """Note an interrupt of ``model.learn``, which RL Zoo treats as the end of training."""
+        learn = model.learn
+
+        def noticing(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return learn(*args, **kwargs)
+            except KeyboardInterrupt:
+                self.interrupted = True
+                raise
+
+        model.learn = noticing
+        try:
+            yield
+        finally:
+            del model.learn  # the method of the class again
+
+    def save_trained_model(self, model: BaseAlgorithm) -> None:
+        """
+        As in RL Zoo.
+
+        :raises KeyboardInterrupt: After saving, if training was interrupted.
+        """
+        super().save_trained_model(model)
+        if self.interrupted:
+            print("Interrupted; the model was saved. --run-id and --resume continue from the last checkpoint.")
+            raise KeyboardInterrupt
 
     def create_callbacks(self) -> None:
         """As in RL Zoo, with an evaluation of each of ``eval_samplers``, a clock, and checkpoints."""
