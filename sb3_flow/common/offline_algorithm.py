@@ -29,9 +29,11 @@ from sb3_flow.common import checkpoints
 from sb3_flow.common.arguments import CheckedArguments, check_policy, replaced
 from sb3_flow.common.checkpoints import Run
 from sb3_flow.common.checkpoints.saving import load_errors, require_own_model
+from sb3_flow.common.checkpoints.tensorboard import hide_later_steps
 from sb3_flow.common.data.checks import warn_about_lost_rewards
 from sb3_flow.common.data.columns import short
 from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.digest import digest
 from sb3_flow.common.data.follow import follow_environment
 from sb3_flow.common.data.no_environment import NoEnvironment, WithinSpaces
 from sb3_flow.common.data.offline_buffer import OfflineBuffer
@@ -93,6 +95,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         self.offline_buffer: OfflineBuffer | None = None
         #: Name of the dataset. It is saved with the model, the data is not.
         self.dataset_name: str | None = None
+        self.dataset_digest: str | None = None
         self.n_offline_updates = 0
         #: Environment steps of training, 0 for algorithms that only train on a dataset.
         self.n_env_steps = 0
@@ -151,7 +154,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
             warn_about_lost_rewards(data)
         self.offline_buffer = self._make_offline_buffer(data)
         self._just_read = None
-        self.dataset, self.dataset_name = dataset, data.name
+        self.dataset, self.dataset_name, self.dataset_digest = dataset, data.name, digest(data)
         if self._n_updates == 0:  # later, the policy keeps the statistics of training
             self._set_statistics(data)
         elif self._vec_normalize_env is not None and lacks_statistics(self._vec_normalize_env, data):
@@ -237,6 +240,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         )
         callback.on_training_start(locals(), globals())
         if resumed is not None:
+            hide_later_steps(self.logger, self.num_timesteps)
             checkpoints.go_on(self, callback, resumed)
         try:
             self._run_phases(total_timesteps, callback, log_interval)
@@ -350,6 +354,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         return {
             "n_envs": self.n_envs,
             "n_transitions": None if self.offline_buffer is None else len(self.offline_buffer),
+            "digest": None if self.offline_buffer is None else self.dataset_digest,
             "vec_normalize": self._vec_normalize_env is not None,
         }
 

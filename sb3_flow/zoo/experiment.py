@@ -14,6 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_flow.common.checkpoints import TrainingCheckpoint, latest_checkpoint
+from sb3_flow.common.lock import LOCK, Lock
 from sb3_flow.common.offline_algorithm import OfflineAlgorithm
 from sb3_flow.zoo.callbacks import EvalCallback, SamplerEvalCallback, TrainingClock
 from sb3_flow.zoo.hyperparameters import HyperparameterReader
@@ -61,6 +62,7 @@ class FlowExperimentManager(HyperparameterReader):
             self.save_path = str(Path(self.log_path) / f"{self.env_name}_{run_id}")
             self.params_path = f"{self.save_path}/{self.env_name}"
         self.interrupted = False
+        self.lock = Lock(Path(self.save_path) / LOCK, self.save_path)
         self.finished = self._has_finished()
         self.resuming = resume and self.resumable and latest_checkpoint(self.save_path) is not None
         if run_id is not None and not resume and Path(self.params_path).exists():
@@ -80,6 +82,8 @@ class FlowExperimentManager(HyperparameterReader):
         if self.resuming:
             self.continue_training = True
             self.monitor_kwargs = {**self.monitor_kwargs, "override_existing": False}
+        if not self.optimize_hyperparameters:
+            self.lock.acquire()  # until this process ends
         return super().setup_experiment()
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -119,8 +123,12 @@ class FlowExperimentManager(HyperparameterReader):
     def learn(self, model: BaseAlgorithm) -> None:
         """As in RL Zoo, and write versions, hardware and duration to ``system.yml``."""
         start = time.monotonic()
-        with self._noticing_interrupts(model):
-            super().learn(model)
+        try:
+            with self._noticing_interrupts(model):
+                super().learn(model)
+        except BaseException:
+            self.lock.release()
+            raise
         system = {**describe_system(), "seconds": round(time.monotonic() - start)}
         if self.interrupted:
             system["interrupted"] = True
@@ -151,6 +159,7 @@ class FlowExperimentManager(HyperparameterReader):
         :raises KeyboardInterrupt: After saving, if training was interrupted.
         """
         super().save_trained_model(model)
+        self.lock.release()
         if self.interrupted:
             print("Interrupted; the model was saved. --run-id and --resume continue from the last checkpoint.")
             raise KeyboardInterrupt
@@ -166,7 +175,9 @@ class FlowExperimentManager(HyperparameterReader):
             self.callbacks.append(TrainingClock(evaluations))
         if self.resumable and self.checkpoint_freq > 0:
             # Last, so that a checkpoint includes the evaluations of its timestep.
-            self.callbacks.append(TrainingCheckpoint(self.save_path, save_freq=max(self.checkpoint_freq // self.n_envs, 1)))
+            self.callbacks.append(
+                TrainingCheckpoint(self.save_path, save_freq=max(self.checkpoint_freq // self.n_envs, 1), lock=False)
+            )
 
     def _evaluation(self, sampler: str) -> EvalCallback:
         """Evaluation of another sampler, or of sampled actions of an algorithm that is usually deterministic."""
