@@ -137,7 +137,8 @@ class FlowExperimentManager(HyperparameterReader):
     @contextmanager
     def _noticing_interrupts(self, model: Any) -> Iterator[None]:
         """Note an interrupt of ``model.learn``, which RL Zoo treats as the end of training."""
-        learn = model.learn
+        cls: Any = type(model)  # what the model itself has would be saved with it
+        learn, own = cls.learn, "learn" in vars(cls)
 
         def noticing(*args: Any, **kwargs: Any) -> Any:
             try:
@@ -146,11 +147,14 @@ class FlowExperimentManager(HyperparameterReader):
                 self.interrupted = True
                 raise
 
-        model.learn = noticing
+        cls.learn = noticing
         try:
             yield
         finally:
-            del model.learn  # the method of the class again
+            if own:
+                cls.learn = learn
+            else:
+                del cls.learn
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         """

@@ -178,9 +178,11 @@ class HyperparameterReader(ExperimentManager):
 
     def hyperparameters_optimization(self) -> None:
         """As in RL Zoo, and mark trials as failed whose processes were killed."""
-        self._fail_dead_trials()
         try:
+            self._fail_dead_trials()
             super().hyperparameters_optimization()
+        except json.JSONDecodeError as error:
+            raise ValueError(f"--storage {self.storage} is not a journal of Optuna, or it is damaged ({error}).") from error
         except ValueError as error:
             if "No trials are completed yet" not in str(error):
                 raise
@@ -203,7 +205,5 @@ class HyperparameterReader(ExperimentManager):
             study = optuna.load_study(study_name=self.study_name, storage=storage)
         except KeyError:  # a new study
             return
-        except json.JSONDecodeError as error:
-            raise ValueError(f"--storage {self.storage} is not a journal of Optuna, or it is damaged ({error}).") from error
         if dead := fail_dead_trials(study):
             print(f"Trials of processes that were killed are marked as failed: {', '.join(map(str, dead))}")
