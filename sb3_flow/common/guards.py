@@ -116,6 +116,10 @@ def check_observation(observation: Any, space: spaces.Space[Any], where: str = "
             value = array[~np.isfinite(array)].flat[0]
             raise ValueError(f"{name} has the value {value}. Observations must be finite: check sensors and wrappers.")
         of_bytes = key in wanted and wanted[key].dtype == np.uint8 and len(wanted[key].shape or ()) == 3
+        if of_bytes and array.ndim not in (3, 4):
+            raise ValueError(
+                f"{name} has the shape {array.shape}; expected an image, or a batch of images: {wanted[key].shape}."
+            )
         if of_bytes and array.size and (array.min() < 0 or array.max() > 255):
             raise ValueError(f"{name} is an image with values from {array.min():g} to {array.max():g}; expected 0 to 255.")
         if of_bytes and array.size and 0 < array.max() <= 1:

@@ -136,7 +136,7 @@ def read_sweep(file: Path) -> Level:
     try:
         content = yaml.load(text, Loader)
     except yaml.YAMLError as error:
-        raise ValueError(f"{file} is not valid YAML: {error}") from error
+        raise ValueError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file}: a sweep is a mapping with `tasks`, `algorithms` and `seeds`; see docs/sweeps.md.")
     renamed: Level = _with_new_names(content)

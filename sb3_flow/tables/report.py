@@ -108,8 +108,6 @@ def head(page: Path, title: str | None = None, introduction: Path | None = None,
     """
     before = page.read_text("utf-8") if page.is_file() else ""
     kept, mark, _ = before.replace(FORMER_MARK, MARK).partition(MARK)
-    if not page.is_file() and (page.parent / CURVES).exists() and not force:
-        raise ValueError(f"`sb3-flow report` would replace {page.parent / CURVES}: move it, or replace it by --force.")
     if before and not (mark or force):
         raise ValueError(f"`sb3-flow report` did not write {page}: move it, pass another --output, or replace it by --force.")
     first, _, rest = kept.strip().partition("\n") if mark else ("# Results", "", "")

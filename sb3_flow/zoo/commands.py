@@ -14,7 +14,7 @@ from sb3_flow.common.environments import register_environment
 from sb3_flow.common.optional import require
 from sb3_flow.zoo.algorithms import ALGORITHMS, acts_by_sampling
 from sb3_flow.zoo.arguments import add_defaults, quote_values
-from sb3_flow.zoo.options import IMPORTING, check_environment, check_numbers, check_texts, import_packages
+from sb3_flow.zoo.options import IMPORTING, check_environment, check_numbers, check_plot, check_texts, import_packages
 from sb3_flow.zoo.registration import register
 
 Subparsers = Any  # argparse's own class for these is private
@@ -108,6 +108,7 @@ def _check(name: str, ours: argparse.Namespace, arguments: list[str], algorithms
     if ours.gym_packages and name in IMPORTING:
         arguments = [*arguments, "--gym-packages", *ours.gym_packages]
     check_texts(name, arguments, algorithms)
+    check_plot(name, arguments)
     for env_id in ours.env or ():
         register_environment(env_id)
         check_environment(name, env_id)

@@ -77,7 +77,7 @@ def read_entries(path: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise no_such_config(path) from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(entries, dict):
         raise ValueError(f"{path} has no entries; expected a dictionary of settings per environment.")
     for name, entry in entries.items():

@@ -4,6 +4,7 @@ import argparse
 import difflib
 import importlib
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
 import gymnasium as gym
 
@@ -80,6 +81,27 @@ def check_texts(name: str, arguments: list[str], algorithms: Collection[str]) ->
             f"--storage is {given.storage!r}; it must be a journal file that ends with .log, or the URL of a database, such "
             "as postgresql://USER:PASSWORD@HOST/DATABASE."
         )
+
+
+def check_plot(name: str, arguments: list[str]) -> None:
+    """
+    Check the options that RL Zoo's plots need. Without results, they would show zeros.
+
+    :param name: The script
+    :param arguments: Its command line
+    :raises ValueError: If an option is missing, or a folder does not exist.
+    """
+    if name != "plot":
+        return
+    peek = argparse.ArgumentParser(add_help=False)
+    for options in (("-a", "--algos"), ("-e", "--env"), ("-f", "--exp-folders")):
+        peek.add_argument(*options, nargs="+", dest=options[1])
+    for option, values in vars(peek.parse_known_args(arguments)[0]).items():
+        if not values:
+            raise ValueError(f"plot needs {option}, as in: sb3-flow plot -a fql -e Pendulum-v1 -f logs.")
+        for value in values if option == "--exp-folders" else ():
+            if not Path(value).is_dir():
+                raise ValueError(f"There is no folder {value}; -f takes the folders of logs.")
 
 
 def check_environment(name: str, env_id: str) -> None:
