@@ -10,7 +10,7 @@ PAGE = ROOT / "docs" / "stable_baselines3.md"
 
 
 @cache
-def tests_of(file: str) -> set[str]:
+def names_in(file: str) -> set[str]:
     tree = ast.parse((ROOT / file).read_text("utf-8"))
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
@@ -22,4 +22,4 @@ def test_each_line_is_backed_by_tests_that_exist() -> None:
         named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", line)
         assert named, line
         for file, test in named:
-            assert test in tests_of(file), f"{file} has no {test}"
+            assert test in names_in(file), f"{file} has no {test}"
