@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sb3_flow.common.arguments import former_names_of, hints_of
+from sb3_flow.common.arguments import CheckedArguments, former_names_of, hints_of
 from sb3_flow.common.checkpoints import latest_checkpoint
 from sb3_flow.common.optional import require
 from sb3_flow.tables import supervisor
@@ -123,11 +123,17 @@ def list_runs(file: Path, output: Path | None = None, cpus: float | None = None,
     """
     register()
     algorithms = require("rl_zoo3.utils", "zoo", "A sweep").ALGOS
-    hyperparameters = {
-        name: ZOO_KEYS | former_names_of(cls).keys() | {key for key in hints_of(cls) if not key.startswith("_")}
-        for name, cls in algorithms.items()
-    }
+    hyperparameters = {name: _hyperparameters(cls) for name, cls in algorithms.items()}
     return expand(read_sweep(file), file, hyperparameters, output, cpus, gpus)
+
+
+def _hyperparameters(cls: type) -> dict[str, Any]:
+    """The keys of a configuration of an algorithm, with their type hints."""
+    hints = {key: hint for key, hint in hints_of(cls).items() if not key.startswith("_")}
+    former = {old: hints.get(new, Any) for old, new in former_names_of(cls).items()}
+    if not isinstance(cls, CheckedArguments):  # RL Zoo's own algorithms check their arguments themselves
+        hints = dict.fromkeys(hints, Any)
+    return {**dict.fromkeys(ZOO_KEYS, Any), **former, **hints}
 
 
 def check_folders(runs: Sequence[Run]) -> set[Run]:

@@ -2,7 +2,7 @@
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +124,24 @@ def check_entry(entry: dict[str, Any], cls: type, place: Callable[[str], str]) -
             raise ValueError(f"{place(key)}: `{key}` is missing; write `{key}: {example}`.")
     checked = {}
     for key, value in entry.items():
-        if isinstance(value, str) and (key == "policy_kwargs" or (key == "learning_rate" and is_schedule(value))):
-            checked[key] = value  # RL Zoo's forms of a dictionary and of a schedule
-            continue
-        hint = ZOO_NUMBERS.get(key) or hints.get(former.get(key, key), Any)
-        checked[key] = read_number(former.get(key, key), value, hint, place)
+        checked[key] = read_value(former.get(key, key), value, hints, place)
     return checked
+
+
+def read_value(key: str, value: Any, hints: Mapping[str, Any], place: Callable[[str], str]) -> Any:
+    """
+    Check a value of an entry.
+
+    :param key: Its key
+    :param value: The value
+    :param hints: Type hints of the arguments of the algorithm
+    :param place: Maps a key to its place, for the message
+    :return: The value; numbers in another form are converted
+    :raises ValueError: If it has another type, or is outside of its range.
+    """
+    if isinstance(value, str) and (key == "policy_kwargs" or (key == "learning_rate" and is_schedule(value))):
+        return value  # RL Zoo's forms of a dictionary and of a schedule
+    return read_number(key, value, ZOO_NUMBERS.get(key) or hints.get(key, Any), place)
 
 
 def is_schedule(text: str) -> bool:

@@ -229,6 +229,8 @@ def of_sweeps() -> list[Input]:
         "a number that YAML reads as text": ({"n_timesteps": "1e6"}, "YAML reads this as text"),
         "n_timesteps: 0": ({"n_timesteps": "0"}, "`n_timesteps` is 0"),
         "eval_episodes: 0": ({"eval_episodes": "0"}, "`eval_episodes` is 0"),
+        "a hyperparameter as text": ({"alpha": "high"}, "s.yml: `alpha` is 'high'; it must be a number"),
+        "batch_size: 0": ({"batch_size": "0"}, "s.yml: `batch_size` is 0; it must be at least 1"),
         "an unknown key": ({"alhpa": "1.0"}, "`alhpa`"),
         "no output": ({"output": ""}, "`output` is missing"),
         "cpus: 0": ({"cpus": "0"}, "`cpus` is 0"),
