@@ -1,5 +1,7 @@
 """Support of other packages' environments: registration on demand, and success rates for SB3's callbacks."""
 
+import importlib
+from collections.abc import Iterable
 from typing import Any
 
 import gymnasium as gym
@@ -50,6 +52,24 @@ def register_environment(env_id: str) -> None:
             # Dependencies first: without dm_control, shimmy silently registers nothing.
             require(needed, extra, f"The environment {env_id!r}")
             require(package, extra, f"The environment {env_id!r}")
+
+
+def import_packages(modules: Iterable[str]) -> None:
+    """
+    Import modules that register environments.
+
+    :param modules: Their names
+    :raises ImportError: If one of them does not exist.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not module.startswith(error.name):
+                raise  # the module exists, but one of its dependencies does not
+            raise ImportError(
+                f"--gym-packages {module}: there is no such module. Install its package, or add its folder to PYTHONPATH."
+            ) from error
 
 
 def needs_success_report(env_id: str) -> bool:

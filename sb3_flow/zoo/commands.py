@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, NamedTuple
 
-from sb3_flow.common.environments import register_environment
+from sb3_flow.common.environments import import_packages, register_environment
 from sb3_flow.common.optional import require
 from sb3_flow.zoo.algorithms import ALGORITHMS, acts_by_sampling
 from sb3_flow.zoo.arguments import add_defaults, quote_values
-from sb3_flow.zoo.options import IMPORTING, check_environment, check_numbers, check_plot, check_texts, import_packages
+from sb3_flow.zoo.options import IMPORTING, check_environment, check_numbers, check_plot, check_texts
 from sb3_flow.zoo.registration import register
 
 Subparsers = Any  # argparse's own class for these is private

@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import importlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from sb3_flow.common.guards import check_device
 #: Scripts with an argument parser that knows ``--gym-packages``.
 IMPORTING = {"train", "optimize", "enjoy"}
 #: Scripts that make an environment.
-ACTING = {"train", "optimize", "enjoy", "record-video"}
+ACTING = {"train", "optimize", "enjoy", "record-video", "export"}
 #: Whole numbers and their smallest values. -1 is RL Zoo's value for "not given" where it is allowed.
 NUMBERS: dict[str, dict[str, int]] = {
     "train": {
@@ -117,24 +116,6 @@ def check_environment(name: str, env_id: str) -> None:
             f"There is no environment {env_id!r}{nearest(env_id, gym.registry)} Environments of other packages need the "
             "module that registers them: --gym-packages MODULE."
         )
-
-
-def import_packages(modules: Iterable[str]) -> None:
-    """
-    Import modules that register environments.
-
-    :param modules: Their names
-    :raises ImportError: If one of them does not exist.
-    """
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name is None or not module.startswith(error.name):
-                raise  # the module exists, but one of its dependencies does not
-            raise ImportError(
-                f"--gym-packages {module}: there is no such module. Install its package, or add its folder to PYTHONPATH."
-            ) from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,10 +1,12 @@
 """Calls of models: ``predict``, ``update``, ``learn``, callbacks, saving, loading and resuming."""
 
+import errno
 import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import gymnasium as gym
 import numpy as np
@@ -194,6 +196,42 @@ def two_environments() -> DummyVecEnv:
     return DummyVecEnv([pendulum] * 2)
 
 
+def on_a_full_disk(give: Callable[[], Any]) -> Any:
+    """What was there before must still be there."""
+    Path("model.zip").write_bytes(content())
+    full = OSError(errno.ENOSPC, "No space left on device")
+    try:
+        with mock.patch("sb3_flow.common.files.os.fsync", side_effect=full):
+            give()
+    finally:
+        assert Path("model.zip").read_bytes() == content() and not list(Path().glob(".model*"))
+
+
+def disks() -> list[Input]:
+    """Folders that are files, and a disk that is full."""
+
+    def below_a_file(give: Callable[[], Any]) -> Callable[[Path], Any]:
+        return lambda _: (Path("file").touch(), give())
+
+    full = "No space left on device"
+    return [
+        Input("save: into a folder", lambda _: (Path("here.zip").mkdir(), single().save("here")), "here.zip is a folder"),
+        Input("save: below a file", below_a_file(lambda: single().save("file/model")), "file"),
+        Input("save: a full disk", lambda _: on_a_full_disk(lambda: single().save("model")), full),
+        Input("replay buffer: below a file", below_a_file(lambda: online().save_replay_buffer("file/buffer")), "file"),
+        Input(
+            "checkpoint: below a file",
+            below_a_file(lambda: online().learn(3, callback=TrainingCheckpoint("file/run", 2))),
+            "file",
+        ),
+        Input(
+            "checkpoint: a full disk",
+            lambda _: on_a_full_disk(lambda: offline(collect(pendulum)).learn(3, callback=TrainingCheckpoint("run", 2))),
+            full,
+        ),
+    ]
+
+
 def files() -> list[Input]:
     half = {name: column[:100] for name, column in collect(pendulum).items()}
     wrong: dict[str, tuple[Callable[[], Any], str]] = {
@@ -243,4 +281,4 @@ def files() -> list[Input]:
     return inputs + [Input(name, lambda _, f=give: f(), result=result) for name, (give, result) in accepted.items()]
 
 
-CALLS, FILES = predictions() + updates(), files()
+CALLS, FILES = predictions() + updates(), files() + disks()

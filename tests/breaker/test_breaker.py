@@ -16,7 +16,7 @@ CLASSES: dict[str, list[Input]] = {
     "arguments": arguments.INPUTS,
     "environments and spaces": environments.INPUTS,
     "`predict`, `update` and `learn`": models.CALLS,
-    "files": models.FILES,
+    "files and disks": models.FILES,
     "options and commands": commands.INPUTS,
 }
 PAGE = Path(__file__).parents[2] / "docs" / "robustness.md"

@@ -172,7 +172,7 @@ def test_modules_that_register_environments(folder: Path, capsys: pytest.Capture
     sys.path.insert(0, str(folder))
     command = ["--algo", "fql", "--env", "MyArm-v0", "--gym-packages", "my_robots"]
     try:
-        for name in ("enjoy", "record-video", "push-to-hub"):
+        for name in ("enjoy", "record-video", "push-to-hub", "export"):
             assert main([name, *command, *(["-orga", "me"] if name == "push-to-hub" else [])]) == 2
             assert "The logs/fql folder was not found" in capsys.readouterr().err, name
         assert main(["train", *command, "--conf-file", "small.yml", "-n", "15", "--eval-freq", "-1"]) == 0
