@@ -120,7 +120,7 @@ def replaced(cls: type, arguments: Mapping[str, Any], saved: Iterable[str]) -> d
     :return: The arguments, with converted numbers
     :raises TypeError: If there is no such argument, or it has another type.
     """
-    own = set(inspect.signature(BaseAlgorithm.load).parameters) | {"trusted"}
+    own = set(inspect.signature(BaseAlgorithm.load).parameters)
     constructor = hints_of(cls).keys() | former_names_of(cls).keys() | ELSEWHERE.keys()
     known = own | constructor | set(saved)
     for name in arguments:
