@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+import gymnasium
+
 from sb3_flow.datasets import commands as datasets
 from sb3_flow.tables import report, sweep
 from sb3_flow.zoo import commands as zoo
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python prints an error at exit
-    except (ValueError, ImportError, OSError) as error:  # errors with a message for users; DatasetError is a ValueError
+    except (ValueError, ImportError, OSError, gymnasium.error.Error) as error:  # these have a message for users
         print(f"sb3-flow: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

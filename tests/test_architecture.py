@@ -45,7 +45,7 @@ for method in METHODS:
     package, *bases = (cls.__module__.split(".") for cls in method.algorithm.__mro__)
     EXTENDS.setdefault(package[1], set()).update(base[1] for base in bases if base[0] == "sb3_flow")
 #: What the core install has; everything else is imported where it is used.
-CORE = {"gymnasium", "numpy", "sb3_flow", "stable_baselines3", "torch"} | sys.stdlib_module_names
+CORE = {"filelock", "gymnasium", "numpy", "sb3_flow", "stable_baselines3", "torch"} | sys.stdlib_module_names
 MAX_LINES = 650
 
 

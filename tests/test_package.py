@@ -111,7 +111,11 @@ def test_the_wheel_is_complete(wheel: list[str]) -> None:
 
 
 def test_the_wheel_has_nothing_else(wheel: list[str]) -> None:
-    assert {name.split("/")[0] for name in wheel} == {"sb3_flow", f"sb3_flow-{sb3_flow.__version__}.dist-info"}
+    assert {name.split("/")[0] for name in wheel} == {
+        "sb3_flow",
+        "sb3_flow_command.py",
+        f"sb3_flow-{sb3_flow.__version__}.dist-info",
+    }
     assert not [name for name in wheel if "test" in name or "__pycache__" in name]
 
 

@@ -11,11 +11,13 @@ import math
 import types
 import typing
 from abc import ABCMeta
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 from torch import nn
 
 from sb3_flow.common.renamed import with_new_names
@@ -47,6 +49,27 @@ ELSEWHERE = {
 ONLINE = {
     *("action_noise", "balanced_sampling", "buffer_size", "gamma", "gradient_steps", "learning_starts", "n_steps"),
     *("hindsight", "offline_steps", "sparse_rewards", "train_freq"),
+}
+#: Smallest and largest values of numbers, in constructors and configurations alike. Algorithms check their own arguments.
+RANGES: dict[str, tuple[float, float]] = {
+    "batch_size": (1, math.inf),
+    "buffer_size": (1, math.inf),
+    "crop_probability": (0, 1),
+    "frame_stack": (1, math.inf),
+    "gamma": (0, 1),
+    "gradient_steps": (-1, math.inf),
+    "hindsight": (0, math.inf),
+    "learning_rate": (0, math.inf),
+    "learning_starts": (0, math.inf),
+    "n_envs": (1, math.inf),
+    "n_steps": (1, math.inf),
+    "n_timesteps": (1, math.inf),
+    "noise_std": (0, math.inf),
+    "offline_log_interval": (1, math.inf),
+    "offline_steps": (0, math.inf),
+    "seed": (0, 2**32 - 1),
+    "stats_window_size": (1, math.inf),
+    "tau": (0, 1),
 }
 
 
@@ -87,6 +110,50 @@ def checked(cls: type, arguments: Mapping[str, Any], owner: str | None = None) -
         elif not (name in ELSEWHERE and (value is None or value is False)):
             raise TypeError(unknown(owner or cls.__name__, name, hints))
     return result
+
+
+def replaced(cls: type, arguments: Mapping[str, Any], saved: Iterable[str]) -> dict[str, Any]:
+    """
+    Check arguments of ``load``.
+
+    :param cls: The algorithm
+    :param arguments: Arguments by name
+    :param saved: Names of the saved attributes, which can be replaced, too
+    :return: The arguments, with converted numbers
+    :raises TypeError: If there is no such argument, or it has another type.
+    """
+    own = set(inspect.signature(BaseAlgorithm.load).parameters)
+    constructor = hints_of(cls).keys() | former_names_of(cls).keys() | ELSEWHERE.keys()
+    known = own | constructor | set(saved)
+    for name in arguments:
+        if name not in known:
+            raise TypeError(unknown(f"{cls.__name__}.load", name, own | hints_of(cls).keys()))
+    given = {name: value for name, value in arguments.items() if name in constructor and name not in own}
+    kept = {name: value for name, value in arguments.items() if name not in given}
+    return {**kept, **checked(cls, given)}
+
+
+def check_policy(cls: type, policy: Any) -> None:
+    """
+    Check the policy of an algorithm.
+
+    :param cls: The algorithm
+    :param policy: Name or class of the policy
+    :raises ValueError: If there is no policy of this name.
+    :raises TypeError: If it is something else, or a class for other algorithms.
+    """
+    aliases: dict[str, type] = getattr(cls, "policy_aliases", {})
+    base = next((each for each in next(iter(aliases.values()), object).__mro__ if each.__name__ == "FlowPolicy"), BasePolicy)
+    if isinstance(policy, str):
+        if policy not in aliases:
+            close = difflib.get_close_matches(policy, aliases, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"expected one of: {', '.join(aliases)}."
+            raise ValueError(f"{cls.__name__} has no policy {policy!r}; {hint} The policy comes before the environment.")
+    elif not (isinstance(policy, type) and issubclass(policy, base)):
+        raise TypeError(
+            f"`policy` is {policy!r}; it must be the name of a policy, such as {next(iter(aliases), 'MlpPolicy')!r}, or a "
+            f"subclass of {base.__name__}. The policy comes before the environment."
+        )
 
 
 def unknown(owner: str, name: str, known: Iterable[str]) -> str:
@@ -154,17 +221,59 @@ def former_names_of(cls: type) -> dict[str, str]:
 
 def checked_value(name: str, value: Any, hint: Any) -> Any:
     """
-    Check a value by a type hint. Only numbers, strings, booleans and None are checked.
+    Check a value by a type hint, and by ``RANGES``. Numbers, strings, booleans, None, functions and classes are checked.
 
     :param name: Name of the argument, for messages
     :param value: Its value
     :param hint: Its type hint
     :return: The value; numbers in another form are converted
     :raises TypeError: If the value has another type.
+    :raises ValueError: If a number is outside of its range.
     """
+    value = _checked_type(name, value, hint)
+    if isinstance(value, (int, float)) and name in RANGES:
+        low, high = RANGES[name]
+        if not low <= value <= high:
+            expected = f"at least {low}" if high == math.inf else f"in [{low}, {high}]"
+            raise ValueError(f"`{name}` is {value}; it must be {expected}.")
+    if name == "train_freq":
+        check_train_freq(value)
+    if name == "learning_rate" and callable(value):
+        check_schedule(value)
+    return value
+
+
+def check_train_freq(value: Any) -> None:
+    """
+    :param value: ``train_freq``: a number of steps, or a tuple of a number and its unit
+    :raises ValueError: If it is another one.
+    """
+    frequency, unit, *more = value if isinstance(value, tuple) and len(value) > 1 else (value, "step")
+    unit = getattr(unit, "value", unit)  # Stable-Baselines3's own type
+    if more or not isinstance(frequency, int) or frequency < 1 or unit not in ("step", "episode"):
+        raise ValueError(f"`train_freq` is {value!r}; it must be a number from 1, or a tuple such as (1, 'episode').")
+
+
+def check_schedule(schedule: Callable[[float], Any]) -> None:
+    """
+    :param schedule: A learning rate as a function of the remaining progress
+    :raises TypeError: If it cannot be called with the remaining progress, or does not return a number.
+    """
+    try:
+        float(schedule(1.0))
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"`learning_rate` is the function {schedule!r}, which fails at the beginning ({error}). It must take the "
+            "remaining progress, from 1 to 0, and return a number."
+        ) from error
+
+
+def _checked_type(name: str, value: Any, hint: Any) -> Any:
     kinds = _kinds(hint)
     if isinstance(value, list) and tuple in kinds:  # YAML has no tuples
         return tuple(value)
+    if kinds - {type(None)} == {type} and not isinstance(value, type) and not (value is None and type(None) in kinds):
+        raise TypeError(f"`{name}` is {value!r}; it must be a class.")
     if Any in kinds or not kinds & {int, float, bool, str}:
         return value
     if isinstance(value, str) and str not in kinds:
@@ -180,14 +289,16 @@ def checked_value(name: str, value: Any, hint: Any) -> Any:
     elif isinstance(value, (float, np.floating)):
         if kinds & {int, float}:
             return _checked_float(name, float(value), kinds)
-    elif not isinstance(value, str) and kinds - {int, float, bool, str, type(None)}:
-        return value  # for example a function, which is checked elsewhere
+    elif not isinstance(value, str) and (value is not None or name == "env"):  # Stable-Baselines3's `load` passes env=None
+        others = kinds - {int, float, bool, str, type(None)}
+        if others and (callable(value) or others != {Callable}):
+            return value  # for example an environment, which is checked elsewhere
     raise TypeError(f"`{name}` is {value!r}; it must be {_expected(kinds)}.")
 
 
 def _checked_float(name: str, value: float, kinds: set[Any]) -> int | float:
-    if math.isnan(value):
-        raise ValueError(f"`{name}` is nan; it must be a number.")
+    if not math.isfinite(value):
+        raise ValueError(f"`{name}` is {value}; it must be a finite number.")
     if float in kinds:
         return value
     if not value.is_integer():
@@ -206,7 +317,8 @@ def _kinds(hint: Any) -> set[Any]:
 
 
 def _expected(kinds: set[Any]) -> str:
-    words = {float: "a number", int: "a whole number", bool: "True or False", str: "a text", type(None): "None"}
+    words = {float: "a number", int: "a whole number", bool: "True or False", str: "a text", Callable: "a function"}
+    words[type(None)] = "None"
     if float in kinds:
         kinds = kinds - {int}
     found = [word for kind, word in words.items() if kind in kinds]

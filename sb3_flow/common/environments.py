@@ -1,6 +1,7 @@
 """Support of other packages' environments: registration on demand, and success rates for SB3's callbacks."""
 
-from collections.abc import Iterator
+import importlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -54,6 +55,24 @@ def register_environment(env_id: str) -> None:
             require(package, extra, f"The environment {env_id!r}")
 
 
+def import_packages(modules: Iterable[str]) -> None:
+    """
+    Import modules that register environments.
+
+    :param modules: Their names
+    :raises ImportError: If one of them does not exist.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not module.startswith(error.name):
+                raise  # the module exists, but one of its dependencies does not
+            raise ImportError(
+                f"--gym-packages {module}: there is no such module. Install its package, or add its folder to PYTHONPATH."
+            ) from error
+
+
 def needs_success_report(env_id: str) -> bool:
     """
     Whether an environment reports success under another name than SB3, see ``report_success``.
@@ -79,15 +98,57 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
     return report_success(gym.make(env_id, **kwargs))
 
 
+def as_environment(env: Any) -> Any:
+    """
+    Make an environment from its id, and check that it is one, with spaces that are supported.
+
+    :param env: An environment, a vectorized environment, or an id
+    :return: The environment
+    :raises TypeError: If it is another object, for example a class or a function that makes an environment.
+    :raises ValueError: If its spaces are not supported.
+    """
+    if isinstance(env, str):
+        register_environment(env)
+        env = gym.make(env)
+    if isinstance(env, type) or not (hasattr(env, "action_space") and hasattr(env, "observation_space")):
+        made = "a class" if isinstance(env, type) else "a function" if callable(env) else f"of the type {type(env).__name__}"
+        raise TypeError(
+            f"`env` is {made}; it must be an environment, a vectorized environment or an id, such as "
+            "gymnasium.make('Pendulum-v1'), DummyVecEnv([make_env]) or 'Pendulum-v1'."
+        )
+    check_actions(env.action_space)
+    check_observations(env.observation_space)
+    return env
+
+
+def check_observations(observation_space: spaces.Space[Any]) -> None:
+    """
+    Check that an observation space is supported. Nested spaces are found by Stable-Baselines3.
+
+    :param observation_space: Observation space of an environment
+    :raises ValueError: If it is empty, or of a kind without fixed size.
+    """
+    for space in observation_space.values() if isinstance(observation_space, spaces.Dict) else [observation_space]:
+        if isinstance(space, (spaces.Text, spaces.Sequence, spaces.Graph)):
+            raise ValueError(
+                f"The observation space is {observation_space}; it must be a Box, Discrete, MultiDiscrete, MultiBinary, or a "
+                "dictionary of these."
+            )
+    if (isinstance(observation_space, spaces.Dict) and not observation_space.spaces) or 0 in (observation_space.shape or ()):
+        raise ValueError(f"The observation space is {observation_space}, which is empty; it must have at least one number.")
+
+
 def check_actions(action_space: spaces.Space[Any]) -> None:
     """
     Check that an action space can be scaled to [-1, 1].
 
     :param action_space: Action space of an environment
-    :raises ValueError: If it is a ``Box`` without bounds, as in a few tasks of dm_control.
+    :raises ValueError: If it is a ``Box`` that is empty, or without bounds, as in a few tasks of dm_control.
     """
     if not isinstance(action_space, spaces.Box):
         return
+    if action_space.low.size == 0:
+        raise ValueError(f"The action space is {action_space}, which is empty; it must have at least one number.")
     bounds = np.abs([action_space.low, action_space.high])
     if (np.isinf(bounds) | (bounds == UNBOUNDED)).any():
         raise ValueError(

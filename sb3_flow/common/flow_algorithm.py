@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import configure_logger
 from torch import nn
 
-from sb3_flow.common.arguments import CheckedArguments, as_policy_kwargs, checked
+from sb3_flow.common.arguments import CheckedArguments, as_policy_kwargs, checked, checked_value
 from sb3_flow.common.checkpoints.random_state import seed_from
 from sb3_flow.common.data.batches import CROP_PAD, normalize, shift_images
 from sb3_flow.common.data.dataset import OfflineDataset
@@ -90,10 +90,6 @@ class FlowAlgorithm(OfflineAlgorithm):
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` is {batch_size}; it must be at least 1.")
-        if not 0 <= crop_probability <= 1:
-            raise ValueError(f"`crop_probability` is {crop_probability}; it must be in [0, 1].")
         if max_grad_norm is not None and not max_grad_norm > 0:
             raise ValueError(f"`max_grad_norm` is {max_grad_norm}; it must be above 0, or None for no clipping.")
         if env is None and dataset is None and _init_setup_model:
@@ -275,8 +271,7 @@ class FlowAlgorithm(OfflineAlgorithm):
         :return: The batch
         :raises ValueError: If there is neither a dataset nor a collected transition.
         """
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` is {batch_size}; it must be at least 1.")
+        batch_size = checked_value("batch_size", batch_size, int)
         if self.offline_buffer is None and self.dataset is not None:  # after `load`
             self.set_dataset(self.dataset)
         batch = normalize(self.draw_batch(batch_size), self._vec_normalize_env)
@@ -325,6 +320,8 @@ class FlowAlgorithm(OfflineAlgorithm):
         :param batch_size: Transitions per update
         :raises ValueError: If a loss is not finite.
         """
+        if gradient_steps < 0:
+            raise ValueError(f"`gradient_steps` is {gradient_steps}; `train` needs a number from 0.")
         self.policy.set_training_mode(True)
         if not hasattr(self, "_logger"):  # called before `learn`
             self._logger = configure_logger(self.verbose)

@@ -1,14 +1,91 @@
-"""Checks of observations, rewards and action noise."""
+"""Checks of devices, observations, rewards and action noise."""
 
 import copy
 import warnings
 from typing import Any
 
 import numpy as np
+import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.noise import ActionNoise
 
+from sb3_flow.common.arguments import checked_value
+from sb3_flow.common.checkpoints.callback_state import all_callbacks
 from sb3_flow.common.encoders import subspaces
+from sb3_flow.common.warn import warn
+
+
+def check_device(device: th.device | str, name: str = "`device`") -> None:
+    """
+    Check that a device exists. Without CUDA, ``"cuda"`` means the CPU, as in Stable-Baselines3, with a warning.
+
+    :param device: The device, or ``"auto"``
+    :param name: Name of the argument in messages
+    :raises ValueError: If PyTorch does not know the device, or it does not exist on this machine.
+    """
+    if device == "auto":
+        return
+    try:
+        kind = th.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{name} is {device!r}; it must be 'auto', 'cpu', 'cuda' or another device of PyTorch.") from error
+    if kind.type == "cuda" and not th.cuda.is_available():
+        return warn(f"{name} is {str(device)!r}, but CUDA is not available: the CPU is used.")
+    try:
+        th.empty(0, device=kind)
+    except Exception as error:  # each kind of device has its own errors
+        raise ValueError(f"{name} is {device!r}, which cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def check_learn(total_timesteps: Any, callback: Any, log_interval: Any) -> None:
+    """
+    Check the arguments of ``learn``.
+
+    :param total_timesteps: Number of timesteps, or None
+    :param callback: A callback, a function, a list of callbacks, or None
+    :param log_interval: Number of episodes between two lines of the log, or None
+    :raises TypeError: If one of them has another type.
+    :raises ValueError: If a number is too small.
+    """
+    if total_timesteps is not None and checked_value("total_timesteps", total_timesteps, int) < 0:
+        raise ValueError(f"`total_timesteps` is {total_timesteps}; it must be at least 0.")
+    if log_interval is not None and checked_value("log_interval", log_interval, int) < 1:
+        raise ValueError(f"`log_interval` is {log_interval}; it must be at least 1, or None for no log.")
+    if callback is None or (callable(callback) and not isinstance(callback, type)):
+        return
+    for each in callback if isinstance(callback, list) else [callback]:
+        if not isinstance(each, BaseCallback):
+            raise TypeError(
+                f"`callback` has {each!r}; it must be a callback, such as CheckpointCallback(1000, 'models'), or a list of "
+                "these."
+            )
+        for evaluation in all_callbacks(each):
+            if isinstance(evaluation, EvalCallback) and evaluation.n_eval_episodes < 1:
+                raise ValueError(
+                    f"`n_eval_episodes` of `EvalCallback` is {evaluation.n_eval_episodes}; it must be at least 1."
+                )
+
+
+def check_state(state: Any, episode_start: Any, n: int) -> None:
+    """
+    Check what ``predict`` of a policy with state is given besides observations.
+
+    :param state: As returned by the previous call, or None
+    :param episode_start: Where an episode begins, ``(n,)``, or None
+    :param n: Number of observations
+    :raises TypeError: If the state is not that of a policy.
+    :raises ValueError: If the state, or ``episode_start``, is for another number of environments.
+    """
+    if state is not None and not (isinstance(state, (tuple, list)) and state and np.ndim(state[0])):
+        raise TypeError(f"`state` is {state!r}; it must be None, or what `predict` returned before.")
+    for name, length in (("state", None if state is None else len(state[0])), ("episode_start", _length(episode_start))):
+        if length not in (None, n):
+            raise ValueError(f"`{name}` is for {length} environments, and there are {n} observations.")
+
+
+def _length(array: Any) -> int | None:
+    return len(array) if np.ndim(array) else None
 
 
 def check_observation(observation: Any, space: spaces.Space[Any], where: str = "The observation") -> None:
@@ -27,15 +104,25 @@ def check_observation(observation: Any, space: spaces.Space[Any], where: str = "
     wanted = subspaces(space)
     parts = observation if isinstance(observation, dict) else {"": observation}
     for key, part in parts.items():
-        array = np.asarray(part)
+        array = part.numpy(force=True) if isinstance(part, th.Tensor) else np.asarray(part)
+        name = f"{where}, part {key!r}," if key else where
+        if array.dtype.kind not in "fiub":
+            raise ValueError(
+                f"{name} is {array.flat[0] if array.size else part!r} of the type {array.dtype}; expected numbers."
+            )
         if array.dtype.kind != "f":
             continue
-        name = f"{where}, part {key!r}," if key else where
         if not np.isfinite(array).all():
             value = array[~np.isfinite(array)].flat[0]
             raise ValueError(f"{name} has the value {value}. Observations must be finite: check sensors and wrappers.")
         of_bytes = key in wanted and wanted[key].dtype == np.uint8 and len(wanted[key].shape or ()) == 3
-        if of_bytes and 0 < array.max() <= 1:
+        if of_bytes and array.ndim not in (3, 4):
+            raise ValueError(
+                f"{name} has the shape {array.shape}; expected an image, or a batch of images: {wanted[key].shape}."
+            )
+        if of_bytes and array.size and (array.min() < 0 or array.max() > 255):
+            raise ValueError(f"{name} is an image with values from {array.min():g} to {array.max():g}; expected 0 to 255.")
+        if of_bytes and array.size and 0 < array.max() <= 1:
             raise ValueError(
                 f"{name} is an image of floats in [0, 1], but the observation space is uint8 in [0, 255], which the policy "
                 "divides by 255. Pass (255 * image).astype(numpy.uint8)."
@@ -86,6 +173,11 @@ def check_action_noise(noise: ActionNoise | None, space: spaces.Box, n_envs: int
     """
     if noise is None:
         return
+    if not isinstance(noise, ActionNoise):
+        raise TypeError(
+            f"`action_noise` is {noise!r}; it must be an `ActionNoise` of Stable-Baselines3, such as "
+            "NormalActionNoise(mean, sigma)."
+        )
     state = np.random.get_state()
     shape = np.shape(copy.deepcopy(noise)())
     np.random.set_state(state)  # the noise of Stable-Baselines3 draws from the global generator

@@ -26,20 +26,23 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_flow.common import checkpoints
-from sb3_flow.common.arguments import CheckedArguments
+from sb3_flow.common.arguments import CheckedArguments, check_policy, replaced
 from sb3_flow.common.checkpoints import Run
 from sb3_flow.common.checkpoints.saving import load_errors, require_own_model
+from sb3_flow.common.checkpoints.tensorboard import hide_later_steps
 from sb3_flow.common.data.checks import warn_about_lost_rewards, warn_about_scale
 from sb3_flow.common.data.columns import short
 from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.digest import digest
 from sb3_flow.common.data.follow import follow_environment
 from sb3_flow.common.data.no_environment import NoEnvironment, WithinSpaces
 from sb3_flow.common.data.offline_buffer import OfflineBuffer
 from sb3_flow.common.data.online_buffer import OnlineBuffer
 from sb3_flow.common.data.sources import names_a_source, read_dataset
 from sb3_flow.common.data.statistics import lacks_statistics, prepare_vec_normalize
-from sb3_flow.common.environments import check_actions, register_environment, report_success
+from sb3_flow.common.environments import as_environment, register_environment, report_success
 from sb3_flow.common.files import atomic_write, file_to_read, file_to_write, is_path, read_settings
+from sb3_flow.common.guards import check_device, check_learn
 from sb3_flow.common.vec_envs import check_wrapper_order, env_id_of
 from sb3_flow.common.warn import warn
 
@@ -76,6 +79,8 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         offline_log_interval: int = 1_000,
         **kwargs: Any,
     ) -> None:
+        check_device(kwargs.get("device", "auto"))
+        check_policy(type(self), policy)
         if isinstance(env, str):
             register_environment(env)
         #: The dataset that was read last, until the buffer is created, so that it is not read twice.
@@ -90,6 +95,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         self.offline_buffer: OfflineBuffer | None = None
         #: Name of the dataset. It is saved with the model, the data is not.
         self.dataset_name: str | None = None
+        self.dataset_digest: str | None = None
         self.n_offline_updates = 0
         #: Environment steps of training, 0 for algorithms that only train on a dataset.
         self.n_env_steps = 0
@@ -114,13 +120,14 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         :param env: The environment
         :param force_reset: As in Stable-Baselines3
         """
+        env = as_environment(env)
         if self.spaces_from_data and not isinstance(env, NoEnvironment):
             env = WithinSpaces(self._wrap_env(env, self.verbose), self.observation_space, self.action_space)
         super().set_env(env, force_reset)
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        check_actions(env.action_space)
+        env = as_environment(env)
         if not isinstance(env, VecEnv):
             env = report_success(env)
         wrapped = BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
@@ -148,7 +155,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         self.offline_buffer = self._make_offline_buffer(data)
         warn_about_scale(data, self.observation_space)
         self._just_read = None
-        self.dataset, self.dataset_name = dataset, data.name
+        self.dataset, self.dataset_name, self.dataset_digest = dataset, data.name, digest(data)
         if self._n_updates == 0:  # later, the policy keeps the statistics of training
             self._set_statistics(data)
         elif self._vec_normalize_env is not None and lacks_statistics(self._vec_normalize_env, data):
@@ -218,9 +225,10 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         :return: The model
         :raises ValueError: If the dataset is missing after ``load``, or a loss is not finite.
         """
+        check_learn(total_timesteps, callback, log_interval)
         self.require_environment()
         self._require_dataset()
-        total_timesteps = self.default_timesteps if total_timesteps is None else total_timesteps
+        total_timesteps = self.default_timesteps if total_timesteps is None else int(total_timesteps)
         resumed = self.run.begin(self.num_timesteps, reset_num_timesteps)
         if resumed is not None:  # This call completes the interrupted one.
             total_timesteps, reset_num_timesteps = total_timesteps + self.run.started_at - self.num_timesteps, False
@@ -233,6 +241,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         )
         callback.on_training_start(locals(), globals())
         if resumed is not None:
+            hide_later_steps(self.logger, self.num_timesteps)
             checkpoints.go_on(self, callback, resumed)
         try:
             self._run_phases(total_timesteps, callback, log_interval)
@@ -346,6 +355,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         return {
             "n_envs": self.n_envs,
             "n_transitions": None if self.offline_buffer is None else len(self.offline_buffer),
+            "digest": None if self.offline_buffer is None else self.dataset_digest,
             "vec_normalize": self._vec_normalize_env is not None,
         }
 
@@ -394,15 +404,24 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
 
         :param path: A path, with or without its suffix, or an open file
         :param env: Environment; None: the model can predict, but not train
-        :param args: As in Stable-Baselines3, like ``kwargs``
+        :param args: As in Stable-Baselines3
+        :param kwargs: As in Stable-Baselines3: ``device``, ``custom_objects`` and others, and arguments of the constructor,
+            which replace the saved ones
         :return: The model
         :raises FileNotFoundError: If there is no such file.
+        :raises TypeError: If there is no such argument, or it has another type.
         :raises ValueError: If it holds something else, is damaged, or does not fit the environment.
         """
+        check_device(kwargs.get("device", "auto"))
         if is_path(path):
             path = file_to_read(path, "zip", "saved model")
+        elif not hasattr(path, "read"):
+            raise TypeError(f"`path` is {path!r}; it must be a path or an open file.")
+        if env is not None:
+            env = as_environment(env)
         settings = read_settings(path)
         require_own_model(cls, path, settings, kwargs.get("custom_objects") or {})
+        kwargs = replaced(cls, kwargs, settings)
         with load_errors(cls, path):
             if env is not None and settings.get("spaces_from_data"):
                 saved = {name: settings[name] for name in ("observation_space", "action_space")}

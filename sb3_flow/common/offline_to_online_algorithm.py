@@ -6,7 +6,6 @@ environment. ``n_offline_updates`` and ``n_env_steps`` count them separately.
 """
 
 import io
-import math
 import pathlib
 import time
 import warnings
@@ -103,17 +102,6 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
-        for name, value, low, high in (
-            ("n_steps", n_steps, 1, math.inf),
-            ("gradient_steps", gradient_steps, -1, math.inf),
-            ("offline_steps", offline_steps or 0, 0, math.inf),
-            ("hindsight", hindsight, 0, math.inf),
-            ("tau", tau, 0, 1),
-            ("gamma", gamma, 0, 1),
-        ):
-            if not low <= value <= high:
-                expected = f"at least {low}" if high == math.inf else f"in [{low}, {high}]"
-                raise ValueError(f"`{name}` is {value}; it must be {expected}.")
         if n_steps > 1 and horizon_length > 1:
             raise ValueError(f"Chunks of {horizon_length} actions have returns over as many steps: use `n_steps=1`.")
         check_n_action_steps(n_action_steps, horizon_length)

@@ -15,10 +15,10 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
-from sb3_flow.common.arguments import CheckedArguments
+from sb3_flow.common.arguments import CheckedArguments, checked_value
 from sb3_flow.common.chunks import ChunkState
 from sb3_flow.common.encoders import FlowExtractor, ObservationNormalizer, discrete_from_zero
-from sb3_flow.common.guards import check_observation
+from sb3_flow.common.guards import check_observation, check_state
 from sb3_flow.common.networks import MLP, EnsembleMLP, VelocityMLP
 from sb3_flow.common.type_aliases import TensorObs, Velocity
 
@@ -345,6 +345,8 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         """
         if sampler not in self.samplers:
             raise ValueError(f"{type(self).__name__} has no sampler {sampler!r}; choose one of {', '.join(self.samplers)}.")
+        if checked_value("best_of_n", best_of_n, int) < 1:
+            raise ValueError(f"`best_of_n` is {best_of_n}; it must be at least 1.")
         twin = copy.copy(self)
         twin.sampler, twin.best_of_n = sampler, best_of_n
         return twin
@@ -406,9 +408,15 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         :return: Actions in the units of the environment, and the new state
         :raises ValueError: If an observation does not fit the space or is not finite, or if an action is not finite.
         """
+        if isinstance(state, bool) or not isinstance(deterministic, (bool, np.bool_)):
+            raise TypeError(
+                f"`state` is {state!r} and `deterministic` is {deterministic!r}; write predict(observation, "
+                "deterministic=True)."
+            )
         self.set_training_mode(False)
         check_observation(observation, self.observation_space)
         observations, vectorized = self.obs_to_tensor(observation)
+        check_state(state, episode_start, batch_size(observations))
         with th.no_grad():
             scaled, state = self.decide(observations, state, episode_start, deterministic)
         if not np.isfinite(scaled).all():

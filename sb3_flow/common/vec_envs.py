@@ -70,10 +70,12 @@ def wrappers_of(env: VecEnv) -> list[VecEnv]:
 def check_wrapper_order(env: VecEnv) -> None:
     """
     :param env: Environments to train in
-    :raises ValueError: If a wrapper around ``VecNormalize`` changes the shape of observations. Replay buffers store the inputs
-        of ``VecNormalize``.
+    :raises ValueError: If ``VecNormalize`` is used twice, or a wrapper around it changes the shape of observations. Replay
+        buffers store the inputs of ``VecNormalize``.
     """
     found = wrappers_of(env)
+    if sum(isinstance(wrapper, VecNormalize) for wrapper in found) > 1:
+        raise ValueError("The environment has `VecNormalize` twice, so observations would be normalized twice: use it once.")
     for i, wrapper in enumerate(found):
         if isinstance(wrapper, VecNormalize) and shapes(wrapper.observation_space) != shapes(env.observation_space):
             around = [type(outer).__name__ for outer in found[:i]]

@@ -17,6 +17,7 @@ from sb3_flow.datasets.from_multi_robot import read_multi_robot
 from sb3_flow.datasets.from_ogbench import read_ogbench
 from sb3_flow.datasets.from_rlds import read_rlds
 from sb3_flow.datasets.from_zarr import read_zarr
+from sb3_flow.datasets.names import read_misspelled
 from sb3_flow.datasets.registry import RECIPES, Recipe, local_datasets
 
 # Folders of LeRobot and of zarr are known by their names: they come before any other folder.
@@ -31,6 +32,7 @@ for _reader in (
     read_rlds,
     read_array_file,
     read_hdf5,
+    read_misspelled,
 ):
     register_reader(_reader)
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from sb3_flow.common.environments import import_packages
 from sb3_flow.datasets import (
     collect,
     collect_multi_robot,
@@ -70,6 +71,7 @@ def add_commands(subparsers: Subparsers) -> None:
     model.add_argument("--name", dest="dataset", metavar="NAMESPACE/NAME-v0", help="id of the new Minari dataset")
     model.add_argument("--deterministic", action="store_true", help="act deterministically")
     model.add_argument("--vec-normalize", type=Path, metavar="STATISTICS.pkl", help="saved VecNormalize of the model")
+    model.add_argument("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
     collecting.set_defaults(run=_collect)
 
     unpacking = commands.add_parser("unpack", help="turn an .npz or HDF5 file into a folder that can be memory-mapped")
@@ -112,6 +114,7 @@ def _numbers(text: str) -> int | tuple[int, int]:
 
 
 def _collect(options: argparse.Namespace) -> None:
+    import_packages(options.gym_packages)
     of_robots = {key: getattr(options, key) for key in ("robots", "scenes", "obstacles", "layout")}
     of_robots = {key: value for key, value in of_robots.items() if value is not None}
     several = NAME.fullmatch(options.source) is not None

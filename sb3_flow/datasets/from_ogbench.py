@@ -9,6 +9,7 @@ from sb3_flow.common.data.columns import DatasetError
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.datasets.arrays import ArrayFile
 from sb3_flow.datasets.from_arrays import read_fields
+from sb3_flow.datasets.names import OGBENCH_NAMES, no_such_name
 from sb3_flow.datasets.registry import RECIPES, ogbench_directory
 from sb3_flow.datasets.relabel import is_single_task, same_task
 
@@ -55,6 +56,8 @@ def read_ogbench(source: Any, env_id: str | None = None) -> OfflineDataset | Non
         reward_env = reward_env or env_id
     path = ogbench_directory() / f"{file_name}.npz"
     if not path.exists():
+        if file_name not in OGBENCH_NAMES:
+            raise no_such_name(source)
         raise DatasetError(f"{name}: there is no {path}. {how_to_get(file_name)}")
     return read_fields(ArrayFile(path), name, reward_env, ogbench=True)
 

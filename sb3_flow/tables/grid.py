@@ -19,6 +19,7 @@ import gymnasium as gym
 
 from sb3_flow.common.environments import register_environment
 from sb3_flow.common.optional import require
+from sb3_flow.zoo.configs import read_value
 
 Level = dict[str, Any]
 
@@ -136,7 +137,7 @@ def read_sweep(file: Path) -> Level:
     try:
         content = yaml.load(text, Loader)
     except yaml.YAMLError as error:
-        raise ValueError(f"{file} is not valid YAML: {error}") from error
+        raise ValueError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file}: a sweep is a mapping with `tasks`, `algorithms` and `seeds`; see docs/sweeps.md.")
     renamed: Level = _with_new_names(content)
@@ -167,7 +168,7 @@ def expand(
 
     :param content: Content of the file
     :param file: The file, for messages
-    :param algorithms: The names of the hyperparameters of each algorithm
+    :param algorithms: The names of the hyperparameters of each algorithm, optionally with their type hints
     :param output: Folder of the results, instead of that of the file
     :param cpus: Cores of each run, instead of those of the file
     :param gpus: GPUs of each run, instead of those of the file
@@ -189,6 +190,7 @@ class _Grid:
         forced: Mapping[str, float | None],
     ) -> None:
         self.file = file
+        self.hints = algorithms
         self.known = {name: set(keys) - NOT_HYPERPARAMETERS for name, keys in algorithms.items()}
         self.forced = {key: value for key, value in forced.items() if value is not None}
         self.top = {key: value for key, value in content.items() if key not in FILE_KEYS}
@@ -321,6 +323,7 @@ class _Grid:
         hyperparameters = {key: value for key, value in values.items() if key not in OPTIONS}
         for key in hyperparameters:
             self._check_key(key, algo, places[key])
+            self._check_value(key, hyperparameters[key], algo, places[key])
         params = [f"{key}:{self._python(value, places[key], key)}" for key, value in sorted(hyperparameters.items())]
         return [self._run(setting, algo, task, seed, options, params) for seed in seeds]
 
@@ -343,6 +346,11 @@ class _Grid:
         folder = log_folder / algo / f"{task.replace('/', '-')}_{seed + 1}"
         resources = {"timesteps": options.get("n_timesteps"), "cpus": options["cpus"], "gpus": options["gpus"]}
         return Run(algo, task, seed, setting, folder, tuple(command), **resources)
+
+    def _check_value(self, key: str, value: Any, algo: str, where: str) -> None:
+        hints = self.hints[algo]
+        if isinstance(hints, Mapping):
+            read_value(key, value, hints, lambda _: f"{self.file}, {where}" if where else str(self.file))
 
     def _check_key(self, key: Any, algo: str, where: str) -> None:
         if key in self.known[algo]:

@@ -7,12 +7,13 @@ import logging
 import os
 import signal
 import sys
+import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sb3_flow.common.arguments import former_names_of, hints_of
+from sb3_flow.common.arguments import CheckedArguments, former_names_of, hints_of
 from sb3_flow.common.checkpoints import latest_checkpoint
 from sb3_flow.common.optional import require
 from sb3_flow.tables import supervisor
@@ -35,6 +36,13 @@ ENVIRONMENT = {
     "RAY_health_check_timeout_ms": "60000",
     "RAY_health_check_failure_threshold": "10",
 }
+#: Seconds to wait for machines of a cluster.
+PATIENCE = 60.0
+#: Advice for clusters that cannot be reached.
+TOKEN = (
+    "Check the address, and that `ray start` runs there. If Ray uses a token on some machines only, copy ~/.ray/auth_token to "
+    "all of them, or set RAY_AUTH_MODE=disabled on all of them before `ray start` and before the sweep."
+)
 #: Number of attempts to start Ray, which times out after 30 seconds; that is short on a busy machine.
 START_ATTEMPTS = 4
 #: Size of Ray's object store in bytes, about the smallest possible; it is not used.
@@ -64,18 +72,27 @@ def add_commands(subparsers: Subparsers) -> None:
 
 
 def _positive(text: str) -> float:
-    if float(text) <= 0:
+    if _number(text) <= 0:
         raise argparse.ArgumentTypeError("it must be above 0")
     return float(text)
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
 def _not_negative(text: str) -> float:
-    if float(text) < 0:
+    if _number(text) < 0:
         raise argparse.ArgumentTypeError("it must not be negative")
     return float(text)
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.max_retries < 0:
+        raise ValueError(f"--max-retries is {options.max_retries}; it must be at least 0.")
     runs = list_runs(options.file, options.output, options.cpus_per_run, options.gpus_per_run)
     finished = check_folders(runs)
     if options.dry_run:
@@ -106,11 +123,17 @@ def list_runs(file: Path, output: Path | None = None, cpus: float | None = None,
     """
     register()
     algorithms = require("rl_zoo3.utils", "zoo", "A sweep").ALGOS
-    hyperparameters = {
-        name: ZOO_KEYS | former_names_of(cls).keys() | {key for key in hints_of(cls) if not key.startswith("_")}
-        for name, cls in algorithms.items()
-    }
+    hyperparameters = {name: _hyperparameters(cls) for name, cls in algorithms.items()}
     return expand(read_sweep(file), file, hyperparameters, output, cpus, gpus)
+
+
+def _hyperparameters(cls: type) -> dict[str, Any]:
+    """The keys of a configuration of an algorithm, with their type hints."""
+    hints = {key: hint for key, hint in hints_of(cls).items() if not key.startswith("_")}
+    former = {old: hints.get(new, Any) for old, new in former_names_of(cls).items()}
+    if not isinstance(cls, CheckedArguments):  # RL Zoo's own algorithms check their arguments themselves
+        hints = dict.fromkeys(hints, Any)
+    return {**dict.fromkeys(ZOO_KEYS, Any), **former, **hints}
 
 
 def check_folders(runs: Sequence[Run]) -> set[Run]:
@@ -183,8 +206,11 @@ class Sweep:
             ray = start_ray(address)
             before = signal.signal(signal.SIGTERM, _interrupt)
             try:
+                runs = [state.run for state in waiting]
                 if address is None:
-                    check_resources([state.run for state in waiting], ray.cluster_resources())
+                    check_resources(runs, ray.cluster_resources())
+                else:
+                    await_resources(runs, ray.nodes)
                 with self.display:
                     self._run(ray, waiting)
             finally:
@@ -271,10 +297,18 @@ def start_ray(address: str | None) -> Any:
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if address is None and "RAY_AUTH_MODE" not in os.environ:
+        # A token for this process alone: Ray would write one to the home folder, and later use it for clusters without one.
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=os.environ.get("RAY_AUTH_TOKEN", uuid.uuid4().hex))
     ray = require("ray", "sweep", "`sb3-flow sweep`")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is not None:
-        ray.init(address=address, **quiet)
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"Cannot connect to a Ray cluster at {address}: {' '.join(str(error).split())}. {TOKEN}"
+            ) from error
         return ray
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
@@ -303,6 +337,38 @@ def check_resources(runs: Sequence[Run], available: Mapping[str, float]) -> None
             if wanted > there:
                 option = f"--{name.lower()}s-per-run"
                 raise ValueError(f"{run} needs {wanted:g} {name}s; this machine has {there:g}. Reduce {option}.")
+
+
+def await_resources(runs: Sequence[Run], nodes: Callable[[], list[dict[str, Any]]], patience: float = PATIENCE) -> None:
+    """
+    Wait until a machine of the cluster is large enough for each run: machines may still be joining.
+
+    :param runs: The runs
+    :param nodes: Function that lists the machines, as ``ray.nodes``
+    :param patience: Seconds to wait
+    :raises ValueError: If a run needs more than any machine has.
+    """
+    deadline, said = time.monotonic() + patience, False
+    while True:
+        machines = [node["Resources"] for node in nodes() if node["Alive"]]
+        large = [run for run in runs if not any(fits(run, machine) for machine in machines)]
+        if not large:
+            return
+        sizes = ", ".join(sorted({f"{m.get('CPU', 0):g} CPUs and {m.get('GPU', 0):g} GPUs" for m in machines})) or "none"
+        message = (
+            f"{large[0]} needs {large[0].cpus:g} CPUs and {large[0].gpus:g} GPUs of one machine; the cluster has {sizes}."
+        )
+        if time.monotonic() > deadline:
+            raise ValueError(f"{message} Reduce --cpus-per-run or --gpus-per-run, or add a larger machine.")
+        if not said:
+            print(f"{message} Waiting {patience:g} seconds for another machine.", file=sys.stderr, flush=True)
+            said = True
+        time.sleep(min(INTERVAL, patience))
+
+
+def fits(run: Run, machine: Mapping[str, float]) -> bool:
+    """Whether a machine is large enough for a run."""
+    return run.cpus <= machine.get("CPU", 0) and run.gpus <= machine.get("GPU", 0)
 
 
 def _interrupt(*_: object) -> None:

@@ -6,14 +6,15 @@ import argparse
 import importlib
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, NamedTuple
 
-from sb3_flow.common.environments import register_environment
+from sb3_flow.common.environments import import_packages, register_environment
 from sb3_flow.common.optional import require
 from sb3_flow.zoo.algorithms import ALGORITHMS, acts_by_sampling
 from sb3_flow.zoo.arguments import add_defaults, quote_values
+from sb3_flow.zoo.options import IMPORTING, check_environment, check_numbers, check_plot, check_texts
 from sb3_flow.zoo.registration import register
 
 Subparsers = Any  # argparse's own class for these is private
@@ -74,11 +75,11 @@ def run_script(name: str, arguments: list[str]) -> None:
     :raises ValueError: If the script failed because of its arguments or missing files.
     """
     register()
+    utils: Any = require("rl_zoo3.utils", "zoo", "The command line of RL Zoo")
     ours, arguments = _parse_ours(name, arguments)
-    if ours.env is not None:
-        for env_id in ours.env if isinstance(ours.env, list) else [ours.env]:
-            register_environment(env_id)
-    arguments = quote_values(arguments, vars(require("rl_zoo3.utils", "zoo", "The command line of RL Zoo")))
+    if not {"-h", "--help"} & set(arguments):
+        arguments = _check(name, ours, arguments, utils.ALGOS)
+    arguments = quote_values(arguments, vars(utils))
     arguments = add_defaults(name, arguments, [*filter(acts_by_sampling, ALGORITHMS)], ALGORITHMS)
     if name == "optimize":
         arguments = ["-optimize", *arguments]
@@ -93,8 +94,29 @@ def run_script(name: str, arguments: list[str]) -> None:
         if not name.startswith("plot"):
             raise
         raise ValueError(f"{error} is missing in the evaluations.npz of some runs. Plot another key (-k).") from error
+    except Exception as error:
+        if not type(error).__module__.startswith("sqlalchemy."):
+            raise
+        raise ValueError(f"The database of --storage cannot be used: {str(error).splitlines()[0]}") from error
     finally:
         sys.argv = before
+
+
+def _check(name: str, ours: argparse.Namespace, arguments: list[str], algorithms: Collection[str]) -> list[str]:
+    """Check the command line, and register the environment."""
+    import_packages(ours.gym_packages)
+    if ours.gym_packages and name in IMPORTING:
+        arguments = [*arguments, "--gym-packages", *ours.gym_packages]
+    check_texts(name, arguments, algorithms)
+    check_plot(name, arguments)
+    for env_id in ours.env or ():
+        register_environment(env_id)
+        check_environment(name, env_id)
+    if name == "train" and ours.run_id is not None and ours.run_id < 1:
+        raise ValueError(f"--run-id is {ours.run_id}; it must be at least 1.")
+    if name == "train" and ours.checkpoint_freq is not None and ours.checkpoint_freq < 0:
+        raise ValueError(f"--checkpoint-freq is {ours.checkpoint_freq}; it must be at least 0.")
+    return check_numbers(name, arguments)
 
 
 def _parse_ours(name: str, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -102,7 +124,8 @@ def _parse_ours(name: str, arguments: list[str]) -> tuple[argparse.Namespace, li
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     peek.add_argument("-e" if name.startswith("plot") else "--env", "--env", dest="env", nargs="+")
     env = peek.parse_known_args(arguments)[0].env
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=f"sb3-flow {name}", usage="%(prog)s [options]", add_help=False, allow_abbrev=False)
+    parser.add_argument("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
     if name == "train":
         group = parser.add_argument_group("options in addition to RL Zoo's")
         group.add_argument("--run-id", type=int, help="number of the run's folder (default: the next free one)")
@@ -131,7 +154,7 @@ def _function(script: Script, ours: argparse.Namespace) -> Callable[[], Any]:
     except ModuleNotFoundError as error:
         raise ImportError(f"This command needs the package `{error.name}`: pip install 'sb3_flow[zoo]'") from error
     if script.module == "rl_zoo3.train":
-        options = {key: value for key, value in vars(ours).items() if key != "env"}
+        options = {key: value for key, value in vars(ours).items() if key not in ("env", "gym_packages")}
         from sb3_flow.zoo.experiment import FlowExperimentManager
 
         module.ExperimentManager = partial(FlowExperimentManager, **options)

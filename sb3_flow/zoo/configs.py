@@ -1,7 +1,8 @@
 """The configurations of the package, and checks of configurations."""
 
 import difflib
-from collections.abc import Callable, Iterable
+import importlib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ ZOO_KEYS = {
 
 
 #: Keys whose values are numbers, and their types.
-ZOO_NUMBERS: dict[str, Any] = {"n_timesteps": int, "n_envs": int, "frame_stack": int, "noise_std": float}
+ZOO_NUMBERS: dict[str, Any] = {"n_timesteps": int, "n_envs": int, "frame_stack": int | None, "noise_std": float | None}
+#: RL Zoo's names of action noise.
+NOISES = ("normal", "ornstein-uhlenbeck")
 
 
 def config_path(name: str) -> Path:
@@ -74,7 +77,7 @@ def read_entries(path: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise no_such_config(path) from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(entries, dict):
         raise ValueError(f"{path} has no entries; expected a dictionary of settings per environment.")
     for name, entry in entries.items():
@@ -121,11 +124,89 @@ def check_entry(entry: dict[str, Any], cls: type, place: Callable[[str], str]) -
             raise ValueError(f"{place(key)}: `{key}` is missing; write `{key}: {example}`.")
     checked = {}
     for key, value in entry.items():
-        if isinstance(value, str) and (value.startswith("lin_") or key == "policy_kwargs"):
-            checked[key] = value  # RL Zoo's forms of a schedule and of a dictionary
-            continue
-        try:
-            checked[key] = checked_value(key, value, ZOO_NUMBERS.get(key) or hints.get(former.get(key, key), Any))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{place(key)}: {error}") from error
+        checked[key] = read_value(former.get(key, key), value, hints, place)
     return checked
+
+
+def read_value(key: str, value: Any, hints: Mapping[str, Any], place: Callable[[str], str]) -> Any:
+    """
+    Check a value of an entry.
+
+    :param key: Its key
+    :param value: The value
+    :param hints: Type hints of the arguments of the algorithm
+    :param place: Maps a key to its place, for the message
+    :return: The value; numbers in another form are converted
+    :raises ValueError: If it has another type, or is outside of its range.
+    """
+    if isinstance(value, str) and (key == "policy_kwargs" or (key == "learning_rate" and is_schedule(value))):
+        return value  # RL Zoo's forms of a dictionary and of a schedule
+    return read_number(key, value, ZOO_NUMBERS.get(key) or hints.get(key, Any), place)
+
+
+def is_schedule(text: str) -> bool:
+    """Whether a text is RL Zoo's form of a learning rate that decreases linearly to 0: ``lin_3e-4``."""
+    name, _, number = text.partition("_")
+    try:
+        return name == "lin" and float(number) >= 0
+    except ValueError:
+        return False
+
+
+def read_number(key: str, value: Any, hint: Any, place: Callable[[str], str]) -> Any:
+    """
+    Check a value of an entry by a type hint.
+
+    :param key: Its key
+    :param value: The value
+    :param hint: The type hint
+    :param place: Maps a key to its place, for the message
+    :return: The value; numbers in another form are converted
+    :raises ValueError: If it has another type, or is outside of its range.
+    """
+    try:
+        return checked_value(key, value, hint)
+    except (TypeError, ValueError) as error:
+        schedule = " A schedule that decreases to 0 is lin_NUMBER, such as lin_3e-4." if key == "learning_rate" else ""
+        raise ValueError(f"{place(key)}: {error}{schedule}") from error
+
+
+def check_noise(entry: dict[str, Any], place: Callable[[str], str]) -> None:
+    """
+    Check the keys for action noise, which RL Zoo reads only partly.
+
+    :param entry: The hyperparameters
+    :param place: Maps a key to its place, for the message
+    :raises ValueError: If a key is missing, or the noise is unknown.
+    """
+    kind = str(entry["noise_type"]).strip() if entry.get("noise_type") is not None else None
+    if kind is not None and kind not in NOISES:
+        raise ValueError(f"{place('noise_type')}: `noise_type` is {kind!r}; expected one of: {', '.join(NOISES)}.")
+    for key, other in (("noise_type", "noise_std"), ("noise_std", "noise_type")):
+        if entry.get(key) is not None and entry.get(other) is None:
+            raise ValueError(f"{place(key)}: `{other}` is missing, which `{key}` needs.")
+
+
+def check_classes(entry: dict[str, Any], place: Callable[[str], str]) -> None:
+    """
+    Check that the classes of an entry exist.
+
+    :param entry: The hyperparameters
+    :param place: Maps a key to its place, for the message
+    :raises ValueError: If one of them does not exist.
+    """
+    for key in ("env_wrapper", "vec_env_wrapper", "callback", "policy"):
+        value = entry.get(key)
+        for item in value if isinstance(value, list) else [value]:
+            name = next(iter(item), None) if isinstance(item, dict) else item
+            if name is None or (key == "policy" and "." not in str(name)):
+                continue
+            module, _, cls = str(name).rpartition(".")
+            try:
+                found = hasattr(importlib.import_module(module), cls)
+            except (ModuleNotFoundError, ValueError) as error:
+                if isinstance(error, ModuleNotFoundError) and not module.startswith(error.name or "\0"):
+                    raise  # the module exists, but one of its dependencies does not
+                found = False
+            if not found:
+                raise ValueError(f"{place(key)}: `{key}` has {name!r}; there is no such class. Write MODULE.CLASS.")

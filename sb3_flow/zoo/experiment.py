@@ -2,6 +2,8 @@
 
 import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_flow.common.checkpoints import TrainingCheckpoint, latest_checkpoint
+from sb3_flow.common.lock import LOCK, Lock
 from sb3_flow.common.offline_algorithm import OfflineAlgorithm
 from sb3_flow.zoo.callbacks import EvalCallback, SamplerEvalCallback, TrainingClock
 from sb3_flow.zoo.hyperparameters import HyperparameterReader
@@ -58,10 +61,18 @@ class FlowExperimentManager(HyperparameterReader):
         if run_id is not None:
             self.save_path = str(Path(self.log_path) / f"{self.env_name}_{run_id}")
             self.params_path = f"{self.save_path}/{self.env_name}"
-        self.finished = zipfile.is_zipfile(Path(self.save_path, f"{self.env_name}.zip"))  # complete, not truncated
+        self.interrupted = False
+        self.lock = Lock(Path(self.save_path) / LOCK, self.save_path)
+        self.finished = self._has_finished()
         self.resuming = resume and self.resumable and latest_checkpoint(self.save_path) is not None
         if run_id is not None and not resume and Path(self.params_path).exists():
             raise ValueError(f"{self.save_path} already has a run: add --resume to resume it, or use another --run-id.")
+
+    def _has_finished(self) -> bool:
+        """Whether the run has a complete model, not one that an interrupt saved."""
+        system = Path(self.params_path, "system.yml")
+        interrupted = system.is_file() and "interrupted" in (yaml.safe_load(system.read_text("utf-8")) or {})
+        return zipfile.is_zipfile(Path(self.save_path, f"{self.env_name}.zip")) and not interrupted
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
         """As in RL Zoo, but skip a finished run, and load the last checkpoint of a resumed run."""
@@ -71,6 +82,8 @@ class FlowExperimentManager(HyperparameterReader):
         if self.resuming:
             self.continue_training = True
             self.monitor_kwargs = {**self.monitor_kwargs, "override_existing": False}
+        if not self.optimize_hyperparameters:
+            self.lock.acquire()  # until this process ends
         return super().setup_experiment()
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -110,9 +123,50 @@ class FlowExperimentManager(HyperparameterReader):
     def learn(self, model: BaseAlgorithm) -> None:
         """As in RL Zoo, and write versions, hardware and duration to ``system.yml``."""
         start = time.monotonic()
-        super().learn(model)
+        try:
+            with self._noticing_interrupts(model):
+                super().learn(model)
+        except BaseException:
+            self.lock.release()
+            raise
         system = {**describe_system(), "seconds": round(time.monotonic() - start)}
+        if self.interrupted:
+            system["interrupted"] = True
         (Path(self.params_path) / "system.yml").write_text(yaml.safe_dump(system, sort_keys=False), "utf-8")
+
+    @contextmanager
+    def _noticing_interrupts(self, model: Any) -> Iterator[None]:
+        """Note an interrupt of ``model.learn``, which RL Zoo treats as the end of training."""
+        cls: Any = type(model)  # what the model itself has would be saved with it
+        learn, own = cls.learn, "learn" in vars(cls)
+
+        def noticing(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return learn(*args, **kwargs)
+            except KeyboardInterrupt:
+                self.interrupted = True
+                raise
+
+        cls.learn = noticing
+        try:
+            yield
+        finally:
+            if own:
+                cls.learn = learn
+            else:
+                del cls.learn
+
+    def save_trained_model(self, model: BaseAlgorithm) -> None:
+        """
+        As in RL Zoo.
+
+        :raises KeyboardInterrupt: After saving, if training was interrupted.
+        """
+        super().save_trained_model(model)
+        self.lock.release()
+        if self.interrupted:
+            print("Interrupted; the model was saved. --run-id and --resume continue from the last checkpoint.")
+            raise KeyboardInterrupt
 
     def create_callbacks(self) -> None:
         """As in RL Zoo, with an evaluation of each of ``eval_samplers``, a clock, and checkpoints."""
@@ -125,7 +179,9 @@ class FlowExperimentManager(HyperparameterReader):
             self.callbacks.append(TrainingClock(evaluations))
         if self.resumable and self.checkpoint_freq > 0:
             # Last, so that a checkpoint includes the evaluations of its timestep.
-            self.callbacks.append(TrainingCheckpoint(self.save_path, save_freq=max(self.checkpoint_freq // self.n_envs, 1)))
+            self.callbacks.append(
+                TrainingCheckpoint(self.save_path, save_freq=max(self.checkpoint_freq // self.n_envs, 1), lock=False)
+            )
 
     def _evaluation(self, sampler: str) -> EvalCallback:
         """Evaluation of another sampler, or of sampled actions of an algorithm that is usually deterministic."""

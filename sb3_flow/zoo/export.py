@@ -6,9 +6,10 @@ import argparse
 import pathlib
 from typing import Any
 
-from sb3_flow.common.environments import register_environment
+from sb3_flow.common.environments import import_packages, register_environment
 from sb3_flow.common.optional import require
 from sb3_flow.methods import METHODS
+from sb3_flow.zoo.options import check_environment
 from sb3_flow.zoo.registration import register
 
 
@@ -26,6 +27,7 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument("--load-best", action="store_true", help="export the best model instead of the last one")
     parser.add_argument("--sampler", help="sampler to export, such as bc_flow (default: that of the model)")
     parser.add_argument("-o", "--output", help="file to write (default: ALGO-ENV.onnx in the run's folder)")
+    parser.add_argument("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
     parser.set_defaults(run=export)
 
 
@@ -42,7 +44,9 @@ def export(options: argparse.Namespace) -> None:
     if not hasattr(classes.get(options.algo), "export"):
         exportable = sorted(name for name, cls in classes.items() if hasattr(cls, "export"))
         raise ValueError(f"--algo {options.algo!r} cannot be exported; choose one of {', '.join(exportable)}.")
+    import_packages(options.gym_packages)
     register_environment(options.env)
+    check_environment("export", options.env)
     name = utils.EnvironmentName(options.env)
     try:
         _, model_path, log_path = utils.get_model_path(options.exp_id, options.folder, options.algo, name, options.load_best)

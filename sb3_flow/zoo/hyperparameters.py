@@ -1,5 +1,7 @@
 """RL Zoo's reading of hyperparameters, with our configurations and environments, and with better error messages."""
 
+import inspect
+import json
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -9,13 +11,26 @@ from typing import Any
 
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_SAMPLER
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_flow.common.arguments import policy_arguments
 from sb3_flow.common.environments import needs_success_report
 from sb3_flow.common.optional import require
 from sb3_flow.zoo.algorithms import ALGORITHMS, acts_by_sampling
-from sb3_flow.zoo.configs import check_entry, check_keys, find_config, no_such_config, read_entries
+from sb3_flow.zoo.configs import (
+    ZOO_NUMBERS,
+    check_classes,
+    check_entry,
+    check_keys,
+    check_noise,
+    find_config,
+    no_such_config,
+    read_entries,
+    read_number,
+)
 from sb3_flow.zoo.entries import find_entry, resolve_entries
+from sb3_flow.zoo.trials import alive, fail_dead_trials
 
 REPORT_SUCCESS = "sb3_flow.common.environments.report_success"
 
@@ -64,6 +79,10 @@ class HyperparameterReader(ExperimentManager):
             if isinstance(error, ModuleNotFoundError) and error.name != self.config.split(".")[0]:
                 raise  # the module exists, but one of its dependencies does not
             raise no_such_config(self.config) from error
+        for key, hint in ZOO_NUMBERS.items():
+            if key in saved:
+                value = read_number(key, saved[key], hint, self._place)
+                hyperparams, saved[key] = {**hyperparams, key: value}, value
         if self.algo in ALGORITHMS:
             checked = check_entry(saved, ALGORITHMS[self.algo], self._place)
             hyperparams, saved = {**hyperparams, **checked}, OrderedDict({**saved, **checked})
@@ -103,6 +122,14 @@ class HyperparameterReader(ExperimentManager):
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> tuple[dict[str, Any], Any, list[Any], Any]:
         name, place = hyperparams.get("policy"), self._place("policy_kwargs")
+        check_classes(hyperparams, self._place)
+        check_noise(hyperparams, self._place)
+        if hyperparams.get("normalize") and hyperparams.get("frame_stack") and self.algo in ALGORITHMS:
+            raise ValueError(
+                f"{self._place('frame_stack')}: `normalize` and `frame_stack` do not go together: RL Zoo would stack "
+                "normalized observations, and the replay buffer needs those before. Stack frames by a wrapper: env_wrapper: "
+                "[{gymnasium.wrappers.FrameStackObservation: {stack_size: 4}}, gymnasium.wrappers.FlattenObservation]."
+            )
         try:
             processed: tuple[dict[str, Any], Any, list[Any], Any] = super()._preprocess_hyperparams(hyperparams)
         except (NameError, SyntaxError) as error:
@@ -111,9 +138,31 @@ class HyperparameterReader(ExperimentManager):
                 "policy_kwargs: {net_arch: [256, 256]}."
             ) from error
         known = policy_arguments(ALGORITHMS[self.algo], name) if self.algo in ALGORITHMS else None
+        given = processed[0].get("policy_kwargs") or {}
+        if not isinstance(given, dict):
+            raise ValueError(
+                f"{place}: `policy_kwargs` is {given!r}; it must be a dictionary, such as {{net_arch: [256, 256]}}."
+            )
+        for key, values, cls in (
+            ("normalize", self.normalize_kwargs, VecNormalize),
+            ("monitor_kwargs", self.monitor_kwargs, Monitor),
+        ):
+            if not isinstance(values, dict):
+                raise ValueError(f"{self._place(key)}: `{key}` is {values!r}; it must be a dictionary.")
+            options = set(inspect.signature(cls).parameters) - {"venv", "env", "filename"}
+            check_keys(values, options, cls.__name__, self._place(key), f"{key}.")
         if known is not None:
             check_keys(processed[0].get("policy_kwargs") or {}, known, f"{name} of {self.algo}", place, "policy_kwargs.")
         return processed
+
+    def create_envs(self, *args: Any, **kwargs: Any) -> VecEnv:
+        """As in RL Zoo, with an error for arguments that the environment does not know."""
+        try:
+            return super().create_envs(*args, **kwargs)
+        except TypeError as error:
+            if "unexpected keyword argument" not in str(error):
+                raise
+            raise ValueError(f"env_kwargs: {str(error).split(' was raised from')[0]}.") from error
 
     def _place(self, key: str) -> str:
         """The place of a value, for messages."""
@@ -124,4 +173,37 @@ class HyperparameterReader(ExperimentManager):
         for key, value in self._hyperparams.items():
             if key not in trial.study.user_attrs:
                 trial.study.set_user_attr(key, str(value))
-        return float(super().objective(trial))
+        with alive(trial):
+            return float(super().objective(trial))
+
+    def hyperparameters_optimization(self) -> None:
+        """As in RL Zoo, and mark trials as failed whose processes were killed."""
+        try:
+            self._fail_dead_trials()
+            super().hyperparameters_optimization()
+        except json.JSONDecodeError as error:
+            raise ValueError(f"--storage {self.storage} is not a journal of Optuna, or it is damaged ({error}).") from error
+        except ValueError as error:
+            if "No trials are completed yet" not in str(error):
+                raise
+            raise ValueError(
+                "No trial was completed: all of them were pruned or failed, or still run in other processes. The output above "
+                "has the reasons; more --n-trials or --max-total-trials continue the study."
+            ) from error
+
+    def _fail_dead_trials(self) -> None:
+        if not (self.storage and self.study_name):
+            return
+        optuna = require("optuna", "zoo", "The command line of RL Zoo")
+        storage: Any = self.storage
+        try:
+            if storage.endswith(".log"):
+                if not Path(storage).exists():
+                    return
+                journal = optuna.storages.journal.JournalFileBackend(storage)
+                storage = optuna.storages.JournalStorage(journal)
+            study = optuna.load_study(study_name=self.study_name, storage=storage)
+        except KeyError:  # a new study
+            return
+        if dead := fail_dead_trials(study):
+            print(f"Trials of processes that were killed are marked as failed: {', '.join(map(str, dead))}")

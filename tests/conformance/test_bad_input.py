@@ -84,7 +84,7 @@ def test_offline_steps_without_data(two_phase_algorithm: AlgorithmCase) -> None:
 BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"batch_size": 0}, "`batch_size` is 0"),
     ({"crop_probability": 2.0}, "`crop_probability` is 2.0"),
-    ({"learning_rate": -1.0}, "learning rate"),
+    ({"learning_rate": -1.0}, "`learning_rate` is -1.0"),
     ({"policy_kwargs": {"net_arch": []}}, "`net_arch` is empty"),
     ({"policy_kwargs": {"net_arch": [8], "activation": "gellu"}}, "'gellu'.*gelu"),
     ({"policy_kwargs": {"net_arch": [8], "n_critics": 0}}, "`n_critics` is 0"),

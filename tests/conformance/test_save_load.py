@@ -248,8 +248,17 @@ def test_load_with_other_arguments(algorithm: AlgorithmCase, tmp_path: Path) -> 
     """Arguments of ``load`` replace saved ones, as RL Zoo uses it to fine-tune."""
     model = algorithm.make(pendulum())
     model.save(tmp_path / "model")
-    loaded = algorithm.load(tmp_path / "model", gamma=0.5, learning_rate=1e-5, batch_size=7)
-    assert (loaded.gamma, loaded.batch_size, loaded.lr_schedule(1)) == (0.5, 7, 1e-5)
+    loaded = algorithm.load(tmp_path / "model", learning_rate="1e-5", batch_size=7)
+    assert (loaded.batch_size, loaded.lr_schedule(1)) == (7, 1e-5)
+    with pytest.raises(TypeError, match=r"load has no argument `batch_sise`; did you mean `batch_size`"):
+        algorithm.load(tmp_path / "model", batch_sise=7)
+    with pytest.raises(ValueError, match="`batch_size` is 0"):
+        algorithm.load(tmp_path / "model", batch_size=0)
+    if algorithm.online:
+        assert algorithm.load(tmp_path / "model", gamma=0.5).gamma == 0.5
+    else:
+        with pytest.raises(TypeError, match="no argument `gamma`: it learns from data only"):
+            algorithm.load(tmp_path / "model", gamma=0.5)
 
 
 def test_load_with_policy_kwargs(case: AlgorithmCase, trained: FlowAlgorithm, saved: Path) -> None:

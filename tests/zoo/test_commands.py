@@ -437,7 +437,7 @@ WRONG = [
     (["--env", PENDULUM], f"Pend*: {ENTRY}, alpha: '= 1 + 1'}}", ["conf.yml: entry 'Pend*': '= 1 + 1' is not a formula"]),
     (["--env", PENDULUM, "--conf-file", "absent.yml"], "", ["--conf-file absent.yml does not exist", "fql_small"]),
     (["--env", PENDULUM, "--conf-file", "fql_smal"], "", ["--conf-file fql_smal does not exist", "fql_small"]),
-    (["--env", "Pendulun-v1"], "", ["Pendulun-v1 not found", "Pendulum-v1"]),
+    (["--env", "Pendulun-v1"], "", ["no environment 'Pendulun-v1'; did you mean 'Pendulum-v1'?"]),
     (["--env", MAZE, "-params", "dataset:absent.npz"], "", ["absent.npz"]),
     (["--env", MAZE, "-params", "dataset:pointmaze-medium-stitch-v0"], "", ["sb3-flow datasets collect pointmaze-medium"]),
     (["--env", PENDULUM, "-params", "alpha"], "", ["-params alpha: expected NAME:VALUE"]),
@@ -449,7 +449,7 @@ WRONG = [
         "",
         ["SAC has no samplers, so `bc_flow` cannot be evaluated"],
     ),
-    (["--env", PENDULUM, "--algo", "nothing"], "", ["invalid choice: 'nothing'", "fql"]),
+    (["--env", PENDULUM, "--algo", "nothing"], "", ["There is no algorithm 'nothing'", "fql"]),
 ]
 
 

@@ -92,3 +92,9 @@ def require_same_run(model: OfflineAlgorithm, state: dict[str, Any], checkpoint:
             f"The dataset has {now['n_transitions']} transitions; {checkpoint} trains on {model.dataset_name!r} with "
             f"{state['n_transitions']} transitions. Pass the dataset of the run."
         )
+    if state.get("digest") not in (None, now["digest"]):
+        raise ValueError(
+            f"The dataset has as many transitions as {model.dataset_name!r} of {checkpoint}, but other values. Pass the "
+            f"dataset of the run. To train on other data, start a new run by `load({str(checkpoint / MODEL)!r}, "
+            "dataset=...)`."
+        )

@@ -7,15 +7,19 @@ import pickle
 import shutil
 from typing import Any
 
+import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 
+from sb3_flow.common.arguments import checked_value
 from sb3_flow.common.checkpoints.callback_state import all_callbacks, get_callback_state
 from sb3_flow.common.checkpoints.layout import PREFIX, STATE, checkpoints, latest_checkpoint, number
-from sb3_flow.common.checkpoints.monitors import get_monitor_state
+from sb3_flow.common.checkpoints.monitors import get_monitor_state, write_missing_headers
 from sb3_flow.common.checkpoints.random_state import get_random_state
 from sb3_flow.common.checkpoints.run import Resumable
 from sb3_flow.common.files import atomic_write, sync_folder
+from sb3_flow.common.lock import LOCK, Lock
 from sb3_flow.common.vec_envs import forbids_early_resets
+from sb3_flow.common.warn import warn
 
 
 class TrainingCheckpoint(BaseCallback):
@@ -33,17 +37,22 @@ class TrainingCheckpoint(BaseCallback):
     :param save_freq: Number of calls of the callback between two checkpoints, as for ``CheckpointCallback``: each call counts
         ``n_envs`` timesteps
     :param keep: Number of checkpoints to keep, at least 1
+    :param lock: Whether to lock the folder during ``learn``, so that no other process writes into it
     :param verbose: 1: print a message for each checkpoint
     """
 
     model: Any
 
-    def __init__(self, folder: str | pathlib.Path, save_freq: int, keep: int = 1, verbose: int = 0) -> None:
+    def __init__(self, folder: str | pathlib.Path, save_freq: int, keep: int = 1, verbose: int = 0, lock: bool = True) -> None:
         super().__init__(verbose)
+        save_freq, keep = checked_value("save_freq", save_freq, int), checked_value("keep", keep, int)
         for name, value in (("save_freq", save_freq), ("keep", keep)):
             if value < 1:
                 raise ValueError(f"`{name}` is {value}; it must be at least 1.")
         self.folder, self.save_freq, self.keep = pathlib.Path(folder), save_freq, keep
+        self.lock, self._held = lock, Lock(self.folder / LOCK, self.folder)
+        #: Environment steps at the last checkpoint, and whether an episode has ended since then.
+        self._steps_before, self._episode_ended = 0, True
         #: Whether the algorithm must write a checkpoint.
         self.due = False
 
@@ -58,6 +67,22 @@ class TrainingCheckpoint(BaseCallback):
             )
 
     def _on_training_start(self) -> None:
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"{self.folder} is a file; TrainingCheckpoint needs a folder.")
+        if self.lock:
+            self._held.acquire()
+        try:
+            self._require_no_later_checkpoint()
+        except ValueError:
+            self._on_training_end()
+            raise
+        write_missing_headers(self.training_env, self.folder)
+        self._steps_before, self._episode_ended = self.model.n_env_steps, False
+
+    def _on_training_end(self) -> None:
+        self._held.release()
+
+    def _require_no_later_checkpoint(self) -> None:
         latest, done = latest_checkpoint(self.folder), self.model.timesteps_done
         if latest is not None and number(latest) > done:
             raise ValueError(
@@ -67,6 +92,7 @@ class TrainingCheckpoint(BaseCallback):
 
     def _on_step(self) -> bool:
         self.due = self.due or self.n_calls % self.save_freq == 0
+        self._episode_ended = self._episode_ended or bool(np.any(self.locals.get("dones", False)))
         return True
 
     def write(self, root: BaseCallback) -> None:
@@ -77,6 +103,7 @@ class TrainingCheckpoint(BaseCallback):
         :raises ValueError: If the next loss, or a parameter, is not finite.
         """
         self.due = False
+        self._warn_about_unfinished_episodes()
         model: Resumable = self.model
         target = self.folder / f"{PREFIX}{model.timesteps_done}"
         if target.exists():
@@ -104,6 +131,17 @@ class TrainingCheckpoint(BaseCallback):
             shutil.rmtree(hidden)
         if self.verbose >= 1:
             print(f"Saved {target}")
+
+    def _warn_about_unfinished_episodes(self) -> None:
+        """Warn if episodes are longer than the steps between two checkpoints: then none of them ever ends."""
+        steps, self._steps_before = self.model.n_env_steps - self._steps_before, self.model.n_env_steps
+        if steps > 0 and not self._episode_ended:
+            warn(
+                f"No episode ended in the {steps:,} environment steps before this checkpoint, and a checkpoint starts "
+                f"new episodes: later parts of episodes are never seen. Choose `save_freq`, now {self.save_freq:,}, above the "
+                "length of an episode."
+            )
+        self._episode_ended = False
 
 
 def write_due(model: Resumable, root: BaseCallback) -> None:

@@ -13,6 +13,8 @@ from sb3_flow.common.data.fields import AMBIGUOUS, DIALECTS, Field, Meaning, is_
 
 #: Groups of fields that hold what an environment reports beside the data.
 INFORMATION_GROUPS = ("info", "infos", "metadata", "meta", "env_infos", "agent_infos", "algorithm")
+#: Number of fields that a message lists.
+LISTED = 20
 
 
 @dataclass
@@ -62,6 +64,8 @@ def gather(data: Mapping[str, Any], name: str) -> Gathered:
     meanings = {key: known[group] for key, group in groups.items() if group in known and _may_be(key, group, known[group])}
     observations = _observations(data, meanings, Meaning.OBSERVATION, name)
     actions = _one(data, meanings, Meaning.ACTION, name)
+    if actions is not None and actions.ndim == 0:
+        raise DatasetError(f"{name}: `actions` is a single value; expected an array with one row a transition.")
     if observations is None or actions is None:
         raise _missing(names, "observations" if observations is None else "actions", name)
     next_observations = _observations(data, meanings, Meaning.NEXT_OBSERVATION, name)
@@ -178,8 +182,8 @@ def _refuse_ambiguous(names: list[str], meanings: Mapping[str, Meaning], name: s
 
 
 def _missing(names: list[str], field: str, name: str) -> DatasetError:
-    more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
-    found = f"Found: {', '.join(sorted(names)[:20]) or 'nothing'}{more}."
+    more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+    found = f"Found: {', '.join(sorted(names)[:LISTED]) or 'nothing'}{more}."
     if field == "observations" and {"state", "states"} & set(names):
         state = "state" if "state" in names else "states"
         return DatasetError(f"{name}: `observations` is missing; `{state}` does not say whether it is {AMBIGUOUS['state']}.")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch as th
 
+from sb3_flow.common.lock import locked
 from sb3_flow.common.optional import require
 from sb3_flow.datasets.collect.pool import cores, in_processes
 from sb3_flow.datasets.collect.store import PartialCollection, atomic_write, write_arrays
@@ -101,19 +102,20 @@ def collect_multi_robot(
         "filter": json.loads(json.dumps(dataclasses.asdict(_filter_settings(distribution.limits)))),
         **{package: metadata.version(package) for package in ("sb3_flow", "torch", "numpy")},
     }
-    store = PartialCollection(folder / f"{target.stem}.partial", settings, None, restart=overwrite)
-    blocks = range(-(-scenes // BLOCK))
-    missing = [block for block in blocks if not store.has("train", block)]
-    done = scenes - sum(len(_scene_ids(block, scenes)) for block in missing)
-    bar = require("tqdm", "datasets", "A progress bar").tqdm(
-        total=scenes, initial=done, desc=target.stem, unit="scene", disable=not progress
-    )
-    with bar:
-        if missing:
-            calls = [(distribution, block, scenes, proposals, seed, store.path("train", block)) for block in missing]
-            in_processes(record, calls, workers or cores(), bar.update, store.folder)
-    _join(target, [store.path("train", block) for block in blocks], settings, store.folder)
-    store.remove()
+    with locked(folder / f".{target.stem}.lock", target):
+        store = PartialCollection(folder / f"{target.stem}.partial", settings, None, restart=overwrite)
+        blocks = range(-(-scenes // BLOCK))
+        missing = [block for block in blocks if not store.has("train", block)]
+        done = scenes - sum(len(_scene_ids(block, scenes)) for block in missing)
+        bar = require("tqdm", "datasets", "A progress bar").tqdm(
+            total=scenes, initial=done, desc=target.stem, unit="scene", disable=not progress
+        )
+        with bar:
+            if missing:
+                calls = [(distribution, block, scenes, proposals, seed, store.path("train", block)) for block in missing]
+                in_processes(record, calls, workers or cores(), bar.update, store.folder)
+        _join(target, [store.path("train", block) for block in blocks], settings, store.folder)
+        store.remove()
     return target
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,13 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_flow.common.environments import register_environment
+from sb3_flow.common.lock import locked
 from sb3_flow.common.optional import require
 from sb3_flow.common.warn import warn
-from sb3_flow.datasets.registry import minari_directory
+from sb3_flow.datasets.registry import minari_directory, own_directory
 
+#: Environment variable with Minari's folder.
+MINARI_VARIABLE = "MINARI_DATASETS_PATH"
 #: Packages that are asked for an algorithm's name, in this order.
 ALGORITHM_PACKAGES = ("stable_baselines3", "sb3_contrib", "sb3_flow")
 
@@ -54,11 +59,29 @@ def collect_with_policy(
     :raises ValueError: If the algorithm is unknown, or the dataset exists.
     :raises ImportError: If Minari is not installed.
     """
-    minari = require("minari", "datasets", "Collecting with a trained model")
-    episode_buffer = require("minari.data_collector", "datasets", "Collecting with a trained model").EpisodeBuffer
+    require("minari", "datasets", "Collecting with a trained model")
     if transitions < 1:
         raise ValueError(f"transitions is {transitions}; expected at least 1.")
     folder = _new_folder(name)
+    with locked(own_directory() / f".minari-{name.replace('/', '-')}.lock", f"minari:{name}"):
+        _collect(env_id, policy, transitions, folder, name, algo, seed, deterministic, vec_normalize, progress)
+    return f"minari:{name}"
+
+
+def _collect(
+    env_id: str,
+    policy: str | os.PathLike[str] | BaseAlgorithm,
+    transitions: int,
+    folder: Path,
+    name: str,
+    algo: str | None,
+    seed: int,
+    deterministic: bool,
+    vec_normalize: str | os.PathLike[str] | None,
+    progress: bool,
+) -> None:
+    minari: Any = require("minari", "datasets", "Collecting with a trained model")
+    episode_buffer = require("minari.data_collector", "datasets", "Collecting with a trained model").EpisodeBuffer
     register_environment(env_id)
     set_random_seed(seed)
     env = gym.make(env_id)
@@ -81,22 +104,42 @@ def collect_with_policy(
             done += len(episode["rewards"])
             bar.update(len(episode["rewards"]))
     algorithm = type(model).__name__
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Minari asks for an author and a link, which local data does not need.
-            minari.create_dataset_from_buffers(
-                name,
-                buffers,
-                **environment,
-                algorithm_name=algorithm,
-                description=f"{algorithm} in {env_id}",
-                jpeg_encoding=False,  # images as the model saw them
-            )
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)  # half a dataset would keep Minari from listing the others
-        raise
+    with _hidden_root(folder, name), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Minari asks for an author and a link, which local data does not need.
+        minari.create_dataset_from_buffers(
+            name,
+            buffers,
+            **environment,
+            algorithm_name=algorithm,
+            description=f"{algorithm} in {env_id}",
+            jpeg_encoding=False,  # images as the model saw them
+        )
     env.close()
-    return f"minari:{name}"
+
+
+@contextmanager
+def _hidden_root(folder: Path, name: str) -> Iterator[None]:
+    """
+    Context in which Minari writes into a hidden folder, from which a complete dataset is moved to its place.
+
+    Half a dataset would keep Minari from listing the others. It does not look into hidden folders.
+    """
+    namespaces: Any = require("minari.namespace", "datasets", "Collecting with a trained model")
+    root, before = minari_directory(), os.environ.get(MINARI_VARIABLE)
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".unfinished-") as hidden:
+        os.environ[MINARI_VARIABLE] = hidden
+        try:
+            yield
+        finally:
+            os.environ.pop(MINARI_VARIABLE)
+            if before is not None:
+                os.environ[MINARI_VARIABLE] = before
+        namespace = name.rpartition("/")[0]
+        if namespace and namespace not in namespaces.list_local_namespaces():
+            namespaces.create_namespace(namespace)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        (Path(hidden) / name).rename(folder)
 
 
 def _new_folder(name: str) -> Path:

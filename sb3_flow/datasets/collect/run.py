@@ -6,9 +6,11 @@ import os
 from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from sb3_flow.common.lock import locked
 from sb3_flow.common.optional import require
 from sb3_flow.datasets.collect import worker
 from sb3_flow.datasets.collect.pool import cores, in_processes
@@ -66,8 +68,6 @@ def collect(
     require(recipe.source.module, recipe.source.extra, f"Collecting {recipe.name}")
     folder = recipe.directory if directory is None else Path(directory).expanduser()
     target = folder / f"{recipe.name}.npz"
-    if target.exists() and not overwrite:
-        raise FileExistsError(f"{target} exists. Use it as it is, or replace it with --overwrite (overwrite=True).")
     settings = {
         "format": FORMAT,
         "name": recipe.name,
@@ -75,10 +75,19 @@ def collect(
         "seed": seed,
         **{package: _version(package) for package in recipe.source.packages},
     }
-    store = PartialCollection(folder / f"{recipe.name}.partial", settings, recipe.states, restart=overwrite)
+    with locked(folder / f".{recipe.name}.lock", target):
+        _collect(recipe, settings, target, overwrite, workers or cores(), progress)
+    return target
+
+
+def _collect(recipe: Recipe, settings: dict[str, Any], target: Path, overwrite: bool, workers: int, progress: bool) -> None:
+    count, seed = settings["episodes"], settings["seed"]
+    if target.exists() and not overwrite:  # another process has written it in the meantime
+        raise FileExistsError(f"{target} exists. Use it as it is, or replace it with --overwrite (overwrite=True).")
+    store = PartialCollection(target.with_suffix(".partial"), settings, recipe.states, restart=overwrite)
     jobs = [("train", index) for index in range(count)]
     jobs += [("val", index) for index in range(max(1, count // 10))]
-    _record(recipe, jobs, store, seed, workers or cores(), progress)
+    _record(recipe, jobs, store, seed, workers, progress)
 
     # Validation data first: once the training data is there, the collection is complete.
     for split, path in (("val", target.with_name(f"{recipe.name}-val.npz")), ("train", target)):
@@ -87,7 +96,6 @@ def collect(
         described = None if recipe.source == OGBENCH else {**settings, "split": split, "dropped": _count_dropped(files)}
         join_episodes(path, files, store.folder, described)
     store.remove()
-    return target
 
 
 def _find(name: str) -> Recipe:

@@ -1,0 +1,264 @@
+"""The command line: options, configurations in YAML, and values on the command line."""
+
+import contextlib
+import io
+import shlex
+from pathlib import Path
+from typing import Any
+
+from breaker.outcome import Input
+from sb3_flow.cli import main
+
+TRAIN = "train --algo fql --env Pendulum-v1 --conf-file c.yml --eval-freq -1 --checkpoint-freq 0"
+STUDY = "optimize --algo fql --env Pendulum-v1 --conf-file c.yml -n 20 --n-trials 1 --no-optim-plots"
+ENTRY = {
+    "policy": "FlowPolicy",
+    "n_timesteps": "12",
+    "policy_kwargs": "{net_arch: [4]}",
+    "batch_size": "4",
+    "learning_starts": "5",
+}
+SWEEP = {"output": "x", "seeds": "1", "tasks": "[Pendulum-v1]", "algorithms": "[fql]"}
+
+
+def command(line: str, folder: Path, files: dict[str, str] | None = None) -> int:
+    """Run a command; what it prints as an error is raised as one."""
+    for name, text in (files or {}).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, "utf-8")
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            code = main(shlex.split(line))
+        except SystemExit as error:  # argparse
+            code = int(error.code or 0)
+    if code != 0:
+        assert code == 2 and "Traceback" not in errors.getvalue() + output.getvalue()
+        raise ValueError(errors.getvalue().strip().splitlines()[-1])
+    return code
+
+
+def of_options() -> list[Input]:
+    wrong = {
+        "": "the following arguments are required: COMMAND",
+        "trian": "invalid choice: 'trian'",
+        f"{TRAIN} -n 0": "--n-timesteps is 0; it must be at least 1",
+        f"{TRAIN} -n -5": "--n-timesteps is -5",
+        f"{TRAIN} -n many": "--n-timesteps is 'many'; it must be a whole number",
+        f"{TRAIN} -n 1.5": "--n-timesteps is '1.5'; it must be a whole number",
+        f"{TRAIN} --eval-episodes 0": "--eval-episodes is 0; it must be at least 1",
+        f"{TRAIN} --n-eval-envs 0": "--n-eval-envs is 0",
+        f"{TRAIN} --num-threads 0": "--num-threads is 0",
+        f"{TRAIN} --device tpu": "--device is 'tpu'",
+        f"{TRAIN} --device 7": "--device is",
+        f"{TRAIN} --run-id 0": "--run-id is 0",
+        f"{TRAIN} --run-id x": "--run-id",
+        f"{TRAIN} --checkpoint-freq -1": "--checkpoint-freq is -1",
+        f"{TRAIN} --seed x": "--seed",
+        f"{TRAIN} --vec-env many": "--vec-env",
+        f"{TRAIN} --nonsense 3": "unrecognized arguments: --nonsense",
+        f"{TRAIN} --gym-packages nosuch": "--gym-packages nosuch: there is no such module",
+        f"{TRAIN} -i nothing.zip": "trained_agent must be a valid path",
+        f"{TRAIN} --trial-id 3": "--trial-id needs the study",
+        f"{TRAIN} --env-kwargs gg:10": "env_kwargs: .*unexpected keyword argument 'gg'",
+        f"{TRAIN} --env-kwargs gg": "--env-kwargs gg: expected NAME:VALUE",
+        "train --algo fgl --env Pendulum-v1": "There is no algorithm 'fgl'; did you mean 'fql'",
+        "train --algo fql --env Pendulumm-v1": "no environment 'Pendulumm-v1'; did you mean 'Pendulum-v1'",
+        "train --algo fql --env NoRobot-v0": "no environment 'NoRobot-v0'.*Environments of other packages need",
+        "train --algo fql --env CartPole-v1": "Box.*Discrete",
+        "train --algo fql --env Pendulum-v1 --conf-file no.yml": "--conf-file no.yml does not exist",
+        "train --algo td3_offline --env Pendulum-v1 -n 9 --eval-freq -1": "there is none: pass `dataset`",
+        f"{STUDY} --n-trials 0": "--n-trials is 0",
+        f"{STUDY} --max-total-trials 0": "--max-total-trials is 0",
+        f"{STUDY} --n-evaluations 0": "--n-evaluations is 0",
+        f"{STUDY} --n-startup-trials -1": "--n-startup-trials is -1",
+        f"{STUDY} --storage mine": "--storage is 'mine'; it must be a journal file",
+        f"{STUDY} --storage none://x --study-name y": "database of --storage cannot be used|storage URL",
+        f"{STUDY} --sampler best": "--sampler",
+        f"{TRAIN} --log-folder c.yml": "c.yml",
+        "datasets collect multirobot2d --robots 2 --scenes 1 --directory c.yml": "c.yml",
+        "datasets collect pointmaze-medium-navigate-v0 --episodes 1 --directory c.yml": "c.yml",
+        "export --algo fql --env Pendulum-v1": "logs",
+        "export": "required",
+        "export --algo fgl --env Pendulum-v1": "'fgl' cannot be exported; choose one of",
+        "export --algo fql --env Pendulumm-v1": "did you mean 'Pendulum-v1'",
+        "export --algo fql --env Pendulum-v1 --gym-packages nosuch": "there is no such module",
+        "datasets collect NoRobot-v0 --policy x.zip --gym-packages nosuch": "there is no such module",
+        "enjoy --algo fgl --env Pendulum-v1": "There is no algorithm 'fgl'; did you mean 'fql'",
+        "enjoy --algo fql --env Pendulumm-v1": "did you mean 'Pendulum-v1'",
+        "enjoy --algo fql --env Pendulum-v1": "The logs/fql folder was not found",
+        "enjoy --algo fql --env Pendulum-v1 -n 0": "--n-timesteps is 0",
+        "enjoy --algo fql --env Pendulum-v1 --n-envs 0": "--n-envs is 0",
+        "enjoy --algo fql --env Pendulum-v1 --gym-packages nosuch": "there is no such module",
+        "record-video --algo fql --env Pendulum-v1": "The logs/fql folder was not found",
+        "record-video --algo fql --env NoRobot-v0": "no environment 'NoRobot-v0'",
+        "push-to-hub --algo fql --env Pendulum-v1 -orga me": "The logs/fql folder was not found",
+        "plot": "plot needs --algos",
+        "plot -a fql -e Pendulum-v1 -f nothing": "There is no folder nothing",
+        "plot-from-file -i nothing.pkl": "nothing.pkl",
+        "report nothing": "has no run with evaluations",
+        "report . --last x": "--last",
+        "report table.csv": "table.csv",
+        "sweep nothing.yml": "nothing.yml",
+        "sweep s.yml --cpus-per-run x": "'x' is not a number",
+        "sweep s.yml --cpus-per-run 0": "it must be above 0",
+        "sweep s.yml --max-retries -1": "--max-retries is -1",
+        "datasets": "required: COMMAND",
+        "datasets info nothing": "Cannot read 'nothing' as a dataset",
+        "datasets info nothing.npz": "nothing.npz: there is no such file",
+        "datasets info cube-single-plya-v0": "did you mean 'cube-single-play-v0'",
+        "datasets collect nothing": "No scripted expert can collect 'nothing'",
+        "datasets collect cube-single-play-v0 --transitions 0": "transitions is 0",
+        "datasets collect cube-single-play-v0 --transitions x": "--transitions",
+        "datasets collect cube-single-play-v0 --workers 0": "workers is 0",
+        "datasets collect cube-single-play-v0 --seed -1": "seed is -1",
+        "datasets collect cube-single-play-v0 --algo sac": "--algo goes with --policy",
+        "datasets collect Pendulum-v1 --policy x.zip --algo sac --transitions 5": "--name NAMESPACE/NAME-v0",
+        "datasets collect Pendulum-v1 --policy x.zip --transitions 5 --name me/arm-v0": "name it",
+        "datasets collect Pendulum-v1 --policy x.zip --algo sacc --transitions 5 --name me/arm-v0": "no such model",
+        "datasets collect Pendulum-v1 --policy x.zip --algo sac --transitions 5 --name me/arm-v0": "there is no such model",
+        "datasets collect Pendulum-v1 --policy x.zip --algo sac --transitions 5 --name arm": "is no name for a Minari dataset",
+        "datasets collect NoRobot-v0 --policy x.zip --algo sac --transitions 5 --name me/arm-v0": "NoRobot",
+        "datasets collect multirobot2d --robots x": "neither a number",
+        "datasets collect multirobot2d --robots 0": "`robots` is 0",
+        "datasets collect multirobot2d --robots 2 --scenes 0": "scenes is 0",
+        "datasets unpack nothing.npz folder": "nothing.npz: there is no such file",
+    }
+    accepted = {
+        f"{TRAIN} -n 1.2e1": {},
+        f"{TRAIN} -n '12'": {},
+        "datasets list": {},
+        "--help": {},
+        "train --help": {},
+    }
+    files = {"c.yml": entry(), "s.yml": table()}
+    inputs = [
+        Input(line or "no command", lambda folder, c=line: command(c, folder, files), text) for line, text in wrong.items()
+    ]
+    return inputs + [Input(line, lambda folder, c=line: command(c, folder, files), result=0) for line in accepted]
+
+
+def entry(**changes: str) -> str:
+    return "Pendulum-v1:\n" + "".join(f"  {key}: {value}\n" for key, value in {**ENTRY, **changes}.items() if value)
+
+
+def table(**changes: str) -> str:
+    return "".join(f"{key}: {value}\n" for key, value in {**SWEEP, **changes}.items() if value)
+
+
+def of_configurations() -> list[Input]:
+    wrong: dict[str, tuple[str, str]] = {
+        "n_envs": ("0", "`n_envs` is 0; it must be at least 1"),
+        "n_envs ": ("two", "`n_envs` is 'two'; it must be a whole number"),
+        "n_timesteps": ("0", "`n_timesteps` is 0; it must be at least 1"),
+        "n_timesteps ": ("many", "`n_timesteps` is 'many'"),
+        "frame_stack": ("0", "`frame_stack` is 0"),
+        "learning_rate": ("-1", "`learning_rate` is -1"),
+        "learning_rate ": ("linear_3e-4", "`learning_rate` is 'linear_3e-4'.*lin_NUMBER"),
+        "learning_rate  ": ("lin_x", "`learning_rate` is 'lin_x'"),
+        "batch_size": ("0", "`batch_size` is 0"),
+        "batch_size ": ("big", "`batch_size` is 'big'"),
+        "tau": ("2", "`tau` is 2"),
+        "train_freq": ("[1, year]", "`train_freq` is"),
+        "policy": ("FlowPolice", "no policy 'FlowPolice'; did you mean 'FlowPolicy'"),
+        "policy ": ("nosuch.Policy", "`policy` has 'nosuch.Policy'; there is no such class"),
+        "policy_kwargs": ("3", "`policy_kwargs` is 3; it must be a dictionary"),
+        "policy_kwargs ": ("{net_ark: [4]}", "no `policy_kwargs.net_ark`; did you mean `policy_kwargs.net_arch`"),
+        "policy_kwargs  ": ("{net_arch: 4}", "`net_arch` is 4"),
+        "batch_sise": ("4", "FQL has no argument `batch_sise`; did you mean `batch_size`"),
+        "ent_coef": ("auto", "no argument `ent_coef`: flow policies have no entropy"),
+        "normalize": ("{norm_obz: true}", "no `normalize.norm_obz`; did you mean `normalize.norm_obs`"),
+        "monitor_kwargs": ("{x: 1}", "Monitor has no `monitor_kwargs.x`"),
+        "env_wrapper": (
+            "gymnasium.wrappers.Flatten",
+            "`env_wrapper` has 'gymnasium.wrappers.Flatten'; there is no such class",
+        ),
+        "env_wrapper ": ("Flatten", "`env_wrapper` has 'Flatten'"),
+        "callback": ("nosuch.Callback", "`callback` has 'nosuch.Callback'"),
+        "noise_type": ("normal", "`noise_std` is missing"),
+        "noise_std": ("0.1", "`noise_type` is missing"),
+        "dataset": ("nothing.npz", "nothing.npz: there is no such file"),
+        "dataset ": ("cube-single-plya-v0", "did you mean 'cube-single-play-v0'"),
+        "env_kwargs": ("{gg: 10}", "unexpected keyword argument 'gg'"),
+    }
+    inputs = [
+        Input(
+            f"{key.strip()}: {value}",
+            lambda folder, k=key, v=value: command(TRAIN, folder, {"c.yml": entry(**{k.strip(): v})}),
+            text,
+        )
+        for key, (value, text) in wrong.items()
+    ]
+    whole: dict[str, tuple[str, str]] = {
+        "an empty file": ("", "c.yml has no entries"),
+        "no YAML": ("Pendulum-v1: [1", "c.yml is not valid YAML"),
+        "a list": ("[1, 2]", "c.yml has no entries"),
+        "an entry that is a number": ("Pendulum-v1: 3", "expected a dictionary of settings"),
+        "no entry for the environment": ("Other-v0:\n  policy: FlowPolicy\n", "Hyperparameters not found"),
+        "no policy": (entry(policy=""), "`policy` is missing"),
+        "no number of timesteps": (entry(n_timesteps=""), "`n_timesteps` is missing"),
+        "normalized frames": (entry(normalize="true", frame_stack="2"), "`normalize` and `frame_stack` do not go together"),
+        "noise of an unknown type": (entry(noise_type="normall", noise_std="0.1"), "`noise_type` is 'normall'"),
+    }
+    inputs += [
+        Input(name, lambda folder, t=text: command(TRAIN, folder, {"c.yml": t}), message)
+        for name, (text, message) in whole.items()
+    ]
+    given = {
+        "batch_size": "-params batch_size: expected NAME:VALUE",
+        "batch_size:": "expected NAME:VALUE",
+        "batch_size:big": "-params: `batch_size` is 'big'",
+        "batch_sise:3": "-params: FQL has no argument `batch_sise`",
+        "policy_kwargs:3": "-params: `policy_kwargs` is 3",
+        "n_envs:0": "-params: `n_envs` is 0",
+        "env_wrapper:nosuch.Wrapper": "-params: `env_wrapper` has",
+    }
+    inputs += [
+        Input(f"-params {value}", lambda folder, v=value: command(f"{TRAIN} -params {v}", folder, {"c.yml": entry()}), text)
+        for value, text in given.items()
+    ]
+    right: dict[str, dict[str, str]] = {
+        "n_timesteps: 1e1": {"n_timesteps": "1e1"},
+        "learning_rate: 3e-4": {"learning_rate": "3e-4"},
+        "learning_rate: lin_3e-4": {"learning_rate": "lin_3e-4"},
+        "normalize: true": {"normalize": "true"},
+    }
+    return inputs + [
+        Input(name, lambda folder, c=changes: command(TRAIN, folder, {"c.yml": entry(**c)}), result=0)
+        for name, changes in right.items()
+    ]
+
+
+def of_sweeps() -> list[Input]:
+    wrong: dict[str, tuple[dict[str, str], str]] = {
+        "no seeds": ({"seeds": "0"}, "there are no runs"),
+        "seeds: -1": ({"seeds": "-1"}, "`seeds` is -1"),
+        "an unknown task": ({"tasks": "[Pendulm-v1]"}, "`Pendulm-v1`; did you mean `Pendulum-v1`"),
+        "an unknown algorithm": ({"algorithms": "[fgl]"}, "unknown algorithm `fgl`; did you mean `fql`"),
+        "a number that YAML reads as text": ({"n_timesteps": "1e6"}, "YAML reads this as text"),
+        "n_timesteps: 0": ({"n_timesteps": "0"}, "`n_timesteps` is 0"),
+        "eval_episodes: 0": ({"eval_episodes": "0"}, "`eval_episodes` is 0"),
+        "a hyperparameter as text": ({"alpha": "high"}, "s.yml: `alpha` is 'high'; it must be a number"),
+        "batch_size: 0": ({"batch_size": "0"}, "s.yml: `batch_size` is 0; it must be at least 1"),
+        "an unknown key": ({"alhpa": "1.0"}, "`alhpa`"),
+        "no output": ({"output": ""}, "`output` is missing"),
+        "cpus: 0": ({"cpus": "0"}, "`cpus` is 0"),
+    }
+    inputs = [
+        Input(
+            f"sweep: {name}",
+            lambda folder, c=changes: command("sweep s.yml --dry-run", folder, {"s.yml": table(**c)}),
+            message,
+        )
+        for name, (changes, message) in wrong.items()
+    ]
+    whole: dict[str, tuple[str, str]] = {"an empty file": ("", "a sweep is a mapping"), "no YAML": ("a: [", "s.yml")}
+    inputs += [
+        Input(f"sweep: {name}", lambda folder, t=text: command("sweep s.yml", folder, {"s.yml": t}), message)
+        for name, (text, message) in whole.items()
+    ]
+    run = lambda folder: command("sweep s.yml --dry-run", folder, {"s.yml": table()})  # noqa: E731
+    return [*inputs, Input("sweep: a table", run, result=0)]
+
+
+INPUTS: list[Any] = of_options() + of_configurations() + of_sweeps()

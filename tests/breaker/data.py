@@ -1,0 +1,160 @@
+"""Bad and odd data: each column with each kind of damage, and things that are no data at all."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from conformance.environments import collect, pendulum
+
+from breaker.outcome import Input
+from sb3_flow import FQL, StreamingFlow
+
+SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [4]}, "batch_size": 4, "device": "cpu"}
+
+
+def model(dataset: Any, **kwargs: Any) -> FQL:
+    return FQL("FlowPolicy", pendulum(), dataset=dataset, **{**SMALL, **kwargs})
+
+
+def changed(column: str, change: Callable[[np.ndarray], Any]) -> dict[str, Any]:
+    data: dict[str, Any] = collect(pendulum)
+    data[column] = change(data[column])
+    return data
+
+
+def at(row: int, value: float) -> Callable[[np.ndarray], np.ndarray]:
+    def change(column: np.ndarray) -> np.ndarray:
+        column = column.astype(np.float64)
+        column[row] = value
+        return column
+
+    return change
+
+
+#: What can happen to any column, and what the message says beside its name.
+DAMAGE: dict[str, tuple[Callable[[np.ndarray], Any], str]] = {
+    "nan": (at(3, np.nan), "row 3 .*nan"),
+    "infinity": (at(4, np.inf), "row 4 .*inf"),
+    "minus infinity": (at(5, -np.inf), "row 5 .*inf"),
+    "texts": (lambda column: column.astype(str), "values; expected numbers"),
+    "objects": (lambda column: np.full(column.shape, None), "values; expected numbers"),
+    "complex numbers": (lambda column: column.astype(complex), "values; expected numbers"),
+    "a row too few": (lambda column: column[:-1], "rows"),
+    "half of the rows": (lambda column: column[::2], "rows"),
+    "a single number": (lambda column: 1.0, "row|single value"),
+}
+COLUMNS = ("observations", "actions", "rewards", "next_observations")
+
+
+def damaged() -> list[Input]:
+    inputs = []
+    for column in COLUMNS:
+        for name, (change, message) in DAMAGE.items():
+            # The number of rows is compared with that of the actions.
+            expected = (
+                "has 200 rows, but `actions`" if (column, message) == ("actions", "rows") else rf"`{column}`.*({message})"
+            )
+            inputs.append(Input(f"{column}: {name}", lambda _, c=column, f=change: model(changed(c, f)), expected))
+    flags = {"half": (0.5, "is 0.5"), "two": (2.0, "is 2"), "negative": (-1.0, "is -1"), "nan": (np.nan, "nan")}
+    for column in ("terminations", "truncations"):
+        for name, (value, message) in flags.items():
+            inputs.append(Input(f"{column}: {name}", lambda _, c=column, v=value: model(changed(c, at(2, v))), message))
+    return inputs
+
+
+def special() -> list[Input]:
+    data = collect(pendulum)
+    rows = len(data["actions"])
+    ends = {"terminations", "truncations", "next_observations"}
+    nothing = "Cannot read .* as a dataset. Expected a name"
+    return [
+        Input("a number", lambda _: model(3), nothing),
+        Input("a truth value", lambda _: model(True), nothing),
+        Input("an array", lambda _: model(np.zeros((3, 3))), nothing),
+        Input("a generator", lambda _: model(value for value in [1]), nothing),
+        Input("a function", lambda _: model(lambda: data), nothing),
+        Input("an empty list", lambda _: model([]), "list of datasets is empty"),
+        Input("a list of numbers", lambda _: model([1, 2]), nothing),
+        Input("a list of tuples", lambda _: model([(np.zeros(3), np.zeros(1), 0.0)] * 50), nothing),
+        Input("an empty dictionary", lambda _: model({}), "`observations` is missing. Found: nothing"),
+        Input("no rewards", lambda _: model({**data, "rewards": None}), "has no rewards, which FQL needs"),
+        Input("no actions", lambda _: model({**data, "actions": None}), "`actions` is missing"),
+        Input("no rows", lambda _: model({name: column[:0] for name, column in data.items()}), "no transition"),
+        Input(
+            "nothing about episodes",
+            lambda _: model({name: column for name, column in data.items() if name not in ends}),
+            "nothing says where episodes end",
+        ),
+        Input("actions of two joints", lambda _: model({**data, "actions": np.zeros((rows, 2))}), r"\(200, 2\).*\(1,\)"),
+        Input(
+            "observations of two numbers",
+            lambda _: model({**data, "observations": data["observations"][:, :2]}),
+            r"`observations` has the shape \(2,\).*\(3,\)",
+        ),
+        Input("actions outside", lambda _: model(changed("actions", at(8, 2.5))), r"`actions` row 8 is \[2.5\], outside"),
+        Input("an unknown file", lambda _: model("nothing.npz"), "nothing.npz: there is no such file"),
+        Input("an unknown folder", lambda _: model("no/such/folder"), "there is no such file or folder"),
+        Input("an address", lambda _: model("https://example.org/data.npz"), "there is no such file"),
+        Input("an unknown name", lambda _: model("my-data"), nothing),
+        Input("a misspelled name", lambda _: model("cube-single-plya-v0"), "did you mean 'cube-single-play-v0'"),
+        Input("a misspelled maze", lambda _: model("antmaze-larg-navigate-v0"), "did you mean 'antmaze-large-navigate-v0'"),
+        Input("another version", lambda _: model("cube-single-play-v1"), "did you mean 'cube-single-play-v0'"),
+        Input("a misspelled prefix", lambda _: model("ogbnch:cube-single-play-v0"), "did you mean 'cube-single-play-v0'"),
+        Input("a column that is not used", lambda _: model({**data, "mood": np.zeros(rows)}), warning="not used: `mood`"),
+        Input(
+            "many columns",
+            lambda _: model({f"a{i}": np.zeros(3) for i in range(999)}),
+            "is missing.*and 979 more",
+        ),
+        Input("tensors", lambda _: model({name: th.as_tensor(column) for name, column in data.items()}) and None),
+        Input("lists", lambda _: model({name: column.tolist() for name, column in data.items()}) and None),
+        Input("double precision", lambda _: model(changed("observations", lambda column: column.astype(np.float64))) and None),
+        Input("a list of episodes", lambda _: model([data] * 30) and None),
+        Input("actions without their axis", lambda _: model(changed("actions", np.squeeze)) and None),
+        Input(
+            "demonstrations without rewards",
+            lambda _: StreamingFlow("FlowPolicy", pendulum(), dataset={**data, "rewards": None}, **SMALL) and None,
+        ),
+    ]
+
+
+def files() -> list[Input]:
+    """Files of datasets: damaged, empty, of other kinds."""
+
+    def written(name: str, content: bytes) -> Callable[[Path], Any]:
+        def give(folder: Path) -> Any:
+            (folder / name).write_bytes(content)
+            return model(str(folder / name))
+
+        return give
+
+    def truncated(folder: Path) -> Any:
+        np.savez(folder / "data.npz", **collect(pendulum))
+        content = (folder / "data.npz").read_bytes()
+        (folder / "data.npz").write_bytes(content[: len(content) // 2])
+        return model(str(folder / "data.npz"))
+
+    def pickled(folder: Path) -> Any:
+        np.savez(folder / "data.npz", observations=np.array([{"a": 1}], dtype=object), actions=np.zeros((1, 1)))
+        return model(str(folder / "data.npz"))
+
+    def good(folder: Path) -> None:
+        np.savez(folder / "data.npz", **collect(pendulum))
+        model(folder / "data.npz")
+
+    return [
+        Input("an empty .npz file", written("data.npz", b""), "data.npz"),
+        Input("a text as .npz file", written("data.npz", b"observations, actions"), "no .npz file, or it is damaged"),
+        Input("half of an .npz file", truncated, "no .npz file, or it is damaged"),
+        Input("objects in an .npz file", pickled, "data.npz"),
+        Input("an empty .hdf5 file", written("data.hdf5", b""), "data.hdf5"),
+        Input("a text as .hdf5 file", written("data.hdf5", b"observations"), "data.hdf5"),
+        Input("a text as .parquet file", written("data.parquet", b"observations"), "data.parquet"),
+        Input("a .csv file", written("data.csv", b"observations,actions\n1,2\n"), "data.csv|Cannot read"),
+        Input("a path object", good),
+    ]
+
+
+INPUTS = damaged() + special() + files()
