@@ -348,16 +348,17 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         """
         save_replay_buffer(self.replay_buffer, path)
 
-    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
+    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True, *, trusted: bool = False) -> None:
         """
         Load a replay buffer saved by ``save_replay_buffer``.
 
         :param path: A path, or an open file
         :param truncate_last_traj: Whether to end the last trajectories. If False, the next transitions continue them.
+        :param trusted: Whether pickles, as written by version 0.1, are read, which runs any code that they contain
         :raises FileNotFoundError: If there is no such file.
-        :raises ValueError: If it is not a replay buffer, or has other spaces.
+        :raises ValueError: If it is not a replay buffer, has other spaces, or is a pickle that is not trusted.
         """
-        self.replay_buffer = load_replay_buffer(path, self.replay_buffer, type(self).__name__)
+        self.replay_buffer = load_replay_buffer(path, self.replay_buffer, type(self).__name__, trusted)
         if truncate_last_traj:
             self.replay_buffer.cut()
 
@@ -366,7 +367,8 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         if len(self.replay_buffer) > 0:
             self.save_replay_buffer(folder / checkpoints.BUFFER)
 
-    def load_run(self, folder: pathlib.Path) -> None:
-        super().load_run(folder)
-        if (folder / checkpoints.BUFFER).exists():
-            self.load_replay_buffer(folder / checkpoints.BUFFER)
+    def load_run(self, folder: pathlib.Path, trusted: bool = False) -> None:
+        super().load_run(folder, trusted)
+        path = checkpoints.part(folder, checkpoints.BUFFER)
+        if path.exists():
+            self.load_replay_buffer(path, trusted=trusted)

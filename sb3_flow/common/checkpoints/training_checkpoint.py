@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import pickle
 import shutil
 from typing import Any
 
@@ -12,10 +11,14 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from sb3_flow.common.checkpoints.callback_state import all_callbacks, get_callback_state
 from sb3_flow.common.checkpoints.layout import PREFIX, STATE, checkpoints, latest_checkpoint, number
 from sb3_flow.common.checkpoints.monitors import get_monitor_state
+from sb3_flow.common.checkpoints.plain_files import write_data
 from sb3_flow.common.checkpoints.random_state import get_random_state
 from sb3_flow.common.checkpoints.run import Resumable
 from sb3_flow.common.files import atomic_write, sync_folder
 from sb3_flow.common.vec_envs import forbids_early_resets
+
+#: Kind of the file with the state of the run.
+STATE_KIND = "state of a run"
 
 
 class TrainingCheckpoint(BaseCallback):
@@ -95,7 +98,7 @@ class TrainingCheckpoint(BaseCallback):
             **model.describe_run(),
         }
         with atomic_write(partial / STATE) as file:
-            pickle.dump(state, file)
+            write_data(file, STATE_KIND, state)
         sync_folder(partial)
         partial.rename(target)
         sync_folder(self.folder)
