@@ -16,6 +16,8 @@ from sb3_flow.common.optional import require
 from sb3_flow.zoo.algorithms import ALGORITHMS, acts_by_sampling
 from sb3_flow.zoo.configs import check_entry, check_keys, find_config, no_such_config, read_entries
 from sb3_flow.zoo.entries import find_entry, resolve_entries
+from sb3_flow.zoo.trust import parsed_values
+from sb3_flow.zoo.values import NotAValue
 
 REPORT_SUCCESS = "sb3_flow.common.environments.report_success"
 
@@ -104,11 +106,11 @@ class HyperparameterReader(ExperimentManager):
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> tuple[dict[str, Any], Any, list[Any], Any]:
         name, place = hyperparams.get("policy"), self._place("policy_kwargs")
         try:
-            processed: tuple[dict[str, Any], Any, list[Any], Any] = super()._preprocess_hyperparams(hyperparams)
-        except (NameError, SyntaxError) as error:
+            with parsed_values():
+                processed: tuple[dict[str, Any], Any, list[Any], Any] = super()._preprocess_hyperparams(hyperparams)
+        except NotAValue as error:
             raise ValueError(
-                f"{self._place('')}: RL Zoo cannot evaluate a text as Python ({error}). Write dictionaries in YAML: "
-                "policy_kwargs: {net_arch: [256, 256]}."
+                f"{self._place('')}: {error} Or write dictionaries in YAML: policy_kwargs: {{net_arch: [256, 256]}}."
             ) from error
         known = policy_arguments(ALGORITHMS[self.algo], name) if self.algo in ALGORITHMS else None
         if known is not None:
