@@ -44,6 +44,7 @@ from sb3_flow.common.data.sources import names_a_source, read_dataset
 from sb3_flow.common.data.statistics import lacks_statistics, prepare_vec_normalize
 from sb3_flow.common.environments import check_actions, register_environment, report_success
 from sb3_flow.common.files import atomic_write, file_to_read, file_to_write, is_path, read_settings
+from sb3_flow.common.guards import not_finite, statistics_of
 from sb3_flow.common.vec_envs import check_wrapper_order, env_id_of
 from sb3_flow.common.warn import warn
 
@@ -357,6 +358,17 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         :raises ValueError: If a parameter is not finite, or the next loss is not.
         """
         self.check_parameters()
+        lost = self.not_finite()
+        if lost:
+            raise ValueError(
+                f"No checkpoint is written after {self.timesteps_done} timesteps, because numbers in it are not finite: "
+                f"{', '.join(lost)}. Resume from the last checkpoint, and check the environment and the data."
+            )
+
+    def not_finite(self) -> list[str]:
+        """The parts of a checkpoint that have numbers that are not finite, such as ``"optimizer"``."""
+        lost = [name.removeprefix("policy.") for name, state in self.get_parameters().items() if not_finite(state) is not None]
+        return lost + ["statistics of VecNormalize"] * (not_finite(statistics_of(self._vec_normalize_env)) is not None)
 
     def check_parameters(self) -> None:
         """

@@ -30,7 +30,15 @@ from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.offline_buffer import OfflineBuffer
 from sb3_flow.common.data.online_buffer import OnlineBuffer
 from sb3_flow.common.flow_algorithm import FlowAlgorithm
-from sb3_flow.common.guards import check_action_noise, check_step, warn_about_memory
+from sb3_flow.common.guards import (
+    check_action_noise,
+    check_explored,
+    check_observation,
+    check_step,
+    not_finite,
+    statistics_of,
+    warn_about_memory,
+)
 from sb3_flow.common.policies import FlowPolicy, check_n_action_steps
 from sb3_flow.common.type_aliases import Batch
 from sb3_flow.common.vec_envs import images_memory
@@ -244,6 +252,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
 
     def _begin_trajectories(self) -> None:
         """After a reset of the environments, start new trajectories in the replay buffer and new chunks."""
+        check_observation(self._last_obs, self.observation_space, "The first observation of an episode")
         self.replay_buffer.cut()
         self._policy_state = None
         self.run.episodes_are_stale = False
@@ -308,6 +317,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         buffer_actions = self.policy.scale_action(actions)
         if action_noise is not None:
             buffer_actions = buffer_actions + action_noise()
+            check_explored(buffer_actions, self.n_env_steps)
         clipped = np.clip(buffer_actions, -1.0, 1.0)
         return self.policy.unscale_action(clipped), self.stored_action(buffer_actions)
 
@@ -324,7 +334,15 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
     def _store_transition(
         self, replay_buffer: Any, buffer_action: Any, new_obs: Any, reward: Any, dones: np.ndarray, infos: Any
     ) -> None:
-        check_step(new_obs, reward, infos, self.observation_space, self.n_env_steps)
+        try:
+            check_step(new_obs, reward, infos, self.observation_space, self.n_env_steps)
+        except ValueError as error:
+            if not_finite(statistics_of(self._vec_normalize_env)) is None:
+                raise
+            raise ValueError(
+                f"{error} The statistics of `VecNormalize` are not finite any more: create the environment again, and resume "
+                "from the last checkpoint."
+            ) from error
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         self._last_episode_starts = dones
 
@@ -334,6 +352,12 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
             return super().dump_logs()
         self._record_training()
         OffPolicyAlgorithm.dump_logs(self)
+
+    def not_finite(self) -> list[str]:
+        return super().not_finite() + ["replay buffer"] * (self.replay_buffer.not_finite() is not None)
+
+    def inputs_not_finite(self) -> list[str]:
+        return super().inputs_not_finite() + ["replay buffer"] * (self.replay_buffer.not_finite() is not None)
 
     # Saving.
 

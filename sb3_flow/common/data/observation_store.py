@@ -160,7 +160,7 @@ class ObservationStore:
             "dtype": self.dtype,
             "n_planes": self.n_planes,
             "sizes": [len(block) for block in self.blocks],
-            "blocks": self._used_blocks(),
+            "blocks": self.used_blocks(),
             "slots": self.slots[:, :n_rows],
             "uses": self.uses[: self.n_used],
             "free": np.array(self.free, dtype=np.int64),
@@ -192,7 +192,7 @@ class ObservationStore:
         store.n_used, store.free, store.newest = n_used, state["free"].tolist(), tuple(state["newest"])
         return store
 
-    def _used_blocks(self) -> list[np.ndarray]:
+    def used_blocks(self) -> list[np.ndarray]:
         """The slots of each block that were ever used."""
         left, used = self.n_used, []
         for block in self.blocks:
@@ -202,7 +202,7 @@ class ObservationStore:
 
     def __getstate__(self) -> dict[str, Any]:
         # Slots that were never used stay out of the file.
-        return {**self.__dict__, "blocks": self._used_blocks(), "sizes": [len(block) for block in self.blocks]}
+        return {**self.__dict__, "blocks": self.used_blocks(), "sizes": [len(block) for block in self.blocks]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

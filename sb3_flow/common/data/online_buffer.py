@@ -18,6 +18,7 @@ from sb3_flow.common.data.observation_store import ObservationStore, zeros
 from sb3_flow.common.data.rewards import check_sparse, reward_normalizer
 from sb3_flow.common.data.transitions import Transitions
 from sb3_flow.common.encoders import image_keys, subspaces
+from sb3_flow.common.guards import not_finite
 from sb3_flow.common.type_aliases import Batch, TensorObs
 
 
@@ -114,6 +115,14 @@ class OnlineBuffer(ReplayBuffer):
         self.pos += 1
         if self.pos == self.buffer_size:
             self.full, self.pos = True, 0
+
+    def not_finite(self) -> float | None:
+        """The first number of the stored transitions that is not finite; None if there is none."""
+        if not self.allocated:
+            return None
+        columns = [self.action_column, self.transitions.rewards]
+        blocks = [block for store in self.stores.values() for block in store.used_blocks()]
+        return not_finite([*(column[: len(self)] for column in columns), *blocks])
 
     def state(self) -> dict[str, Any]:
         """The settings, and all rows that have been written, for ``from_state``. Arrays are not copied."""
