@@ -93,6 +93,13 @@ def members(path: Path) -> list[str]:
         return sorted(archive.namelist())
 
 
+def settings_of(path: Path) -> str:
+    """The settings, which are JSON as the standard has it."""
+    text = zipfile.ZipFile(path).read("data").decode()
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    return text
+
+
 def test_the_archive_is_that_of_stable_baselines3(saved: Path, tmp_path: Path) -> None:
     """The same members, with plain JSON as settings."""
     SAC("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, buffer_size=10).save(tmp_path / "sac.zip")
@@ -101,9 +108,7 @@ def test_the_archive_is_that_of_stable_baselines3(saved: Path, tmp_path: Path) -
     assert {name for name in members(tmp_path / "sac.zip") if not name.endswith(".pth")} == {
         name for name in members(saved) if not name.endswith(".pth")
     }
-    text = zipfile.ZipFile(saved).read("data").decode()
-    assert PICKLE not in text
-    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert PICKLE not in settings_of(saved)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -118,6 +123,7 @@ def test_numbers_that_are_not_finite_survive(saved: Path, value: float) -> None:
     model._setup_learn(1)
     model.ep_info_buffer.append({"r": value, "l": 3, "t": 0.5})
     model.save(saved)
+    assert PICKLE not in settings_of(saved)
     loaded = FQL.load(saved)
     np.testing.assert_equal(list(loaded.ep_info_buffer), [{"r": value, "l": 3, "t": 0.5}])
     assert loaded.observation_space == space

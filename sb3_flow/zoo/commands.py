@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import runpy
 import sys
 from collections.abc import Callable
@@ -48,7 +49,7 @@ SCRIPTS = {
     "load-from-hub": Script("rl_zoo3.load_from_hub", None, "download a trained agent"),
 }
 #: Scripts that read files of runs.
-READING = {*ACTING, "plot-from-file", "train"}
+READING = {*ACTING, "load-from-hub", "plot-from-file", "train"}
 
 
 def add_commands(subparsers: Subparsers) -> None:
@@ -86,6 +87,8 @@ def run_script(name: str, arguments: list[str]) -> None:
         raise ValueError(
             f"The results that `plot -o` saves are a pickle, and reading it runs any code that it contains. {REMEDY}"
         )
+    if name == "load-from-hub" and ours.trusted:
+        os.environ["TRUST_REMOTE_CODE"] = "True"  # huggingface_sb3 asks for it before it downloads
     arguments = quote_values(arguments)
     arguments = add_defaults(name, arguments, [*filter(acts_by_sampling, ALGORITHMS)], ALGORITHMS)
     if name == "optimize":
