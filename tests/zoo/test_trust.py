@@ -129,6 +129,7 @@ def test_a_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(ENJOY) == 0 and main([*ENJOY, "--trusted"]) == 0
     plant(folder / f"{PENDULUM}.zip")
     assert "pickled objects (new)" in refused(capsys, *ENJOY)
+    assert "pickled objects (new)" in refused(capsys, "export", *ENJOY[1:5], "--exp-id", "1")
     config = {PENDULUM: {"policy": "FlowPolicy", "n_timesteps": 2, "policy_kwargs": {"net_arch": [8]}, "batch_size": 4}}
     Path("conf.yml").write_text(json.dumps(config), "utf-8")
     train = ["train", *ENJOY[1:5], "--conf-file", "conf.yml", "-i", str(folder / f"{PENDULUM}.zip"), "--eval-freq", "-1"]
