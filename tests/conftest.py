@@ -10,6 +10,7 @@ import python_process
 import torch as th
 from conformance.algorithms import ALGORITHMS, CASES
 from conformance.case import AlgorithmCase
+from no_pickles import no_pickles  # noqa: F401
 
 th.set_num_threads(1)
 python_process.start_workers_by(python_process.CONTEXT)

@@ -18,6 +18,7 @@ from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback, EveryNTimesteps
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
 from sb3_flow.common.checkpoints import TrainingCheckpoint, latest_checkpoint
@@ -57,12 +58,12 @@ class Scenario:
 
 
 SCENARIOS = {
-    "offline": Scenario(has_data=True, normalize=True, arguments={"learning_rate": lambda left: 1e-2 * left}),
+    "offline": Scenario(has_data=True, normalize=True, arguments={"learning_rate": LinearSchedule(1e-2, 0.0, 1.0)}),
     "online": Scenario(
         make_env=inverted_pendulum,
         arguments={
             "action_noise": OrnsteinUhlenbeckActionNoise(np.zeros(1), np.full(1, 0.3)),
-            "learning_rate": lambda left: 1e-2 * left,
+            "learning_rate": LinearSchedule(1e-2, 0.0, 1.0),
             "learning_starts": 25,  # so that one checkpoint is taken while actions are random
             "buffer_size": 50,  # and one when the ring has gone round
         },

@@ -31,7 +31,7 @@ MODELS: dict[str, type[BaseAlgorithm]] = {
 def test_models_act_as_they_did(name: str) -> None:
     """The actions were written by the version that wrote the model."""
     then = np.load(FILES / "actions.npz")
-    model = MODELS[name].load(FILES / f"{name}.zip", device="cpu")
+    model = MODELS[name].load(FILES / f"{name}.zip", device="cpu", trusted=True)
     actions, _ = model.predict(then["observations"], deterministic=True)
     np.testing.assert_allclose(actions, then[name], rtol=0, atol=1e-6)
 
@@ -41,7 +41,7 @@ def test_a_flow_opt_model_plans_as_it_did(tmp_path: Path) -> None:
     """Its file has the former names of arguments, attributes and parameters; saved again, it has those of today."""
     then = np.load(FILES / "flow_opt.npz")
     observation = {name.removeprefix("observation_"): then[name] for name in then.files if name.startswith("observation_")}
-    model = FlowOpt.load(FILES / "FlowOpt.zip", device="cpu")
+    model = FlowOpt.load(FILES / "FlowOpt.zip", device="cpu", trusted=True)
     for again in (model, FlowOpt.load(saved(model, tmp_path), device="cpu")):
         assert again.initializer_batch_size == 3
         assert again.policy.filter.settings.majorization == 2.5
@@ -60,7 +60,7 @@ def saved(model: BaseAlgorithm, folder: Path) -> Path:
 
 def test_a_run_is_resumed() -> None:
     """5 offline updates, and 15 of 25 steps of the environment, were done."""
-    model = FQL.resume(FILES / "run", pendulum(), dataset=collect(pendulum), device="cpu")
+    model = FQL.resume(FILES / "run", pendulum(), dataset=collect(pendulum), device="cpu", trusted=True)
     assert (model.n_offline_updates, model.n_env_steps, len(model.replay_buffer)) == (5, 15, 15)
     model.learn(30)
     assert (model.num_timesteps, model.n_env_steps) == (30, 25)

@@ -131,6 +131,7 @@ def interrupted(
     return model.learn(total, callback=[TrainingCheckpoint(folder, every), Raising(2 * total, RuntimeError)])
 
 
+@pytest.mark.usefixtures("no_pickles")
 @pytest.mark.parametrize("n_envs", [1, 2])
 def test_interrupted_online_training(online_algorithm: AlgorithmCase, tmp_path: Path, n_envs: int) -> None:
     """Every algorithm that trains online goes on bit for bit."""
@@ -145,6 +146,7 @@ def test_interrupted_online_training(online_algorithm: AlgorithmCase, tmp_path: 
     assert same_parameters(parameters(whole), parameters(resumed))
 
 
+@pytest.mark.usefixtures("no_pickles")
 def test_interrupted_offline_training(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """And offline, where checkpoints change nothing at all."""
     data = collect(pendulum)
@@ -310,9 +312,9 @@ REFUSALS: list[tuple[str, type[Exception], str]] = [
     ("two environments", ValueError, "`env` has 2 environments; it must have 1"),
     ("normalized", ValueError, "was written without `VecNormalize`, but `env` is with it"),
     ("other spaces", ValueError, r"model\.zip cannot be loaded\. Observation spaces do not match"),
-    ("damaged state", ValueError, r"training\.pkl is damaged"),
+    ("damaged state", ValueError, r"training\.npz is damaged"),
     ("damaged model", ValueError, r"model\.zip is damaged"),
-    ("damaged buffer", ValueError, r"replay_buffer\.pkl is not a replay buffer, or it is damaged"),
+    ("damaged buffer", ValueError, r"replay_buffer\.npz is not a replay buffer, or it is damaged"),
 ]
 
 
@@ -365,7 +367,7 @@ def spoil(folder: Path, given: dict[str, Any], change: str) -> None:
     elif change == "other spaces":
         given["env"] = "MountainCarContinuous-v0"
     else:
-        name = {"state": "training.pkl", "model": "model.zip", "buffer": "replay_buffer.pkl"}[change.split()[1]]
+        name = {"state": "training.npz", "model": "model.zip", "buffer": "replay_buffer.npz"}[change.split()[1]]
         content = (checkpoint / name).read_bytes()
         (checkpoint / name).write_bytes(content[: len(content) // 2])
 

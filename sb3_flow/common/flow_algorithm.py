@@ -20,6 +20,7 @@ from sb3_flow.common.data.statistics import observation_statistics
 from sb3_flow.common.encoders import image_keys
 from sb3_flow.common.execution import Execution, make_execution
 from sb3_flow.common.export import export_policy
+from sb3_flow.common.guards import not_finite, statistics_of
 from sb3_flow.common.metrics import MetricSums
 from sb3_flow.common.offline_algorithm import OfflineAlgorithm
 from sb3_flow.common.policies import FlowPolicy
@@ -327,20 +328,22 @@ class FlowAlgorithm(OfflineAlgorithm):
             self._logger = configure_logger(self.verbose)
         self._update_learning_rate(self.policy.optimizers)
         for _ in range(gradient_steps):
-            self._metrics.add(*self.execution.step(self, self.sample_batch(batch_size)))
+            batch = self.sample_batch(batch_size)
+            self._metrics.add(*self.execution.step(self, batch))
         self._n_updates += gradient_steps
         if self._metrics.unchecked >= self.check_interval:
-            self.check_finite()
+            self.check_finite(batch)
 
     @property
     def check_interval(self) -> int:
         """Number of updates between two checks of the losses. On a CPU checks are cheap; on a GPU they synchronize."""
         return 1 if self.device.type == "cpu" else 100
 
-    def check_finite(self) -> None:
+    def check_finite(self, batch: Batch | None = None) -> None:
         """
         Check the losses of the updates since the last check. ``predict``, ``save`` and the logger call this first.
 
+        :param batch: The batch of the last update, for the message
         :raises ValueError: If a loss was not finite. (RL Zoo prunes a trial that raises this.)
         """
         count, last = self._metrics.unchecked, self._n_updates
@@ -349,8 +352,23 @@ class FlowAlgorithm(OfflineAlgorithm):
             where = f"Update {last}" if count == 1 else f"One of the updates {last - count + 1} to {last}"
             raise ValueError(
                 f"{where} is not finite ({', '.join(lost)}). The parameters are invalid from there on. Go back to the "
-                "last checkpoint, with a lower learning rate or other data."
+                f"last checkpoint, {self._remedy(batch)}"
             )
+
+    def _remedy(self, batch: Batch | None) -> str:
+        """What to change after a loss that is not finite: the data, if an input was not finite."""
+        inputs = {} if batch is None else batch._asdict()
+        found = {f"`{name}` of the batch": value for name, part in inputs.items() if (value := not_finite(part)) is not None}
+        lost = [f"{name} has the value {value}" for name, value in found.items()]
+        lost += [f"the {name} is not finite" for name in self.inputs_not_finite()]
+        if lost:
+            return f"and correct the data: {', and '.join(lost)}."
+        finite = " All values of the batch were finite." if inputs else ""
+        return f"with a lower learning rate or other data.{finite}"
+
+    def inputs_not_finite(self) -> list[str]:
+        """Names of the sources of batches that have numbers that are not finite."""
+        return ["statistics of VecNormalize"] * (not_finite(statistics_of(self._vec_normalize_env)) is not None)
 
     def _record_training(self) -> None:
         self.check_finite()
@@ -461,17 +479,18 @@ class FlowAlgorithm(OfflineAlgorithm):
         return model
 
     def check_next_update(self) -> None:
-        self.check_parameters()
+        super().check_next_update()
         if self._n_updates == 0:
             return
         random_state = self.random_state()
         self.policy.set_training_mode(False)
-        loss, _ = self.loss(self.sample_batch(self.batch_size), self.draw_noise(self.batch_size))
+        batch = self.sample_batch(self.batch_size)
+        loss, _ = self.loss(batch, self.draw_noise(self.batch_size))
         self.set_random_state(random_state)
         if not bool(th.isfinite(loss)):
             raise ValueError(
                 f"The loss after update {self._n_updates} is {loss.item()}, so no checkpoint is written. Go back to the last "
-                "one, with a lower learning rate or other data."
+                f"one, {self._remedy(batch)}"
             )
 
     def restart_seed(self) -> int:

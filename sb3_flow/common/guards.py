@@ -9,6 +9,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_flow.common.arguments import checked_value
 from sb3_flow.common.checkpoints.callback_state import all_callbacks
@@ -162,6 +163,52 @@ def check_step(
             f"After {n_steps} environment steps, the reward of environment {index} is {np.asarray(rewards)[index]}. Rewards "
             "must be finite. This step is not stored. Check the reward function."
         )
+
+
+def check_explored(actions: np.ndarray, n_steps: int) -> None:
+    """
+    Check actions with noise before the environments execute them.
+
+    :param actions: The actions, ``(n_envs, *shape)``
+    :param n_steps: Number of environment steps so far, for messages
+    :raises ValueError: If an action is not finite.
+    """
+    if not np.isfinite(actions).all():
+        value = not_finite(actions)
+        raise ValueError(
+            f"After {n_steps} environment steps, an action with `action_noise` has the value {value}. It is not executed."
+        )
+
+
+def not_finite(value: Any) -> float | None:
+    """
+    Find a number that is not finite.
+
+    :param value: An array, a tensor, or nested dictionaries and sequences of these; other values are ignored
+    :return: The first such number; None if there is none
+    """
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, (tuple, list)):
+        return next((found for found in map(not_finite, value) if found is not None), None)
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        value = th.from_numpy(value)
+    if not isinstance(value, th.Tensor) or not value.is_floating_point() or bool(value.isfinite().all()):
+        return None
+    return float(value[~value.isfinite()][0])
+
+
+def statistics_of(env: VecNormalize | None) -> list[np.ndarray]:
+    """
+    The statistics of ``VecNormalize``.
+
+    :param env: The environment; None: there are no statistics
+    :return: Means and variances
+    """
+    if env is None:
+        return []
+    observations = [] if not env.norm_obs else env.obs_rms.values() if isinstance(env.obs_rms, dict) else [env.obs_rms]
+    return [np.asarray(part) for statistics in (env.ret_rms, *observations) for part in (statistics.mean, statistics.var)]
 
 
 def check_action_noise(noise: ActionNoise | None, space: spaces.Box, n_envs: int) -> None:

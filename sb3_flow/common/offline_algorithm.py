@@ -6,9 +6,7 @@ A timestep of the offline phase is a gradient step, so callbacks, schedules and 
 """
 
 import io
-import json
 import pathlib
-import pickle
 import sys
 import time
 from collections.abc import Iterable
@@ -21,14 +19,20 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.save_util import json_to_data
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_flow.common import checkpoints
 from sb3_flow.common.arguments import CheckedArguments, check_policy, replaced
 from sb3_flow.common.checkpoints import Run
-from sb3_flow.common.checkpoints.saving import load_errors, require_own_model
+from sb3_flow.common.checkpoints.saving import (
+    load_errors,
+    policy_classes,
+    require_own_model,
+    require_own_policy,
+    save_model,
+    unpack_settings,
+)
 from sb3_flow.common.checkpoints.tensorboard import hide_later_steps
 from sb3_flow.common.data.checks import warn_about_lost_rewards, warn_about_scale
 from sb3_flow.common.data.columns import short
@@ -42,7 +46,7 @@ from sb3_flow.common.data.sources import names_a_source, read_dataset
 from sb3_flow.common.data.statistics import lacks_statistics, prepare_vec_normalize
 from sb3_flow.common.environments import as_environment, register_environment, report_success
 from sb3_flow.common.files import atomic_write, file_to_read, file_to_write, is_path, read_settings
-from sb3_flow.common.guards import check_device, check_learn
+from sb3_flow.common.guards import check_device, check_learn, not_finite, statistics_of
 from sb3_flow.common.vec_envs import check_wrapper_order, env_id_of
 from sb3_flow.common.warn import warn
 
@@ -334,21 +338,19 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         """
         self.save(folder / checkpoints.MODEL)
         if self._vec_normalize_env is not None:
-            with atomic_write(folder / checkpoints.STATISTICS) as file:
-                pickle.dump(self._vec_normalize_env, file)
+            checkpoints.save_statistics(self._vec_normalize_env, folder / checkpoints.STATISTICS)
 
-    def load_run(self, folder: pathlib.Path) -> None:
+    def load_run(self, folder: pathlib.Path, trusted: bool = False) -> None:
         """
         Load what ``save_run`` saved, except for the model.
 
         :param folder: The folder
+        :param trusted: Whether pickles are read, which runs any code that they contain
         """
         self._require_dataset()
         if self._vec_normalize_env is not None:
-            saved = checkpoints.read_pickle(folder / checkpoints.STATISTICS)
-            self._vec_normalize_env.ret_rms = saved.ret_rms
-            if self._vec_normalize_env.norm_obs:
-                self._vec_normalize_env.obs_rms = saved.obs_rms
+            path = checkpoints.part(folder, checkpoints.STATISTICS)
+            checkpoints.load_statistics(self._vec_normalize_env, path, trusted)
 
     def describe_run(self) -> dict[str, Any]:
         """Properties that must not change when a run is resumed: number of environments and transitions, ``VecNormalize``."""
@@ -366,6 +368,17 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         :raises ValueError: If a parameter is not finite, or the next loss is not.
         """
         self.check_parameters()
+        lost = self.not_finite()
+        if lost:
+            raise ValueError(
+                f"No checkpoint is written after {self.timesteps_done} timesteps, because numbers in it are not finite: "
+                f"{', '.join(lost)}. Resume from the last checkpoint, and check the environment and the data."
+            )
+
+    def not_finite(self) -> list[str]:
+        """The parts of a checkpoint that have numbers that are not finite, such as ``"optimizer"``."""
+        lost = [name.removeprefix("policy.") for name, state in self.get_parameters().items() if not_finite(state) is not None]
+        return lost + ["statistics of VecNormalize"] * (not_finite(statistics_of(self._vec_normalize_env)) is not None)
 
     def check_parameters(self) -> None:
         """
@@ -381,7 +394,8 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
     # Saving.
 
     def _excluded_save_params(self) -> list[str]:
-        excluded = [*super()._excluded_save_params(), "offline_buffer", "run", "_just_read"]
+        # `_setup_model` makes the schedule from `learning_rate`.
+        excluded = [*super()._excluded_save_params(), "offline_buffer", "run", "_just_read", "lr_schedule"]
         # A name or path can be read again; arrays are not saved with the model.
         return excluded if isinstance(self.dataset, str | pathlib.PurePath) else [*excluded, "dataset"]
 
@@ -391,28 +405,51 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         exclude: Iterable[str] | None = None,
         include: Iterable[str] | None = None,
     ) -> None:
-        """As in Stable-Baselines3, but files are written atomically."""
+        """
+        As in Stable-Baselines3, but files are written atomically, and settings are plain data instead of pickles. Objects
+        that are not plain data, such as functions, are pickled, with a warning.
+
+        :param path: A path (``.zip`` is added if it has no suffix), or an open file
+        :param exclude: Names of attributes to leave out
+        :param include: Names of attributes that are usually left out
+        """
         if not isinstance(path, (str, pathlib.Path)):
-            return super().save(path, exclude, include)
+            return save_model(self, path, exclude or (), include or ())  # type: ignore[arg-type]
         with atomic_write(file_to_write(path, "zip")) as file:
-            super().save(file, exclude, include)  # type: ignore[arg-type]
+            save_model(self, file, exclude or (), include or ())
 
     @classmethod
-    def load(cls: type[SelfOffline], path: Any, env: GymEnv | None = None, *args: Any, **kwargs: Any) -> SelfOffline:
+    def load(
+        cls: type[SelfOffline],
+        path: Any,
+        env: GymEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        *,
+        trusted: bool = False,
+        **kwargs: Any,
+    ) -> SelfOffline:
         """
-        As in Stable-Baselines3.
+        As in Stable-Baselines3, but no pickle is read unless the file is trusted.
 
         :param path: A path, with or without its suffix, or an open file
         :param env: Environment; None: the model can predict, but not train
-        :param args: As in Stable-Baselines3
-        :param kwargs: As in Stable-Baselines3: ``device``, ``custom_objects`` and others, and arguments of the constructor,
-            which replace the saved ones
+        :param device: ``"cpu"``, ``"cuda"`` or ``"auto"``
+        :param custom_objects: Values that replace saved ones, by the names of the attributes
+        :param print_system_info: Whether to print the versions of the saved model and the current ones
+        :param force_reset: Whether the environment is reset before training
+        :param trusted: Whether pickles in the file are read, which runs any code that they contain. Files of version 0.1 have
+            pickles, and files with objects that are not plain data, such as a function.
+        :param kwargs: Arguments of the constructor, which replace the saved ones
         :return: The model
         :raises FileNotFoundError: If there is no such file.
         :raises TypeError: If there is no such argument, or it has another type.
-        :raises ValueError: If it holds something else, is damaged, or does not fit the environment.
+        :raises ValueError: If it holds something else, is damaged, has pickles that are not trusted, or does not fit the
+            environment.
         """
-        check_device(kwargs.get("device", "auto"))
+        check_device(device)
         if is_path(path):
             path = file_to_read(path, "zip", "saved model")
         elif not hasattr(path, "read"):
@@ -420,13 +457,15 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         if env is not None:
             env = as_environment(env)
         settings = read_settings(path)
-        require_own_model(cls, path, settings, kwargs.get("custom_objects") or {})
+        require_own_model(cls, path, settings)
         kwargs = replaced(cls, kwargs, settings)
+        values = unpack_settings(path, settings, policy_classes(cls), custom_objects, trusted, kwargs)
+        require_own_policy(cls, path, values.get("policy_class"))
         with load_errors(cls, path):
-            if env is not None and settings.get("spaces_from_data"):
-                saved = {name: settings[name] for name in ("observation_space", "action_space")}
-                env = WithinSpaces(cls._wrap_env(env), **json_to_data(json.dumps(saved)))
-            return super().load(path, env, *args, **kwargs)
+            if env is not None and values.get("spaces_from_data"):
+                env = WithinSpaces(cls._wrap_env(env), values["observation_space"], values["action_space"])
+            # All settings are replaced by the values that were read above, so that the base class unpickles nothing.
+            return super().load(path, env, device, values, print_system_info, force_reset, **kwargs)
 
     @classmethod
     def resume(
@@ -435,6 +474,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         env: GymEnv | str | None = None,
         dataset: Any = None,
         device: th.device | str = "auto",
+        trusted: bool = False,
         **kwargs: Any,
     ) -> SelfOffline:
         """
@@ -448,9 +488,10 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         :param env: The environment, wrapped as it was, or its id; None where the run had none
         :param dataset: The data, as the argument of the constructor. Not needed where that was a name or a path.
         :param device: ``"cpu"``, ``"cuda"`` or ``"auto"``
-        :param kwargs: Attributes that replace the saved ones, as for ``load``
+        :param trusted: Whether pickles in the checkpoint are read, as for ``load``
+        :param kwargs: Attributes that replace the saved ones, and ``custom_objects``, as for ``load``
         :return: The model
         :raises FileNotFoundError: If there is no complete checkpoint.
         :raises ValueError: If the checkpoint is damaged, or environment or data are not what they were.
         """
-        return checkpoints.resume(cls, folder, env, dataset, {"device": device, **kwargs})
+        return checkpoints.resume(cls, folder, env, dataset, trusted, {"device": device, **kwargs})

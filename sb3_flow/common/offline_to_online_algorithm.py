@@ -30,7 +30,15 @@ from sb3_flow.common.data.hindsight import Hindsight, check_goals
 from sb3_flow.common.data.offline_buffer import OfflineBuffer
 from sb3_flow.common.data.online_buffer import OnlineBuffer
 from sb3_flow.common.flow_algorithm import FlowAlgorithm
-from sb3_flow.common.guards import check_action_noise, check_step, warn_about_memory
+from sb3_flow.common.guards import (
+    check_action_noise,
+    check_explored,
+    check_observation,
+    check_step,
+    not_finite,
+    statistics_of,
+    warn_about_memory,
+)
 from sb3_flow.common.policies import FlowPolicy, check_n_action_steps
 from sb3_flow.common.type_aliases import Batch
 from sb3_flow.common.vec_envs import images_memory
@@ -257,6 +265,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
 
     def _begin_trajectories(self) -> None:
         """After a reset of the environments, start new trajectories in the replay buffer and new chunks."""
+        check_observation(self._last_obs, self.observation_space, "The first observation of an episode")
         self.replay_buffer.cut()
         self._policy_state = None
         self.run.episodes_are_stale = False
@@ -321,6 +330,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         buffer_actions = self.policy.scale_action(actions)
         if action_noise is not None:
             buffer_actions = buffer_actions + action_noise()
+            check_explored(buffer_actions, self.n_env_steps)
         clipped = np.clip(buffer_actions, -1.0, 1.0)
         return self.policy.unscale_action(clipped), self.stored_action(buffer_actions)
 
@@ -337,7 +347,15 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
     def _store_transition(
         self, replay_buffer: Any, buffer_action: Any, new_obs: Any, reward: Any, dones: np.ndarray, infos: Any
     ) -> None:
-        check_step(new_obs, reward, infos, self.observation_space, self.n_env_steps)
+        try:
+            check_step(new_obs, reward, infos, self.observation_space, self.n_env_steps)
+        except ValueError as error:
+            if not_finite(statistics_of(self._vec_normalize_env)) is None:
+                raise
+            raise ValueError(
+                f"{error} The statistics of `VecNormalize` are not finite any more: create the environment again, and resume "
+                "from the last checkpoint."
+            ) from error
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         self._last_episode_starts = dones
 
@@ -347,6 +365,12 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
             return super().dump_logs()
         self._record_training()
         OffPolicyAlgorithm.dump_logs(self)
+
+    def not_finite(self) -> list[str]:
+        return super().not_finite() + ["replay buffer"] * (self.replay_buffer.not_finite() is not None)
+
+    def inputs_not_finite(self) -> list[str]:
+        return super().inputs_not_finite() + ["replay buffer"] * (self.replay_buffer.not_finite() is not None)
 
     # Saving.
 
@@ -361,16 +385,17 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         """
         save_replay_buffer(self.replay_buffer, path)
 
-    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
+    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True, *, trusted: bool = False) -> None:
         """
         Load a replay buffer saved by ``save_replay_buffer``.
 
         :param path: A path, or an open file
         :param truncate_last_traj: Whether to end the last trajectories. If False, the next transitions continue them.
+        :param trusted: Whether pickles, as written by version 0.1, are read, which runs any code that they contain
         :raises FileNotFoundError: If there is no such file.
-        :raises ValueError: If it is not a replay buffer, or has other spaces.
+        :raises ValueError: If it is not a replay buffer, has other spaces, or is a pickle that is not trusted.
         """
-        self.replay_buffer = load_replay_buffer(path, self.replay_buffer, type(self).__name__)
+        self.replay_buffer = load_replay_buffer(path, self.replay_buffer, type(self).__name__, trusted)
         if truncate_last_traj:
             self.replay_buffer.cut()
 
@@ -379,7 +404,8 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         if len(self.replay_buffer) > 0:
             self.save_replay_buffer(folder / checkpoints.BUFFER)
 
-    def load_run(self, folder: pathlib.Path) -> None:
-        super().load_run(folder)
-        if (folder / checkpoints.BUFFER).exists():
-            self.load_replay_buffer(folder / checkpoints.BUFFER)
+    def load_run(self, folder: pathlib.Path, trusted: bool = False) -> None:
+        super().load_run(folder, trusted)
+        path = checkpoints.part(folder, checkpoints.BUFFER)
+        if path.exists():
+            self.load_replay_buffer(path, trusted=trusted)

@@ -1,6 +1,7 @@
 """Base class of flow policies: features, networks, optimizers, samplers."""
 
 import copy
+import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -13,9 +14,11 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim, preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.common.utils import get_device
 from torch import nn
 
 from sb3_flow.common.arguments import CheckedArguments, checked_value
+from sb3_flow.common.checkpoints.saving import pack_settings, read_policy
 from sb3_flow.common.chunks import ChunkState
 from sb3_flow.common.encoders import FlowExtractor, ObservationNormalizer, discrete_from_zero
 from sb3_flow.common.guards import check_observation, check_state
@@ -564,6 +567,34 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
                 target.eval()
 
     # Saving.
+
+    def save(self, path: Any) -> None:
+        """
+        Save the policy alone: parameters as tensors, arguments as plain data.
+
+        :param path: A path, or an open file
+        """
+        arguments = self._get_constructor_parameters()
+        del arguments["lr_schedule"]  # the algorithm has the real one
+        settings = pack_settings(arguments, (), f"{type(self).__name__}.load(..., trusted=True)")
+        th.save({"state_dict": self.state_dict(), "data": json.dumps(settings, allow_nan=False)}, path)
+
+    @classmethod
+    def load(cls: type[SelfPolicy], path: Any, device: th.device | str = "auto", *, trusted: bool = False) -> SelfPolicy:
+        """
+        Load what ``save`` saved.
+
+        :param path: A path, or an open file
+        :param device: ``"cpu"``, ``"cuda"`` or ``"auto"``
+        :param trusted: Whether pickles in the file, as version 0.1 wrote them, are read, which runs any code that they contain
+        :return: The policy
+        :raises ValueError: If the file has pickles that are not trusted.
+        """
+        device = get_device(device)
+        saved, arguments = read_policy(path, device, trusted)
+        policy = cls(**{"lr_schedule": cls._dummy_schedule, **arguments})
+        policy.load_state_dict(saved)
+        return policy.to(device)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return dict(

@@ -56,3 +56,21 @@ class InTurn:
                 return self.schedule(1.0 - done / share)
             done -= share
         return self.schedule(max(1.0 - done / self.shares[-1], 0.0))
+
+
+class LinearToZero:
+    """
+    Linear decay to zero, which RL Zoo writes as ``lin_1e-3``.
+
+    :param initial_value: Learning rate at the start
+    """
+
+    def __init__(self, initial_value: float) -> None:
+        self.initial_value = float(initial_value)
+
+    def __call__(self, progress_remaining: float) -> float:
+        """
+        :param progress_remaining: From 1 (start) to 0 (end)
+        :return: The learning rate
+        """
+        return progress_remaining * self.initial_value

@@ -72,6 +72,7 @@ def add_commands(subparsers: Subparsers) -> None:
     model.add_argument("--deterministic", action="store_true", help="act deterministically")
     model.add_argument("--vec-normalize", type=Path, metavar="STATISTICS.pkl", help="saved VecNormalize of the model")
     model.add_argument("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
+    model.add_argument("--trusted", action="store_true", help="run the code that these files contain: they have pickles")
     collecting.set_defaults(run=_collect)
 
     unpacking = commands.add_parser("unpack", help="turn an .npz or HDF5 file into a folder that can be memory-mapped")
@@ -121,7 +122,7 @@ def _collect(options: argparse.Namespace) -> None:
     if of_robots and (options.policy or not several):
         raise ValueError(f"--{next(iter(of_robots))} goes with multirobot2d and multirobot3d.")
     if options.policy is None:
-        for option in ("algo", "dataset", "deterministic", "vec_normalize"):
+        for option in ("algo", "dataset", "deterministic", "vec_normalize", "trusted"):
             if getattr(options, option):
                 raise ValueError(f"--{option.replace('dataset', 'name').replace('_', '-')} goes with --policy.")
         shared = {key: getattr(options, key) for key in ("seed", "directory", "workers", "progress", "overwrite")}
@@ -147,6 +148,7 @@ def _collect(options: argparse.Namespace) -> None:
         algo=options.algo,
         seed=options.seed,
         deterministic=options.deterministic,
+        trusted=options.trusted,
         vec_normalize=options.vec_normalize,
         progress=options.progress,
     )

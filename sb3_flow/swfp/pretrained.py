@@ -6,6 +6,7 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 
+from sb3_flow.common.checkpoints.saving import unpack_settings
 from sb3_flow.common.files import file_to_read, name_of, read_settings
 from sb3_flow.common.networks import VelocityMLP
 from sb3_flow.common.policies import FlowPolicy, Network
@@ -18,7 +19,8 @@ def pretrained_policy(model: BaseAlgorithm | str | pathlib.Path) -> tuple[FlowPo
     :param model: An FQL, GFP, QAM or SWFP model, or the path of a saved one
     :return: The policy, on the CPU if it comes from a file, and its number of updates
     :raises FileNotFoundError: If there is no such file.
-    :raises ValueError: If the file is not a saved model, or the policy has no BC flow.
+    :raises ValueError: If the file is not a saved model, or has pickles (load it with ``trusted=True`` then, and pass the
+        model), or the policy has no BC flow.
     """
     if isinstance(model, BaseAlgorithm):
         policy, n_updates, name = model.policy, getattr(model, "_n_updates", 0), f"This {type(model).__name__}"
@@ -61,10 +63,11 @@ def network_arguments(policy: FlowPolicy) -> dict[str, Any]:
 
 def _read(path: str | pathlib.Path) -> tuple[Any, int]:
     path = file_to_read(path, "zip", "saved model")
-    if "n_offline_updates" not in read_settings(path):
+    saved = read_settings(path)
+    if "n_offline_updates" not in saved:
         raise ValueError(f"{name_of(path)} was saved by an algorithm outside of sb3_flow, which has no BC flow.")
-    settings, parameters, _ = load_from_zip_file(path, device="cpu")
-    assert settings is not None
+    settings = unpack_settings(path, saved, (), None, trusted=False)
+    _, parameters, _ = load_from_zip_file(path, load_data=False, device="cpu")
     policy = settings["policy_class"](
         settings["observation_space"],
         settings["action_space"],

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from sb3_flow.zoo.trust import read_yaml
+
 #: Arrays of an evaluation file, besides measures.
 ARRAYS = ("timesteps", "seconds", "results", "ep_lengths", "successes")
 #: Prefix of the names of measures.
@@ -75,16 +77,13 @@ def read_tree(root: Path) -> list[RunRecord]:
 
 
 def _read_run(root: Path, file: Path) -> RunRecord:
-    import yaml
-
     env, _, number = file.parent.name.rpartition("_")
     if not number.isdigit():
         raise ValueError(f"{file}: the name of its folder must be ENVIRONMENT_NUMBER, as in RL Zoo.")
 
     def read(name: str) -> dict[str, Any]:
         path = file.parent / env / name
-        # RL Zoo writes an OrderedDict, which needs the loader for trusted files; these are the user's own files.
-        return dict(yaml.load(path.read_text("utf-8"), yaml.UnsafeLoader)) if path.is_file() else {}
+        return dict(read_yaml(path)) if path.is_file() else {}
 
     *setting, algorithm = file.parent.parent.relative_to(root).parts or (root.name,)
     try:

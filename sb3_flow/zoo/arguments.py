@@ -1,26 +1,25 @@
 """Preparation of command lines for RL Zoo: quotes for text, and defaults of our algorithms."""
 
 import argparse
-import ast
-import builtins
 from collections.abc import Collection
 
-#: Options of RL Zoo with NAME:VALUE, where VALUE is evaluated as Python.
-EVALUATED = {"-params", "--hyperparams", "--env-kwargs", "--eval-env-kwargs"}
+from sb3_flow.zoo.values import NotAValue, parse_value
+
+#: Options of RL Zoo with NAME:VALUE, where VALUE is what `parse_value` parses, or text.
+WITH_VALUES = {"-params", "--hyperparams", "--env-kwargs", "--eval-env-kwargs"}
 #: Scripts that run a saved agent.
 ACTING = {"enjoy", "push-to-hub", "record-video"}
 #: YAML's constants in Python.
 YAML_WORDS = {"true": "True", "false": "False", "null": "None", "none": "None"}
 
 
-def quote_values(arguments: list[str], known: Collection[str]) -> list[str]:
+def quote_values(arguments: list[str]) -> list[str]:
     """
-    Quote text in the values that RL Zoo evaluates: ``dataset:cube-single-play-v0`` would be a subtraction.
+    Quote text in the values of options, such as ``dataset:cube-single-play-v0``, for ``parse_value``.
 
-    Numbers, lists, calls and quoted text are not changed.
+    Numbers, lists, dictionaries, classes and quoted text are not changed.
 
     :param arguments: The command line
-    :param known: Names that are defined when RL Zoo evaluates a value, such as ``nn``
     :return: The command line for RL Zoo
     :raises ValueError: If a value does not have the form NAME:VALUE.
     """
@@ -29,26 +28,23 @@ def quote_values(arguments: list[str], known: Collection[str]) -> list[str]:
     for argument in arguments:
         if argument.startswith("-"):
             option = argument
-        elif option in EVALUATED:
+        elif option in WITH_VALUES:
             name, _, value = argument.partition(":")
             if not (name and value.strip()):
                 raise ValueError(f"{option} {argument}: expected NAME:VALUE, such as batch_size:128 or dataset:data.npz.")
-            argument = f"{name}:{_as_python(value.strip(), known)}"
+            argument = f"{name}:{_quoted(value.strip())}"
         quoted.append(argument)
     return quoted
 
 
-def _as_python(value: str, known: Collection[str]) -> str:
+def _quoted(value: str) -> str:
     if value in YAML_WORDS:
         return YAML_WORDS[value]
     try:
-        tree = ast.parse(value, mode="eval").body
-    except SyntaxError:
+        parse_value(value)
+    except NotAValue:
         return repr(value)
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    # A single word is text, even if Python has a function with this name, as in q_agg:min.
-    usable = set(known) if isinstance(tree, ast.Name) else {*known, *vars(builtins)}
-    return value if names <= usable else repr(value)
+    return value
 
 
 def add_defaults(name: str, arguments: list[str], sampling: Collection[str], ours: Collection[str]) -> list[str]:

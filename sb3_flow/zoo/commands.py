@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import runpy
 import sys
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
 from sb3_flow.common.environments import import_packages, register_environment
 from sb3_flow.common.optional import require
 from sb3_flow.zoo.algorithms import ALGORITHMS, acts_by_sampling
-from sb3_flow.zoo.arguments import add_defaults, quote_values
+from sb3_flow.zoo.arguments import ACTING, add_defaults, quote_values
 from sb3_flow.zoo.options import IMPORTING, check_environment, check_numbers, check_plot, check_texts
 from sb3_flow.zoo.registration import register
+from sb3_flow.zoo.trust import REMEDY, parsed_values, reading
 
 Subparsers = Any  # argparse's own class for these is private
 
@@ -46,6 +49,8 @@ SCRIPTS = {
     "push-to-hub": Script("rl_zoo3.push_to_hub", None, "upload a trained agent to the Hugging Face hub"),
     "load-from-hub": Script("rl_zoo3.load_from_hub", None, "download a trained agent"),
 }
+#: Scripts that read files of runs.
+READING = {*ACTING, "load-from-hub", "plot-from-file", "train"}
 
 
 def add_commands(subparsers: Subparsers) -> None:
@@ -79,7 +84,9 @@ def run_script(name: str, arguments: list[str]) -> None:
     ours, arguments = _parse_ours(name, arguments)
     if not {"-h", "--help"} & set(arguments):
         arguments = _check(name, ours, arguments, utils.ALGOS)
-    arguments = quote_values(arguments, vars(utils))
+    if name == "load-from-hub" and ours.trusted:
+        os.environ["TRUST_REMOTE_CODE"] = "True"  # huggingface_sb3 asks for it before it downloads
+    arguments = quote_values(arguments)
     arguments = add_defaults(name, arguments, [*filter(acts_by_sampling, ALGORITHMS)], ALGORITHMS)
     if name == "optimize":
         arguments = ["-optimize", *arguments]
@@ -87,7 +94,8 @@ def run_script(name: str, arguments: list[str]) -> None:
     before = sys.argv
     sys.argv = [f"sb3-flow {name}", *arguments]
     try:
-        _function(script, ours)()
+        with parsed_values(), reading(ours.trusted) if name in ACTING else nullcontext():
+            _function(script, ours)()
     except AssertionError as error:  # RL Zoo's error for a missing file or folder
         raise ValueError(str(error) or f"{name} failed") from error
     except KeyError as error:
@@ -104,6 +112,10 @@ def run_script(name: str, arguments: list[str]) -> None:
 
 def _check(name: str, ours: argparse.Namespace, arguments: list[str], algorithms: Collection[str]) -> list[str]:
     """Check the command line, and register the environment."""
+    if name == "plot-from-file" and not ours.trusted:
+        raise ValueError(
+            f"The results that `plot -o` saves are a pickle, and reading it runs any code that it contains. {REMEDY}"
+        )
     import_packages(ours.gym_packages)
     if ours.gym_packages and name in IMPORTING:
         arguments = [*arguments, "--gym-packages", *ours.gym_packages]
@@ -125,9 +137,12 @@ def _parse_ours(name: str, arguments: list[str]) -> tuple[argparse.Namespace, li
     peek.add_argument("-e" if name.startswith("plot") else "--env", "--env", dest="env", nargs="+")
     env = peek.parse_known_args(arguments)[0].env
     parser = argparse.ArgumentParser(prog=f"sb3-flow {name}", usage="%(prog)s [options]", add_help=False, allow_abbrev=False)
-    parser.add_argument("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
+    parser.set_defaults(trusted=False)
+    group = parser.add_argument_group("options in addition to RL Zoo's")
+    group.add_argument("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
+    if name in READING:
+        group.add_argument("--trusted", action="store_true", help="run the code that files contain, such as pickles")
     if name == "train":
-        group = parser.add_argument_group("options in addition to RL Zoo's")
         group.add_argument("--run-id", type=int, help="number of the run's folder (default: the next free one)")
         group.add_argument("--resume", action="store_true", help="resume from the run's last checkpoint, if there is one")
         group.add_argument(
@@ -137,8 +152,8 @@ def _parse_ours(name: str, arguments: list[str]) -> tuple[argparse.Namespace, li
             "--eval-samplers", nargs="*", default=[], help="further samplers to evaluate, such as bc_flow or sampled"
         )
         group.add_argument("--eval-heads", dest="eval_samplers", nargs="*", help="deprecated name of --eval-samplers")
-        if {"-h", "--help"} & set(arguments):
-            parser.print_help()
+    if name in READING and {"-h", "--help"} & set(arguments):
+        parser.print_help()
     ours, rest = parser.parse_known_args(arguments)
     ours.env = env
     return ours, rest

@@ -3,7 +3,7 @@
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from sb3_flow.common.offline_algorithm import OfflineAlgorithm
 from sb3_flow.zoo.callbacks import EvalCallback, SamplerEvalCallback, TrainingClock
 from sb3_flow.zoo.hyperparameters import HyperparameterReader
 from sb3_flow.zoo.system import describe_system
+from sb3_flow.zoo.trust import read_yaml, reading
 
 #: Not a sampler of the policy: sampled actions of an algorithm that is usually evaluated by deterministic actions.
 SAMPLED = "sampled"
@@ -36,6 +37,7 @@ class FlowExperimentManager(HyperparameterReader):
     :param checkpoint_freq: Timesteps between checkpoints for ``resume``, 0: no checkpoints; None: those between evaluations
     :param eval_samplers: Further samplers of the policy to evaluate, or ``"sampled"`` for sampled actions of an algorithm that
         is usually evaluated by deterministic actions. Results are written to ``<log folder>/<algorithm>-<sampler>/``.
+    :param trusted: Whether code may run that is in files of earlier runs, such as pickles
     :param kwargs: As for ``HyperparameterReader``
     """
 
@@ -46,10 +48,11 @@ class FlowExperimentManager(HyperparameterReader):
         resume: bool = False,
         checkpoint_freq: int | None = None,
         eval_samplers: tuple[str, ...] = (),
+        trusted: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.eval_samplers = eval_samplers
+        self.eval_samplers, self.trusted = eval_samplers, trusted
         self.resumable = issubclass(ALGOS[self.algo], OfflineAlgorithm) and not self.optimize_hyperparameters
         if checkpoint_freq is None:
             checkpoint_freq = self.eval_freq if self.eval_freq > 0 else 25_000
@@ -84,7 +87,8 @@ class FlowExperimentManager(HyperparameterReader):
             self.monitor_kwargs = {**self.monitor_kwargs, "override_existing": False}
         if not self.optimize_hyperparameters:
             self.lock.acquire()  # until this process ends
-        return super().setup_experiment()
+        with reading(self.trusted) if self.trained_agent else nullcontext():
+            return super().setup_experiment()
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """As for ``HyperparameterReader``, and check that a resumed run has the same settings."""
@@ -98,7 +102,12 @@ class FlowExperimentManager(HyperparameterReader):
         print(f"Resuming from {latest_checkpoint(self.save_path)}")
         algorithm: Any = ALGOS[self.algo]
         model: BaseAlgorithm = algorithm.resume(
-            self.save_path, env, device=self.device, verbose=self.verbose, tensorboard_log=self.tensorboard_log
+            self.save_path,
+            env,
+            device=self.device,
+            trusted=self.trusted,
+            verbose=self.verbose,
+            tensorboard_log=self.tensorboard_log,
         )
         return model
 
@@ -111,7 +120,7 @@ class FlowExperimentManager(HyperparameterReader):
         config = Path(self.params_path) / "config.yml"
         if not (self.resuming and config.is_file()):
             return
-        before = yaml.load(config.read_text("utf-8"), yaml.UnsafeLoader)
+        before = read_yaml(config)
         changed = [key for key in {**before, **saved} if before.get(key) != saved.get(key)]
         if changed:
             key = changed[0]

@@ -11,6 +11,7 @@ from sb3_flow.common.optional import require
 from sb3_flow.methods import METHODS
 from sb3_flow.zoo.options import check_environment
 from sb3_flow.zoo.registration import register
+from sb3_flow.zoo.trust import parsed_values, reading
 
 
 def add_commands(subparsers: Any) -> None:
@@ -28,6 +29,7 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument("--sampler", help="sampler to export, such as bc_flow (default: that of the model)")
     parser.add_argument("-o", "--output", help="file to write (default: ALGO-ENV.onnx in the run's folder)")
     parser.add_argument("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
+    parser.add_argument("--trusted", action="store_true", help="run the code that files of the run contain, such as pickles")
     parser.set_defaults(run=export)
 
 
@@ -52,11 +54,12 @@ def export(options: argparse.Namespace) -> None:
         _, model_path, log_path = utils.get_model_path(options.exp_id, options.folder, options.algo, name, options.load_best)
     except AssertionError as error:  # RL Zoo's error for a missing folder
         raise ValueError(str(error)) from error
-    settings, statistics = utils.get_saved_hyperparams(str(pathlib.Path(log_path) / name), test_mode=True)
-    env = utils.create_test_env(
-        options.env, stats_path=statistics, log_dir=None, hyperparams=settings, env_kwargs=settings.pop("env_kwargs", {})
-    )
-    model = classes[options.algo].load(model_path, env=env, device="cpu")
+    with parsed_values(), reading(options.trusted):
+        settings, statistics = utils.get_saved_hyperparams(str(pathlib.Path(log_path) / name), test_mode=True)
+        env = utils.create_test_env(
+            options.env, stats_path=statistics, log_dir=None, hyperparams=settings, env_kwargs=settings.pop("env_kwargs", {})
+        )
+        model = classes[options.algo].load(model_path, env=env, device="cpu")
     output = options.output or pathlib.Path(log_path) / f"{options.algo}-{name}.onnx"
     model.export(output, options.sampler)  # type: ignore[attr-defined]
     print(f"Exported {model_path} to {output}")

@@ -31,6 +31,8 @@ from sb3_flow.zoo.configs import (
 )
 from sb3_flow.zoo.entries import find_entry, resolve_entries
 from sb3_flow.zoo.trials import alive, fail_dead_trials
+from sb3_flow.zoo.trust import parsed_values
+from sb3_flow.zoo.values import NotAValue
 
 REPORT_SUCCESS = "sb3_flow.common.environments.report_success"
 
@@ -131,11 +133,11 @@ class HyperparameterReader(ExperimentManager):
                 "[{gymnasium.wrappers.FrameStackObservation: {stack_size: 4}}, gymnasium.wrappers.FlattenObservation]."
             )
         try:
-            processed: tuple[dict[str, Any], Any, list[Any], Any] = super()._preprocess_hyperparams(hyperparams)
-        except (NameError, SyntaxError) as error:
+            with parsed_values():
+                processed: tuple[dict[str, Any], Any, list[Any], Any] = super()._preprocess_hyperparams(hyperparams)
+        except NotAValue as error:
             raise ValueError(
-                f"{self._place('')}: RL Zoo cannot evaluate a text as Python ({error}). Write dictionaries in YAML: "
-                "policy_kwargs: {net_arch: [256, 256]}."
+                f"{self._place('')}: {error} Or write dictionaries in YAML: policy_kwargs: {{net_arch: [256, 256]}}."
             ) from error
         known = policy_arguments(ALGORITHMS[self.algo], name) if self.algo in ALGORITHMS else None
         given = processed[0].get("policy_kwargs") or {}

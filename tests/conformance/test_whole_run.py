@@ -22,6 +22,7 @@ from conformance.callbacks import Recorder
 from conformance.case import AlgorithmCase
 from conformance.environments import collect, pendulum
 from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
+from sb3_flow.common.schedules import LinearToZero
 
 pytestmark = pytest.mark.one_variant
 
@@ -69,7 +70,7 @@ def run(
         dataset=collect(pendulum),
         offline_steps=OFFLINE,
         learning_starts=0,
-        learning_rate=lambda left: 1e-3 * left,
+        learning_rate=LinearToZero(1e-3),
     )
     model.set_logger(configure(str(folder), ["csv"]))
     evaluation = EvalCallback(

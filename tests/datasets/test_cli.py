@@ -69,6 +69,9 @@ def test_model_into_minari(capsys, tmp_path):
 
     TD3("MlpPolicy", "Pendulum-v1", buffer_size=10).save(tmp_path / "model.zip")
     options = ["--policy", str(tmp_path / "model.zip"), "--algo", "td3", "--transitions", "20", "--name", "room/a-v0"]
+    assert main(["datasets", "collect", "Pendulum-v1", *options, "--no-progress"]) == 2
+    assert "--trusted" in capsys.readouterr().err
+    options.append("--trusted")
     assert main(["datasets", "collect", "Pendulum-v1", *options, "--no-progress"]) == 0
     assert main(["datasets", "info", "room/a-v0"]) == 0
     assert "transitions:    20\n" in capsys.readouterr().out

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from stable_baselines3 import SAC
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_flow import FQL
 from sb3_flow.datasets import (
     DatasetError,
     OfflineDataset,
@@ -25,7 +27,7 @@ def model(tmp_path_factory):
 
 
 def test_collected_episodes_are_read_as_they_were(model):
-    name = collect_with_policy("Pendulum-v1", model, 250, "room/pendulum-v0", algo="SAC", progress=False)
+    name = collect_with_policy("Pendulum-v1", model, 250, "room/pendulum-v0", algo="SAC", progress=False, trusted=True)
     assert name == "minari:room/pendulum-v0" and name in local_datasets()
     episodes = list(minari.load_dataset("room/pendulum-v0").iterate_episodes())
     assert [len(episode.rewards) for episode in episodes] == [200, 50]
@@ -51,7 +53,7 @@ def test_the_seed_decides(model):
     observations = []
     for index, seed in enumerate((0, 0, 1)):
         name = f"room/pendulum-v{index}"
-        collect_with_policy("Pendulum-v1", model, 30, name, algo="sac", seed=seed, progress=False)
+        collect_with_policy("Pendulum-v1", model, 30, name, algo="sac", seed=seed, progress=False, trusted=True)
         observations.append(load_dataset(name).observations)
     np.testing.assert_array_equal(observations[0], observations[1])
     assert not np.array_equal(observations[0], observations[2])
@@ -66,9 +68,23 @@ def test_wrong_arguments(model, tmp_path):
         collect_with_policy("Pendulum-v1", tmp_path / "none.zip", 10, "room/a-v0", algo="sac")
     with pytest.raises(ValueError, match="transitions is 0"):
         collect_with_policy("Pendulum-v1", model, 0, "room/a-v0", algo="sac")
-    collect_with_policy("Pendulum-v1", model, 3, "room/a-v0", algo="sac", progress=False)
+    collect_with_policy("Pendulum-v1", model, 3, "room/a-v0", algo="sac", progress=False, trusted=True)
     with pytest.raises(ValueError, match="exists"):
+        collect_with_policy("Pendulum-v1", model, 3, "room/a-v0", algo="sac", progress=False, trusted=True)
+
+
+def test_pickles_need_trust(model, tmp_path):
+    """Models of Stable-Baselines3 have pickles, ours have none; the statistics of ``VecNormalize`` are one."""
+    with pytest.raises(ValueError, match=r"sac\.zip is refused: a model of SAC has pickles.*`trusted=True`"):
         collect_with_policy("Pendulum-v1", model, 3, "room/a-v0", algo="sac", progress=False)
+    FQL("FlowPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, device="cpu").save(tmp_path / "fql")
+    statistics = tmp_path / "vecnormalize.pkl"
+    VecNormalize(make_vec_env("Pendulum-v1")).save(str(statistics))
+    options = {"algo": "fql", "progress": False, "vec_normalize": statistics}
+    with pytest.raises(ValueError, match=r"vecnormalize\.pkl is refused: a file of `VecNormalize.save` has pickles"):
+        collect_with_policy("Pendulum-v1", tmp_path / "fql", 3, "room/a-v0", **options)
+    assert collect_with_policy("Pendulum-v1", tmp_path / "fql", 3, "room/a-v0", **options, trusted=True)
+    assert collect_with_policy("Pendulum-v1", tmp_path / "fql", 3, "room/b-v0", **options | {"vec_normalize": None})
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -114,7 +130,7 @@ def test_nothing_is_downloaded(monkeypatch):
 
 
 def test_damaged_files_are_named(model):
-    collect_with_policy("Pendulum-v1", model, 30, "room/a-v0", algo="sac", progress=False)
+    collect_with_policy("Pendulum-v1", model, 30, "room/a-v0", algo="sac", progress=False, trusted=True)
     folder = local_datasets()["minari:room/a-v0"] / "data"
     (folder / "main_data.hdf5").write_bytes((folder / "main_data.hdf5").read_bytes()[:500])
     with pytest.raises(DatasetError, match="minari:room/a-v0"):

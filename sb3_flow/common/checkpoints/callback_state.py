@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, EventCallback
+
+from sb3_flow.common.checkpoints.plain import NotPlain, to_plain
 
 #: Attributes that are not state.
 REFERENCES = {"locals", "globals"}
@@ -23,7 +25,7 @@ def get_callback_state(root: BaseCallback) -> dict[Key, dict[str, Any]]:
     their constructors are settings and are not included.
 
     :param root: The callback that contains all others
-    :return: The attributes of each callback, without copies: pickle them before they change
+    :return: The attributes of each callback, without copies: write them before they change
     """
     return {
         key: {name: value for name, value in vars(callback).items() if name not in _settings(callback) and _is_plain(value)}
@@ -83,10 +85,10 @@ def _settings(callback: BaseCallback) -> set[str]:
 
 
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(map(_is_plain, value.keys())) and all(map(_is_plain, value.values()))
-    if isinstance(value, (list, tuple, set, frozenset, deque)):
-        return type(value) in (list, tuple, set, frozenset, deque) and all(map(_is_plain, value))
-    if isinstance(value, np.ndarray):
-        return not value.dtype.hasobject
-    return value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic))
+    if callable(value) or isinstance(value, spaces.Space):
+        return False
+    try:
+        to_plain(value, arrays=[])
+    except NotPlain:
+        return False
+    return True

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pathlib
-import pickle
 from typing import Any
 
+from sb3_flow.common.checkpoints.plain_files import PickledFile, read_data
+
 PREFIX = "checkpoint_"
-MODEL, BUFFER, STATISTICS, STATE = "model.zip", "replay_buffer.pkl", "vecnormalize.pkl", "training.pkl"
+MODEL, BUFFER, STATISTICS, STATE = "model.zip", "replay_buffer.npz", "vecnormalize.npz", "training.npz"
 
 
 def checkpoints(folder: str | pathlib.Path) -> list[pathlib.Path]:
@@ -45,7 +46,7 @@ def find_checkpoint(folder: pathlib.Path) -> pathlib.Path:
         raise ValueError(f"{folder} is a file. Pass the folder of a `TrainingCheckpoint`; `load` reads files.")
     if not folder.exists():
         raise FileNotFoundError(f"There is no folder {folder}. Check the path; it is relative to {pathlib.Path.cwd()}.")
-    if (folder / STATE).is_file():  # the folder of a checkpoint, not of the run
+    if part(folder, STATE).is_file():  # the folder of a checkpoint, not of the run
         return folder
     checkpoint = latest_checkpoint(folder)
     if checkpoint is None:
@@ -57,19 +58,37 @@ def find_checkpoint(folder: pathlib.Path) -> pathlib.Path:
     return checkpoint
 
 
-def read_pickle(path: pathlib.Path) -> Any:
+def part(checkpoint: pathlib.Path, name: str) -> pathlib.Path:
     """
-    Read a pickled part of a checkpoint.
+    The file of a part of a checkpoint.
+
+    :param checkpoint: Folder of the checkpoint
+    :param name: ``BUFFER``, ``STATISTICS`` or ``STATE``
+    :return: Its path; that of a pickle in a checkpoint of version 0.1
+    """
+    former = (checkpoint / name).with_suffix(".pkl")
+    return former if former.exists() and not (checkpoint / name).exists() else checkpoint / name
+
+
+def read_part(path: pathlib.Path, kind: str, trusted: bool, types: tuple[type, ...] = (dict,)) -> Any:
+    """
+    Read a part of a checkpoint.
 
     :param path: The file
-    :raises ValueError: If it is damaged.
+    :param kind: Its kind, as for ``read_data``
+    :param trusted: Whether pickles are read
+    :param types: Types that the value may have
+    :raises ValueError: If it is damaged, or a pickle that is not trusted.
     """
     try:
         with open(path, "rb") as file:
-            return pickle.load(file)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # damaged pickles can raise anything
+            value = read_data(file, kind, trusted)
+        if not isinstance(value, types):
+            raise ValueError(f"it contains a {type(value).__name__}")
+        return value
+    except PickledFile as error:
+        raise ValueError(f"{path} {error}") from error
+    except ValueError as error:
         raise ValueError(
             f"{path} is damaged, or was written by another version ({error}). Resume from another checkpoint if there is one."
         ) from error

@@ -4,10 +4,14 @@ import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch as th
 
 #: Modules in files of version 0.1, and their current names.
 MOVED = {
-    "sb3_flow.common.compact": "sb3_flow.common.checkpoints.compact",
+    "sb3_flow.common.compact": "sb3_flow.common.checkpoints.old_files",
     "sb3_flow.common.observation_store": "sb3_flow.common.data.observation_store",
     "sb3_flow.common.online_buffer": "sb3_flow.common.data.online_buffer",
     "sb3_flow.flow_opt.diffusion": "sb3_flow.baselines.diffusion_opt",
@@ -25,3 +29,12 @@ def moved_modules() -> Iterator[None]:
     finally:
         for old in added:
             sys.modules.pop(old, None)
+
+
+def _with_zeros(shape: tuple[int, ...], dtype: np.dtype[Any], parts: list[tuple[int, bytes]], is_tensor: bool) -> Any:
+    """Large arrays in pickles of version 0.1, which have no blocks of zeros."""
+    array = np.zeros(shape, dtype=dtype)  # pages of zeros need no memory before they are written
+    raw = array.reshape(-1).view(np.uint8)
+    for start, part in parts:
+        raw[start : start + len(part)] = np.frombuffer(part, np.uint8)
+    return th.from_numpy(array) if is_tensor else array

@@ -4,47 +4,53 @@ from __future__ import annotations
 
 import io
 import pathlib
+from contextlib import nullcontext
 from typing import Any
 
-from stable_baselines3.common.save_util import load_from_pkl
-
-from sb3_flow.common.checkpoints import compact
-from sb3_flow.common.checkpoints.old_files import moved_modules
+from sb3_flow.common.checkpoints.plain import MALFORMED
+from sb3_flow.common.checkpoints.plain_files import PickledFile, read_data, write_data
 from sb3_flow.common.data.online_buffer import OnlineBuffer
 from sb3_flow.common.files import atomic_write, file_to_read, file_to_write, is_path, name_of
+
+#: Kind of the file.
+KIND = "replay buffer"
 
 
 def save_replay_buffer(buffer: OnlineBuffer, path: str | pathlib.Path | io.BufferedIOBase) -> None:
     """
-    Save a replay buffer.
+    Save a replay buffer as plain data.
 
     :param buffer: The replay buffer
-    :param path: A path (``.pkl`` is added if it has no suffix), or an open file
+    :param path: A path (``.pkl`` is added if it has no suffix, as in Stable-Baselines3), or an open file
     """
     if not isinstance(path, (str, pathlib.Path)):
-        return compact.dump(buffer, path)  # type: ignore[arg-type]
+        return write_data(path, KIND, buffer.state())  # type: ignore[arg-type]
     with atomic_write(file_to_write(path, "pkl")) as file:
-        compact.dump(buffer, file)
+        write_data(file, KIND, buffer.state())
 
 
-def load_replay_buffer(path: Any, own: OnlineBuffer, algorithm: str) -> OnlineBuffer:
+def load_replay_buffer(path: Any, own: OnlineBuffer, algorithm: str, trusted: bool = False) -> OnlineBuffer:
     """
     Load a replay buffer.
 
     :param path: A path, or an open file
     :param own: The replay buffer that the loaded one replaces
     :param algorithm: Name of the algorithm, for messages
+    :param trusted: Whether a pickle is read, which runs any code that it contains
     :return: The loaded replay buffer
     :raises FileNotFoundError: If there is no such file.
-    :raises ValueError: If it is not a replay buffer, or has other spaces.
+    :raises ValueError: If it is not a replay buffer, has other spaces, or is a pickle that is not trusted.
     """
     if is_path(path):
         path = file_to_read(path, "pkl", "saved replay buffer")
     name = name_of(path)
     try:
-        with moved_modules():
-            buffer = load_from_pkl(path)
-    except Exception as error:  # damaged pickles can raise anything
+        with open(path, "rb") if is_path(path) else nullcontext(path) as file:
+            saved = read_data(file, KIND, trusted)
+        buffer = OnlineBuffer.from_state(saved) if isinstance(saved, dict) and "columns" in saved else saved
+    except PickledFile as error:
+        raise ValueError(f"{name} {error}") from error
+    except MALFORMED as error:
         raise ValueError(
             f"{name} is not a replay buffer, or it is damaged ({error}). Pass a file that `save_replay_buffer` wrote."
         ) from error

@@ -10,11 +10,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_flow.common.checkpoints.callback_state import set_callback_state
-from sb3_flow.common.checkpoints.layout import MODEL, STATE, find_checkpoint, read_pickle
+from sb3_flow.common.checkpoints.layout import MODEL, STATE, find_checkpoint, part, read_part
 from sb3_flow.common.checkpoints.monitors import set_monitor_state
 from sb3_flow.common.checkpoints.random_state import set_random_state
 from sb3_flow.common.checkpoints.run import Resumable, Run
-from sb3_flow.common.checkpoints.training_checkpoint import restart_episodes
+from sb3_flow.common.checkpoints.training_checkpoint import STATE_KIND, restart_episodes
 from sb3_flow.common.environments import register_environment
 
 if TYPE_CHECKING:
@@ -24,21 +24,26 @@ Algorithm = TypeVar("Algorithm", bound="OfflineAlgorithm")
 
 
 def resume(
-    cls: type[Algorithm], folder: str | pathlib.Path, env: GymEnv | str | None, dataset: Any, kwargs: dict[str, Any]
+    cls: type[Algorithm],
+    folder: str | pathlib.Path,
+    env: GymEnv | str | None,
+    dataset: Any,
+    trusted: bool,
+    kwargs: dict[str, Any],
 ) -> Algorithm:
     """Load the model of the latest checkpoint and prepare it for ``learn``; see ``OfflineAlgorithm.resume``."""
     checkpoint = find_checkpoint(pathlib.Path(folder))
-    state = read_pickle(checkpoint / STATE)
+    state = read_part(part(checkpoint, STATE), STATE_KIND, trusted)
     if isinstance(env, str):
         register_environment(env)
         env = gym.make(env)
     if dataset is not None:
         kwargs = {**kwargs, "dataset": dataset}
     # `load` must not reset: that would change the statistics of VecNormalize. New episodes start in `learn`.
-    model = cls.load(checkpoint / MODEL, env, force_reset=False, **kwargs)
+    model = cls.load(checkpoint / MODEL, env, force_reset=False, trusted=trusted, **kwargs)
     model.require_environment()
     require_same_run(model, state, checkpoint)
-    model.load_run(checkpoint)
+    model.load_run(checkpoint, trusted)
     assert model.env is not None
     set_monitor_state(model.env, state["monitors"], checkpoint.parent)
     # Before version 0.2, `started_at` was saved in the model.

@@ -1,43 +1,193 @@
-"""Checks and error messages of loading saved models."""
+"""Models as files: an archive as Stable-Baselines3 writes it, whose settings are plain data; and error messages of loading."""
 
 from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
+import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.save_util import json_to_data
+from stable_baselines3.common.save_util import data_to_json, json_to_data, recursive_getattr, save_to_zip_file
 
 from sb3_flow.common.checkpoints.old_files import moved_modules
-from sb3_flow.common.files import name_of
+from sb3_flow.common.checkpoints.plain import NotPlain, from_plain, to_plain
+from sb3_flow.common.files import is_path, name_of
+from sb3_flow.common.warn import warn
+
+#: Key of a pickle in the settings, as in Stable-Baselines3.
+PICKLE = ":serialized:"
 
 
-def require_own_model(cls: type[BaseAlgorithm], path: Any, settings: dict[str, Any], custom_objects: dict[str, Any]) -> None:
+def save_model(model: BaseAlgorithm, file: IO[bytes], exclude: Iterable[str], include: Iterable[str]) -> None:
     """
-    Check that a file was saved by an algorithm.
+    Write a model as ``BaseAlgorithm.save`` does, with settings as plain data.
 
-    :param cls: The algorithm
+    :param model: The model
+    :param file: An open file
+    :param exclude: Names of attributes to leave out
+    :param include: Names of attributes not to leave out
+    """
+    state_dicts, variables = model._get_torch_save_params()
+    left_out = {*exclude, *model._excluded_save_params()} - set(include)
+    left_out |= {name.split(".")[0] for name in (*state_dicts, *variables)}
+    settings = {name: value for name, value in vars(model).items() if name not in left_out}
+    save_to_zip_file(
+        file,  # type: ignore[arg-type]
+        data=pack_settings(settings, policy_classes(type(model)), f"{type(model).__name__}.load(..., trusted=True)"),
+        params=model.get_parameters(),
+        pytorch_variables={name: recursive_getattr(model, name) for name in variables},
+    )
+
+
+def policy_classes(cls: type[BaseAlgorithm]) -> list[type]:
+    """The policies of an algorithm, which its files may name wherever they are defined."""
+    return list(cls.policy_aliases.values())
+
+
+def pack_settings(settings: Mapping[str, Any], known: Iterable[type], call: str) -> dict[str, Any]:
+    """
+    Convert settings to plain data. What is not plain is pickled as in Stable-Baselines3, with a warning.
+
+    :param settings: Values by name
+    :param known: As for ``to_plain``
+    :param call: How the file is loaded then, for the warning
+    :return: Data for JSON
+    """
+    packed, pickled = {}, []
+    for name, value in settings.items():
+        try:
+            packed[name] = to_plain(value, known, name=name)
+        except NotPlain as error:
+            pickled.append(str(error))
+            packed[name] = json.loads(data_to_json({name: value}))[name]
+    if pickled:
+        warn(
+            f"The file has pickled objects, because they are not plain data: {', '.join(pickled)}. It can be loaded by "
+            f"`{call}`, which runs the code of the pickles, or with a replacement in `custom_objects`."
+        )
+    return packed
+
+
+def unpack_settings(
+    path: Any,
+    settings: Mapping[str, Any],
+    known: Iterable[type],
+    custom_objects: Mapping[str, Any] | None,
+    trusted: bool,
+    replaced: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """
+    Convert the settings of a file back to values.
+
+    :param path: The file, for messages
+    :param settings: As returned by ``read_settings``
+    :param known: As for ``from_plain``
+    :param custom_objects: Replacements of saved values, by name
+    :param trusted: Whether pickles are read, which runs any code that they contain
+    :param replaced: Values that replace those of pickles
+    :return: Values by name
+    :raises ValueError: If the settings have pickles that are neither trusted nor replaced, or are malformed.
+    """
+    custom_objects = custom_objects or {}
+    unpacked, pickled = {}, {}
+    for name, item in settings.items():
+        if name in custom_objects:
+            unpacked[name] = custom_objects[name]
+        elif isinstance(item, dict) and PICKLE in item:
+            if replaced and name in replaced:
+                unpacked[name] = replaced[name]
+            else:
+                pickled[name] = item
+        else:
+            try:
+                unpacked[name] = from_plain(item, known)
+            except ValueError as error:
+                raise ValueError(f"{name_of(path)} does not have a valid `{name}`: {error}. Use an earlier copy.") from error
+    if pickled and not trusted:
+        raise ValueError(
+            f"{name_of(path)} has pickled objects ({', '.join(pickled)}), as version 0.1 and Stable-Baselines3 write them. "
+            "Reading a pickle runs any code that it contains, so the file is refused. If you trust its source, pass "
+            "`trusted=True` (`--trusted` on the command line), and save the model again. Or pass replacements: "
+            f"custom_objects={{{next(iter(pickled))!r}: ...}}."
+        )
+    return {**unpacked, **_unpickle(path, pickled)}
+
+
+def _unpickle(path: Any, pickled: dict[str, Any]) -> dict[str, Any]:
+    """The objects of pickles in settings, by name."""
+    try:
+        with moved_modules():
+            return json_to_data(json.dumps(pickled))
+    except ImportError as error:
+        raise ValueError(
+            f"{name_of(path)} needs a module that cannot be imported ({error}). Install it, or replace the object by "
+            "`custom_objects`."
+        ) from error
+    except Exception as error:  # damaged pickles can raise anything
+        raise ValueError(f"{name_of(path)} has a damaged pickle ({error}). Use an earlier copy.") from error
+
+
+def read_policy(path: Any, device: th.device, trusted: bool) -> tuple[dict[str, th.Tensor], dict[str, Any]]:
+    """
+    Read the file of a policy.
+
+    :param path: The file
+    :param device: Device of the parameters
+    :param trusted: Whether pickles are read, which runs any code that they contain
+    :return: Parameters, and arguments of the policy
+    :raises ValueError: If it has pickles that are not trusted.
+    """
+    try:
+        saved = th.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if not trusted:
+            raise ValueError(
+                f"{name_of(path)} is not a policy as plain data. Version 0.1 and Stable-Baselines3 write pickles. Reading a "
+                "pickle runs any code that it contains, so it is refused. If you trust its source, pass `trusted=True`."
+            ) from error
+        if not is_path(path):
+            path.seek(0)
+        with moved_modules():
+            saved = th.load(path, map_location=device, weights_only=False)
+    data = saved["data"]
+    return saved["state_dict"], unpack_settings(path, json.loads(data), (), None, trusted) if isinstance(data, str) else data
+
+
+def require_own_model(cls: type[BaseAlgorithm], path: Any, settings: Mapping[str, Any]) -> None:
+    """
+    Check that a file was saved by an algorithm of this package. Nothing is unpickled.
+
+    :param cls: The algorithm, for the message
     :param path: The file
     :param settings: As returned by ``read_settings``
-    :param custom_objects: Replacements of saved objects
-    :raises ValueError: If the file was saved by another algorithm.
+    :raises ValueError: If it was saved by an algorithm outside of this package.
     """
     packed = settings.get("policy_class", {})
     module = packed.get("__module__", "unknown") if isinstance(packed, dict) else "unknown"
-    try:
-        with moved_modules():
-            policy_class = json_to_data(json.dumps({"policy_class": packed}), custom_objects).get("policy_class")
-    except ImportError:
-        return  # `load` reports what is missing
-    if not isinstance(policy_class, type) or not issubclass(policy_class, tuple(cls.policy_aliases.values())):
-        ours = "n_offline_updates" in settings
-        other = "another algorithm, or another version" if ours else "an algorithm outside of sb3_flow"
+    if "n_offline_updates" not in settings:
         raise ValueError(
-            f"{name_of(path)} was saved by {other} (policy in {module}). Load it with the class that saved it, not with "
-            f"{cls.__name__}."
+            f"{name_of(path)} was saved by an algorithm outside of sb3_flow (policy in {module}). Load it with the class that "
+            f"saved it, not with {cls.__name__}."
+        )
+
+
+def require_own_policy(cls: type[BaseAlgorithm], path: Any, policy_class: Any) -> None:
+    """
+    Check that a file was saved by this algorithm.
+
+    :param cls: The algorithm
+    :param path: The file
+    :param policy_class: Its policy
+    :raises ValueError: If the file was saved by another algorithm.
+    """
+    if not isinstance(policy_class, type) or not issubclass(policy_class, tuple(policy_classes(cls))):
+        module = getattr(policy_class, "__module__", "unknown")
+        raise ValueError(
+            f"{name_of(path)} was saved by another algorithm, or another version (policy in {module}). Load it with the class "
+            f"that saved it, not with {cls.__name__}."
         )
 
 
@@ -50,14 +200,8 @@ def load_errors(cls: type[BaseAlgorithm], path: Any) -> Iterator[None]:
     :param path: The file
     """
     try:
-        with moved_modules():
-            yield
-    except ImportError as error:
-        raise ValueError(
-            f"{name_of(path)} needs a module that cannot be imported ({error}). Install it, or replace the object by "
-            "`custom_objects`."
-        ) from error
-    except (RuntimeError, KeyError, pickle.UnpicklingError, EOFError) as error:
+        yield
+    except (RuntimeError, KeyError, TypeError, AttributeError, AssertionError, pickle.UnpicklingError, EOFError) as error:
         raise ValueError(
             f"{name_of(path)} does not fit {cls.__name__}: parameters or settings are missing or have other shapes, "
             f"perhaps because another version saved it. {type(error).__name__}: {' '.join(str(error).split())}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import pickle
 import shutil
 from typing import Any
 
@@ -14,12 +13,16 @@ from sb3_flow.common.arguments import checked_value
 from sb3_flow.common.checkpoints.callback_state import all_callbacks, get_callback_state
 from sb3_flow.common.checkpoints.layout import PREFIX, STATE, checkpoints, latest_checkpoint, number
 from sb3_flow.common.checkpoints.monitors import get_monitor_state, write_missing_headers
+from sb3_flow.common.checkpoints.plain_files import write_data
 from sb3_flow.common.checkpoints.random_state import get_random_state
 from sb3_flow.common.checkpoints.run import Resumable
 from sb3_flow.common.files import atomic_write, sync_folder
 from sb3_flow.common.lock import LOCK, Lock
 from sb3_flow.common.vec_envs import forbids_early_resets
 from sb3_flow.common.warn import warn
+
+#: Kind of the file with the state of the run.
+STATE_KIND = "state of a run"
 
 
 class TrainingCheckpoint(BaseCallback):
@@ -122,7 +125,7 @@ class TrainingCheckpoint(BaseCallback):
             **model.describe_run(),
         }
         with atomic_write(partial / STATE) as file:
-            pickle.dump(state, file)
+            write_data(file, STATE_KIND, state)
         sync_folder(partial)
         partial.rename(target)
         sync_folder(self.folder)

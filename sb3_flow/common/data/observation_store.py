@@ -148,13 +148,61 @@ class ObservationStore:
         self.blocks.append(zeros((n_slots, self.plane_size), self.dtype))
         self.uses = np.concatenate([self.uses, np.zeros(n_slots, dtype=self.uses.dtype)])
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Slots that were never used stay out of the file.
-        state, left, used = self.__dict__.copy(), self.n_used, []
+    def state(self, n_rows: int) -> dict[str, Any]:
+        """
+        The settings, and what has been written, for ``from_state``. Arrays are not copied.
+
+        :param n_rows: Number of rows that have been written
+        """
+        assert self.newest is not None
+        return {
+            "shape": self.shape,
+            "dtype": self.dtype,
+            "n_planes": self.n_planes,
+            "sizes": [len(block) for block in self.blocks],
+            "blocks": self.used_blocks(),
+            "slots": self.slots[:, :n_rows],
+            "uses": self.uses[: self.n_used],
+            "free": np.array(self.free, dtype=np.int64),
+            "newest": self.newest,
+        }
+
+    @classmethod
+    def from_state(cls, n_rows: int, state: dict[str, Any]) -> "ObservationStore":
+        """
+        :param n_rows: Number of rows of the ring
+        :param state: As returned by ``state``
+        :return: The store
+        :raises ValueError: If the parts do not fit together.
+        """
+        store = cls(n_rows, tuple(state["shape"]), state["dtype"], state["n_planes"])
+        slots, uses, planes = state["slots"], state["uses"], state["newest"][0]
+        n_used = sum(map(len, state["blocks"]))
+        indices = (slots, state["free"], state["newest"][1])
+        if not all(part.size == 0 or 0 <= part.min() <= part.max() < n_used for part in indices) or len(uses) != n_used:
+            raise ValueError("its observations are missing")
+        if planes.shape[1:] != (store.n_planes, store.plane_size):
+            raise ValueError("its observations have another shape")
+        store.blocks = [zeros((size, store.plane_size), store.dtype) for size in state["sizes"]]
+        for block, used in zip(store.blocks, state["blocks"], strict=True):
+            block[: len(used)] = used
+        store.slots = zeros((2, n_rows, store.n_planes), slots.dtype)
+        store.slots[:, : slots.shape[1]] = slots
+        store.uses = np.concatenate([uses, np.zeros(sum(state["sizes"]) - n_used, dtype=uses.dtype)])
+        store.n_used, store.free, store.newest = n_used, state["free"].tolist(), tuple(state["newest"])
+        return store
+
+    def used_blocks(self) -> list[np.ndarray]:
+        """The slots of each block that were ever used."""
+        left, used = self.n_used, []
         for block in self.blocks:
             used.append(block[:left])
             left = max(left - len(block), 0)
-        return {**state, "blocks": used, "sizes": [len(block) for block in self.blocks]}
+        return used
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Slots that were never used stay out of the file.
+        return {**self.__dict__, "blocks": self.used_blocks(), "sizes": [len(block) for block in self.blocks]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -18,7 +18,8 @@ from sb3_flow.common.data.hindsight import Hindsight
 from sb3_flow.common.data.observation_store import ObservationStore, zeros
 from sb3_flow.common.data.rewards import check_sparse, reward_normalizer
 from sb3_flow.common.data.transitions import Transitions
-from sb3_flow.common.encoders import image_keys
+from sb3_flow.common.encoders import image_keys, subspaces
+from sb3_flow.common.guards import not_finite
 from sb3_flow.common.type_aliases import Batch, TensorObs
 
 
@@ -63,6 +64,10 @@ class OnlineBuffer(ReplayBuffer):
             dtype = np.uint8 if part.dtype == np.uint8 else np.float32
             shape = part.shape[1:]
             self.stores[key] = ObservationStore(n_rows, shape, dtype, shape[0] if key in images else 1)
+        self._allocate_columns()
+
+    def _allocate_columns(self) -> None:
+        n_rows = self.buffer_size * self.n_envs
         self.action_column = th.from_numpy(zeros((n_rows, self.action_dim), np.float32))
         flag = th.zeros(n_rows, dtype=th.bool)
         self.transitions = Transitions(th.zeros(n_rows), flag, flag.clone(), self.n_envs, self.sparse_rewards)
@@ -111,6 +116,66 @@ class OnlineBuffer(ReplayBuffer):
         self.pos += 1
         if self.pos == self.buffer_size:
             self.full, self.pos = True, 0
+
+    def not_finite(self) -> float | None:
+        """The first number of the stored transitions that is not finite; None if there is none."""
+        if not self.allocated:
+            return None
+        columns = [self.action_column, self.transitions.rewards]
+        blocks = [block for store in self.stores.values() for block in store.used_blocks()]
+        return not_finite([*(column[: len(self)] for column in columns), *blocks])
+
+    def state(self) -> dict[str, Any]:
+        """The settings, and all rows that have been written, for ``from_state``. Arrays are not copied."""
+        n_rows, columns, stores = len(self), {}, {}
+        if self.allocated:
+            steps = self.transitions
+            parts = {"actions": self.action_column, "rewards": steps.rewards, "terminations": steps.terminations}
+            columns = {name: part[:n_rows].numpy() for name, part in {**parts, "ends": steps.ends}.items()}
+            stores = {key: store.state(n_rows) for key, store in self.stores.items()}
+        return {
+            "observation_space": self.observation_space,
+            "action_space": self.action_space,
+            "buffer_size": self.buffer_size,
+            "n_envs": self.n_envs,
+            "sparse_rewards": self.sparse_rewards,
+            "pos": self.pos,
+            "full": self.full,
+            "newest_done": self.newest_done.numpy(),
+            "columns": columns,
+            "stores": stores,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "OnlineBuffer":
+        """
+        :param state: As returned by ``state``
+        :return: The replay buffer
+        :raises ValueError: If the parts do not fit together.
+        """
+        n_envs, spaces_ = state["n_envs"], (state["observation_space"], state["action_space"])
+        buffer = cls(state["buffer_size"] * n_envs, *spaces_, "cpu", n_envs, state["sparse_rewards"])
+        buffer.pos, buffer.full = state["pos"], state["full"]
+        buffer.newest_done = th.from_numpy(state["newest_done"])
+        if not (0 <= buffer.pos < buffer.buffer_size and buffer.newest_done.shape == (n_envs,)):
+            raise ValueError("its counters do not fit its size")
+        if state["columns"]:
+            n_rows = buffer.buffer_size * n_envs
+            buffer.stores = {key: ObservationStore.from_state(n_rows, part) for key, part in state["stores"].items()}
+            buffer._allocate_columns()
+            steps = buffer.transitions
+            parts = {"actions": buffer.action_column, "rewards": steps.rewards, "terminations": steps.terminations}
+            for name, part in {**parts, "ends": steps.ends}.items():
+                column = th.from_numpy(state["columns"][name])
+                if column.shape != part[: len(buffer)].shape:
+                    raise ValueError(f"its {name} do not fit its size")
+                part[: len(buffer)] = column
+            shapes = {key: (space.shape, len(buffer)) for key, space in subspaces(buffer.observation_space).items()}
+            if shapes != {key: (part.shape, state["stores"][key]["slots"].shape[1]) for key, part in buffer.stores.items()}:
+                raise ValueError("its observations do not fit its space")
+        elif len(buffer) > 0:
+            raise ValueError("its transitions are missing")
+        return buffer
 
     def to_dataset(self, unscale_action: Callable[[np.ndarray], np.ndarray]) -> OfflineDataset:
         """

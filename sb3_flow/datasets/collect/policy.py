@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_flow.common.environments import register_environment
 from sb3_flow.common.lock import locked
+from sb3_flow.common.offline_algorithm import OfflineAlgorithm
 from sb3_flow.common.optional import require
 from sb3_flow.common.warn import warn
 from sb3_flow.datasets.registry import minari_directory, own_directory
@@ -39,6 +40,7 @@ def collect_with_policy(
     deterministic: bool = False,
     vec_normalize: str | os.PathLike[str] | None = None,
     progress: bool = True,
+    trusted: bool = False,
 ) -> str:
     """
     Let a trained model act, and store what it does as a Minari dataset on this machine.
@@ -55,8 +57,10 @@ def collect_with_policy(
     :param vec_normalize: Saved statistics of the ``VecNormalize`` that the model was trained with; the dataset holds the
         observations as they were before.
     :param progress: Whether to show a progress bar
+    :param trusted: Whether pickles are read, which runs any code that they contain: models of Stable-Baselines3 and the
+        statistics of ``VecNormalize`` are, or have, pickles.
     :return: The name that ``dataset=`` takes, ``"minari:namespace/name-v0"``
-    :raises ValueError: If the algorithm is unknown, or the dataset exists.
+    :raises ValueError: If the algorithm is unknown, the dataset exists, or a file has pickles that are not trusted.
     :raises ImportError: If Minari is not installed.
     """
     require("minari", "datasets", "Collecting with a trained model")
@@ -64,7 +68,7 @@ def collect_with_policy(
         raise ValueError(f"transitions is {transitions}; expected at least 1.")
     folder = _new_folder(name)
     with locked(own_directory() / f".minari-{name.replace('/', '-')}.lock", f"minari:{name}"):
-        _collect(env_id, policy, transitions, folder, name, algo, seed, deterministic, vec_normalize, progress)
+        _collect(env_id, policy, transitions, folder, name, algo, seed, deterministic, vec_normalize, progress, trusted)
     return f"minari:{name}"
 
 
@@ -79,6 +83,7 @@ def _collect(
     deterministic: bool,
     vec_normalize: str | os.PathLike[str] | None,
     progress: bool,
+    trusted: bool,
 ) -> None:
     minari: Any = require("minari", "datasets", "Collecting with a trained model")
     episode_buffer = require("minari.data_collector", "datasets", "Collecting with a trained model").EpisodeBuffer
@@ -86,9 +91,10 @@ def _collect(
     set_random_seed(seed)
     env = gym.make(env_id)
     environment = _recoverable(env)
-    model = policy if isinstance(policy, BaseAlgorithm) else _load_model(Path(policy), algo)
+    model = policy if isinstance(policy, BaseAlgorithm) else _load_model(Path(policy), algo, trusted)
     statistics = None
     if vec_normalize is not None:
+        _require_trust(trusted, vec_normalize, "a file of `VecNormalize.save`")
         statistics = VecNormalize.load(os.fspath(vec_normalize), DummyVecEnv([lambda: gym.make(env_id)]))
 
     buffers: list[Any] = []
@@ -220,13 +226,25 @@ def _stack(observations: list[Any]) -> Any:
     return np.array(observations)
 
 
-def _load_model(path: Path, algo: str | None) -> BaseAlgorithm:
+def _load_model(path: Path, algo: str | None, trusted: bool) -> BaseAlgorithm:
     if algo is None:
         raise ValueError(f"The file {path} does not say which algorithm it is of; name it (--algo sac).")
     path = path.expanduser()
     if not path.is_file() and not path.with_suffix(".zip").is_file():
         raise FileNotFoundError(f"{path}: there is no such model.")
-    return find_algorithm(algo).load(path)
+    algorithm = find_algorithm(algo)
+    if issubclass(algorithm, OfflineAlgorithm):
+        return algorithm.load(path, trusted=trusted)
+    _require_trust(trusted, path, f"a model of {algorithm.__name__}")
+    return algorithm.load(path)
+
+
+def _require_trust(trusted: bool, path: str | os.PathLike[str], what: str) -> None:
+    if not trusted:
+        raise ValueError(
+            f"{os.fspath(path)} is refused: {what} has pickles, and reading a pickle runs any code that it contains. If you "
+            "trust its source, pass `trusted=True` (`--trusted` on the command line)."
+        )
 
 
 def find_algorithm(name: str) -> type[BaseAlgorithm]:
