@@ -68,7 +68,7 @@ def special() -> list[Input]:
     data = collect(pendulum)
     rows = len(data["actions"])
     ends = {"terminations", "truncations", "next_observations"}
-    nothing = "Cannot read .* as a dataset. Expected a name"
+    nothing = "Cannot read .* as a dataset..*Expected a name"
     return [
         Input("a number", lambda _: model(3), nothing),
         Input("a truth value", lambda _: model(True), nothing),
@@ -95,7 +95,7 @@ def special() -> list[Input]:
         ),
         Input("actions outside", lambda _: model(changed("actions", at(8, 2.5))), r"`actions` row 8 is \[2.5\], outside"),
         Input("an unknown file", lambda _: model("nothing.npz"), "nothing.npz: there is no such file"),
-        Input("an unknown folder", lambda _: model("no/such/folder"), "there is no such file or folder"),
+        Input("an unknown folder", lambda _: model("no/such/folder"), "There is no such file or folder"),
         Input("an address", lambda _: model("https://example.org/data.npz"), "there is no such file"),
         Input("an unknown name", lambda _: model("my-data"), nothing),
         Input("a misspelled name", lambda _: model("cube-single-plya-v0"), "did you mean 'cube-single-play-v0'"),
