@@ -29,8 +29,8 @@ def alive(trial: Any) -> Iterator[None]:
 
     :param trial: The trial
     """
+    trial.set_user_attr(ALIVE, time.time())  # first: a trial with a process must not be without a time
     trial.set_user_attr(WORKER, {"host": socket.gethostname(), "pid": os.getpid()})
-    trial.set_user_attr(ALIVE, time.time())
     ended = threading.Event()
 
     def record() -> None:
@@ -67,12 +67,12 @@ def is_dead(attributes: dict[str, Any]) -> bool:
     :param attributes: User attributes of the trial; trials of other programs have no process, and are left alone
     :return: True if its process on this machine has ended, or if it has not recorded the time for ``PATIENCE`` seconds
     """
-    worker = attributes.get(WORKER)
-    if worker is None:
+    worker, last = attributes.get(WORKER), attributes.get(ALIVE)
+    if worker is None or last is None:
         return False
     if worker["host"] == socket.gethostname() and not is_other_process(worker["pid"]):
         return True
-    return bool(time.time() - attributes.get(ALIVE, 0.0) > PATIENCE)
+    return bool(time.time() - last > PATIENCE)
 
 
 def is_other_process(pid: int) -> bool:

@@ -75,6 +75,7 @@ def test_who_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
         return {WORKER: {"host": host, "pid": pid}, ALIVE: now - age}
 
     assert not is_dead({})
+    assert not is_dead({WORKER: {"host": here, "pid": os.getppid()}})  # it has just begun
     assert not is_dead(attributes(here, os.getppid(), 0))
     assert is_dead(attributes(here, os.getppid(), 3600))
     assert is_dead(attributes(here, dead_process(), 0))
