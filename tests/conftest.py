@@ -8,8 +8,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 import python_process
 import torch as th
-from conformance.algorithms import ALGORITHMS, CASES
+from conformance.algorithms import ALGORITHMS
 from conformance.case import AlgorithmCase
+from conformance.cases import CASES
 from no_pickles import no_pickles  # noqa: F401
 
 th.set_num_threads(1)

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from conformance.robots import MOST_ROBOTS, plans, scenes
+from conformance.scenes import MOST_ROBOTS, plans, scenes
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.evaluation import evaluate_policy

@@ -1,7 +1,7 @@
 """Former names of arguments and attributes: they work, and warn."""
 
 import pytest
-from conformance.robots import plans, scenes
+from conformance.scenes import plans, scenes
 
 from sb3_flow import FlowOpt
 from sb3_flow.common.arguments import policy_arguments

@@ -94,7 +94,7 @@ def adjoint_matching_loss(control: th.Tensor, adjoints: th.Tensor, temperature: 
     :param temperature: Temperature, above 0
     :return: Loss of each sample, ``(B,)``
     """
-    sigma = control.new_tensor(memoryless_std(len(control))).view(-1, 1, 1) / temperature**0.5
+    sigma = _std_of_paths(control) / temperature**0.5
     return (2 / sigma * control + sigma * adjoints).square().sum(dim=(0, 2))
 
 
@@ -106,7 +106,7 @@ def path_divergence(control: th.Tensor) -> th.Tensor:
     :param control: ``u_0`` to ``u_{T-1}``, ``(T, B, D)``
     :return: This sum for each path, ``(B,)``
     """
-    sigma = control.new_tensor(memoryless_std(len(control))).view(-1, 1, 1)
+    sigma = _std_of_paths(control)
     return (2 / len(control) * (control / sigma).square()).sum(dim=(0, 2))
 
 
@@ -125,6 +125,13 @@ def vjp(function: Callable[[th.Tensor], th.Tensor], x: th.Tensor, cotangent: th.
     with th.enable_grad():
         x = x.detach().requires_grad_()
         return th.autograd.grad(function(x), x, cotangent)[0]
+
+
+def _std_of_paths(path: th.Tensor) -> th.Tensor:
+    """``memoryless_std`` for a tensor ``(T, B, D)``, computed on its device without a copy from the host, ``(T, 1, 1)``."""
+    h = 1 / len(path)
+    t = th.arange(len(path), device=path.device, dtype=path.dtype).view(-1, 1, 1) * h
+    return (2 * (1 - t + h) / (t + h)).sqrt()
 
 
 def _time(t: float, x: th.Tensor) -> th.Tensor:
