@@ -153,13 +153,16 @@ def test_scores_in_equal_time(tmp_path: Path) -> None:
     assert "Old-v5" not in section and "learning_curves_time.png" in section
 
 
-def test_runs_on_their_way_are_left_out(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    expected = make_page([run for run in read_runs(results) if (run.algorithm, run.run_id) != ("td3", 2)])
-    file = results / "td3" / "maze-a-v0_2" / "evaluations.npz"
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_runs_on_their_way_are_left_out(results: Path, capsys: pytest.CaptureFixture[str], number: int) -> None:
+    """Whether it is the first, another, or the last run of its task and algorithm."""
+    assert sum(path.name.startswith("maze-a-v0_") for path in (results / "td3").iterdir()) == 3
+    expected = make_page([run for run in read_runs(results) if (run.algorithm, run.run_id) != ("td3", number)])
+    file = results / "td3" / f"maze-a-v0_{number}" / "evaluations.npz"
     arrays = np.load(file)
     np.savez(file, **{name: arrays[name][:1] for name in arrays})
     assert main(["report", str(results)]) == 0
-    assert "Omitted, because it has not finished: td3 maze-a-v0 2 (500 timesteps)" in capsys.readouterr().out
+    assert f"Omitted, because it has not finished: td3 maze-a-v0 {number} (500 timesteps)" in capsys.readouterr().out
     assert (results / "README.md").read_text("utf-8") == expected
 
 
