@@ -48,7 +48,12 @@ LOGS: dict[str, tuple[dict[str, Any], list[int], list[int], list[int]]] = {
     "dones and limits at once": ({"dones": flags(2), "timeouts": flags(2, 5)}, [2, 5], [2], [5]),
     "dones beside numbers of episodes": ({"dones": flags(2), "episode_id": [0, 0, 0, 1, 1, 1]}, [2, 5], [2], [5]),
     "a task that ends where the observations go on": ({"terminations": flags(2), **NEXT}, [2, 5], [2], []),
-    "last steps with what followed": ({"is_last": flags(2, 5), "is_terminal": flags(2), **NEXT}, [2, 5], [2], []),
+    "last steps with what followed": (
+        {"is_last": flags(2, 5), "is_terminal": flags(2), "rewards": np.zeros(N), **NEXT},
+        [2, 5],
+        [2],
+        [],
+    ),
     "numbers of episodes": ({"terminals": flags(), "episode_id": [7, 7, 7, 3, 3, 3]}, [2, 5], [], [2, 5]),
     "names of episodes": ({"terminals": flags(2), "episode": list("aaabbb")}, [2, 5], [2], [5]),
     "first rows": ({"terminals": flags(2), "is_first": flags(0, 3)}, [2, 5], [2], [5]),
