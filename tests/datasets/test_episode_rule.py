@@ -242,8 +242,10 @@ def test_chunks_that_fit_nowhere() -> None:
 
 
 def test_none_is_no_dataset() -> None:
-    with pytest.raises(ValueError, match="dataset"):
-        FQL(None, dataset=None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="`policy` is None"):
+        FQL(None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="There is neither an environment nor a dataset"):
+        FQL("FlowPolicy", dataset=None)
     huge = {f"field_{i}": np.zeros(3) for i in range(1000)}
     with pytest.raises(DatasetError) as raised:
         load_dataset(huge)
