@@ -32,9 +32,9 @@ for _reader in (
     read_rlds,
     read_array_file,
     read_hdf5,
-    read_misspelled,
 ):
     register_reader(_reader)
+register_reader(read_misspelled, last=True)
 
 
 def load_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:

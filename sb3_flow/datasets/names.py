@@ -45,7 +45,6 @@ def no_such_name(source: str) -> DatasetError:
 
 def _nearest(source: str) -> str | None:
     known = [*OGBENCH_NAMES, *RECIPES, *local_datasets()]
-    close = difflib.get_close_matches(source.rpartition("ogb")[0] + source, known, n=1, cutoff=0.8)
     plain = re.sub(r"-singletask(-task\d+)?", "", source.rpartition(":")[2])
     close = difflib.get_close_matches(plain, known, n=1, cutoff=0.8)
     return close[0] if close else None
@@ -53,7 +52,7 @@ def _nearest(source: str) -> str | None:
 
 def read_misspelled(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     """
-    Refuse a name that no reader knows, but that is nearly the name of a dataset. This is the last reader.
+    Refuse a name that no reader knows, but that is nearly the name of a dataset. It is asked after all readers.
 
     :param source: What ``dataset=`` was given
     :param env_id: The environment that the data is for

@@ -129,7 +129,10 @@ def check_statistics(data: OfflineDataset, episodes: list[Episode], reference: l
     )
     np.testing.assert_allclose(mean, seen.mean(axis=0, dtype=np.float64), atol=1e-6)
     np.testing.assert_allclose(variance, seen.var(axis=0, dtype=np.float64), atol=1e-6)
-    np.testing.assert_array_equal(data.trajectory_lengths(), [len(episode) for episode in episodes])
+    lengths = [len(episode) for episode in episodes]
+    np.testing.assert_array_equal(data.trajectory_lengths(), lengths)
+    # Which of the steps are the last ones.
+    np.testing.assert_array_equal(np.flatnonzero(data.ends[data.has_action]) + 1, np.cumsum(lengths))
     if rewards:
         running = []
         for place in reference:

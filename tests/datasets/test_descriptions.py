@@ -10,7 +10,7 @@ import pytest
 import torch as th
 from dialects import Episode, corl, gymnasium, gymnasium_without_successors, joined, npz, random_episodes
 from gymnasium import spaces
-from reference import ACTIONS, GAMMA, check_everything
+from reference import ACTIONS, GAMMA, buffer_of, check_draws, check_everything, check_windows, places
 
 from sb3_flow import FQL
 from sb3_flow.common.data.offline_buffer import OfflineBuffer
@@ -36,6 +36,9 @@ def test_a_list_of_recordings_with_and_without_successors(tmp_path: Path) -> Non
     """The rows whose successor is unknown stay what they are."""
     first, second = random_episodes(1), random_episodes(2)
     data = load_dataset([gymnasium(first, tmp_path), gymnasium_without_successors(second, tmp_path)])
+    reference = [*places(first, last_observation=True), *places(second, last_observation=False)]
+    for n_steps, chunk_length in ((1, 1), (3, 1), (1, 3)):
+        check_draws(buffer_of(data), reference, n_steps, chunk_length)
     lost = sum(not episode.terminations[-1] for episode in second)
     assert len(data) == sum(map(len, first + second)) - lost
     assert data.n_trajectories == len(first + second)
@@ -208,8 +211,6 @@ def test_frame_skip(tmp_path: Path, seed: int, n: int) -> None:
 
 def check_everything_but_statistics(data: Any, episodes: list[Episode]) -> None:
     """Last observations have rows of their own where few steps are left over, so that means over rows differ."""
-    from reference import buffer_of, check_draws, check_windows, places
-
     for n_steps, chunk_length in ((1, 1), (2, 1), (1, 2)):
         check_draws(buffer_of(data), places(episodes, True), n_steps, chunk_length)
     check_windows(buffer_of(data, imitation=True), episodes)

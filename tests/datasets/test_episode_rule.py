@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from sb3_flow import FQL, StreamingFlow
 from sb3_flow.common.data.offline_buffer import OfflineBuffer
-from sb3_flow.datasets import DatasetError, load_dataset
+from sb3_flow.datasets import DatasetError, OfflineDataset, load_dataset
 
 N = 6
 #: Six rows that move evenly; the reward of row i is i.
@@ -48,7 +48,12 @@ LOGS: dict[str, tuple[dict[str, Any], list[int], list[int], list[int]]] = {
     "dones and limits at once": ({"dones": flags(2), "timeouts": flags(2, 5)}, [2, 5], [2], [5]),
     "dones beside numbers of episodes": ({"dones": flags(2), "episode_id": [0, 0, 0, 1, 1, 1]}, [2, 5], [2], [5]),
     "a task that ends where the observations go on": ({"terminations": flags(2), **NEXT}, [2, 5], [2], []),
-    "last steps with what followed": ({"is_last": flags(2, 5), "is_terminal": flags(2), **NEXT}, [2, 5], [2], []),
+    "last steps with what followed": (
+        {"is_last": flags(2, 5), "is_terminal": flags(2), "rewards": np.zeros(N), **NEXT},
+        [2, 5],
+        [2],
+        [],
+    ),
     "numbers of episodes": ({"terminals": flags(), "episode_id": [7, 7, 7, 3, 3, 3]}, [2, 5], [], [2, 5]),
     "names of episodes": ({"terminals": flags(2), "episode": list("aaabbb")}, [2, 5], [2], [5]),
     "first rows": ({"terminals": flags(2), "is_first": flags(0, 3)}, [2, 5], [2], [5]),
@@ -237,9 +242,30 @@ def test_chunks_that_fit_nowhere() -> None:
 
 
 def test_none_is_no_dataset() -> None:
-    with pytest.raises(ValueError, match="dataset"):
-        FQL(None, dataset=None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="`policy` is None"):
+        FQL(None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="There is neither an environment nor a dataset"):
+        FQL("FlowPolicy", dataset=None)
     huge = {f"field_{i}": np.zeros(3) for i in range(1000)}
     with pytest.raises(DatasetError) as raised:
         load_dataset(huge)
     assert len(str(raised.value)) < 600
+
+
+def made(ends: np.ndarray, valids: np.ndarray) -> OfflineDataset:
+    """A dataset that was not read, but made of its columns."""
+    return OfflineDataset(*(np.float32(BARE[key]) for key in ("observations", "actions", "rewards")), flags(), ends, valids)
+
+
+def test_rows_that_are_no_transitions_part_trajectories() -> None:
+    assert made(flags(5), ~flags(2, 5)).trajectory_lengths().tolist() == [2, 2]
+
+
+def test_joined_datasets_do_not_run_into_each_other() -> None:
+    """Also where the last row of the first one is not marked as an end."""
+    one = made(flags(), ~flags(5))
+    data = load_dataset([one, one])
+    space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    batch = OfflineBuffer(data, space, spaces.Box(-1, 1, (1,), np.float32)).draw(th.tensor([4, 9]), n_steps=3, gamma=1.0)
+    assert data.n_trajectories == 2 and data.ends[5]
+    assert batch.rewards.tolist() == [4, 4]

@@ -238,6 +238,13 @@ def test_nested_observations_of_robomimic(tmp_path: Path) -> None:
         load_dataset(f"{path}#none")
 
 
+def test_episodes_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    episodes = [*random_episodes(0), *random_episodes(1), *random_episodes(2)]
+    assert len(episodes) > 10
+    data = load_dataset(robomimic(episodes, tmp_path))
+    np.testing.assert_array_equal(data.actions, joined(episodes)["actions"])
+
+
 # Minari.
 
 

@@ -14,7 +14,7 @@ from sb3_flow.common.encoders import subspaces
 from sb3_flow.common.warn import warn
 
 #: How far observations may lie outside of their space, as a share of its width.
-OUTSIDE = 0.01
+OUTSIDE = 0.5
 #: Share of steps that begin a whole chunk below which there is a warning.
 FEW = 0.5
 
@@ -62,7 +62,7 @@ def warn_about_short_trajectories(data: OfflineDataset, length: int, argument: s
 
 def warn_about_scale(data: OfflineDataset, space: spaces.Space[Any]) -> None:
     """
-    Warn where observations lie outside the bounds of the observation space, such as bytes in the place of shares.
+    Warn where observations lie far outside the bounds of the observation space, such as bytes in the place of shares.
 
     :param data: The data, in the form that the model sees
     :param space: Observation space

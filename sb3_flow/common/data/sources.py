@@ -18,17 +18,20 @@ from sb3_flow.common.data.transforms import TRANSFORMS
 #: A reader turns a source into a dataset, or returns None where the source is not of its kind.
 Reader = Callable[[Any, str | None], OfflineDataset | None]
 _readers: list[Reader] = []
+#: Readers that are asked after all others, also those that are registered later.
+_last_readers: list[Reader] = []
 
 
-def register_reader(reader: Reader) -> Reader:
+def register_reader(reader: Reader, last: bool = False) -> Reader:
     """
     Let ``dataset=`` understand one more kind of source.
 
     :param reader: Called with the source and the id of the environment (or None); it returns the dataset, or None
         where the source is not of its kind.
+    :param last: Whether it is asked after all others
     :return: The reader, so that this can be used as a decorator
     """
-    _readers.append(reader)
+    (_last_readers if last else _readers).append(reader)
     return reader
 
 
@@ -55,7 +58,7 @@ def read_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
         if not files:
             raise DatasetError(f"{source}: there is no such file.")
         return _read_list(files, env_id)
-    for reader in _readers:
+    for reader in (*_readers, *_last_readers):
         dataset = reader(source, env_id)
         if dataset is not None:
             _check_lengths(dataset, env_id)
