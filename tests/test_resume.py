@@ -25,6 +25,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_flow.common.checkpoints import TrainingCheckpoint, checkpoints, latest_checkpoint
 from sb3_flow.common.checkpoints.callback_state import get_callback_state, set_callback_state
+from sb3_flow.common.checkpoints.random_state import seed_from
 from sb3_flow.common.flow_algorithm import FlowAlgorithm
 
 
@@ -370,6 +371,18 @@ def spoil(folder: Path, given: dict[str, Any], change: str) -> None:
         name = {"state": "training.npz", "model": "model.zip", "buffer": "replay_buffer.npz"}[change.split()[1]]
         content = (checkpoint / name).read_bytes()
         (checkpoint / name).write_bytes(content[: len(content) // 2])
+
+
+def test_seeds_of_restarts_follow_the_state_of_training() -> None:
+    """After a checkpoint, environments get seeds from the state of the generator, which does not change."""
+    generator = th.Generator().manual_seed(0)
+    state = generator.get_state()
+    seed = seed_from(generator)
+    assert seed == seed_from(generator) and 0 <= seed < 2**31 - 2**16
+    assert th.equal(generator.get_state(), state)
+    th.rand(1, generator=generator)
+    assert seed_from(generator) != seed
+    assert seed_from(generator.manual_seed(1)) != seed == seed_from(generator.manual_seed(0))
 
 
 def test_wrong_use_of_the_callback(tmp_path: Path) -> None:

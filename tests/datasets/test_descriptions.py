@@ -100,6 +100,7 @@ CHANGES: dict[str, tuple[Any, Any]] = {
 def test_changes_of_rewards(tmp_path: Path, change: str) -> None:
     how, expected = CHANGES[change]
     episodes = random_episodes(4)
+    episodes[0].rewards[0] = 0.5  # a bound itself
     data = load_dataset({"source": gymnasium(episodes, tmp_path), "rewards": how})
     check_everything(data, with_rewards(episodes, expected), last_observation=True)
 

@@ -87,6 +87,22 @@ def test_pickles_need_trust(model, tmp_path):
     assert collect_with_policy("Pendulum-v1", tmp_path / "fql", 3, "room/b-v0", **options | {"vec_normalize": None})
 
 
+def test_a_model_acts_on_normalized_observations(tmp_path):
+    """With the statistics of its ``VecNormalize``; the dataset has the observations of the environment."""
+    model = FQL("FlowPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, device="cpu", seed=0)
+    statistics = VecNormalize(make_vec_env("Pendulum-v1"))
+    statistics.obs_rms.mean[:], statistics.obs_rms.var[:] = (0.5, -0.5, 2.0), (0.1, 0.2, 30.0)
+    statistics.save(str(tmp_path / "vecnormalize.pkl"))
+    options = {"deterministic": True, "progress": False, "trusted": True}
+    name = collect_with_policy("Pendulum-v1", model, 5, "room/a-v0", vec_normalize=tmp_path / "vecnormalize.pkl", **options)
+    dataset = load_dataset(name)
+    seen = dataset.observations[dataset.valids]
+    assert np.abs(np.hypot(seen[:, 0], seen[:, 1]) - 1).max() < 1e-5  # cosine and sine of the environment
+    normalized, raw = (model.predict(rows, deterministic=True)[0] for rows in (statistics.normalize_obs(seen), seen))
+    np.testing.assert_allclose(dataset.actions[dataset.valids], normalized, rtol=1e-4, atol=1e-6)
+    assert np.abs(normalized - raw).max() > 1e-2
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_dictionary_observations_and_terminations():
     import gymnasium as gym
