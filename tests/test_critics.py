@@ -246,7 +246,7 @@ def test_clipping_of_an_algorithm(cls: type) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "expected"), [(0.0, "above 0, or None"), (-1.0, "above 0, or None"), (math.nan, "must be a number")]
+    ("limit", "expected"), [(0.0, "above 0, or None"), (-1.0, "above 0, or None"), (math.nan, "must be a finite number")]
 )
 def test_a_limit_that_makes_no_sense(limit: float, expected: str) -> None:
     with pytest.raises(ValueError, match=f"`max_grad_norm` is {limit}; .*{expected}"):
