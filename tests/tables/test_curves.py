@@ -1,6 +1,7 @@
 """Plots of learning curves."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib.axes
@@ -12,6 +13,13 @@ from written_runs import write_run
 
 from sb3_flow.tables.curves import COLORS, plot_curves
 from sb3_flow.tables.evaluations import RunScores, read_runs
+
+
+@pytest.fixture(autouse=True)
+def default_settings() -> Iterator[None]:
+    """RL Zoo's plots, which other tests run in the same process, change the settings of Matplotlib."""
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+        yield
 
 
 def test_the_picture_over_time_has_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
