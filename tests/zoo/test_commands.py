@@ -38,6 +38,8 @@ optuna = pytest.importorskip("optuna")
 
 MAZE = "pointmaze-medium-singletask-task1-v0"
 PENDULUM = "Pendulum-v1"
+#: Number of the runs that tests share; others take the first free ones, in any order.
+RUN = 30
 ROOT = Path(__file__).parents[2]
 
 
@@ -99,16 +101,16 @@ def train(room: Path) -> Callable[..., str]:
 def offline(room: Path, train: Callable[..., str]) -> Path:
     """The folder of an offline run on the maze."""
     # By its number: tests that make other runs may come first.
-    train(MAZE, "train", "--eval-freq", 20, "--eval-episodes", 2, "--eval-samplers", "bc_flow", "--run-id", 1)
-    return room / "logs" / "fql" / f"{MAZE}_1"
+    train(MAZE, "train", "--eval-freq", 20, "--eval-episodes", 2, "--eval-samplers", "bc_flow", "--run-id", RUN)
+    return room / "logs" / "fql" / f"{MAZE}_{RUN}"
 
 
 @pytest.fixture(scope="module")
 def online(room: Path, train: Callable[..., str]) -> Path:
     """The folder of an online run on the pendulum."""
     often = ["--eval-freq", 40, "--eval-episodes", 2, "--save-freq", 40]
-    train(PENDULUM, "train", *often, "--eval-samplers", "bc_flow", "--run-id", 1)
-    return room / "logs" / "fql" / f"{PENDULUM}_1"
+    train(PENDULUM, "train", *often, "--eval-samplers", "bc_flow", "--run-id", RUN)
+    return room / "logs" / "fql" / f"{PENDULUM}_{RUN}"
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +223,7 @@ def acted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
 
 
 def test_enjoy_acts_as_training_evaluated(offline: Path, room: Path, acted: list[tuple[str, bool]]) -> None:
-    options = ["--algo", "fql", "--env", MAZE, "--exp-id", 1, "-n", 40, "--no-render", "--device", "cpu"]
+    options = ["--algo", "fql", "--env", MAZE, "--exp-id", RUN, "-n", 40, "--no-render", "--device", "cpu"]
     out = succeed("enjoy", *options, folder=room)  # the folder is where `train` writes
     assert "2 Episodes" in out and re.search(r"Success rate: \d+\.\d+%", out)
     assert acted == [("one_step", False)] * 40
@@ -267,7 +269,7 @@ class Drawn(gym.Env):
 
 def test_the_policy_of_a_run_is_exported(offline: Path, room: Path) -> None:
     pytest.importorskip("onnxscript")
-    out = succeed("export", "--algo", "fql", "--env", MAZE, "--exp-id", 1, "-o", "maze.onnx", "--load-best", folder=room)
+    out = succeed("export", "--algo", "fql", "--env", MAZE, "--exp-id", RUN, "-o", "maze.onnx", "--load-best", folder=room)
     assert "best_model.zip to maze.onnx" in out
     model = FQL.load(offline / "best_model.zip", device="cpu")
     observations = np.zeros((2, *model.observation_space.shape), np.float32)
