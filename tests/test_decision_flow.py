@@ -953,6 +953,7 @@ def check_two_ways(fitted: np.ndarray, improved: np.ndarray) -> None:
     assert improved[1] / improved.sum() > 0.8 + 4 * error
 
 
+@pytest.mark.nightly
 @pytest.mark.learns
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_better_of_two_ways_dir(seed: int) -> None:

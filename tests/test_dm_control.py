@@ -219,7 +219,7 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("dm_control")
 def test_learning_from_pictures(tmp_path: Path) -> None:
     """The wrapper shows what the physics shows; by its name in a configuration, FPMD trains on it, and acts."""

@@ -689,7 +689,10 @@ def test_18_time_embedding() -> None:
 
 @pytest.mark.learns
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize(("eta", "low", "high"), [(0.05, 0.9, 1.0), (1e3, 0.38, 0.62)])
+@pytest.mark.parametrize(
+    ("eta", "low", "high"),
+    [(0.05, 0.9, 1.0), pytest.param(1e3, 0.38, 0.62, marks=pytest.mark.nightly)],
+)
 def test_19_two_modes(eta: float, low: float, high: float, seed: int) -> None:
     """
     A bandit whose data sits around -0.6 and 0.6 in equal parts, with a reward at 0.6. A teacher with guidance clones the

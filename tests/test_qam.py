@@ -732,6 +732,7 @@ def test_learned_tilt() -> None:
     assert tilted.std().item() == pytest.approx(0.34, abs=0.03)
 
 
+@pytest.mark.nightly
 @pytest.mark.learns
 def test_learned_temperature() -> None:
     """

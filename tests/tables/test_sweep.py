@@ -107,7 +107,7 @@ def pid_of(run: Path) -> int:
 
 
 @posix_only
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_sweep_survives_everything(folder: Path) -> None:
     pytest.importorskip("ray")
     fql, td3 = (folder / "results" / algo / "Pendulum-v1_5" for algo in ("fql", "td3_offline"))
