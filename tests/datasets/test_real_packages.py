@@ -53,11 +53,12 @@ def test_robomimic(tmp_path: Path) -> None:
     np.testing.assert_allclose(rows[np.lexsort(rows.T)], wanted[np.lexsort(wanted.T)], rtol=1e-6)
 
 
-def test_lerobot(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["lerobot", "lerobot_0.4.4"])
+def test_lerobot(name: str, tmp_path: Path) -> None:
     """lerobot stores features of shape (1,) as scalars, and images in the parquet file where they are no videos."""
     for package in ("pyarrow", "PIL"):
         pytest.importorskip(package)
-    folder = unpacked("lerobot", tmp_path)
+    folder = unpacked(name, tmp_path)
     episodes = random_episodes(SEED)
     check_everything(load_dataset(f"{folder}#agent_pos"), episodes, last_observation=False)
     data = load_dataset(folder)

@@ -119,7 +119,7 @@ DIALECTS: dict[str, Dialect] = {
     ),
     "LeRobot": Dialect(
         "lerobot",
-        "0.4.4",
+        "0.6.1",
         {
             "observation": Meaning.OBSERVATION,
             "action": Meaning.ACTION,

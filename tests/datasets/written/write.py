@@ -18,7 +18,7 @@ from dialects import in_groups, joined, random_episodes
 SEED = 7
 FOLDER = Path(__file__).parent
 #: The version of each package that wrote its file.
-VERSIONS = {"d3rlpy": "2.8.1", "robomimic": "0.3.0", "lerobot": "0.4.4"}
+VERSIONS = {"d3rlpy": "2.8.1", "robomimic": "0.3.0", "lerobot": "0.6.1"}  # and lerobot_0.4.4.zip by 0.4.4
 
 
 def zipped(target: Path, root: Path, *files: Path) -> None:
