@@ -18,7 +18,18 @@ import pytest
 import torch as th
 from conformance.environments import AnySpaces
 from gymnasium import spaces
-from transcription import BATCH, OBS_DIM, SEEDS, Draw, Transcription, box_env, each_column, shake
+from transcription import (
+    BATCH,
+    OBS_DIM,
+    SEEDS,
+    Draw,
+    Transcription,
+    assert_single_precision,
+    box_env,
+    each_column,
+    parameters_of,
+    shake,
+)
 
 from sb3_flow import DecisionFlow
 from sb3_flow.common import networks
@@ -335,13 +346,7 @@ def test_losses_and_gradients(variant: Variant) -> None:
     assert 0.05 < (reference.ends.abs() >= 1).double().mean().item() < 0.95
 
     found["loss"].backward()
-    gradients = reference.gradients(expected)
-    for name, parameter in model.policy.named_parameters():
-        if name in gradients:
-            th.testing.assert_close(parameter.grad, gradients[name], rtol=1e-9, atol=1e-11)
-            assert gradients[name].abs().max().item() > 1e-6  # none of the comparisons is empty
-        else:
-            assert name.split(".")[0] in reference.targets and parameter.grad is None
+    reference.assert_gradients(model, expected, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
@@ -350,23 +355,19 @@ def test_losses_in_single_precision(variant: Variant) -> None:
     model = variant.model()
     expected = Reference(model, variant).losses(*random_batch(variant, seed=0))
     found = model_losses(model, *random_batch(variant, seed=0, dtype=th.float32))
-    for name, value in expected.items():
-        assert found[name].dtype == th.float32
-        assert found[name].item() == pytest.approx(value.item(), rel=1e-4, abs=1e-4), name
+    assert_single_precision(found, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 def test_parameters_after_updates(variant: Variant) -> None:
     """4.8: all parameters after five updates, those of the targets and lambda_hat too, in float64."""
     model, reference = both(variant)
-    start = {name: parameter.detach().clone() for name, parameter in model.policy.named_parameters()}
+    start = parameters_of(model)
     for seed in range(5):
         batch, noise = random_batch(variant, seed)
         model.update(batch, noise)
         reference.update(batch, noise)
-    for name, parameter in model.policy.named_parameters():
-        th.testing.assert_close(parameter.detach(), reference.parameters[name].detach(), rtol=0, atol=1e-9)
-        assert not th.equal(parameter, start[name])
+    reference.assert_parameters(model, start, atol=1e-9)
     assert model.policy.inverse_scale.item() == pytest.approx(reference.lambda_hat, rel=1e-9)
 
 

@@ -233,3 +233,18 @@ def test_a_plan_is_made_after_n_action_steps(tmp_path: Path) -> None:
     finally:
         model.policy_class._predict = predict  # type: ignore[method-assign]
     assert len(plans) == 4
+
+
+@pytest.mark.slow
+def test_a_model_from_data_alone_is_exported_with_the_wrappers_of_its_environment(tmp_path: Path) -> None:
+    """Its environment is wrapped to have the spaces of the data; ``VecNormalize`` is inside of that wrapper."""
+    with pytest.warns(UserWarning, match="There is no environment"):
+        model = FQL("FlowPolicy", dataset=transitions(), **SMALL)
+    env = VecNormalize(DummyVecEnv([pendulum]), norm_reward=False)
+    env.obs_rms.mean[:], env.obs_rms.var[:] = 1.0, 4.0
+    model.set_env(env)
+    model.export(tmp_path / "policy.onnx")
+    observations = np.array([[0.3, -0.4, 2.0]], np.float32)
+    expected = model.predict(env.normalize_obs(observations), deterministic=True)[0]
+    actions = OnnxPolicy(tmp_path / "policy.onnx").predict(observations, deterministic=True)[0]
+    np.testing.assert_allclose(actions, expected, rtol=1e-5, atol=1e-5)

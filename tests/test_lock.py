@@ -121,3 +121,18 @@ def test_two_trainings_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with locked(run / LOCK, run):
         assert main(arguments) == 2
     assert f"{run} is in use by process {os.getpid()}" in capsys.readouterr().err
+
+
+def test_the_lock_is_released_when_resuming_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state of a checkpoint is restored after callbacks have started, and the lock is theirs."""
+    small().learn(4, callback=TrainingCheckpoint(tmp_path, 2))
+    model = FQL.resume(tmp_path, pendulum(), dataset=transitions(pendulum), device="cpu")
+
+    def fail(*_: object) -> None:
+        raise OSError("the log cannot be read")
+
+    monkeypatch.setattr("sb3_flow.common.offline_algorithm.hide_later_steps", fail)
+    with pytest.raises(OSError, match="the log cannot be read"):
+        model.learn(8, callback=TrainingCheckpoint(tmp_path, 2))
+    with locked(tmp_path / LOCK, tmp_path):
+        pass

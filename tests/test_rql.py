@@ -14,7 +14,7 @@ import pytest
 import torch as th
 from conformance.environments import AnySpaces
 from gymnasium import spaces
-from transcription import BATCH, Draw, Transcription, box_env, shake
+from transcription import BATCH, Draw, Transcription, assert_single_precision, box_env, parameters_of, shake
 
 from sb3_flow import RQL
 from sb3_flow.common import networks
@@ -194,13 +194,7 @@ def test_losses_and_gradients(variant: Variant) -> None:
     for name, value in expected.items():
         assert found[name].item() == pytest.approx(value.item(), rel=1e-12, abs=1e-12), name
     found["loss"].backward()
-    gradients = reference.gradients(expected)
-    for name, parameter in model.policy.named_parameters():
-        if name in gradients:
-            th.testing.assert_close(parameter.grad, gradients[name], rtol=1e-9, atol=1e-12)
-            assert gradients[name].abs().max().item() > 1e-6  # none of the comparisons is empty
-        else:
-            assert name.split(".")[0] in TARGETS and parameter.grad is None
+    reference.assert_gradients(model, expected)
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
@@ -209,24 +203,20 @@ def test_losses_in_single_precision(variant: Variant) -> None:
     model = variant.model()
     expected = Reference(model, variant).losses(*random_batch(variant, seed=0))
     found = model_losses(model, *random_batch(variant, seed=0, dtype=th.float32))
-    for name, value in expected.items():
-        assert found[name].dtype == th.float32
-        assert found[name].item() == pytest.approx(value.item(), rel=1e-4, abs=1e-5), name
+    assert_single_precision(found, expected)
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 def test_parameters_after_updates(variant: Variant) -> None:
     """All parameters after three updates, those of the targets and of the moving average too, in float64."""
     model, reference = both(variant)
-    start = {name: parameter.detach().clone() for name, parameter in model.policy.named_parameters()}
+    start = parameters_of(model)
     for seed in range(3):
         batch, noise = random_batch(variant, seed)
         metrics = model.update(batch, noise)
         assert metrics["critic_loss"].item() == pytest.approx(reference.losses(batch, noise)["critic_loss"].item(), rel=1e-9)
         reference.update(batch, noise)
-    for name, parameter in model.policy.named_parameters():
-        th.testing.assert_close(parameter.detach(), reference.parameters[name].detach(), rtol=0, atol=1e-10)
-        assert not th.equal(parameter, start[name])
+    reference.assert_parameters(model, start)
 
 
 @pytest.mark.parametrize("h", [2, 3, 5])

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from conformance.environments import AnySpaces, collect, pendulum
@@ -145,3 +146,30 @@ def test_local_variables_of_callbacks(n_envs: int) -> None:
         assert np.asarray(offline[name]).dtype == np.asarray(online[name]).dtype, name
     assert not offline["rewards"].any() and not offline["actions"].any() and not offline["dones"].any()
     assert len(offline["infos"]) == n_envs and offline["env"] is offline["self"].env
+
+
+def test_numbers_of_learn_are_converted() -> None:
+    """A text that is a number is a number, as in configurations."""
+    model = FQL("FlowPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, learning_starts=10, device="cpu")
+    assert model.learn("3e0", log_interval="2").num_timesteps == 3  # type: ignore[arg-type]
+
+
+class OwnBox(gym.spaces.Box):
+    """A subclass of a space."""
+
+
+class OwnSpace(gym.ObservationWrapper[Any, Any, Any]):
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.observation_space = OwnBox(-8, 8, (3,), np.float32)
+
+    def observation(self, observation: Any) -> Any:
+        return observation
+
+
+def test_spaces_that_cannot_be_saved_are_found_at_the_start(tmp_path: Path) -> None:
+    """A checkpoint has the spaces of the replay buffer: not the first checkpoint fails, after hours, but `learn`."""
+    model = FQL("FlowPolicy", OwnSpace(gym.make("Pendulum-v1")), policy_kwargs={"net_arch": [8]}, device="cpu")
+    with pytest.raises(ValueError, match="OwnBox"):
+        model.learn(5, callback=TrainingCheckpoint(tmp_path, 1000))
+    assert model.num_timesteps == 0

@@ -41,6 +41,20 @@ def each_column(batch: Batch, change: Callable[[th.Tensor], th.Tensor]) -> Batch
     return Batch(*(None if column is None else change(column) for column in batch))  # type: ignore[arg-type]
 
 
+def parameters_of(model: FlowAlgorithm) -> dict[str, th.Tensor]:
+    """Copies of the parameters of a model, by name."""
+    return {name: parameter.detach().clone() for name, parameter in model.policy.named_parameters()}
+
+
+def assert_single_precision(
+    found: dict[str, th.Tensor], expected: dict[str, th.Tensor], rel: float = 1e-4, atol: float = 1e-5
+) -> None:
+    """Losses in float32 are those in float64, up to rounding."""
+    for name, value in expected.items():
+        assert found[name].dtype == th.float32
+        assert found[name].item() == pytest.approx(value.item(), rel=rel, abs=atol), name
+
+
 class Draw:
     """Random numbers that are equal in single and double precision."""
 
@@ -153,6 +167,47 @@ class Transcription:
             result.update(dict(zip(own, gradients, strict=True)))
         assert set(result) == set(self.trained)
         return result
+
+    def assert_gradients(
+        self,
+        model: FlowAlgorithm,
+        losses: dict[str, th.Tensor],
+        rtol: float = 1e-9,
+        atol: float = 1e-12,
+        untrained: tuple[str, ...] = (),
+    ) -> None:
+        """
+        The gradients of a model after ``backward`` are those of the transcription. Targets have none.
+
+        :param model: The model, in float64
+        :param losses: As returned by ``losses``
+        :param rtol: Relative tolerance
+        :param atol: Absolute tolerance
+        :param untrained: Parameters without a gradient besides the targets
+        """
+        gradients = self.gradients(losses)
+        for name, parameter in model.policy.named_parameters():
+            if name in gradients:
+                th.testing.assert_close(parameter.grad, gradients[name], rtol=rtol, atol=atol)
+                assert gradients[name].abs().max().item() > 1e-6  # none of the comparisons is empty
+            else:
+                assert name.split(".")[0] in (*self.targets, *untrained) and parameter.grad is None
+
+    def assert_parameters(
+        self, model: FlowAlgorithm, start: dict[str, th.Tensor], atol: float = 1e-10, elsewhere: tuple[str, ...] = ()
+    ) -> None:
+        """
+        The parameters of a model after updates are those of the transcription, and all of them have changed.
+
+        :param model: The model, in float64
+        :param start: Its parameters before the updates, by name
+        :param atol: Absolute tolerance
+        :param elsewhere: Parameters that the transcription keeps elsewhere; the test compares them
+        """
+        for name, parameter in model.policy.named_parameters():
+            if name not in elsewhere:
+                th.testing.assert_close(parameter.detach(), self.parameters[name].detach(), rtol=0, atol=atol)
+            assert not th.equal(parameter, start[name])
 
     def update(self, batch: Batch, noise: Any) -> None:
         """Adam, then the targets. They follow the networks after their step (the published code: before it)."""

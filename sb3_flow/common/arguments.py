@@ -112,7 +112,7 @@ def checked(cls: type, arguments: Mapping[str, Any], owner: str | None = None) -
     return result
 
 
-def replaced(cls: type, arguments: Mapping[str, Any], saved: Iterable[str]) -> dict[str, Any]:
+def check_load_arguments(cls: type, arguments: Mapping[str, Any], saved: Iterable[str]) -> dict[str, Any]:
     """
     Check arguments of ``load``.
 
@@ -128,7 +128,7 @@ def replaced(cls: type, arguments: Mapping[str, Any], saved: Iterable[str]) -> d
     for name in arguments:
         if name not in known:
             raise TypeError(unknown(f"{cls.__name__}.load", name, own | hints_of(cls).keys()))
-    given = {name: value for name, value in arguments.items() if name in constructor and name not in own}
+    given = {name: value for name, value in arguments.items() if name in constructor}
     kept = {name: value for name, value in arguments.items() if name not in given}
     return {**kept, **checked(cls, given)}
 
@@ -146,14 +146,19 @@ def check_policy(cls: type, policy: Any) -> None:
     base = next((each for each in next(iter(aliases.values()), object).__mro__ if each.__name__ == "FlowPolicy"), BasePolicy)
     if isinstance(policy, str):
         if policy not in aliases:
-            close = difflib.get_close_matches(policy, aliases, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"expected one of: {', '.join(aliases)}."
+            close = closest(policy, aliases)
+            hint = f"did you mean {close!r}?" if close else f"expected one of: {', '.join(aliases)}."
             raise ValueError(f"{cls.__name__} has no policy {policy!r}; {hint} The policy comes before the environment.")
     elif not (isinstance(policy, type) and issubclass(policy, base)):
         raise TypeError(
             f"`policy` is {policy!r}; it must be the name of a policy, such as {next(iter(aliases), 'MlpPolicy')!r}, or a "
             f"subclass of {base.__name__}. The policy comes before the environment."
         )
+
+
+def closest(name: str, names: Iterable[str]) -> str | None:
+    """The most similar name, for suggestions."""
+    return next(iter(difflib.get_close_matches(name, list(names), n=1)), None)
 
 
 def unknown(owner: str, name: str, known: Iterable[str]) -> str:
@@ -169,8 +174,8 @@ def unknown(owner: str, name: str, known: Iterable[str]) -> str:
         return f"{owner} has no argument `{name}`: {ELSEWHERE[name]}."
     if name in ONLINE:
         return f"{owner} has no argument `{name}`: it learns from data only. Leave it out."
-    close = difflib.get_close_matches(name, public, n=1)
-    hint = f"did you mean `{close[0]}`?" if close else f"expected one of: {', '.join(public)}."
+    close = closest(name, public)
+    hint = f"did you mean `{close}`?" if close else f"expected one of: {', '.join(public)}."
     return f"{owner} has no argument `{name}`; {hint}"
 
 

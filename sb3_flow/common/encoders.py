@@ -1,7 +1,6 @@
 """Features extractors for vectors, images and dictionaries."""
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 
 from sb3_flow.common.networks import gelu_tanh, linear
 from sb3_flow.common.type_aliases import TensorObs
+from sb3_flow.common.warn import warn
 
 #: Smallest side of an image, in pixels, for the warning about unrecognized images.
 SIDE = 16
@@ -202,11 +202,10 @@ class FlowExtractor(BaseFeaturesExtractor):
                     f"Images of shape {part.shape} have their channels last; transpose them: (channels, height, width)."
                 )
             if key not in images and looks_like_an_image(part):
-                warnings.warn(
+                warn(
                     f"Observations of shape {part.shape} look like images, and are flattened. Images must be uint8 in "
                     "[0, 255], with three axes, one of them channels. For images that are already scaled to floats, pass "
-                    "policy_kwargs={'normalize_images': False}.",
-                    stacklevel=2,
+                    "policy_kwargs={'normalize_images': False}."
                 )
         self.keys = list(parts)
         self.encoders = nn.ModuleList(

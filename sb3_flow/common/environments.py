@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.env_util import is_wrapped
 
 from sb3_flow.common.optional import require
 
@@ -172,19 +173,11 @@ def report_success(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
         it is a maze of OGBench
     """
     module = type(env.unwrapped).__module__
-    if module.startswith("ogbench.") and not _has_wrapper(env, OwnGenerator):
+    if module.startswith("ogbench.") and not is_wrapped(env, OwnGenerator):
         env = OwnGenerator(env)
-    if module.split(".")[0] in REPORT_SUCCESS and not _has_wrapper(env, SuccessInfo):
+    if module.split(".")[0] in REPORT_SUCCESS and not is_wrapped(env, SuccessInfo):
         env = SuccessInfo(env)
     return env
-
-
-def _has_wrapper(env: gym.Env[Any, Any], wrapper: type[gym.Wrapper[Any, Any, Any, Any]]) -> bool:
-    while isinstance(env, gym.Wrapper):
-        if isinstance(env, wrapper):
-            return True
-        env = env.env
-    return False
 
 
 class SuccessInfo(gym.Wrapper[Any, Any, Any, Any]):

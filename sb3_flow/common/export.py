@@ -17,6 +17,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor, VecNormalize, VecTransposeImage
 from torch import nn
 
+from sb3_flow.common.data.no_environment import WithinSpaces
 from sb3_flow.common.encoders import subspaces
 from sb3_flow.common.files import atomic_write, file_to_write
 from sb3_flow.common.optional import require
@@ -46,8 +47,8 @@ class ExportedPolicy(nn.Module):
         self.observation_space: spaces.Space[Any] = policy.observation_space
         #: Wrappers that change observations, in the order of their application.
         self.wrappers: list[VecEnvWrapper] = []
-        while isinstance(env, VecNormalize | VecTransposeImage | VecMonitor):
-            if not isinstance(env, VecMonitor):
+        while isinstance(env, VecNormalize | VecTransposeImage | VecMonitor | WithinSpaces):
+            if isinstance(env, VecNormalize | VecTransposeImage):
                 self.wrappers.insert(0, env)
             env = env.venv
             self.observation_space = env.observation_space

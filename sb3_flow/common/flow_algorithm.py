@@ -20,7 +20,7 @@ from sb3_flow.common.data.statistics import observation_statistics
 from sb3_flow.common.encoders import image_keys
 from sb3_flow.common.execution import Execution, make_execution
 from sb3_flow.common.export import export_policy
-from sb3_flow.common.guards import not_finite, statistics_of
+from sb3_flow.common.guards import not_finite
 from sb3_flow.common.metrics import MetricSums
 from sb3_flow.common.offline_algorithm import OfflineAlgorithm
 from sb3_flow.common.policies import FlowPolicy
@@ -365,10 +365,6 @@ class FlowAlgorithm(OfflineAlgorithm):
             return f"and correct the data: {', and '.join(lost)}."
         finite = " All values of the batch were finite." if inputs else ""
         return f"with a lower learning rate or other data.{finite}"
-
-    def inputs_not_finite(self) -> list[str]:
-        """Names of the sources of batches that have numbers that are not finite."""
-        return ["statistics of VecNormalize"] * (not_finite(statistics_of(self._vec_normalize_env)) is not None)
 
     def _record_training(self) -> None:
         self.check_finite()

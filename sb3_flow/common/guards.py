@@ -39,20 +39,37 @@ def check_device(device: th.device | str, name: str = "`device`") -> None:
         raise ValueError(f"{name} is {device!r}, which cannot be used here: {str(error).splitlines()[0]}") from error
 
 
-def check_learn(total_timesteps: Any, callback: Any, log_interval: Any) -> None:
+def check_learn(total_timesteps: Any, callback: Any, log_interval: Any) -> tuple[Any, Any]:
     """
     Check the arguments of ``learn``.
 
     :param total_timesteps: Number of timesteps, or None
     :param callback: A callback, a function, a list of callbacks, or None
-    :param log_interval: Number of episodes between two lines of the log, or None
+    :param log_interval: Number of episodes between two log entries, or None
+    :return: ``total_timesteps`` and ``log_interval``, converted to int
     :raises TypeError: If one of them has another type.
     :raises ValueError: If a number is too small.
     """
-    if total_timesteps is not None and checked_value("total_timesteps", total_timesteps, int) < 0:
-        raise ValueError(f"`total_timesteps` is {total_timesteps}; it must be at least 0.")
-    if log_interval is not None and checked_value("log_interval", log_interval, int) < 1:
-        raise ValueError(f"`log_interval` is {log_interval}; it must be at least 1, or None for no log.")
+    if total_timesteps is not None:
+        total_timesteps = checked_value("total_timesteps", total_timesteps, int)
+        if total_timesteps < 0:
+            raise ValueError(f"`total_timesteps` is {total_timesteps}; it must be at least 0.")
+    if log_interval is not None:
+        log_interval = checked_value("log_interval", log_interval, int)
+        if log_interval < 1:
+            raise ValueError(f"`log_interval` is {log_interval}; it must be at least 1, or None for no log.")
+    check_callback(callback)
+    return total_timesteps, log_interval
+
+
+def check_callback(callback: Any) -> None:
+    """
+    Check the callback of ``learn``.
+
+    :param callback: A callback, a function, a list of callbacks, or None
+    :raises TypeError: If it is something else.
+    :raises ValueError: If an ``EvalCallback`` has no episodes.
+    """
     if callback is None or (callable(callback) and not isinstance(callback, type)):
         return
     for each in callback if isinstance(callback, list) else [callback]:

@@ -23,7 +23,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_flow.common import checkpoints
-from sb3_flow.common.arguments import CheckedArguments, check_policy, replaced
+from sb3_flow.common.arguments import CheckedArguments, check_load_arguments, check_policy
 from sb3_flow.common.checkpoints import Run
 from sb3_flow.common.checkpoints.saving import (
     load_errors,
@@ -229,10 +229,10 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         :return: The model
         :raises ValueError: If the dataset is missing after ``load``, or a loss is not finite.
         """
-        check_learn(total_timesteps, callback, log_interval)
+        total_timesteps, log_interval = check_learn(total_timesteps, callback, log_interval)
         self.require_environment()
         self._require_dataset()
-        total_timesteps = self.default_timesteps if total_timesteps is None else int(total_timesteps)
+        total_timesteps = self.default_timesteps if total_timesteps is None else total_timesteps
         resumed = self.run.begin(self.num_timesteps, reset_num_timesteps)
         if resumed is not None:  # This call completes the interrupted one.
             total_timesteps, reset_num_timesteps = total_timesteps + self.run.started_at - self.num_timesteps, False
@@ -244,10 +244,10 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
             progress_bar,
         )
         callback.on_training_start(locals(), globals())
-        if resumed is not None:
-            hide_later_steps(self.logger, self.num_timesteps)
-            checkpoints.go_on(self, callback, resumed)
         try:
+            if resumed is not None:
+                hide_later_steps(self.logger, self.num_timesteps)
+                checkpoints.go_on(self, callback, resumed)
             self._run_phases(total_timesteps, callback, log_interval)
         finally:
             # Also after Ctrl-C: a progress bar is closed, and the model can be used and saved.
@@ -271,7 +271,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         if not (self._in_offline_phase() and self.num_timesteps < total_timesteps):
             return True
         assert self.env is not None
-        step = self._step_of_no_environment()
+        step = self._offline_locals()
         updates_at_start, time_at_start = self.n_offline_updates, time.time()
         next_log = self.n_offline_updates + self.offline_log_interval
         while self._in_offline_phase() and self.num_timesteps < total_timesteps:
@@ -290,7 +290,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
             checkpoints.write_due(self, callback)
         return True
 
-    def _step_of_no_environment(self) -> dict[str, Any]:
+    def _offline_locals(self) -> dict[str, Any]:
         """
         The ``locals`` of callbacks in the offline phase, with the names of Stable-Baselines3's rollouts: no episode ends,
         rewards and actions are zero, and observations are those of the last reset.
@@ -378,7 +378,11 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
     def not_finite(self) -> list[str]:
         """The parts of a checkpoint that have numbers that are not finite, such as ``"optimizer"``."""
         lost = [name.removeprefix("policy.") for name, state in self.get_parameters().items() if not_finite(state) is not None]
-        return lost + ["statistics of VecNormalize"] * (not_finite(statistics_of(self._vec_normalize_env)) is not None)
+        return lost + self.inputs_not_finite()
+
+    def inputs_not_finite(self) -> list[str]:
+        """Names of the sources of batches that have numbers that are not finite."""
+        return ["statistics of VecNormalize"] * (not_finite(statistics_of(self._vec_normalize_env)) is not None)
 
     def check_parameters(self) -> None:
         """
@@ -458,7 +462,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
             env = as_environment(env)
         settings = read_settings(path)
         require_own_model(cls, path, settings)
-        kwargs = replaced(cls, kwargs, settings)
+        kwargs = check_load_arguments(cls, kwargs, settings)
         values = unpack_settings(path, settings, policy_classes(cls), custom_objects, trusted, kwargs)
         require_own_policy(cls, path, values.get("policy_class"))
         with load_errors(cls, path):

@@ -366,9 +366,6 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         self._record_training()
         OffPolicyAlgorithm.dump_logs(self)
 
-    def not_finite(self) -> list[str]:
-        return super().not_finite() + ["replay buffer"] * (self.replay_buffer.not_finite() is not None)
-
     def inputs_not_finite(self) -> list[str]:
         return super().inputs_not_finite() + ["replay buffer"] * (self.replay_buffer.not_finite() is not None)
 

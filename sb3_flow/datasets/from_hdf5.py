@@ -13,7 +13,7 @@ from sb3_flow.common.data.columns import DatasetError
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.join import join
 from sb3_flow.datasets.hdf5_columns import Hdf5Columns, open_hdf5
-from sb3_flow.datasets.parts import Chosen, split_parts, with_parts
+from sb3_flow.datasets.parts import chosen_columns, split_parts, with_parts
 
 #: Names of groups that hold one episode each: robomimic's, ManiSkill's, Minari's.
 _EPISODE = re.compile(r"(demo|traj|trajectory|episode|ep)_?(\d+)")
@@ -56,6 +56,8 @@ def read_hdf5(source: Any, env_id: str | None = None) -> OfflineDataset | None:
         return _episodes(path, [Hdf5Columns(path, f"{top}/{group}") for group in chosen], keys, robomimic=top == "data")
     columns = Hdf5Columns(path)
     if any(_D3RLPY.fullmatch(field) for field in columns):
+        if keys:
+            raise DatasetError(f"{path}#{','.join(keys)}: a file of d3rlpy has no parts of observations; pass the path only.")
         return _of_d3rlpy(path, columns)
     return OfflineDataset.from_dict(with_parts(columns, keys, str(path)), str(path))
 
@@ -70,7 +72,8 @@ def _episodes(path: Path, groups: list[Hdf5Columns], keys: list[str], robomimic:
             fields.remove("success")
         # What robomimic calls `dones` is where its own algorithms stop to bootstrap.
         names = {"dones": "terminations"} if robomimic else {}
-        episodes.append(OfflineDataset.from_dict(with_parts(Chosen(columns, fields, names), keys, name), name, single=True))
+        chosen = with_parts(chosen_columns(columns, fields, names), keys, name)
+        episodes.append(OfflineDataset.from_dict(chosen, name, single=True))
     return join(episodes, name=str(path))
 
 

@@ -202,7 +202,8 @@ class _Reader:
 
     def _frames(self, places: list[tuple[str, float]], label: str) -> np.ndarray:
         """Frames by the path of their video and their time in it."""
-        assert self.folder is not None
+        if self.folder is None:
+            raise DatasetError(f"{label} is in videos; pass the folder of the dataset instead of a file.")
         folder = self.folder
         tolerance = 0.5 / float(self.info.get("fps", 30))
 

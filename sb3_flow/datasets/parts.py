@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def with_parts(columns: Mapping[str, np.ndarray], keys: list[str], name: str) ->
     if missing:
         raise DatasetError(f"{name}: the observations have no part {', '.join(missing)}; there: {short(sorted(there))}.")
     fields = [field for field in columns if field.split("/")[0] not in groups or field.partition("/")[2] in keys]
-    return Chosen(columns, fields)
+    return chosen_columns(columns, fields)
 
 
 class LazyColumns(Mapping[str, np.ndarray]):
@@ -62,21 +63,16 @@ class LazyColumns(Mapping[str, np.ndarray]):
         return len(self.readers)
 
 
-class Chosen(Mapping[str, np.ndarray]):
-    """Some of the arrays of a mapping, under the same or other names."""
+def chosen_columns(
+    columns: Mapping[str, np.ndarray], fields: Iterable[str], names: Mapping[str, str] | None = None
+) -> LazyColumns:
+    """
+    Some of the arrays of a mapping.
 
-    def __init__(self, columns: Mapping[str, np.ndarray], fields: list[str], names: Mapping[str, str] | None = None) -> None:
-        self.columns = columns
-        self.fields = {(names or {}).get(field, field): field for field in fields}
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.columns[self.fields[name]]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.fields
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.fields)
-
-    def __len__(self) -> int:
-        return len(self.fields)
+    :param columns: Arrays by name
+    :param fields: Their names
+    :param names: New names of some of them
+    :return: The chosen arrays, which are read on access
+    """
+    names = names or {}
+    return LazyColumns({names.get(field, field): partial(columns.__getitem__, field) for field in fields})

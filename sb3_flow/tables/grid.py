@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import importlib
 import itertools
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 
+from sb3_flow.common.arguments import closest
 from sb3_flow.common.environments import register_environment
 from sb3_flow.common.optional import require
 from sb3_flow.zoo.configs import read_value
@@ -210,7 +210,7 @@ class _Grid:
             self.settings = dict(settings.items())
         for section, entries in (("algorithms", self.algorithms), ("tasks", self.tasks)):
             if not entries:
-                close = _closest(section, self.top)
+                close = closest(section, self.top)
                 hint = f" Did you mean `{close}`?" if close else ""
                 raise self._error("", f"`{section}` is missing: a list of names, or a mapping from names to settings.{hint}")
         self._check_names()
@@ -250,7 +250,7 @@ class _Grid:
     def _must_be_one_of(self, name: str, names: Iterable[str], where: str, what: str) -> None:
         if name in names:
             return
-        close = _closest(name, names)
+        close = closest(name, names)
         hint = f"did you mean `{close}`?" if close else f"expected one of: {', '.join(sorted(names))}."
         raise self._error(where, f"unknown {what} `{name}`; {hint}")
 
@@ -356,7 +356,7 @@ class _Grid:
         if key in self.known[algo]:
             return
         keys = [*OPTIONS, *(FILE_KEYS if where == "" else ())]
-        close = _closest(str(key), [*self.known[algo], *keys])
+        close = closest(str(key), [*self.known[algo], *keys])
         hint = f"did you mean `{close}`?" if close else f"hyperparameters of {algo}: {', '.join(sorted(self.known[algo]))}."
         raise self._error(where, f"unknown key `{key}`; {hint} Options: {', '.join(keys)}.")
 
@@ -410,11 +410,6 @@ class _Grid:
 
     def _error(self, where: str, message: str) -> ValueError:
         return ValueError(f"{self.file}{', ' if where else ''}{where}: {message}")
-
-
-def _closest(name: str, names: Iterable[str]) -> str | None:
-    """The most similar name, for suggestions."""
-    return next(iter(difflib.get_close_matches(name, list(names), n=1)), None)
 
 
 def _number_in_text(value: Any) -> str:

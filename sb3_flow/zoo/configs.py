@@ -1,13 +1,12 @@
 """The configurations of the package, and checks of configurations."""
 
-import difflib
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import sb3_flow
-from sb3_flow.common.arguments import checked_value, former_names_of, hints_of, unknown
+from sb3_flow.common.arguments import checked_value, closest, former_names_of, hints_of, unknown
 from sb3_flow.common.optional import require
 
 #: Keys of an entry that RL Zoo uses; all others are arguments of the algorithm.
@@ -99,8 +98,8 @@ def check_keys(given: Iterable[str], known: set[str], owner: str, place: str, pr
     """
     for key in given:
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean `{prefix}{close[0]}`?" if close else f"expected one of: {', '.join(sorted(known))}."
+            close = closest(key, known)
+            hint = f"did you mean `{prefix}{close}`?" if close else f"expected one of: {', '.join(sorted(known))}."
             raise ValueError(f"{place}: {owner} has no `{prefix}{key}`; {hint}")
 
 

@@ -3,7 +3,7 @@
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from sb3_flow.common.offline_algorithm import OfflineAlgorithm
 from sb3_flow.zoo.callbacks import EvalCallback, SamplerEvalCallback, TrainingClock
 from sb3_flow.zoo.hyperparameters import HyperparameterReader
 from sb3_flow.zoo.system import describe_system
-from sb3_flow.zoo.trust import read_yaml, reading
+from sb3_flow.zoo.trust import read_yaml, reading, replaced
 
 #: Not a sampler of the policy: sampled actions of an algorithm that is usually evaluated by deterministic actions.
 SAMPLED = "sampled"
@@ -87,7 +87,7 @@ class FlowExperimentManager(HyperparameterReader):
             self.monitor_kwargs = {**self.monitor_kwargs, "override_existing": False}
         if not self.optimize_hyperparameters:
             self.lock.acquire()  # until this process ends
-        with reading(self.trusted) if self.trained_agent else nullcontext():
+        with reading(self.trusted):
             return super().setup_experiment()
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -120,7 +120,7 @@ class FlowExperimentManager(HyperparameterReader):
         config = Path(self.params_path) / "config.yml"
         if not (self.resuming and config.is_file()):
             return
-        before = read_yaml(config)
+        before = read_yaml(config, self.trusted)
         changed = [key for key in {**before, **saved} if before.get(key) != saved.get(key)]
         if changed:
             key = changed[0]
@@ -133,7 +133,7 @@ class FlowExperimentManager(HyperparameterReader):
         """As in RL Zoo, and write versions, hardware and duration to ``system.yml``."""
         start = time.monotonic()
         try:
-            with self._noticing_interrupts(model):
+            with self._record_interrupts(model):
                 super().learn(model)
         except BaseException:
             self.lock.release()
@@ -144,26 +144,20 @@ class FlowExperimentManager(HyperparameterReader):
         (Path(self.params_path) / "system.yml").write_text(yaml.safe_dump(system, sort_keys=False), "utf-8")
 
     @contextmanager
-    def _noticing_interrupts(self, model: Any) -> Iterator[None]:
-        """Note an interrupt of ``model.learn``, which RL Zoo treats as the end of training."""
-        cls: Any = type(model)  # what the model itself has would be saved with it
-        learn, own = cls.learn, "learn" in vars(cls)
+    def _record_interrupts(self, model: Any) -> Iterator[None]:
+        """Record an interrupt of ``model.learn``, which RL Zoo treats as the end of training."""
+        cls: Any = type(model)  # attributes of the model would be saved with it
+        learn = cls.learn
 
-        def noticing(*args: Any, **kwargs: Any) -> Any:
+        def recording(*args: Any, **kwargs: Any) -> Any:
             try:
                 return learn(*args, **kwargs)
             except KeyboardInterrupt:
                 self.interrupted = True
                 raise
 
-        cls.learn = noticing
-        try:
+        with replaced(cls, "learn", recording):
             yield
-        finally:
-            if own:
-                cls.learn = learn
-            else:
-                del cls.learn
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         """

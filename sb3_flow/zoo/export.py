@@ -8,10 +8,10 @@ from typing import Any
 
 from sb3_flow.common.environments import import_packages, register_environment
 from sb3_flow.common.optional import require
-from sb3_flow.methods import METHODS
+from sb3_flow.zoo.algorithms import ALGORITHMS
 from sb3_flow.zoo.options import check_environment
 from sb3_flow.zoo.registration import register
-from sb3_flow.zoo.trust import parsed_values, reading
+from sb3_flow.zoo.trust import parsed_values, read_yaml, reading
 
 
 def add_commands(subparsers: Any) -> None:
@@ -42,9 +42,8 @@ def export(options: argparse.Namespace) -> None:
     """
     utils: Any = require("rl_zoo3.utils", "zoo", "Reading a run of RL Zoo")
     register()
-    classes = {variant.name: method.algorithm for method in METHODS for variant in method.variants}
-    if not hasattr(classes.get(options.algo), "export"):
-        exportable = sorted(name for name, cls in classes.items() if hasattr(cls, "export"))
+    if not hasattr(ALGORITHMS.get(options.algo), "export"):
+        exportable = sorted(name for name, cls in ALGORITHMS.items() if hasattr(cls, "export"))
         raise ValueError(f"--algo {options.algo!r} cannot be exported; choose one of {', '.join(exportable)}.")
     import_packages(options.gym_packages)
     register_environment(options.env)
@@ -55,11 +54,15 @@ def export(options: argparse.Namespace) -> None:
     except AssertionError as error:  # RL Zoo's error for a missing folder
         raise ValueError(str(error)) from error
     with parsed_values(), reading(options.trusted):
-        settings, statistics = utils.get_saved_hyperparams(str(pathlib.Path(log_path) / name), test_mode=True)
+        folder = pathlib.Path(log_path) / name
+        settings, statistics = utils.get_saved_hyperparams(str(folder), test_mode=True)
+        env_kwargs = settings.pop("env_kwargs", None)
+        if (folder / "args.yml").is_file():  # the command line has priority, as in `enjoy`
+            env_kwargs = read_yaml(folder / "args.yml", options.trusted).get("env_kwargs") or env_kwargs
         env = utils.create_test_env(
-            options.env, stats_path=statistics, log_dir=None, hyperparams=settings, env_kwargs=settings.pop("env_kwargs", {})
+            options.env, stats_path=statistics, log_dir=None, hyperparams=settings, env_kwargs=env_kwargs or {}
         )
-        model = classes[options.algo].load(model_path, env=env, device="cpu")
+        model = ALGORITHMS[options.algo].load(model_path, env=env, device="cpu")
     output = options.output or pathlib.Path(log_path) / f"{options.algo}-{name}.onnx"
     model.export(output, options.sampler)  # type: ignore[attr-defined]
     print(f"Exported {model_path} to {output}")

@@ -1,19 +1,18 @@
 """Checks of the options of RL Zoo's scripts, before the scripts run: their own errors come late, or not at all."""
 
 import argparse
-import difflib
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import gymnasium as gym
 
-from sb3_flow.common.arguments import checked_value
+from sb3_flow.common.arguments import checked_value, closest
 from sb3_flow.common.guards import check_device
 
 #: Scripts with an argument parser that knows ``--gym-packages``.
 IMPORTING = {"train", "optimize", "enjoy"}
 #: Scripts that make an environment.
-ACTING = {"train", "optimize", "enjoy", "record-video", "export"}
+WITH_ENVIRONMENT = {"train", "optimize", "enjoy", "record-video", "export"}
 #: Whole numbers and their smallest values. -1 is RL Zoo's value for "not given" where it is allowed.
 NUMBERS: dict[str, dict[str, int]] = {
     "train": {
@@ -26,7 +25,7 @@ NUMBERS: dict[str, dict[str, int]] = {
 }
 NUMBERS["optimize"] = NUMBERS["train"]
 #: Options where -1 means the default.
-OPTIONAL = {("train", "--n-timesteps"), ("optimize", "--n-timesteps"), *((name, "--num-threads") for name in ACTING)}
+OPTIONAL = {("train", "--n-timesteps"), ("optimize", "--n-timesteps"), *((name, "--num-threads") for name in IMPORTING)}
 
 
 def check_numbers(name: str, arguments: list[str]) -> list[str]:
@@ -111,7 +110,7 @@ def check_environment(name: str, env_id: str) -> None:
     :param env_id: The environment
     :raises ValueError: If it is not; the message has the nearest name.
     """
-    if name in ACTING and env_id not in gym.registry:
+    if name in WITH_ENVIRONMENT and env_id not in gym.registry:
         raise ValueError(
             f"There is no environment {env_id!r}{nearest(env_id, gym.registry)} Environments of other packages need the "
             "module that registers them: --gym-packages MODULE."
@@ -121,6 +120,6 @@ def check_environment(name: str, env_id: str) -> None:
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the nearest name, or all of a few."""
     known = [*known]
-    if close := difflib.get_close_matches(name, known, n=1):
-        return f"; did you mean {close[0]!r}?"
+    if close := closest(name, known):
+        return f"; did you mean {close!r}?"
     return f". Known: {', '.join(sorted(known))}." if len(known) < 50 else "."

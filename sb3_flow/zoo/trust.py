@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,6 +21,7 @@ import gymnasium as gym
 from stable_baselines3.common import save_util
 from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 
+from sb3_flow.common.checkpoints.plain import class_named
 from sb3_flow.common.checkpoints.saving import PICKLE
 from sb3_flow.common.offline_algorithm import OfflineAlgorithm
 from sb3_flow.common.optional import require
@@ -27,10 +29,13 @@ from sb3_flow.zoo.values import parse_value
 
 #: What to do, at the end of messages.
 REMEDY = "If you trust its source, add --trusted."
+#: Packages whose wrappers are imported; those of ``--gym-packages`` have been imported before.
+PACKAGES = {"gymnasium", "rl_zoo3", "sb3_contrib", "sb3_flow", "shimmy", "stable_baselines3"}
 #: Functions that may wrap environments; all other wrappers are classes of wrappers.
 WRAPPING = {"sb3_flow.common.environments.report_success", "rl_zoo3.utils.flatten_dict_observations"}
 ORDERED = "tag:yaml.org,2002:python/object/apply:collections.OrderedDict"
 TUPLE = "tag:yaml.org,2002:python/tuple"
+CLASSES = "tag:yaml.org,2002:python/name:"
 NAMES = "tag:yaml.org,2002:python/object/new:huggingface_sb3.naming_schemes."
 
 
@@ -80,23 +85,24 @@ def reading(trusted: bool) -> Iterator[None]:
         else:
             stack.enter_context(replaced(save_util, "json_to_data", partial(_settings, save_util.json_to_data)))
             stack.enter_context(replaced(VecNormalize, "load", staticmethod(_statistics)))
-            stack.enter_context(replaced(require("yaml", "zoo", "Reading a run"), "UnsafeLoader", _loader()))
+            stack.enter_context(replaced(require("yaml", "zoo", "Reading a run"), "UnsafeLoader", _loader(f" {REMEDY}")))
             stack.enter_context(replaced(utils, "get_wrapper_class", partial(_wrapper, utils.get_wrapper_class)))
         yield
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, trusted: bool = False) -> Any:
     """
     Read a file that RL Zoo wrote for a run, such as ``config.yml``.
 
     :param path: The file
+    :param trusted: Whether Python objects in it may be created
     :return: Its content
     :raises ValueError: If it is not valid YAML, or has Python objects other than RL Zoo's.
     """
     yaml: Any = require("yaml", "zoo", "Reading a run")
     try:
         with path.open(encoding="utf-8") as file:
-            return yaml.load(file, _loader())
+            return yaml.load(file, yaml.UnsafeLoader if trusted else _loader())
     except (yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a file of a run: {error}") from error
 
@@ -121,8 +127,8 @@ def _statistics(path: Any, venv: Any) -> Any:
     )
 
 
-def _loader() -> Any:
-    """A loader of YAML that knows the objects that RL Zoo writes, and no others."""
+def _loader(remedy: str = "") -> Any:
+    """A loader of YAML that knows the objects and classes that RL Zoo writes, and no others."""
     yaml: Any = require("yaml", "zoo", "Reading a run")
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -135,12 +141,19 @@ def _loader() -> Any:
     def name(loader: Any, suffix: str, node: Any) -> str:
         return str(loader.construct_mapping(node, deep=True)["args"][0])
 
+    def known_class(loader: Any, suffix: str, node: Any) -> Any:
+        try:
+            return class_named(suffix)
+        except ValueError:
+            return unknown(loader, suffix, node)
+
     def unknown(loader: Any, suffix: str, node: Any) -> Any:
-        raise ValueError(f"{node.start_mark.name} has a Python object ({suffix}), which is not made. {REMEDY}")
+        raise ValueError(f"{node.start_mark.name} has a Python object ({suffix}), which is not created.{remedy}")
 
     Loader.add_constructor(ORDERED, ordered)
     Loader.add_constructor(TUPLE, lambda loader, node: tuple(loader.construct_sequence(node, deep=True)))
     Loader.add_multi_constructor(NAMES, name)
+    Loader.add_multi_constructor(CLASSES, known_class)
     Loader.add_multi_constructor("tag:yaml.org,2002:python/", unknown)
     return Loader
 
@@ -153,7 +166,8 @@ def _wrapper(find: Callable[..., Any], hyperparams: dict[str, Any], key: str = "
         if name is None or name in WRAPPING:
             continue
         module, _, attribute = str(name).rpartition(".")
-        cls = getattr(importlib.import_module(module), attribute, None) if module else None
+        known = module in sys.modules or module.split(".")[0] in PACKAGES  # a module in the run's folder is not imported
+        cls = getattr(importlib.import_module(module), attribute, None) if known else None
         if not (isinstance(cls, type) and issubclass(cls, gym.Wrapper | VecEnvWrapper)):
             raise ValueError(f"The run's `{key}` {name} is not a class of wrappers, so it is not called. {REMEDY}")
     return find(hyperparams, key)

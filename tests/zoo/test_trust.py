@@ -198,3 +198,36 @@ def test_results_of_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     pytest.importorskip("rl_zoo3")
     (tmp_path / "results.pkl").write_bytes(pickle.dumps(Marker()))
     refused(capsys, "plot-from-file", "-i", str(tmp_path / "results.pkl"))
+
+
+def test_classes_of_a_run_are_read_without_trust(folder: Path) -> None:
+    """RL Zoo writes the activation of ``-params policy_kwargs:dict(activation_fn=nn.ReLU)`` as the name of a class."""
+    import yaml
+
+    from sb3_flow.zoo.trust import read_yaml
+
+    path = folder / PENDULUM / "config.yml"
+    path.write_text(yaml.dump({"policy_kwargs": {"activation_fn": nn.ReLU}}), "utf-8")
+    assert "python/name" in path.read_text("utf-8")
+    assert read_yaml(path) == {"policy_kwargs": {"activation_fn": nn.ReLU}}
+    path.write_text(yaml.dump({"policy_kwargs": {"activation_fn": run}}), "utf-8")
+    with pytest.raises(ValueError, match=r"config\.yml"):
+        read_yaml(path)
+
+
+def test_a_module_in_the_folder_of_a_run_is_not_imported(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (Path.cwd() / "own_module.py").write_text("raise SystemExit('the module was imported')\n", "utf-8")
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    write(folder, "config.yml", [["policy", "FlowPolicy"], ["env_wrapper", "own_module.Wrapper"]])
+    assert "is not a class of wrappers" in refused(capsys, *ENJOY)
+
+
+def test_training_does_not_read_statistics_beside_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """RL Zoo reads ``ENV/vecnormalize.pkl`` in the current folder, also of a new run."""
+    config = {"policy": "FlowPolicy", "n_timesteps": 2, "normalize": True, "policy_kwargs": {"net_arch": [8]}}
+    Path("conf.yml").write_text(json.dumps({PENDULUM: config}), "utf-8")
+    Path(PENDULUM).mkdir()
+    Path(PENDULUM, "vecnormalize.pkl").write_bytes(pickle.dumps(Marker()))
+    assert "vecnormalize.pkl is a pickle" in refused(capsys, "train", *ENJOY[1:5], "--conf-file", "conf.yml")

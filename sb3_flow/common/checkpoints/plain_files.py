@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from sb3_flow.common.checkpoints.old_files import moved_modules
-from sb3_flow.common.checkpoints.plain import from_plain, to_plain
+from sb3_flow.common.checkpoints.plain import NotPlain, from_plain, to_plain
 
 #: Name of the array that is JSON.
 DATA = "data"
@@ -31,7 +31,13 @@ def write_data(file: IO[bytes], kind: str, value: Any) -> None:
     :raises NotPlain: If a part of it is not plain.
     """
     arrays: list[np.ndarray] = []
-    text = json.dumps({"kind": kind, "value": to_plain(value, arrays=arrays, name=kind)}, allow_nan=False)
+    try:
+        plain = to_plain(value, arrays=arrays, name=kind)
+    except NotPlain as error:
+        raise NotPlain(
+            f"{error} is not plain data, so the {kind} cannot be saved. Use classes of gymnasium.spaces, numbers and arrays."
+        ) from error
+    text = json.dumps({"kind": kind, "value": plain}, allow_nan=False)
     named = {str(i): array for i, array in enumerate(arrays)}
     np.savez(file, **{DATA: np.frombuffer(text.encode("ascii"), np.uint8), **named})  # type: ignore[arg-type]
 

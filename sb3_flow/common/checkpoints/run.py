@@ -48,6 +48,7 @@ class Resumable(Protocol):
 
     run: Run
     device: th.device
+    observation_space: spaces.Space[Any]
     action_space: spaces.Box
 
     @property

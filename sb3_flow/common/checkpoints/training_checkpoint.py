@@ -13,6 +13,7 @@ from sb3_flow.common.arguments import checked_value
 from sb3_flow.common.checkpoints.callback_state import all_callbacks, get_callback_state
 from sb3_flow.common.checkpoints.layout import PREFIX, STATE, checkpoints, latest_checkpoint, number
 from sb3_flow.common.checkpoints.monitors import get_monitor_state, write_missing_headers
+from sb3_flow.common.checkpoints.plain import to_plain
 from sb3_flow.common.checkpoints.plain_files import write_data
 from sb3_flow.common.checkpoints.random_state import get_random_state
 from sb3_flow.common.checkpoints.run import Resumable
@@ -69,6 +70,8 @@ class TrainingCheckpoint(BaseCallback):
                 "resets. Pass `allow_early_resets=True` to `Monitor`."
             )
 
+        to_plain([self.model.observation_space, self.model.action_space], name="space")  # raises now, not after hours
+
     def _on_training_start(self) -> None:
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder} is a file; TrainingCheckpoint needs a folder.")
@@ -76,10 +79,10 @@ class TrainingCheckpoint(BaseCallback):
             self._held.acquire()
         try:
             self._require_no_later_checkpoint()
-        except ValueError:
+            write_missing_headers(self.training_env, self.folder)
+        except Exception:
             self._on_training_end()
             raise
-        write_missing_headers(self.training_env, self.folder)
         self._steps_before, self._episode_ended = self.model.n_env_steps, False
 
     def _on_training_end(self) -> None:

@@ -13,7 +13,6 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_flow.common.data.columns import DatasetError, Observations, blocks, check_finite, short
 from sb3_flow.common.data.episodes import ADVICE, UNCERTAIN, Recording, find_episodes
-from sb3_flow.common.data.fields import Meaning
 from sb3_flow.common.data.gather import gather
 from sb3_flow.common.data.jumps import jumps_inside
 from sb3_flow.common.warn import warn
@@ -139,14 +138,14 @@ class OfflineDataset:
             one episode, with its last observation.
         :param name: What to call it in messages
         :param single: Whether the data is one episode where nothing says where episodes end. By default it is where it is one
-            of a list, and does not mark the end of the task either.
+            of a list.
         :return: The dataset
         :raises DatasetError: If a field is missing or ambiguous, its length is wrong, a value is not finite, fields contradict
             each other, or nothing says where episodes end.
         """
         found = gather(data, name)
         if single is None:
-            single = one_of_a_list.get() and not found.has(Meaning.TERMINATION, Meaning.MASK, Meaning.DONE)
+            single = one_of_a_list.get()
         episodes = find_episodes(
             Recording(
                 name,

@@ -221,7 +221,7 @@ AMBIGUOUS: dict[str, str] = {
     "mask": "which rows are transitions (then name it `valids`) or where the task went on (then name it `masks`)",
     "state": "what the policy observes (then name it `observations`) or the simulator's state (then leave it out)",
 }
-_SAME = {"done": "dones", "terminal": "terminals", "terminate": "terminals", "states": "state"}
+_SAME = {"done": "dones", "terminal": "terminals", "terminate": "terminals"}
 
 
 class Field(NamedTuple):

@@ -17,16 +17,6 @@ from sb3_flow.common.data.columns import ColumnBuilder, DatasetError, Observatio
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.encoders import subspaces
 
-#: Wrappers of Gymnasium that make the same of an observation whenever they see it.
-_WITHOUT_MEMORY = (
-    gym.wrappers.DtypeObservation,
-    gym.wrappers.GrayscaleObservation,
-    gym.wrappers.RescaleObservation,
-    gym.wrappers.ReshapeObservation,
-    gym.wrappers.ResizeObservation,
-    gym.wrappers.TransformObservation,
-)
-
 
 def follow_environment(data: OfflineDataset, space: spaces.Space[Any], env: VecEnv | None) -> OfflineDataset:
     """
@@ -105,7 +95,8 @@ def _apply(wrapper: Any, name: str, observations: dict[str, np.ndarray]) -> Obse
         return flatten_rows(inner, observations)
     if isinstance(wrapper, FilterObservation):
         return {key: observations[key] for key in subspaces(wrapper.observation_space)}
-    if not isinstance(wrapper, _WITHOUT_MEMORY):
+    transforms = isinstance(wrapper, gym.wrappers.TransformObservation)
+    if not transforms or isinstance(wrapper, gym.wrappers.AddRenderObservation):  # the latter ignores the observation
         raise DatasetError(
             f"{name}: the data was recorded without the wrapper {type(wrapper).__name__}, which cannot be applied to it row "
             "by row. Record it with the wrapper, or leave the wrapper out."

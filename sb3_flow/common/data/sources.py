@@ -89,7 +89,7 @@ def _read_list(sources: Any, env_id: str | None) -> OfflineDataset:
     token = one_of_a_list.set(True)
     try:
         datasets = [
-            OfflineDataset.from_dict(source, f"dataset[{i}]", single=True)
+            OfflineDataset.from_dict(source, f"dataset[{i}]")
             if isinstance(source, Mapping) and not {"source", "steps"} & set(source)
             else read_dataset(source, env_id)
             for i, source in enumerate(sources)

@@ -46,9 +46,13 @@ def ranges(column: np.ndarray, rows: np.ndarray, quantile: float = 0.0) -> tuple
     if quantile > 0.0:
         chosen = column[rows]
         return np.quantile(chosen, quantile, axis=0), np.quantile(chosen, 1.0 - quantile, axis=0)
-    counted = [block[rows[start : start + len(block)]] for start, block in blocks(column)]
-    counted = [block for block in counted if len(block)]
-    return np.min([block.min(axis=0) for block in counted], axis=0), np.max([block.max(axis=0) for block in counted], axis=0)
+    bounds = []
+    for start, block in blocks(column):  # one block at a time: the column may be larger than the memory
+        counted = block[rows[start : start + len(block)]]
+        if len(counted):
+            bounds.append((counted.min(axis=0), counted.max(axis=0)))
+    low, high = zip(*bounds, strict=True)
+    return np.min(low, axis=0), np.max(high, axis=0)
 
 
 def observation_statistics(dataset: OfflineDataset, space: spaces.Space[Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:

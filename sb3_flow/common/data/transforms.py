@@ -145,8 +145,8 @@ def skip_frames(data: OfflineDataset, how: int | Mapping[str, Any]) -> OfflineDa
     if chosen is None:
         chosen = np.add.reduceat(data.actions, firsts, axis=0)
     has_action = data.has_action[firsts]
-    # A few steps that were cut are no step; where they began is the last state of the trajectory.
-    final = data.final_states[firsts] | (has_action & ~whole)
+    # Too few steps for one are left out. Their first observation is the last one of the trajectory, if it has other steps.
+    final = data.final_states[firsts] | (has_action & ~whole & inside[firsts])
     following = data.next_observations
     return replace(
         data,

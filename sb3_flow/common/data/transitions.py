@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch as th
 
+from sb3_flow.common.data.rewards import check_sparse
 from sb3_flow.common.warn import warn
 
 #: After how many draws in a row without a single valid chunk there is a warning.
@@ -94,7 +95,9 @@ class Transitions:
             if relabel is not None:
                 reward = relabel(rows, reward)
             if self.sparse_rewards:
-                reward = -reward.ne(0).float()
+                if relabel is not None:
+                    check_sparse(reward.numpy(), "compute_reward")
+                reward = -reward.lt(0).float()
             if normalize is not None:
                 reward = normalize(reward)
             rewards += discounts * reward * alive.float()

@@ -66,8 +66,8 @@ def collect_with_policy(
     require("minari", "datasets", "Collecting with a trained model")
     if transitions < 1:
         raise ValueError(f"transitions is {transitions}; expected at least 1.")
-    folder = _new_folder(name)
     with locked(own_directory() / f".minari-{name.replace('/', '-')}.lock", f"minari:{name}"):
+        folder = _new_folder(name)
         _collect(env_id, policy, transitions, folder, name, algo, seed, deterministic, vec_normalize, progress, trusted)
     return f"minari:{name}"
 

@@ -82,7 +82,7 @@ def collect(
 
 def _collect(recipe: Recipe, settings: dict[str, Any], target: Path, overwrite: bool, workers: int, progress: bool) -> None:
     count, seed = settings["episodes"], settings["seed"]
-    if target.exists() and not overwrite:  # another process has written it in the meantime
+    if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists. Use it as it is, or replace it with --overwrite (overwrite=True).")
     store = PartialCollection(target.with_suffix(".partial"), settings, recipe.states, restart=overwrite)
     jobs = [("train", index) for index in range(count)]
