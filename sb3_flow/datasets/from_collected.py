@@ -1,4 +1,4 @@
-"""Reader of the datasets that only this package makes, by name."""
+"""Reader of the datasets that this package collects (not OGBench's), by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sb3_flow.datasets.registry import OGBENCH, RECIPES, own_directory
 
 def read_collected(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     """
-    Read a dataset that was collected here, such as ``pusht``, ``two-routes`` or ``cube-single-expert-task2``.
+    Read a collected dataset, such as ``pusht``, ``two-routes`` or ``cube-single-expert-task2``.
 
     :param source: A name
     :param env_id: Not used

@@ -17,8 +17,8 @@ Value = Callable[..., th.Tensor]
 
 class RQLPolicy(FlowPolicy):
     """
-    A flow policy with a moving average of its weights, and critics ``V(s, x, f)`` with target networks. ``x`` is a point of the
-    flow between noise (``f = 0``) and the executed action (``f = 1``).
+    A flow policy with a moving average of its weights, and critics ``V(s, x, f)`` with target networks. ``x`` is a point of
+    the flow between noise (``f = 0``) and the executed action (``f = 1``).
 
     Samplers: ``"average"`` (the moving average of the actor's weights, the default) and ``"latest"`` (the current weights,
     which training rollouts use).

@@ -44,11 +44,12 @@ class RQL(OfflineToOnlineAlgorithm):
         L_A  = -E[w V(s, x_t + min(1/F, 1 - t) u(s, x_t, t), min(t + 1/F, 1))]                               actor_loss
 
     ``u`` is the velocity field, integrated with ``F`` Euler steps, ``V_i`` are the critics and ``V'`` their target networks.
-    ``(x, f)`` is the action ``a`` of the data, integrated backward from ``f = 1`` to a random time (``reverse``). The flow maps
-    ``(x, f)`` to ``a``, so that the return after ``a`` is a sample of the value of ``(x, f)``. The target is the value of noise
-    ``z``, which is the value of the policy: no action is sampled for it. Gradients pass through one step of the flow only. ``m`` is 0 where the task ended; with chunks of actions (``horizon_length = h > 1``) ``w`` is 0 for
-    chunks that extend beyond the end of a trajectory, and ``w'`` is 0 for the actions after it. Squared errors are means over the
-    action's dimensions, as in the published code, whose scale ``alpha`` has.
+    ``(x, f)`` is the action ``a`` of the data, integrated backward from ``f = 1`` to a random time (``reverse``). The flow
+    maps ``(x, f)`` to ``a``, so that the return after ``a`` is a sample of the value of ``(x, f)``. The target is the value of
+    noise ``z``, which is the value of the policy: no action is sampled for it. Gradients pass through one step of the flow
+    only. ``m`` is 0 where the task ended. With chunks of actions (``horizon_length = h > 1``) ``w`` is 0 for chunks that
+    extend beyond the end of a trajectory, and ``w'`` is 0 for the actions after it. Squared errors are means over the action's
+    dimensions, as in the published code, whose scale ``alpha`` has.
 
     ``predict`` uses a moving average of the actor's weights; training rollouts use the current weights.
     ``deterministic=True`` uses ``z = 0``; the paper's scores are those of ``deterministic=False``.
@@ -58,8 +59,8 @@ class RQL(OfflineToOnlineAlgorithm):
     :param policy: ``"FlowPolicy"`` (or a subclass of ``RQLPolicy``)
     :param env: Environment, or its id
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
-    :param alpha: Weight of the behavior cloning loss, at least 0. Larger values keep the policy closer to the data. Tune it first:
-        the paper used 0.1 to 10. It scales with the rewards.
+    :param alpha: Weight of the behavior cloning loss, at least 0. Larger values keep the policy closer to the data. Tune it
+        first; the paper used 0.1 to 10. If rewards are ``c`` times as large, it must be ``c`` times as large, too.
     :param expectile: Expectile of the critics (the paper's kappa), in (0, 1). Above 0.5, underestimated values count more; 0.5
         is the mean. The paper used 0.5 to 0.9.
     :param rho: Pessimism of the target: number of standard deviations of the critics that are subtracted from their mean

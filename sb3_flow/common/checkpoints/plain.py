@@ -1,8 +1,9 @@
 """
 Values as plain data: JSON and arrays, so that reading a file does not run code that the file contains.
 
-Numbers, strings, lists and dictionaries are written as in JSON. Other values are objects with one key that starts with a colon,
-such as ``{":tuple": [1, 2]}``. Classes and objects are written by name. Only the classes that this file lists are accepted.
+Numbers, strings, lists and dictionaries are written as in JSON. Other values are objects with one key that starts with a
+colon, such as ``{":tuple": [1, 2]}``. Classes and objects are written by name. Only the classes that this file lists are
+accepted.
 """
 
 from __future__ import annotations

@@ -75,12 +75,12 @@ class OfflineDataset:
             object.__setattr__(self, "final_states", ~np.asarray(self.valids, dtype=bool))
         for name, column in self.columns():
             if column.dtype.kind not in "fiub":
-                raise DatasetError(f"{self.name}: `{name}` holds {column.dtype} values; expected numbers.")
+                raise DatasetError(f"{self.name}: `{name}` has {column.dtype} values; expected numbers.")
             if column.ndim == 0:
                 raise DatasetError(f"{self.name}: `{name}` is a single value; expected an array with one row a transition.")
         for name in ("terminations", "ends", "valids", "has_action", "final_states"):
             if getattr(self, name).dtype != bool:
-                raise DatasetError(f"{self.name}: `{name}` holds {getattr(self, name).dtype} values; expected booleans.")
+                raise DatasetError(f"{self.name}: `{name}` has {getattr(self, name).dtype} values; expected booleans.")
         length = len(self.actions)
         for name, column in self.columns():
             if len(column) != length:

@@ -8,8 +8,8 @@ The rule is the same for all sources. Several columns may determine where episod
 - Partial columns mark some or all ends: time limits, flags of ends, counters of steps and clocks that start again. If there
   is a complete column, they must not mark other ends.
 - Without such columns, an episode ends where ``next_observations`` is not the observation of the next row.
-- The end of the task (``terminations``) ends an episode if there is no complete column, unless it is known from ``masks`` only:
-  OGBench's play data continues after a success.
+- The end of the task (``terminations``) ends an episode if there is no complete column, unless it is known from ``masks``
+  only: OGBench's play data continues after a success.
 - Data without any of these is refused.
 
 The last row of an episode is a transition if its next observation was recorded (in ``next_observations``, or in a row after it
@@ -215,7 +215,7 @@ def _combine(
             if wrong.any():
                 row, others = int(wrong.argmax()), " and ".join(f"`{other}`" for other in whole)
                 raise DatasetError(
-                    f"{data.name}: `{name}` ends an episode at row {row}, but {others} say that it goes on. Seen: "
+                    f"{data.name}: `{name}` ends an episode at row {row}, but {others} say that it continues. Seen: "
                     f"{data.seen}. Leave out the column that is wrong."
                 )
         return ends, _names(whole)
@@ -436,7 +436,7 @@ def as_flags(column: np.ndarray, name: str, length: int, data: str) -> np.ndarra
     """
     column = np.asarray(column)
     if column.dtype.kind not in "fiub":
-        raise DatasetError(f"{data}: `{name}` holds {column.dtype} values; expected 0 or 1.")
+        raise DatasetError(f"{data}: `{name}` has {column.dtype} values; expected 0 or 1.")
     if column.ndim > 1 and column.size != len(column):
         raise DatasetError(f"{data}: `{name}` has the shape {column.shape[1:]} per row; expected one value.")
     column = column.reshape(-1)
@@ -462,7 +462,7 @@ def _numbers(column: np.ndarray, name: str, data: Recording) -> np.ndarray:
     if column.dtype.kind == "M":
         column = column.astype("datetime64[ns]").astype(np.int64)
     if column.dtype.kind not in "fiub":
-        raise DatasetError(f"{data.name}: `{name}` holds {column.dtype} values; expected numbers that rise.")
+        raise DatasetError(f"{data.name}: `{name}` has {column.dtype} values; expected numbers that rise.")
     return column.astype(np.float64)
 
 

@@ -35,7 +35,7 @@ class Frames:
         for key in image_keys(space):
             if parts[key].dtype != np.uint8:
                 raise DatasetError(
-                    f"{name}: `{field}{f'[{key}]' if key else ''}` holds {parts[key].dtype} values, but the observation space "
+                    f"{name}: `{field}{f'[{key}]' if key else ''}` has {parts[key].dtype} values, but the observation space "
                     "has images of bytes; expected uint8 values from 0 to 255."
                 )
         for key, part in parts.items():

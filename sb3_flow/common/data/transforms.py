@@ -98,8 +98,8 @@ def flatten_observations(data: OfflineDataset, keys: Sequence[str] | None = None
         for key, part in parts.items():
             if part.dtype.kind != "f":
                 raise DatasetError(
-                    f"{data.name}: `observations[{key}]` holds {part.dtype} values, which a vector cannot hold without being "
-                    "encoded."
+                    f"{data.name}: `observations[{key}]` has {part.dtype} values, which cannot be part of a vector without "
+                    "encoding."
                 )
         return np.concatenate([part.reshape(len(part), -1) for part in parts.values()], axis=1, dtype=np.float32)
 
