@@ -27,8 +27,8 @@ def read_hdf5(source: Any, env_id: str | None = None) -> OfflineDataset | None:
 
     - Arrays at the top level, as in D4RL's files (``observations, actions, rewards, terminals, timeouts``) and those of robots
       (``action, observations/qpos, observations/images/top``). Groups with names of observations are dictionaries.
-    - One group per episode, at the top level or in ``data``: ``demo_0`` (robomimic: ``obs, next_obs, actions, rewards, dones``,
-      where ``dones`` marks the end of the task), ``traj_0`` (ManiSkill), ``episode_0`` (Minari).
+    - One group per episode, at the top level or in ``data``: ``demo_0`` (robomimic: ``obs, next_obs, actions, rewards,
+      dones``, where ``dones`` marks the end of the task), ``traj_0`` (ManiSkill), ``episode_0`` (Minari).
     - ``observations_0, actions_0, rewards_0, terminated_0`` and so on, as in d3rlpy's files.
 
     :param source: A path that ends with ``.hdf5``, ``.h5`` or ``.hdf``. ``PATH#KEY,KEY`` reads these parts of the observations
