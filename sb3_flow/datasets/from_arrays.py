@@ -23,7 +23,7 @@ def read_array_file(source: Any, env_id: str | None = None) -> OfflineDataset | 
 
     :param source: A path
     :param env_id: Id of the environment of the data
-    :return: The dataset, or None if the source is no such path
+    :return: The dataset, or None if the source is something else
     :raises DatasetError: If the file is missing, damaged, or lacks a field.
     """
     if not isinstance(source, str | os.PathLike):

@@ -17,7 +17,7 @@ def read_collected(source: Any, env_id: str | None = None) -> OfflineDataset | N
 
     :param source: A name
     :param env_id: Not used
-    :return: The dataset, or None if the source is no such name
+    :return: The dataset, or None if the source is something else
     :raises DatasetError: If it has not been collected yet, or its file is damaged.
     """
     if not isinstance(source, str) or source not in RECIPES or RECIPES[source].source == OGBENCH:

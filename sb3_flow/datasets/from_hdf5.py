@@ -34,7 +34,7 @@ def read_hdf5(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     :param source: A path that ends with ``.hdf5``, ``.h5`` or ``.hdf``. ``PATH#KEY,KEY`` reads these parts of the observations
         only; with robomimic a key may be one of its filters, such as ``train``.
     :param env_id: Not used
-    :return: The dataset, or None if the source is no such path
+    :return: The dataset, or None if the source is something else
     :raises DatasetError: If the file is missing, damaged, or lacks a field.
     """
     if not isinstance(source, str | os.PathLike):

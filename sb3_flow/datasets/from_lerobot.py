@@ -46,7 +46,7 @@ def read_lerobot(source: Any, env_id: str | None = None) -> OfflineDataset | Non
         reads these parts of the observations only; ``task`` is the number of the task as a one-hot vector, and
         ``task=TASK`` selects the episodes of one task, by its number or its text.
     :param env_id: Not used
-    :return: The dataset, or None if the source is no such path
+    :return: The dataset, or None if the source is something else
     :raises DatasetError: If a file is missing, damaged, or lacks a column.
     """
     if not isinstance(source, str | os.PathLike):

@@ -20,7 +20,7 @@ def read_multi_robot(source: Any, env_id: str | None = None) -> OfflineDataset |
 
     :param source: A name
     :param env_id: Not used
-    :return: The dataset, or None if the source is no such name
+    :return: The dataset, or None if the source is something else
     :raises DatasetError: If the file is not on this machine.
     """
     match = _NAME.fullmatch(source) if isinstance(source, str) else None

@@ -28,7 +28,7 @@ def read_ogbench(source: Any, env_id: str | None = None) -> OfflineDataset | Non
 
     :param source: A name
     :param env_id: Id of the environment of the data
-    :return: The dataset, or None if the source is no such name
+    :return: The dataset, or None if the source is something else
     :raises DatasetError: If the name is unknown, the file is not on this machine, or it belongs to another environment.
     """
     if not isinstance(source, str):

@@ -35,7 +35,7 @@ def read_zarr(source: Any, env_id: str | None = None) -> OfflineDataset | None:
 
     :param source: A path that ends with ``.zarr`` (a folder) or ``.zarr.zip``, with or without ``#`` and keys
     :param env_id: Not used
-    :return: The dataset, or None if the source is no such path
+    :return: The dataset, or None if the source is something else
     :raises DatasetError: If the file is missing, damaged, or lacks an array.
     """
     if not isinstance(source, str | os.PathLike):

@@ -96,7 +96,7 @@ def warn_about_lost_rewards(data: OfflineDataset) -> None:
     there, missing = data.rewards[data.valids], data.rewards[lost]
     if len(there) and (missing.max() > there.max() or missing.min() < there.min() or _mostly_lost(there, missing)):
         warn(
-            f"{data.name}: {lost.sum():,} last steps of episodes are no transitions, because what followed them was not "
+            f"{data.name}: {lost.sum():,} last steps of episodes are no transitions, because the next observation was not "
             f"recorded and the task did not end there; rewards from {missing.min():g} to {missing.max():g} are lost with "
             "them. Add `next_observations`, or `terminations` where the task ended."
         )

@@ -153,8 +153,8 @@ class OfflineBuffer:
         known[self.gaps + th.arange(len(self.gaps))] = True  # rows that are not transitions
         if not known.all():
             raise DatasetError(
-                f"{self.name}: `hindsight` needs what followed each step, which is not known of {int((~known).sum()):,} steps "
-                "that ended the task. Add `next_observations`."
+                f"{self.name}: `hindsight` needs the next observation of each step, which is missing for "
+                f"{int((~known).sum()):,} steps that ended the task. Add `next_observations`."
             )
 
     def first_actions(self) -> th.Tensor:
