@@ -208,7 +208,7 @@ def test_wrong_use() -> None:
     del data["next_observations"]
     data["terminations"], data["truncations"] = data["truncations"], data["terminations"]
     buffer = OfflineBuffer(load_dataset(data), SPACE, ACTIONS)
-    with pytest.raises(DatasetError, match="not known of 2 steps that ended the task"):
+    with pytest.raises(DatasetError, match="missing for 2 steps that ended the task"):
         buffer.check_hindsight()
 
 

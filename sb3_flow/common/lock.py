@@ -15,20 +15,20 @@ import filelock
 
 from sb3_flow.common.warn import warn
 
-#: Name of the lock in a folder. Beside it, a file with the suffix ``.json`` names the process that holds it.
+#: Name of the lock in a folder. A file with the suffix ``.json`` beside it names the process that has acquired it.
 LOCK = ".sb3_flow.lock"
 
 
 class BusyError(OSError):
-    """Another process holds a lock."""
+    """Another process has acquired a lock."""
 
 
 class Lock:
     """
-    The lock of a file or folder. The operating system releases it when the process ends, however it ends.
+    Lock of a file or folder. The operating system releases it when the process ends, even if it is killed.
 
     :param file: The lock file
-    :param guarded: What it guards, for messages
+    :param guarded: The locked file or folder, for messages
     """
 
     def __init__(self, file: str | os.PathLike[str], guarded: str | os.PathLike[str]) -> None:
@@ -40,7 +40,7 @@ class Lock:
         """
         Acquire the lock, or raise an error at once.
 
-        :raises BusyError: If another process holds it. The message names the process and its host.
+        :raises BusyError: If another process has acquired it. The message names the process and its host.
         """
         self.file.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -75,11 +75,11 @@ class Lock:
 @contextlib.contextmanager
 def locked(file: str | os.PathLike[str], guarded: str | os.PathLike[str]) -> Iterator[None]:
     """
-    Context in which this process holds a lock.
+    Context manager that acquires a lock and releases it.
 
     :param file: The lock file
-    :param guarded: What it guards, for messages
-    :raises BusyError: If another process holds it.
+    :param guarded: The locked file or folder, for messages
+    :raises BusyError: If another process has acquired it.
     """
     lock = Lock(file, guarded)
     lock.acquire()

@@ -5,15 +5,15 @@ import sys
 import warnings
 from pathlib import Path
 
-#: Where the files of this package are.
+#: Folder of this package.
 PACKAGE = os.fspath(Path(__file__).parents[1]) + os.sep
 
 
 def warn(message: str) -> None:
     """
-    Warn at the line outside of this package that led here.
+    Warn at the line of the caller outside of this package.
 
-    :param message: What is to be known, and what can be done
+    :param message: The message
     """
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):

@@ -1,4 +1,4 @@
-"""Datasets: readers of every common format, a registry of names, and collection without a network."""
+"""Datasets: readers of common formats, a registry of names, and collection on this machine."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from sb3_flow.datasets.from_zarr import read_zarr
 from sb3_flow.datasets.names import read_misspelled
 from sb3_flow.datasets.registry import RECIPES, Recipe, local_datasets
 
-# Folders of LeRobot and of zarr are known by their names: they come before any other folder.
+# Readers of LeRobot and zarr recognize their folders by name, so they come before readers of other folders.
 for _reader in (
     read_ogbench,
     read_collected,
@@ -39,15 +39,15 @@ register_reader(read_misspelled, last=True)
 
 def load_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
     """
-    Read any source that ``dataset=`` takes, but for replay buffers.
+    Read any source that ``dataset=`` accepts, except for replay buffers.
 
     :param source: A name (``"cube-single-play-v0"``, ``"pusht"``, ``"minari:D4RL/door/human-v2"``), the path of an ``.npz`` or
         ``.hdf5`` file, of a folder of ``.npy`` files (memory-mapped), of a ``.zarr`` file of Diffusion Policy or a folder of
         LeRobot, a ``minari.MinariDataset``, a dictionary of arrays, or an ``OfflineDataset``
-    :param env_id: The environment that the data is for. Data of OGBench that has no rewards takes those of this
-        environment, where it is a single-task one.
+    :param env_id: Id of the environment of the data. OGBench data without rewards is relabeled with the rewards of this
+        environment if it is a single-task environment.
     :return: The dataset
-    :raises DatasetError: If no reader knows the source, or what it holds is damaged.
+    :raises DatasetError: If no reader supports the source, or the data is damaged.
     :raises ImportError: If the source needs a package that is not installed.
     """
     return read_dataset(source, env_id)

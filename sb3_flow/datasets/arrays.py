@@ -1,4 +1,4 @@
-"""Named arrays on disk: an ``.npz`` file, or a folder with one ``.npy`` file per field, which is the same file unpacked."""
+"""Named arrays on disk: an ``.npz`` file, or a folder with one ``.npy`` file per field, the unpacked form of the same file."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ import numpy as np
 from sb3_flow.common.data.columns import DatasetError, blocks
 from sb3_flow.datasets.hdf5_columns import Hdf5Columns
 
-#: What numpy and zipfile raise on files that are cut short, empty, or something else altogether.
+#: Errors of numpy and zipfile for files that are truncated, empty, or have another format.
 DAMAGE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
-#: Files of which a folder may have several, each with a recording.
+#: File types of which a folder may have several, each with a recording.
 SEVERAL = (".npz", ".hdf5", ".h5", ".parquet")
 
 
 class ArrayFile(Mapping[str, np.ndarray]):
     """
-    The arrays of an ``.npz`` file or of a folder of ``.npy`` files, each read when it is asked for.
+    The arrays of an ``.npz`` file or of a folder of ``.npy`` files, each read on access.
 
-    A folder's arrays are memory-mapped, so that data larger than memory can be used. Field names may have a slash
-    (``observations/camera``); in a folder that is a folder within.
+    The arrays of a folder are memory-mapped, so that data larger than memory can be used. Field names may have a slash
+    (``observations/camera``), which is a subfolder on disk.
 
     :param path: The file or the folder
     :raises DatasetError: If it is neither, or is damaged; the message names the file.
@@ -68,12 +68,12 @@ class ArrayFile(Mapping[str, np.ndarray]):
             column = load()
         except DAMAGE as error:
             raise DatasetError(f"{self.path}: `{field}` cannot be read; the file is damaged or foreign ({error}).") from error
-        if not isinstance(column, np.ndarray):  # a member of the archive that is not in numpy's format
+        if not isinstance(column, np.ndarray):  # the archive has a file that is not in numpy's format
             raise DatasetError(f"{self.path}: `{field}` is not an array in numpy's format.")
         return column
 
     def __contains__(self, field: object) -> bool:
-        return field in self._load  # Mapping would load the array to find out
+        return field in self._load  # the method of Mapping would load the array
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._load)
@@ -84,15 +84,15 @@ class ArrayFile(Mapping[str, np.ndarray]):
 
 def unpack(source: str | os.PathLike[str], directory: str | os.PathLike[str]) -> Path:
     """
-    Turn an ``.npz`` file, or an HDF5 file with its arrays at the top, into a folder of ``.npy`` files, which can be
+    Convert an ``.npz`` file, or an HDF5 file with arrays at the top level, to a folder of ``.npy`` files, which can be
     memory-mapped.
 
     The arrays are copied block by block, so that the file may be larger than memory. The folder appears only when it is
     complete.
 
     :param source: The file
-    :param directory: The folder to make; it must not exist.
-    :return: The folder, to be used as ``dataset=``
+    :param directory: The new folder; it must not exist.
+    :return: The folder, for the argument ``dataset``
     :raises DatasetError: If the file is damaged.
     :raises FileExistsError: If the folder exists.
     """

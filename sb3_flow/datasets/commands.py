@@ -19,24 +19,24 @@ from sb3_flow.datasets.collect.multi_robot import NAME
 from sb3_flow.datasets.info import describe, suspicions
 from sb3_flow.datasets.registry import RECIPES, minari_directory, ogbench_directory, own_directory
 
-Subparsers = Any  # argparse's own class for these is private
+Subparsers = Any  # the class of argparse is private
 
 
 def add_commands(subparsers: Subparsers) -> None:
     """
     Add the group of commands to a parser.
 
-    :param subparsers: What ``add_subparsers`` returned
+    :param subparsers: Return value of ``add_subparsers``
     """
     group = subparsers.add_parser("datasets", help="list, inspect, collect and convert datasets")
     commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    listing = commands.add_parser("list", help="what is stored here, and what can be collected here")
+    listing = commands.add_parser("list", help="list stored datasets, and datasets that can be collected")
     listing.set_defaults(run=_list)
 
-    info = commands.add_parser("info", help="what a dataset holds, how its fields are understood, and what is suspicious")
+    info = commands.add_parser("info", help="show the content of a dataset, the meanings of its fields, and possible mistakes")
     info.add_argument("name", metavar="NAME", help="name or path of a dataset")
-    info.add_argument("--env", metavar="ENV_ID", help="environment that the data is for: its rewards, its limit of steps")
+    info.add_argument("--env", metavar="ENV_ID", help="environment of the data, for its rewards and its limit of steps")
     info.set_defaults(run=_info)
 
     collecting = commands.add_parser(
@@ -44,19 +44,19 @@ def add_commands(subparsers: Subparsers) -> None:
         help="collect a dataset with a scripted expert, or with a trained model",
         description="Collect a dataset of OGBench, of one of its tasks, of two routes or of Push-T with a scripted expert, "
         "plans of several robots with a planner, or, with --policy, let a trained model of Stable-Baselines3 act in an "
-        "environment and store a Minari dataset. A collection that was stopped goes on where it was when the same command is "
-        "given again.",
+        "environment and store a Minari dataset. A collection that was stopped continues when the same command is "
+        "run again.",
     )
     collecting.add_argument("source", metavar="NAME", help="name of a dataset; with --policy: id of an environment")
-    collecting.add_argument("--transitions", type=int, help="how many (default: as the published dataset)")
+    collecting.add_argument("--transitions", type=int, help="number of transitions (default: as the published dataset)")
     collecting.add_argument("--seed", type=int, default=0)
     collecting.add_argument("--no-progress", dest="progress", action="store_false", help="show no progress bar")
     expert = collecting.add_argument_group("with a scripted expert")
-    expert.add_argument("--episodes", type=int, help="how many, in the place of --transitions")
+    expert.add_argument("--episodes", type=int, help="number of episodes, instead of --transitions")
     expert.add_argument(
         "--directory",
         type=Path,
-        help=f"where to write (default: OGBench's datasets {ogbench_directory()}, others {own_directory()})",
+        help=f"folder to write to (default: OGBench's datasets {ogbench_directory()}, others {own_directory()})",
     )
     expert.add_argument("--workers", type=int, help="number of processes (default: one per core)")
     expert.add_argument("--overwrite", action="store_true", help="replace a dataset that exists")
@@ -75,7 +75,7 @@ def add_commands(subparsers: Subparsers) -> None:
     model.add_argument("--trusted", action="store_true", help="run the code that these files contain: they have pickles")
     collecting.set_defaults(run=_collect)
 
-    unpacking = commands.add_parser("unpack", help="turn an .npz or HDF5 file into a folder that can be memory-mapped")
+    unpacking = commands.add_parser("unpack", help="convert an .npz or HDF5 file to a folder that can be memory-mapped")
     unpacking.add_argument("file", type=Path)
     unpacking.add_argument("folder", type=Path)
     unpacking.set_defaults(run=_unpack)

@@ -1,4 +1,4 @@
-"""Reader of ``.npz`` files and of folders of ``.npy`` files, whatever names their fields have."""
+"""Reader of ``.npz`` files and of folders of ``.npy`` files, with the names of any dialect."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sb3_flow.datasets.relabel import is_single_task, relabel
 
 def read_array_file(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     """
-    Read an ``.npz`` file, or a folder of ``.npy`` files (memory-mapped), under any names that a dictionary may have.
+    Read an ``.npz`` file, or a folder of ``.npy`` files (memory-mapped), with the names of any dialect.
 
-    A file in OGBench's layout that has ``qpos`` gets its rewards from ``env_id``, where this is a single-task environment.
+    A file in OGBench's layout with ``qpos`` is relabeled with the rewards of ``env_id`` if it is a single-task environment.
 
     :param source: A path
-    :param env_id: The environment that the data is for
-    :return: The dataset, or None if the source is no such path
+    :param env_id: Id of the environment of the data
+    :return: The dataset, or None if the source is something else
     :raises DatasetError: If the file is missing, damaged, or lacks a field.
     """
     if not isinstance(source, str | os.PathLike):
@@ -36,18 +36,18 @@ def read_array_file(source: Any, env_id: str | None = None) -> OfflineDataset | 
 
 def read_fields(fields: ArrayFile, name: str, env_id: str | None, ogbench: bool = False) -> OfflineDataset:
     """
-    Make a dataset of named arrays.
+    Create a dataset from named arrays.
 
     :param fields: The arrays
-    :param name: What to call the dataset in messages
-    :param env_id: The environment that the data is for
-    :param ogbench: Whether the arrays are known to be in OGBench's layout, one row a state
+    :param name: Name of the dataset for messages
+    :param env_id: Id of the environment of the data
+    :param ogbench: Whether the arrays are known to be in OGBench's layout, one row per state
     :return: The dataset
-    :raises DatasetError: If a field is missing, or what it holds cannot be used.
+    :raises DatasetError: If a field is missing, or its values cannot be used.
     """
     if not (ogbench or is_ogbench(fields)) or "terminals" not in fields:
         return OfflineDataset.from_dict(fields, name)
-    # `terminals` marks the rows of last states, which start no transition.
+    # `terminals` marks the rows of last states, which are not transitions.
     terminals = as_flags(fields["terminals"], "terminals", len(fields["terminals"]), name)
     data: dict[str, Any] = {"terminals": terminals, "masks": np.ones(len(terminals)), "valids": ~terminals}
     for field in ("observations", "actions"):
@@ -59,5 +59,5 @@ def read_fields(fields: ArrayFile, name: str, env_id: str | None, ogbench: bool 
 
 
 def _compact(column: np.ndarray) -> np.ndarray:
-    # Images and discrete actions stay as they are; positions and speeds need no more than single precision.
+    # Images and discrete actions are not changed; single precision is sufficient for positions and velocities.
     return column.astype(np.float32, copy=False) if column.dtype.kind == "f" else column

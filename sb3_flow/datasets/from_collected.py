@@ -1,4 +1,4 @@
-"""Reader of the datasets that only this package makes, by name."""
+"""Reader of the datasets that this package collects (not OGBench's), by name."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sb3_flow.datasets.registry import OGBENCH, RECIPES, own_directory
 
 def read_collected(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     """
-    Read a dataset that was collected here, such as ``pusht``, ``two-routes`` or ``cube-single-expert-task2``.
+    Read a collected dataset, such as ``pusht``, ``two-routes`` or ``cube-single-expert-task2``.
 
     :param source: A name
     :param env_id: Not used
-    :return: The dataset, or None if the source is no such name
+    :return: The dataset, or None if the source is something else
     :raises DatasetError: If it has not been collected yet, or its file is damaged.
     """
     if not isinstance(source, str) or source not in RECIPES or RECIPES[source].source == OGBENCH:

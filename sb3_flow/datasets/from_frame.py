@@ -1,4 +1,4 @@
-"""Reader of tables: pandas frames, and parquet files that are not LeRobot's."""
+"""Reader of tables: pandas DataFrames, and parquet files that are not LeRobot's."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.datasets.parquet_columns import ParquetColumns
 from sb3_flow.datasets.parts import LazyColumns
 
-#: Columns that hold one element of a vector each: ``obs_x``, ``observations/3``, ``action[0]``, ``next_obs.y``.
+#: Columns with one element of a vector each: ``obs_x``, ``observations/3``, ``action[0]``, ``next_obs.y``.
 _ELEMENT = re.compile(r"(?P<next>next_)?(?P<field>observations?|obs|actions?|act)(?P<mark>[_./]|\[)(?P<element>.+?)\]?")
 
 
 def read_frame(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     """
-    Read a table with one row a step: a pandas frame, or a parquet file.
+    Read a table with one row per step: a pandas DataFrame, or a parquet file.
 
-    The columns have the names of any dialect. Observations and actions are columns of arrays, or one column for each of their
-    elements, in the order of the table: ``obs_x, obs_y, action_0, action_1``. A column with the number of the episode, or
-    another one of those that tell, says where episodes end.
+    The columns have the names of any dialect. Observations and actions are columns of arrays, or one column per element, in
+    the order of the table: ``obs_x, obs_y, action_0, action_1``. A column must determine where episodes end, such as the
+    number of the episode.
 
     :param source: A ``pandas.DataFrame``, or a path that ends with ``.parquet``
     :param env_id: Not used
-    :return: The dataset, or None if the source is no such thing
+    :return: The dataset, or None if the source is something else
     :raises DatasetError: If the file is missing or damaged, or a column is missing.
     """
     if type(source).__module__.split(".")[0] == "pandas" and hasattr(source, "columns"):
@@ -47,7 +47,7 @@ def read_frame(source: Any, env_id: str | None = None) -> OfflineDataset | None:
 
 
 def _gather(names: Iterable[str], column: Callable[[str], np.ndarray]) -> LazyColumns:
-    """Columns by the names that dictionaries have, elements of a vector put together."""
+    """Columns by name, with the elements of vectors joined."""
     data: dict[str, Callable[[], np.ndarray]] = {}
     vectors: dict[str, list[str]] = {}
     for name in names:
@@ -63,15 +63,15 @@ def _gather(names: Iterable[str], column: Callable[[str], np.ndarray]) -> LazyCo
 
 
 def _vectors(elements: list[str], column: Callable[[str], np.ndarray]) -> np.ndarray:
-    """Columns of numbers as one column of vectors."""
+    """Join columns of numbers to one column of vectors."""
     for name in elements:
         if column(name).dtype.kind not in "fiub":
-            raise DatasetError(f"`{name}` holds {column(name).dtype} values; expected numbers.")
+            raise DatasetError(f"`{name}` has {column(name).dtype} values; expected numbers.")
     return np.stack([column(name).reshape(-1) for name in elements], axis=1).astype(np.float32)
 
 
 def _cells(column: Any, name: str) -> np.ndarray:
-    """A column of a frame: numbers, texts, or an array in each cell."""
+    """A column of a DataFrame: numbers, texts, or an array in each cell."""
     values: np.ndarray = column.to_numpy()
     if values.dtype == object and len(values) and isinstance(values[0], (np.ndarray, list, tuple)):
         try:

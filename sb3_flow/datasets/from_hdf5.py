@@ -15,7 +15,7 @@ from sb3_flow.common.data.join import join
 from sb3_flow.datasets.hdf5_columns import Hdf5Columns, open_hdf5
 from sb3_flow.datasets.parts import chosen_columns, split_parts, with_parts
 
-#: Names of groups that hold one episode each: robomimic's, ManiSkill's, Minari's.
+#: Names of groups with one episode each: robomimic's, ManiSkill's, Minari's.
 _EPISODE = re.compile(r"(demo|traj|trajectory|episode|ep)_?(\d+)")
 #: d3rlpy's columns, numbered by episode.
 _D3RLPY = re.compile(r"(observations|actions|rewards|terminated)_(\d+)")
@@ -25,16 +25,16 @@ def read_hdf5(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     """
     Read an HDF5 file.
 
-    - Arrays at the top, as in D4RL's files (``observations, actions, rewards, terminals, timeouts``) and those of robots
-      (``action, observations/qpos, observations/images/top``). Groups named as observations are dictionaries of these.
-    - One group for each episode, at the top or in ``data``: ``demo_0`` (robomimic: ``obs, next_obs, actions, rewards, dones``,
-      where ``dones`` tells the end of the task), ``traj_0`` (ManiSkill), ``episode_0`` (Minari).
-    - ``observations_0, actions_0, rewards_0, terminated_0`` and so on, as d3rlpy writes.
+    - Arrays at the top level, as in D4RL's files (``observations, actions, rewards, terminals, timeouts``) and those of robots
+      (``action, observations/qpos, observations/images/top``). Groups with names of observations are dictionaries.
+    - One group per episode, at the top level or in ``data``: ``demo_0`` (robomimic: ``obs, next_obs, actions, rewards,
+      dones``, where ``dones`` marks the end of the task), ``traj_0`` (ManiSkill), ``episode_0`` (Minari).
+    - ``observations_0, actions_0, rewards_0, terminated_0`` and so on, as in d3rlpy's files.
 
-    :param source: A path that ends with ``.hdf5``, ``.h5`` or ``.hdf``. ``PATH#KEY,KEY`` takes these parts of the observations
+    :param source: A path that ends with ``.hdf5``, ``.h5`` or ``.hdf``. ``PATH#KEY,KEY`` reads these parts of the observations
         only; with robomimic a key may be one of its filters, such as ``train``.
     :param env_id: Not used
-    :return: The dataset, or None if the source is no such path
+    :return: The dataset, or None if the source is something else
     :raises DatasetError: If the file is missing, damaged, or lacks a field.
     """
     if not isinstance(source, str | os.PathLike):
@@ -63,14 +63,14 @@ def read_hdf5(source: Any, env_id: str | None = None) -> OfflineDataset | None:
 
 
 def _episodes(path: Path, groups: list[Hdf5Columns], keys: list[str], robomimic: bool) -> OfflineDataset:
-    """One episode a group."""
+    """Read one episode per group."""
     episodes = []
     for columns in groups:
         name = f"{path}, {columns.group}"
         fields = [field for field in columns if not field.startswith(("states", "env_states", "infos"))]
         if "success" in fields:
             fields.remove("success")
-        # What robomimic calls `dones` is where its own algorithms stop to bootstrap.
+        # At robomimic's `dones` its algorithms do not bootstrap.
         names = {"dones": "terminations"} if robomimic else {}
         chosen = with_parts(chosen_columns(columns, fields, names), keys, name)
         episodes.append(OfflineDataset.from_dict(chosen, name, single=True))

@@ -20,15 +20,15 @@ from sb3_flow.datasets.parquet_columns import ParquetColumns
 from sb3_flow.datasets.parts import split_parts
 from sb3_flow.datasets.videos import frames_at
 
-#: Columns of observations, and what LeRobot's environments (gym_pusht and others) call them.
+#: Columns of observations, and their names in LeRobot's environments (gym_pusht and others).
 OBSERVATIONS = {
     "observation.image": "pixels",
     "observation.environment_state": "environment_state",
     "observation.state": "agent_pos",
 }
-#: Columns without which nothing can be learned, and those that order the rows.
+#: Required columns: actions, and the order of the rows.
 NEEDED = ("action", "episode_index", "frame_index")
-#: Columns that say something about rewards and episodes.
+#: Columns about rewards and episodes.
 OTHERS = ("next.reward", "next.done", "next.truncated", "next.success", "timestamp", "task_index")
 
 
@@ -38,15 +38,15 @@ def read_lerobot(source: Any, env_id: str | None = None) -> OfflineDataset | Non
 
     ``observation.state`` becomes ``agent_pos``, ``observation.image`` becomes ``pixels``, and ``observation.images.top``
     ``pixels_top`` of a dictionary, as in LeRobot's environments; other columns keep their name without ``observation.``. Data
-    of a single vector is no dictionary. Images may be in the parquet files or in videos, which are decoded with PyAV or
-    OpenCV. ``next.reward`` is the reward, and ``next.done`` tells where the task ended; without it, what came after the
-    last action of an episode is not known, and only imitation uses that action.
+    with a single vector is not a dictionary. Images may be in the parquet files or in videos, which are decoded with PyAV or
+    OpenCV. ``next.reward`` is the reward, and ``next.done`` marks where the task ended; without it, the observation
+    after the last action of an episode is not known, and only imitation uses that action.
 
     :param source: A path: a folder that has ``data/**/*.parquet``, or a file that ends with ``.parquet``. ``PATH#KEY,KEY``
-        reads these parts of the observations only; ``task`` among them is the number of the task as zeros and a one, and
-        ``task=TASK`` takes the episodes of one task, by its number or its text.
+        reads these parts of the observations only; ``task`` is the number of the task as a one-hot vector, and
+        ``task=TASK`` selects the episodes of one task, by its number or its text.
     :param env_id: Not used
-    :return: The dataset, or None if the source is no such path
+    :return: The dataset, or None if the source is something else
     :raises DatasetError: If a file is missing, damaged, or lacks a column.
     """
     if not isinstance(source, str | os.PathLike):
@@ -97,7 +97,7 @@ class _Reader:
     # Tasks.
 
     def _of_task(self, columns: dict[str, np.ndarray]) -> np.ndarray:
-        """Which rows are of the task that was asked for."""
+        """Flags of the rows of the selected task."""
         rows = len(columns["episode_index"])
         numbers = columns.get("task_index", np.zeros(rows, dtype=np.int64))
         texts = self._task_texts()
@@ -118,7 +118,7 @@ class _Reader:
         return mine
 
     def _task_texts(self) -> dict[int, str]:
-        """The texts of the tasks by their numbers, as version 3 or 2 has them; none where they cannot be read."""
+        """The texts of the tasks by their numbers, from files of version 3 or 2; empty if there are none."""
         if self.folder is None:
             return {}
         lines, table = self.folder / "meta" / "tasks.jsonl", self.folder / "meta" / "tasks.parquet"
@@ -190,7 +190,7 @@ class _Reader:
         return self._frames(places, f"{self.name}: `{name}`")
 
     def _episodes(self, name: str) -> dict[int, tuple[int, int, float]]:
-        """In which file of version 3 the video of each episode is, and where it begins in it; empty in earlier versions."""
+        """Video file of each episode and its start time, in version 3; empty in earlier versions."""
         assert self.folder is not None
         found = {}
         for file in sorted(self.folder.glob("meta/episodes/**/*.parquet")):
@@ -220,7 +220,7 @@ class _Reader:
 
 
 def _build(images: Iterator[np.ndarray], label: str) -> np.ndarray:
-    """A column of images, put together in blocks."""
+    """Join images to a column, in blocks."""
     column, block = ColumnBuilder(), list[np.ndarray]()
     try:
         for image in images:
@@ -243,7 +243,7 @@ def _in_order(rows: Iterator[Any], order: np.ndarray) -> list[tuple[int, Any]]:
 
 
 def _key(name: str) -> str:
-    """What a part of the observations is called."""
+    """Key of a part of the observations."""
     key = name.removeprefix("observation.")
     key = f"pixels_{key.removeprefix('images.')}" if key.startswith("images.") else key
     return OBSERVATIONS.get(name, key.replace(".", "_"))
@@ -260,7 +260,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _image(row: dict[str, Any], label: str, folder: Path | None) -> np.ndarray:
-    """An image as Hugging Face's datasets store it: the bytes of a file, with its name beside them."""
+    """An image as Hugging Face's datasets store it: the content of a file, and its name."""
     content = row.get("bytes")
     if not content:
         file = None if folder is None or not row.get("path") else Path(folder, str(row["path"]))

@@ -21,15 +21,15 @@ _IDENTIFIER = re.compile(r"[\w.-]+(/[\w.-]+)*-v\d+")
 
 def read_minari(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     """
-    Read a Minari dataset: an object, ``minari:NAMESPACE/name-v0``, or the plain id of one that is on this machine.
+    Read a Minari dataset: an object, ``minari:NAMESPACE/name-v0``, or the plain id of a dataset on this machine.
 
-    Nothing is downloaded. Observations are stored once: each episode has one row more than it has transitions. Parts of
-    dictionaries and tuples that are numbers are read (``Box``, ``Discrete``, ``MultiBinary``, ``MultiDiscrete``); others, such
-    as texts, are left out with a warning.
+    Nothing is downloaded. Observations are stored once: each episode has one row more than transitions. Numeric parts of
+    dictionaries and tuples are read (``Box``, ``Discrete``, ``MultiBinary``, ``MultiDiscrete``). Other parts, such as texts,
+    are left out with a warning.
 
     :param source: A ``minari.MinariDataset``, or a name
     :param env_id: Not used
-    :return: The dataset, or None if the source is no such thing
+    :return: The dataset, or None if the source is something else
     :raises DatasetError: If the dataset is not on this machine, is damaged, or its actions are not in a box.
     """
     if isinstance(source, str):
@@ -46,7 +46,7 @@ def read_minari(source: Any, env_id: str | None = None) -> OfflineDataset | None
 
 def recover_environment(name: str, **kwargs: Any) -> gym.Env[Any, Any]:
     """
-    Make the environment that a Minari dataset was collected in.
+    Create the environment of a Minari dataset.
 
     :param name: Id of a dataset on this machine, with or without the prefix ``minari:``
     :param kwargs: Arguments of ``minari.MinariDataset.recover_environment``, for instance ``eval_env=True``
@@ -88,7 +88,7 @@ def _flatten(source: Any) -> OfflineDataset:
             for key, (path, space) in spaces.items():
                 part = functools.reduce(operator.getitem, path, episode.observations)
                 observations[key].append(_rows(part, space, length + 1, 0, label))
-            # The last observation has a row of its own, without an action.
+            # The last observation has a separate row, without an action.
             actions.append(_rows(episode.actions, source.action_space, length, 1, label))
             rewards.append(np.append(np.asarray(episode.rewards, dtype=np.float32), np.float32(0)))
             terminations.append(np.append(np.asarray(episode.terminations, dtype=bool), False))
@@ -115,15 +115,15 @@ def _flatten(source: Any) -> OfflineDataset:
     )
 
 
-#: Spaces whose values are numbers. Discrete ones are encoded where they are seen, by the observation space of the model.
+#: Spaces with numeric values. Discrete values are encoded later, by the observation space of the model.
 _ENCODED = (gym.spaces.Box, gym.spaces.Discrete, gym.spaces.MultiBinary, gym.spaces.MultiDiscrete)
 
 
 def _parts(space: gym.Space[Any]) -> tuple[dict[str, tuple[tuple[Any, ...], gym.Space[Any]]], list[str]]:
     """
-    The parts of an observation space that are numbers: by key, the way to each and its space; and those that are not.
+    The numeric parts of an observation space, by key: path and space of each. And the names of all other parts.
 
-    Parts of parts have keys such as ``camera/front``, those of a tuple are numbered.
+    Nested parts have keys such as ``camera/front``; parts of a tuple are numbered.
     """
     found: dict[str, tuple[tuple[Any, ...], gym.Space[Any]]] = {}
     left_out: list[str] = []
@@ -145,7 +145,7 @@ def _parts(space: gym.Space[Any]) -> tuple[dict[str, tuple[tuple[Any, ...], gym.
 
 
 def _rows(values: Any, space: gym.Space[Any], length: int, empty: int, label: str) -> np.ndarray:
-    """The values of an episode, and some rows of zeros after them."""
+    """The values of an episode, followed by rows of zeros."""
     array = np.asarray(values)
     shape = () if space.shape is None else space.shape
     if array.shape != (length, *shape):

@@ -1,4 +1,4 @@
-"""Reader of the plans of several robots by name."""
+"""Reader of datasets of multi-robot plans, by name."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _NAME = re.compile(r"(?P<name>multirobot[23]d)-(?P<robots>\d+(to\d+)?)-v0")
 
 def read_multi_robot(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     """
-    Read a dataset of plans by its name: ``multirobot2d-16-v0``, or ``multirobot2d-4to8-v0``.
+    Read a dataset of multi-robot plans by its name: ``multirobot2d-16-v0``, or ``multirobot2d-4to8-v0``.
 
     :param source: A name
-    :param env_id: The environment that the data is for, which does not matter
-    :return: The dataset, or None if the source is no such name
+    :param env_id: Not used
+    :return: The dataset, or None if the source is something else
     :raises DatasetError: If the file is not on this machine.
     """
     match = _NAME.fullmatch(source) if isinstance(source, str) else None

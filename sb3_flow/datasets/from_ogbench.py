@@ -23,13 +23,13 @@ def read_ogbench(source: Any, env_id: str | None = None) -> OfflineDataset | Non
     """
     Read an OGBench dataset by its name, with or without the prefix ``ogbench:``.
 
-    ``cube-single-play-singletask-task2-v0`` has the rewards of that task. ``cube-single-play-v0`` has none of its own, and
-    takes those of ``env_id`` where this is a single-task environment.
+    ``cube-single-play-singletask-task2-v0`` has the rewards of that task. ``cube-single-play-v0`` has none, and is
+    relabeled with those of ``env_id`` if it is a single-task environment.
 
     :param source: A name
-    :param env_id: The environment that the data is for
-    :return: The dataset, or None if the source is no such name
-    :raises DatasetError: If the name is unknown, the file is not on this machine, or it is of another environment.
+    :param env_id: Id of the environment of the data
+    :return: The dataset, or None if the source is something else
+    :raises DatasetError: If the name is unknown, the file is not on this machine, or it belongs to another environment.
     """
     if not isinstance(source, str):
         return None
@@ -64,7 +64,7 @@ def read_ogbench(source: Any, env_id: str | None = None) -> OfflineDataset | Non
 
 def how_to_get(file_name: str) -> str:
     """
-    Say how a dataset that is not on this machine can be had.
+    Explain how to get a dataset that is not on this machine.
 
     :param file_name: Name of the dataset, without a task
     :return: A sentence with the commands

@@ -1,4 +1,4 @@
-"""Reader of episodes in the RLDS layout, as TensorFlow Datasets stores them."""
+"""Reader of episodes in the RLDS layout of TensorFlow Datasets."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from sb3_flow.common.optional import require
 from sb3_flow.common.warn import warn
 from sb3_flow.datasets.parts import split_parts, with_parts
 
-#: What TensorFlow Datasets writes into the folder of a dataset.
+#: Files in the folder of a dataset of TensorFlow Datasets.
 _FILES = ("dataset_info.json", "features.json")
 
 
 def read_rlds(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     """
     Read episodes in the RLDS layout: each has ``steps``, and each step ``observation, action, reward, is_first, is_last,
-    is_terminal``. The last step holds only the last observation.
+    is_terminal``. The last step has only the last observation.
 
     Texts, such as instructions, cannot be encoded and are left out with a warning.
 
     :param source: The folder of a dataset of TensorFlow Datasets (with ``dataset_info.json``), a ``tf.data.Dataset`` of
-        episodes, or a dictionary with ``steps``. ``PATH#KEY,KEY`` takes these parts of the observations.
+        episodes, or a dictionary with ``steps``. ``PATH#KEY,KEY`` reads these parts of the observations only.
     :param env_id: Not used
-    :return: The dataset, or None if the source is no such thing
+    :return: The dataset, or None if the source is something else
     :raises DatasetError: If a field is missing, or the episodes differ in shape.
     """
     keys: list[str] = []
@@ -61,7 +61,7 @@ def _open(path: Path) -> Iterable[Any]:
 
 
 def _columns(episodes: Iterable[Any], name: str) -> dict[str, np.ndarray]:
-    """All steps of all episodes, one after the other."""
+    """Concatenate the steps of all episodes."""
     columns: dict[str, ColumnBuilder] = {}
     left_out: set[str] = set()
     for number, episode in enumerate(episodes):
@@ -86,8 +86,8 @@ def _columns(episodes: Iterable[Any], name: str) -> dict[str, np.ndarray]:
 
 
 def _blocks(steps: Any) -> Iterator[dict[str, np.ndarray]]:
-    """The steps of an episode, some at a time, as arrays by name."""
-    if isinstance(steps, Mapping):  # arrays already
+    """The steps of an episode in blocks, as arrays by name."""
+    if isinstance(steps, Mapping):  # already arrays
         yield {field: np.asarray(values) for field, values in _flat(steps)}
         return
     if hasattr(steps, "as_numpy_iterator"):

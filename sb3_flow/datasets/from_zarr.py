@@ -1,4 +1,4 @@
-"""Reader of Diffusion Policy's zarr files, for instance the demonstrations that people gave of Push-T."""
+"""Reader of Diffusion Policy's zarr files, for instance the human demonstrations of Push-T."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from sb3_flow.common.optional import require
 from sb3_flow.common.warn import warn
 from sb3_flow.datasets.parts import split_parts
 
-#: Behind a path: take images and the agent's position in the place of the state, as in Push-T.
+#: Key after a path: read images and the agent's position instead of the state, as in Push-T.
 PIXELS = "pixels"
-#: What the arrays of observations may not be: they say something about episodes.
+#: Meanings of arrays that are not observations, such as those about episodes.
 _ABOUT_EPISODES = set(Meaning) - {Meaning.OBSERVATION, Meaning.INFORMATION}
 
 
@@ -26,16 +26,16 @@ def read_zarr(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     """
     Read a zarr file in Diffusion Policy's layout, of version 2 or 3: arrays in ``data``, and ``meta/episode_ends``.
 
-    ``data/action`` holds the actions. ``data/state`` holds the observations, if it is there; in
-    ``pusht_cchi_v7_replay.zarr`` these are what ``gym_pusht`` calls ``state``: the agent's position, the block's position and
-    angle. Else all other arrays are parts of a dictionary. ``PATH.zarr#KEY,KEY`` takes these arrays.
-    ``PATH.zarr#pixels`` takes ``data/img`` with the first two numbers of the state as a dictionary: ``pixels`` and
-    ``agent_pos``, as ``obs_type="pixels_agent_pos"`` of Push-T gives them. Compressed images (JPEG 2000 and others) need
+    ``data/action`` has the actions. ``data/state`` has the observations, if it exists; in ``pusht_cchi_v7_replay.zarr`` these
+    are the observations ``state`` of ``gym_pusht``: the agent's position, the block's position and angle. Otherwise all other
+    arrays are parts of a dictionary. ``PATH.zarr#KEY,KEY`` reads these arrays. ``PATH.zarr#pixels`` reads ``data/img`` and the
+    first two elements of the state as a dictionary with ``pixels`` and ``agent_pos``, as ``obs_type="pixels_agent_pos"`` of
+    Push-T. Compressed images (JPEG 2000 and others) need
     ``imagecodecs``.
 
     :param source: A path that ends with ``.zarr`` (a folder) or ``.zarr.zip``, with or without ``#`` and keys
     :param env_id: Not used
-    :return: The dataset, or None if the source is no such path
+    :return: The dataset, or None if the source is something else
     :raises DatasetError: If the file is missing, damaged, or lacks an array.
     """
     if not isinstance(source, str | os.PathLike):
@@ -56,7 +56,7 @@ def read_zarr(source: Any, env_id: str | None = None) -> OfflineDataset | None:
 
 
 def _columns(group: Any, keys: list[str], path: Path) -> dict[str, Any]:
-    """The arrays under the names that dictionaries have."""
+    """The arrays by name, for ``OfflineDataset.from_dict``."""
     names = _names(path)
     for place in ("data/action", "meta/episode_ends"):
         if place not in group:
@@ -85,7 +85,7 @@ def _columns(group: Any, keys: list[str], path: Path) -> dict[str, Any]:
 
 
 def _names(path: Path) -> list[str]:
-    """The names in ``data``, without looking at what they are: an array that is not asked for may need a codec."""
+    """The names in ``data``. Arrays are not opened, because an array that is not used may need a codec."""
     if path.is_dir():
         data = path / "data"
         return sorted(entry.name for entry in data.iterdir() if entry.is_dir()) if data.is_dir() else []
@@ -95,7 +95,7 @@ def _names(path: Path) -> list[str]:
 
 
 def _array(group: Any, name: str, path: Path) -> np.ndarray:
-    """An array, read block by block; images that were stored as numbers in single precision become bytes."""
+    """Read an array block by block; images in single precision are converted to uint8."""
     try:
         array = group[name]
         codecs = [*(array.filters or ()), *(array.compressors or ())]
@@ -114,7 +114,7 @@ def _array(group: Any, name: str, path: Path) -> np.ndarray:
 
 
 def _with_image_codecs(group: Any, name: str, path: Path, error: Exception) -> tuple[Any, list[Any]]:
-    """Once more, with the codecs of images registered."""
+    """Try again with registered image codecs."""
     if "codec" not in str(error):
         raise error
     try:

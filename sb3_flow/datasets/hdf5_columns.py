@@ -1,4 +1,4 @@
-"""The arrays of an HDF5 file or of one of its groups, each read when it is asked for, and as little of it as can be."""
+"""Arrays of an HDF5 file or of one of its groups, read on access."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sb3_flow.common.optional import require
 
 class Hdf5Columns(Mapping[str, np.ndarray]):
     """
-    The numeric arrays of a group by name; those of groups within have a slash in their names (``observations/images/front``).
+    The numeric arrays of a group by name; arrays of subgroups have a slash in their names (``observations/images/front``).
 
-    An array that lies in the file in one piece is memory-mapped. One that is in pieces, or compressed, is read when it is
-    asked for; a large one goes to a temporary file.
+    Contiguous arrays are memory-mapped. Chunked or compressed arrays are read on access; large ones are written to a temporary
+    file.
 
     :param path: The file
-    :param group: The path of the group in it
+    :param group: Path of the group in the file
     :raises DatasetError: If the file cannot be read.
     """
 
@@ -62,10 +62,10 @@ class Hdf5Columns(Mapping[str, np.ndarray]):
 
 class open_hdf5:
     """
-    Open an HDF5 file for reading; what it raises says which file cannot be read.
+    Context manager that opens an HDF5 file for reading. Its errors name the file.
 
     :param path: The file
-    :raises DatasetError: If it is missing, damaged, or something else.
+    :raises DatasetError: If it is missing, damaged, or not an HDF5 file.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What people are told of a dataset before they train on it."""
+"""Summary of a dataset before training."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sb3_flow.common.data.jumps import jumps_inside
 from sb3_flow.common.data.statistics import moments, ranges
 from sb3_flow.common.environments import make_env
 
-#: A standard deviation below this share of the range of all elements counts as none.
+#: Elements with a standard deviation below this share of the largest one, or of 1, are constant.
 CONSTANT = 1e-6
-#: How many times larger or smaller rewards may be than those of the environment.
+#: Largest accepted ratio between rewards of the data and of the environment, and its inverse.
 SCALE = 5.0
-#: Random steps in the environment to see the scale of its rewards.
+#: Number of random steps in the environment, which measure the scale of its rewards.
 RANDOM_STEPS = 200
 
 
@@ -25,7 +25,7 @@ def describe(dataset: OfflineDataset) -> dict[str, str]:
     Describe a dataset.
 
     :param dataset: The dataset
-    :return: Label and text, in the order to be printed
+    :return: Texts by label, in the order of printing
     """
     lengths = dataset.trajectory_lengths()
     lines = {
@@ -56,11 +56,11 @@ def describe(dataset: OfflineDataset) -> dict[str, str]:
 
 def suspicions(dataset: OfflineDataset, env_id: str | None = None) -> list[str]:
     """
-    What may be wrong with a dataset.
+    Find possible mistakes in a dataset.
 
     :param dataset: The dataset
-    :param env_id: The environment that it is for, whose rewards are compared
-    :return: Sentences; none where nothing is suspicious
+    :param env_id: Id of the environment of the data, for a comparison of rewards
+    :return: Messages; empty if nothing is suspicious
     """
     found = []
     if (jumps := jumps_inside(dataset.observations, dataset.has_action & ~dataset.ends)) is not None:
@@ -95,7 +95,7 @@ def _about_ends(dataset: OfflineDataset) -> list[str]:
 
 
 def _about_scale(rewards: np.ndarray, env_id: str) -> list[str]:
-    """Compare with the rewards of random actions."""
+    """Compare the rewards with those of random actions."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         env = make_env(env_id)

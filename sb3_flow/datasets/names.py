@@ -1,4 +1,4 @@
-"""Names of datasets, and the nearest one to a misspelled name."""
+"""Names of datasets, and suggestions for misspelled names."""
 
 import difflib
 import os
@@ -33,10 +33,10 @@ OGBENCH_NAMES = _published()
 
 def no_such_name(source: str) -> DatasetError:
     """
-    The error for an unknown name.
+    Create the error for an unknown name.
 
     :param source: The name
-    :return: The error to raise, with the nearest name
+    :return: The error, with the most similar name
     """
     close = _nearest(source)
     hint = f"; did you mean {close!r}?" if close else "; see `sb3-flow datasets list`."
@@ -52,12 +52,12 @@ def _nearest(source: str) -> str | None:
 
 def read_misspelled(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     """
-    Refuse a name that no reader knows, but that is nearly the name of a dataset. It is asked after all readers.
+    Refuse a name that no reader supports but that is similar to the name of a dataset. It is called after all readers.
 
-    :param source: What ``dataset=`` was given
-    :param env_id: The environment that the data is for
-    :return: None if it is no such name
-    :raises DatasetError: The message has the nearest name.
+    :param source: The argument ``dataset``
+    :param env_id: Not used
+    :return: None if it is something else
+    :raises DatasetError: If it is similar to the name of a dataset; the message has this name.
     """
     if isinstance(source, str) and not os.path.exists(source) and _nearest(source) is not None:
         raise no_such_name(source)

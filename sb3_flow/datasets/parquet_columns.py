@@ -1,4 +1,4 @@
-"""Columns of parquet files, one after the other."""
+"""Columns of parquet files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sb3_flow.common.optional import require
 
 class ParquetColumns:
     """
-    The columns of several parquet files, one after the other.
+    The concatenated columns of several parquet files.
 
     :param files: The files
-    :param path: What to call them together in messages
+    :param path: Path for messages
     :raises DatasetError: If a file cannot be read, or has other columns than the first one.
     """
 
@@ -26,7 +26,7 @@ class ParquetColumns:
         self.arrow = require("pyarrow", "datasets", "Reading a parquet file")
         self.files = files
         self.names: list[str] = []
-        #: Columns of which each row is a structure: an image, or a place in a video.
+        #: Columns of structures (an image, or a position in a video): names of their fields.
         self.structures: dict[str, list[str]] = {}
         for i, file in enumerate(files):
             schema = self._open(file).schema_arrow
@@ -59,14 +59,14 @@ class ParquetColumns:
         return column.finish()
 
     def rows(self, name: str) -> Iterator[Any]:
-        """A column row by row, without holding it."""
+        """Iterate over the rows of a column, without loading all of it."""
         for file in self.files:
             for batch in self._open(file).iter_batches(batch_size=64, columns=[name]):
                 yield from batch.column(0).to_pylist()
 
 
 def _numbers(values: Any, label: str) -> np.ndarray:
-    """An array of Arrow, lists within lists as further axes."""
+    """Convert an array of Arrow; nested lists become further axes."""
     shape: list[int] = []
     while hasattr(values.type, "value_type"):
         width = getattr(values.type, "list_size", None)
@@ -86,7 +86,7 @@ def _numbers(values: Any, label: str) -> np.ndarray:
         names: np.ndarray = array.astype(str)  # of episodes
         return names
     if array.dtype == object:
-        raise DatasetError(f"{label} holds {values.type}; expected numbers, and none missing.")
+        raise DatasetError(f"{label} has {values.type}; expected numbers, and none missing.")
     array = array.astype(np.float32) if array.dtype.kind == "f" else array
     column: np.ndarray = array.reshape(-1, *shape)
     return column

@@ -1,4 +1,4 @@
-"""Paths that name parts of what they lead to: ``PATH#KEY,KEY``."""
+"""Paths with keys of observations: ``PATH#KEY,KEY``."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def split_parts(source: str) -> tuple[str, list[str]]:
 
 def with_parts(columns: Mapping[str, np.ndarray], keys: list[str], name: str) -> Mapping[str, np.ndarray]:
     """
-    Leave out what of the observations is not asked for.
+    Select parts of the observations.
 
     :param columns: Arrays by name
-    :param keys: Parts of observations; empty: all
-    :param name: What to call the data in messages
-    :return: The rest, still read when it is asked for
-    :raises DatasetError: If there is no such part.
+    :param keys: Keys of the selected parts; empty: all
+    :param name: Name of the data for messages
+    :return: The selected arrays, read on access
+    :raises DatasetError: If a part does not exist.
     """
     if not keys:
         return columns
@@ -42,9 +42,9 @@ def with_parts(columns: Mapping[str, np.ndarray], keys: list[str], name: str) ->
 
 class LazyColumns(Mapping[str, np.ndarray]):
     """
-    Arrays that are read when they are asked for.
+    Arrays that are read on access.
 
-    :param readers: By name, what reads each
+    :param readers: Functions that read the arrays, by name
     """
 
     def __init__(self, readers: Mapping[str, Callable[[], np.ndarray]]) -> None:

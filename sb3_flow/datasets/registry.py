@@ -1,4 +1,4 @@
-"""One registry of names: what can be collected here, and what is stored on this machine."""
+"""Registry of datasets that can be collected, and of datasets on this machine."""
 
 import os
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from pathlib import Path
 @dataclass(frozen=True)
 class Source:
     """
-    The package that an environment is from.
+    Package of an environment.
 
-    :param module: To import
-    :param extra: Of this package, which installs it
-    :param packages: Those whose versions the data depends on
+    :param module: Module to import
+    :param extra: Extra of this package that installs it
+    :param packages: Packages whose versions the data depends on
     """
 
     module: str
@@ -21,7 +21,7 @@ class Source:
 
 
 OGBENCH = Source("ogbench", "mujoco", ("ogbench", "mujoco", "gymnasium", "numpy"))
-#: What we demonstrate with OGBench's simulators and experts, and what is not one of OGBench's datasets.
+#: Datasets of this package in OGBench's simulators, which OGBench does not publish.
 OGBENCH_OWN = Source("ogbench", "mujoco", (*OGBENCH.packages, "sb3_flow"))
 PUSHT = Source("gym_pusht", "pusht", ("gym-pusht", "pymunk", "shapely", "opencv-python", "pygame", "gymnasium", "numpy"))
 
@@ -29,20 +29,20 @@ PUSHT = Source("gym_pusht", "pusht", ("gym-pusht", "pymunk", "shapely", "opencv-
 @dataclass(frozen=True)
 class Recipe:
     """
-    How a dataset is collected with a scripted expert. The numbers of OGBench's datasets are OGBench's own.
+    Recipe for the collection of a dataset with a scripted expert. The numbers for OGBench's datasets are those of OGBench.
 
     :param name: Name of the dataset, for instance ``"cube-single-play-v0"``
-    :param env_id: Environment that it is collected in, for instance ``"cube-single-v0"``
+    :param env_id: Id of the environment, for instance ``"cube-single-v0"``
     :param dataset_type: ``"play"`` (follows plans with smooth noise), ``"noisy"`` (closed loop, with a noise level drawn
         for each episode), ``"navigate"`` (walks from goal to goal), ``"stitch"`` (short walks of four cells),
-        ``"expert"`` (goes where ``task`` asks, and ends there); in Push-T the environment's ``obs_type``
-    :param episodes: Number of training episodes of the published dataset; in Push-T about as many as people have shown, by
-        two routes and of single tasks as many again
-    :param states: States per episode, one more than transitions; None where episodes end with success
+        ``"expert"`` (solves ``task``, and ends at success); in Push-T the environment's ``obs_type``
+    :param episodes: Number of training episodes of the published dataset; 200 (about the number of human demonstrations) for
+        Push-T, two routes and single tasks
+    :param states: States per episode, one more than transitions; None if episodes end with success
     :param noise: Noise of the expert, as a share of the action range
-    :param random_actions: Probability of a uniformly random action, at each step
-    :param source: Where environment and expert are from
-    :param task: Number of the one task that is demonstrated, from 1; None where there is none, or goals are drawn
+    :param random_actions: Probability of a uniformly random action at each step
+    :param source: Package of environment and expert
+    :param task: Number of the demonstrated task, from 1; None if there is no task, or goals are sampled
     """
 
     name: str
@@ -57,12 +57,12 @@ class Recipe:
 
     @property
     def transitions_per_episode(self) -> int | None:
-        """Transitions in one episode, None if these differ; the last state has a row of its own, which starts none."""
+        """Transitions per episode, None if these differ; the last state has a separate row, which is not a transition."""
         return None if self.states is None else self.states - 1
 
     @property
     def directory(self) -> Path:
-        """Where the dataset lies, unless told otherwise."""
+        """Default folder of the dataset."""
         return ogbench_directory() if self.source == OGBENCH else own_directory()
 
 
@@ -111,32 +111,32 @@ def _own_recipes() -> list[Recipe]:
     return [Recipe("two-routes", "sb3_flow/TwoRoutes-v0", "navigate", 200, None, 0.5, source=OGBENCH_OWN), *tasks]
 
 
-#: Every dataset that ``sb3-flow datasets collect`` can make with a scripted expert, by name.
+#: All datasets that ``sb3-flow datasets collect`` can collect with a scripted expert, by name.
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe for recipe in (*_manipulation_recipes(), *_maze_recipes(), *_own_recipes(), *_pusht_recipes())
 }
 
 
 def ogbench_directory() -> Path:
-    """Where OGBench files lie: ``$OGBENCH_DATA_DIR``, or else OGBench's own default, ``~/.ogbench/data``."""
+    """Folder of OGBench's datasets: ``$OGBENCH_DATA_DIR``, or OGBench's default, ``~/.ogbench/data``."""
     return Path(os.environ.get("OGBENCH_DATA_DIR") or "~/.ogbench/data").expanduser()
 
 
 def own_directory() -> Path:
-    """Where datasets lie that only this package makes: ``$SB3_FLOW_DATA_DIR``, or else ``~/.sb3_flow/data``."""
+    """Folder of the other datasets of this package: ``$SB3_FLOW_DATA_DIR``, or ``~/.sb3_flow/data``."""
     return Path(os.environ.get("SB3_FLOW_DATA_DIR") or "~/.sb3_flow/data").expanduser()
 
 
 def minari_directory() -> Path:
-    """Where Minari datasets lie: ``$MINARI_DATASETS_PATH``, or else Minari's own default, ``~/.minari/datasets``."""
+    """Folder of Minari's datasets: ``$MINARI_DATASETS_PATH``, or Minari's default, ``~/.minari/datasets``."""
     return Path(os.environ.get("MINARI_DATASETS_PATH") or "~/.minari/datasets").expanduser()
 
 
 def local_datasets() -> dict[str, Path]:
     """
-    List what is stored on this machine; nothing is read but folders, and nothing remote is asked.
+    List the datasets on this machine. It reads folders only, and does not access the network.
 
-    :return: The path of each dataset by the name that ``dataset=`` takes: plain names for OGBench's files and our own, names
+    :return: The path of each dataset by its name for ``dataset=``: plain names for OGBench's files and our own, names
         that start with ``minari:`` for Minari datasets
     """
     found: dict[str, Path] = {}

@@ -1,4 +1,4 @@
-"""Rewards of OGBench's single-task environments, computed from the simulator states that the data holds."""
+"""Rewards of OGBench's single-task environments, computed from the simulator states in the data."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _SINGLE_TASK = re.compile(
 
 def is_single_task(env_id: str) -> bool:
     """
-    Tell whether an environment is one of OGBench's single-task ones, whose rewards data can take.
+    Whether an environment is one of OGBench's single-task environments, with whose rewards data can be relabeled.
 
-    :param env_id: For instance ``"cube-single-singletask-task2-v0"``
+    :param env_id: Id, for instance ``"cube-single-singletask-task2-v0"``
     :return: Whether it is
     """
     return _SINGLE_TASK.fullmatch(env_id) is not None
@@ -32,13 +32,13 @@ def is_single_task(env_id: str) -> bool:
 
 def relabel(fields: Mapping[str, np.ndarray], env_id: str, name: str) -> tuple[np.ndarray, np.ndarray]:
     """
-    Compute rewards and masks for a single-task environment, with OGBench's own function.
+    Compute rewards and masks for a single-task environment, with OGBench's function.
 
-    :param fields: ``qpos`` of shape ``(N, nq)`` and, where the environment has buttons, ``button_states``
-    :param env_id: A single-task environment
-    :param name: What to call the data in messages
+    :param fields: ``qpos`` of shape ``(N, nq)`` and, if the environment has buttons, ``button_states``
+    :param env_id: Id of a single-task environment
+    :param name: Name of the data for messages
     :return: Rewards, ``(N,)``, from minus the number of sub-goals to 0; masks, ``(N,)``, 0 where the task is solved
-    :raises DatasetError: If the data is of another environment.
+    :raises DatasetError: If the data belongs to another environment.
     """
     with _environment(env_id) as env:
         relabel_dataset = require("ogbench.relabel_utils", "mujoco", f"Rewards of {env_id!r}").relabel_dataset
@@ -61,11 +61,11 @@ def relabel(fields: Mapping[str, np.ndarray], env_id: str, name: str) -> tuple[n
 
 def same_task(first: str, second: str) -> bool:
     """
-    Tell whether two ids name the same task (an id without a task number names the default one).
+    Whether two ids have the same task (an id without a task number has the default task).
 
-    :param first: A single-task environment
-    :param second: Another one
-    :return: Whether both reward the same thing
+    :param first: Id of a single-task environment
+    :param second: Another id
+    :return: Whether both have the same rewards
     """
     if first == second:
         return True
@@ -82,10 +82,10 @@ def same_task(first: str, second: str) -> bool:
 
 @contextmanager
 def _environment(env_id: str) -> Iterator[gym.Env[Any, Any]]:
-    # The tasks of an environment with images are those of the one without, which needs no display.
+    # Environments with images have the same tasks as those without, which need no display.
     env_id = env_id.removeprefix("visual-")
-    state = np.random.get_state()  # OGBench's resets draw from it; reading data must not change what follows.
-    # OGBench and Gymnasium warn about displays and precision, which are of no importance for reading data.
+    state = np.random.get_state()  # OGBench's resets use it; reading data must not change later random numbers.
+    # OGBench and Gymnasium warn about displays and precision, which are irrelevant for reading data.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         register_environment(env_id)
@@ -94,7 +94,7 @@ def _environment(env_id: str) -> Iterator[gym.Env[Any, Any]]:
         except gym.error.Error as error:
             raise DatasetError(f"{env_id!r} is no environment of OGBench: {error}") from error
         try:
-            env.reset()  # sets up the task, and the number of the default one
+            env.reset()  # sets the task, and the number of the default task
             yield env
         finally:
             env.close()

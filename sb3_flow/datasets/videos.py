@@ -1,4 +1,4 @@
-"""Frames of videos by their times, with whichever decoder is installed: PyAV or OpenCV."""
+"""Frames of videos by their times, decoded with PyAV or OpenCV."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sb3_flow.common.optional import require
 
 def frames_at(path: Path, times: np.ndarray, tolerance: float) -> Iterator[np.ndarray]:
     """
-    Decode a video once from its beginning, and pick the frames that are shown at some times.
+    Decode a video once from its beginning, and select the frames at given times.
 
     :param path: The video
-    :param times: Rising, in seconds, ``(n,)``
-    :param tolerance: How far the time of a frame may be off, in seconds
+    :param times: Increasing times in seconds, ``(n,)``
+    :param tolerance: Largest accepted error of the time of a frame, in seconds
     :return: The frames, ``(height, width, 3)`` of uint8, one for each time
     :raises DatasetError: If it cannot be decoded, or has no frame at one of the times.
     """
@@ -25,7 +25,7 @@ def frames_at(path: Path, times: np.ndarray, tolerance: float) -> Iterator[np.nd
         raise DatasetError(f"{path}: there is no such video, which the dataset names.")
     wanted = 0
     before: tuple[float, np.ndarray] | None = None
-    # A frame is the nearest one when the next one is farther away.
+    # A frame is the nearest one if the next one is farther away.
     for time, frame in _decode(path):
         while wanted < len(times) and before is not None and abs(before[0] - times[wanted]) <= abs(time - times[wanted]):
             _check_time(path, before[0], times[wanted], tolerance)

@@ -1,4 +1,4 @@
-"""The networks of RQL, and its samplers."""
+"""Networks and samplers of RQL."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,17 +11,17 @@ from sb3_flow.common.flow import euler
 from sb3_flow.common.policies import FlowPolicy, Network
 from sb3_flow.common.type_aliases import TensorObs
 
-#: The critics for given observations: ``(x, f, frozen=False) -> V``, see ``RQLPolicy.value``.
+#: Critics for given observations: ``(x, f, frozen=False) -> V``, see ``RQLPolicy.value``.
 Value = Callable[..., th.Tensor]
 
 
 class RQLPolicy(FlowPolicy):
     """
-    A flow with the moving average of its weights, and critics ``V(s, x, f)`` of actions on their way from noise (``f = 0``) to
-    what is executed (``f = 1``), with their targets.
+    A flow policy with a moving average of its weights, and critics ``V(s, x, f)`` with target networks. ``x`` is a point of
+    the flow between noise (``f = 0``) and the executed action (``f = 1``).
 
-    Samplers: ``"average"`` (the moving average of the actor's weights, the default) and ``"latest"`` (the weights themselves,
-    which rollouts of training act with).
+    Samplers: ``"average"`` (the moving average of the actor's weights, the default) and ``"latest"`` (the current weights,
+    which training rollouts use).
 
     :param observation_space: Observation space
     :param action_space: Any finite ``Box``
@@ -53,10 +53,10 @@ class RQLPolicy(FlowPolicy):
 
     def value(self, network: Network, observations: TensorObs) -> Value:
         """
-        ``V_i(s, ...)`` given observations, whose features are computed once.
+        The function ``V_i(s, ...)`` for given observations, whose features are computed once.
 
         :param network: ``critic`` or ``critic_target``
-        :param observations: A raw batch
+        :param observations: A batch of raw observations
         :return: ``(x, f) -> V``, of shapes ``(B, action_dim), (B, 1) -> (n_critics, B)``, with ``f`` from 0 (noise) to 1
             (actions). With ``frozen=True`` gradients reach ``x`` only, not the critics.
         """
@@ -72,11 +72,11 @@ class RQLPolicy(FlowPolicy):
         return self.value(self.critic, observations)(actions, th.ones_like(actions[:, :1])).mean(dim=0)
 
     def act_average(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
-        """The flow of the averaged weights, integrated from noise, then clipped: ``(B, action_dim)`` in [-1, 1]."""
+        """Integrate the flow with the averaged weights from noise, and clip: ``(B, action_dim)`` in [-1, 1]."""
         return euler(self.velocity(self.actor_average, observations), noise, self.flow_steps).clamp(-1, 1)
 
     def act_latest(self, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
-        """The flow of the weights themselves, integrated from noise, then clipped: ``(B, action_dim)`` in [-1, 1]."""
+        """Integrate the flow with the current weights from noise, and clip: ``(B, action_dim)`` in [-1, 1]."""
         return euler(self.velocity(self.actor, observations), noise, self.flow_steps).clamp(-1, 1)
 
     def exploring(self, generator: th.Generator) -> "RQLPolicy":

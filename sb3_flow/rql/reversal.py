@@ -1,4 +1,4 @@
-"""The reversal of a flow: from a finished action back to what it may have been made of."""
+"""Integration of a flow backward in time."""
 
 import torch as th
 
@@ -7,16 +7,16 @@ from sb3_flow.common.type_aliases import Velocity
 
 def reverse(velocity: Velocity, x: th.Tensor, d: th.Tensor, n_steps: int) -> tuple[th.Tensor, th.Tensor]:
     """
-    Follow a flow back from time 1 to time ``1 - d``, by Euler's method.
+    Integrate a flow backward from time 1 to time ``1 - d`` with Euler's method.
 
-    The field is evaluated where each step begins, so that these are not the steps of ``euler`` taken back: both follow the
-    same curve up to errors of the order of a step.
+    The field is evaluated at the start of each backward step. The steps are therefore not the inverse of the steps of
+    ``euler``; both approximate the same curve with errors of the order of the step size.
 
     :param velocity: The field, ``(x, f) -> u``
-    :param x: Where it ends at time 1, ``(B, D)``
-    :param d: How far to go back, in [0, 1], ``(B, 1)``
+    :param x: Points at time 1, ``(B, D)``
+    :param d: Length of the time interval, in [0, 1], ``(B, 1)``
     :param n_steps: Number of steps, at least 1, of size ``d / n_steps`` each
-    :return: The points ``(B, D)``, and the times ``(B, 1)`` they belong to
+    :return: The points ``(B, D)`` and their times ``(B, 1)``
     """
     step, f = d / n_steps, th.ones_like(d)
     for _ in range(n_steps):

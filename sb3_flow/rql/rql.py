@@ -17,10 +17,10 @@ from sb3_flow.rql.reversal import reverse
 
 class RQLNoise(NamedTuple):
     """
-    Every random number of one update.
+    The random numbers of one update.
 
-    :param d: How far the flow is reversed: uniform in [0, 1] in every other row, uniform over ``0, 1/F, ..., 1`` in the rows
-        between, ``(B, 1)``
+    :param d: Length of the reversal: uniform in [0, 1] in every other row, uniform over ``0, 1/F, ..., 1`` in the other
+        rows, ``(B, 1)``
     :param next_noise: ``z`` of the target, standard normal, ``(B, action_dim)``
     :param x0: Start of the straight path in the flow matching loss, standard normal, ``(B, action_dim)``
     :param t: Time on that path, uniform in [0, 1], ``(B, 1)``
@@ -34,7 +34,7 @@ class RQLNoise(NamedTuple):
 
 class RQL(OfflineToOnlineAlgorithm):
     """
-    Reversal Q-learning: critics value actions on their way from noise, and each step of the flow climbs them by itself.
+    Reversal Q-learning: critics evaluate intermediate points of the flow, and each step of the flow maximizes them.
 
     ``L = L_V + alpha L_BC + L_A``, with::
 
@@ -43,29 +43,29 @@ class RQL(OfflineToOnlineAlgorithm):
         L_BC = E[w' |u(s, x_t, t) - (a - x_0)|^2]                                                            actor_loss
         L_A  = -E[w V(s, x_t + min(1/F, 1 - t) u(s, x_t, t), min(t + 1/F, 1))]                               actor_loss
 
-    ``u`` is the velocity field, which acts by ``F`` Euler steps, ``V_i`` are the critics and ``V'`` their targets. ``(x, f)``
-    is the action ``a`` of the data, followed back along the flow from ``f = 1`` to a random time (``reverse``): the flow leads
-    from there to ``a``, so that the return after ``a`` is a sample of the value of ``(x, f)``. The target starts anew from
-    noise ``z``, whose value is that of the policy: no action is sampled for it. Nothing is differentiated through more than
-    one step of the flow. ``m`` is 0 where the task ended; with chunks of actions (``horizon_length = h > 1``) ``w`` is 0 for
-    chunks that reach past the end of a trajectory, and ``w'`` for their actions past it. Squared errors are means over the
-    action's dimensions, as in the published code, which ``alpha`` refers to.
+    ``u`` is the velocity field, integrated with ``F`` Euler steps, ``V_i`` are the critics and ``V'`` their target networks.
+    ``(x, f)`` is the action ``a`` of the data, integrated backward from ``f = 1`` to a random time (``reverse``). The flow
+    maps ``(x, f)`` to ``a``, so that the return after ``a`` is a sample of the value of ``(x, f)``. The target is the value of
+    noise ``z``, which is the value of the policy: no action is sampled for it. Gradients pass through one step of the flow
+    only. ``m`` is 0 where the task ended. With chunks of actions (``horizon_length = h > 1``) ``w`` is 0 for chunks that
+    extend beyond the end of a trajectory, and ``w'`` is 0 for the actions after it. Squared errors are means over the action's
+    dimensions, as in the published code, whose scale ``alpha`` has.
 
-    The policy acts by a moving average of the actor's weights; rollouts of training act by the weights themselves.
-    ``deterministic=True`` acts from ``z = 0``; the paper's scores are taken with ``deterministic=False``.
+    ``predict`` uses a moving average of the actor's weights; training rollouts use the current weights.
+    ``deterministic=True`` uses ``z = 0``; the paper's scores are those of ``deterministic=False``.
 
     Paper: https://arxiv.org/abs/2606.17551. Deviations from the published code: see ``docs/rql.md``.
 
     :param policy: ``"FlowPolicy"`` (or a subclass of ``RQLPolicy``)
     :param env: Environment, or its id
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
-    :param alpha: Weight of the behavior cloning, at least 0: how close the policy stays to the data. The one to tune: the
-        paper took 0.1 to 10. Rewards ``c`` times as large want it ``c`` times as large.
+    :param alpha: Weight of the behavior cloning loss, at least 0. Larger values keep the policy closer to the data. Tune it
+        first; the paper used 0.1 to 10. If rewards are ``c`` times as large, it must be ``c`` times as large, too.
     :param expectile: Expectile of the critics (the paper's kappa), in (0, 1). Above 0.5, underestimated values count more; 0.5
-        is the mean. The paper took 0.5 to 0.9.
-    :param rho: Pessimism of the target: how many standard deviations of the critics are subtracted from their mean
+        is the mean. The paper used 0.5 to 0.9.
+    :param rho: Pessimism of the target: number of standard deviations of the critics that are subtracted from their mean
     :param flow_steps: Euler steps of the flow and of its reversal (the paper's F)
-    :param ema: Share of the moving average of the actor that is kept at each update, in [0, 1)
+    :param ema: Decay of the moving average of the actor's weights per update, in [0, 1)
     :param kwargs: All other arguments are those of ``OfflineToOnlineAlgorithm``, such as ``dataset``, ``offline_steps``,
         ``batch_size``, ``gamma``, ``horizon_length``, ``seed`` and ``policy_kwargs``.
     :raises ValueError: If an argument is out of its range.
@@ -106,17 +106,17 @@ class RQL(OfflineToOnlineAlgorithm):
         return {"flow_steps": self.flow_steps, **super()._policy_arguments()}
 
     def draw_noise(self, n: int) -> RQLNoise:
-        """Every random number of an update with ``n`` transitions."""
+        """Sample the random numbers of an update with ``n`` transitions."""
         d = self.uniform(n)
-        # Not one half of the rows and then the other: online, the first rows of a batch are those of the dataset.
+        # Alternating rows, not halves: online, the first rows of a batch are those of the dataset.
         on_grid = th.randint(self.flow_steps + 1, (n // 2, 1), generator=self.generator, device=self.device)
         d[1::2] = on_grid / self.flow_steps
         return RQLNoise(d=d, next_noise=self.normal(n), x0=self.normal(n), t=self.uniform(n))
 
     def loss(self, batch: Batch, noise: RQLNoise) -> tuple[th.Tensor, Metrics]:
-        """``L``. Each term reaches networks of its own, so that one optimizer step descends all of them."""
+        """``L``. Each term has gradients for separate networks, so that one optimizer step minimizes all of them."""
         policy, s = self.policy, batch.observations
-        u, v = policy.velocity(policy.actor, s), policy.value(policy.critic, s)  # the features of each, for both terms
+        u, v = policy.velocity(policy.actor, s), policy.value(policy.critic, s)  # features are shared by both terms
         return total(self.critic_loss(batch, noise, u, v), self.actor_loss(batch, noise, u, v))
 
     def critic_loss(self, batch: Batch, noise: RQLNoise, u: Velocity, v: Value) -> tuple[th.Tensor, Metrics]:
@@ -140,7 +140,7 @@ class RQL(OfflineToOnlineAlgorithm):
         return values.mean(dim=0) - self.rho * values.std(dim=0, correction=0)
 
     def actor_loss(self, batch: Batch, noise: RQLNoise, u: Velocity, v: Value) -> tuple[th.Tensor, Metrics]:
-        """``alpha L_BC + L_A``: one evaluation of the velocity field serves both. Gradient: the actor only."""
+        """``alpha L_BC + L_A``: both use one evaluation of the velocity field. Gradient: the actor only."""
         x_t, t, step = interpolate(noise.x0, batch.actions, noise.t), noise.t, 1 / self.flow_steps
         velocity = u(x_t, t)
         valids = batch.valids[:, None] if batch.action_valids is None else batch.action_valids

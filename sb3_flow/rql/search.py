@@ -6,7 +6,7 @@ from sb3_flow.common.search import Parameters, SearchSpace, configured, suggest_
 
 
 def _suggest_rql(trial: Any) -> Parameters:
-    """The paper tuned the weight of the behavior and the expectile, and took pessimism and chunks by domain."""
+    """The paper tuned the BC weight and the expectile, and chose pessimism and chunks by domain."""
     arguments = {
         "alpha": trial.suggest_float("alpha", 0.03, 30.0, log=True),
         "expectile": trial.suggest_categorical("expectile", [0.5, 0.7, 0.9]),

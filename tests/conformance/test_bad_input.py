@@ -52,7 +52,7 @@ BAD_DATA = {
     "no observations": (lambda: _without("observations"), "`observations` is missing"),
     "no actions": (lambda: _without("actions"), "`actions` is missing"),
     "nothing in it": (_empty, "no transition"),
-    "words": (lambda: {**collect(pendulum), "rewards": np.array(["x"] * 200)}, r"`rewards` holds .*; expected numbers"),
+    "words": (lambda: {**collect(pendulum), "rewards": np.array(["x"] * 200)}, r"`rewards` has .*; expected numbers"),
     "no data at all": (lambda: 17, "Cannot read 17 as a dataset"),
 }
 

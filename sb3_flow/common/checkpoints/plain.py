@@ -1,8 +1,9 @@
 """
 Values as plain data: JSON and arrays, so that reading a file does not run code that the file contains.
 
-Numbers, strings, lists and dictionaries are JSON as they are. Other values are objects with one key that starts with a colon,
-such as ``{":tuple": [1, 2]}``. Classes and objects are written by name; only classes of the lists in this file are accepted.
+Numbers, strings, lists and dictionaries are written as in JSON. Other values are objects with one key that starts with a
+colon, such as ``{":tuple": [1, 2]}``. Classes and objects are written by name. Only the classes that this file lists are
+accepted.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from torch import nn
 from sb3_flow.common.checkpoints.plain_spaces import space_from_parts, space_to_parts
 from sb3_flow.common.schedules import InTurn, LinearToZero, WarmUpCosine
 
-#: Packages whose classes may be named in a file, and what these classes must be.
+#: Packages whose classes are accepted, and the required base classes.
 PACKAGES = ("sb3_contrib", "sb3_flow", "stable_baselines3", "torch.nn", "torch.optim")
 KINDS = (nn.Module, th.optim.Optimizer, BaseBuffer)
 #: Classes whose objects are written as their attributes.
@@ -38,11 +39,11 @@ OBJECTS: dict[str, type] = {
         *(NormalActionNoise, OrnsteinUhlenbeckActionNoise, VectorizedActionNoise),
     )
 }
-#: What makes the missing values of a ``defaultdict``.
+#: Accepted factories of a ``defaultdict``.
 FACTORIES: dict[str, Callable[[], Any]] = {cls.__name__: cls for cls in (int, float, list, dict, set)}
-#: Errors of reading forms that ``to_plain`` did not write.
+#: Errors while reading data that ``to_plain`` did not write.
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, ImportError, AssertionError, RuntimeError)
-#: Marks an object of JSON that stands for another value.
+#: First character of the key of a JSON object that represents another value.
 MARK = ":"
 
 
@@ -59,7 +60,7 @@ def to_plain(value: Any, known: Iterable[type] = (), arrays: list[np.ndarray] | 
     :param arrays: Arrays are added to this list, and JSON has their indices; None: they are in the JSON, as base64
     :param name: Name of the value in messages
     :return: Data for ``json.dumps``, without NaN
-    :raises NotPlain: If it is, or contains, something else.
+    :raises NotPlain: If the value is, or contains, an object of another type.
     """
     return _Writer(known, arrays).write(value, name)
 
@@ -195,7 +196,7 @@ class _Writer:
             return {":TrainFreq": [value.frequency, value.unit.value]}
         if kind is TrainFrequencyUnit:
             return {":TrainFrequencyUnit": value.value}
-        if class_name(kind) == "rl_zoo3.utils.SimpleLinearSchedule":  # the same function, which does not need RL Zoo
+        if class_name(kind) == "rl_zoo3.utils.SimpleLinearSchedule":  # the same function, without RL Zoo
             value, kind = LinearToZero(value.initial_value), LinearToZero
         if kind in OBJECTS.values():
             state = {name: self.write(item, f"{place}.{name}") for name, item in vars(value).items()}
@@ -278,7 +279,7 @@ class _Reader:
 
 
 def describe(value: Any) -> str:
-    """What a value is, for messages."""
+    """Description of a value for messages."""
     if isinstance(value, type):
         return f"the class {class_name(value)}"
     name = getattr(value, "__qualname__", None)

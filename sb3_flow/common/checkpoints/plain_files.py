@@ -1,5 +1,5 @@
 """
-Files of plain data: archives of arrays that ``numpy.load`` opens, one of which is JSON. Pickles are read if they are trusted.
+Files of plain data: ``.npz`` archives, one of whose arrays is JSON. Pickles are read only if they are trusted.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 from sb3_flow.common.checkpoints.old_files import moved_modules
 from sb3_flow.common.checkpoints.plain import NotPlain, from_plain, to_plain
 
-#: Name of the array that is JSON.
+#: Name of the JSON array.
 DATA = "data"
 
 
 class PickledFile(ValueError):
-    """A file is a pickle, and it is not trusted."""
+    """A file is a pickle that is not trusted."""
 
 
 def write_data(file: IO[bytes], kind: str, value: Any) -> None:
@@ -27,8 +27,8 @@ def write_data(file: IO[bytes], kind: str, value: Any) -> None:
 
     :param file: An open file
     :param kind: Kind of the file, such as ``"replay buffer"``
-    :param value: What ``to_plain`` converts
-    :raises NotPlain: If a part of it is not plain.
+    :param value: A value that ``to_plain`` can convert
+    :raises NotPlain: If a part of it cannot be converted.
     """
     arrays: list[np.ndarray] = []
     try:
@@ -50,8 +50,8 @@ def read_data(file: IO[bytes], kind: str, trusted: bool = False) -> Any:
     :param kind: As for ``write_data``
     :param trusted: Whether a pickle, as version 0.1 wrote, is unpickled. That runs any code that it contains.
     :return: The value
-    :raises PickledFile: If it is a pickle and not trusted; the message says what to do.
-    :raises ValueError: If it is damaged, or of another kind.
+    :raises PickledFile: If it is a pickle and not trusted; the message gives advice.
+    :raises ValueError: If it is damaged, or has another kind.
     """
     start = file.read(2)
     file.seek(-len(start), 1)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-#: The kinds of spaces; a subclass is not one of them.
+#: The supported classes of spaces; subclasses are not supported.
 KINDS: dict[str, type[spaces.Space[Any]]] = {
     name: getattr(spaces, name)
     for name in ("Box", "Discrete", "MultiDiscrete", "MultiBinary", "Text", "Tuple", "Dict", "Sequence", "Graph", "OneOf")
@@ -18,10 +18,11 @@ Parts = tuple[str, dict[str, Any], Any]
 
 def space_to_parts(space: spaces.Space[Any]) -> Parts | None:
     """
-    Take a space apart.
+    Convert a space to the arguments of its constructor.
 
     :param space: The space
-    :return: Its kind, the arguments of its constructor, and the state of its random generator; None if it is of another kind
+    :return: The name of its class, the arguments of the constructor, and the state of its random generator; None if its class
+        is not supported
     """
     name = type(space).__name__
     if KINDS.get(name) is not type(space):
@@ -31,12 +32,13 @@ def space_to_parts(space: spaces.Space[Any]) -> Parts | None:
 
 def space_from_parts(name: str, arguments: dict[str, Any], state: Any) -> spaces.Space[Any]:
     """
-    Put a space together.
+    Create a space.
 
-    :param name: Its kind
-    :param arguments: The arguments of its constructor
-    :param state: The state of its random generator; None: it has none yet
+    :param name: Name of its class
+    :param arguments: Arguments of its constructor
+    :param state: State of its random generator; None: it has no generator yet
     :return: The space
+    :raises ValueError: If a part of a ``Dict`` is not a space.
     """
     if name == "Dict":
         space: spaces.Space[Any] = spaces.Dict()
@@ -74,7 +76,7 @@ def _arguments(space: Any) -> dict[str, Any]:
 
 
 def _other_dtype(space: spaces.Space[Any]) -> dict[str, Any]:
-    """The type of integers, unless it is the usual one: Gymnasium before 1.2 has no argument for it."""
+    """The dtype, unless it is int64: Gymnasium before 1.2 has no argument for it."""
     return {} if space.dtype == np.int64 else {"dtype": space.dtype}
 
 

@@ -1,1 +1,1 @@
-"""Datasets and replay buffers: containers, checks, and the batches that are drawn from them."""
+"""Datasets and replay buffers: containers, checks and batches."""

@@ -1,4 +1,4 @@
-"""Batches between a buffer and an update: moved to a device, joined, normalized, augmented."""
+"""Processing of batches between a buffer and an update: device transfer, joining, normalization, augmentation."""
 
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_flow.common.encoders import image_keys
 from sb3_flow.common.type_aliases import Batch, TensorObs
 
-#: How far random crops shift an image, in pixels.
+#: Largest shift of an image by random crops, in pixels.
 CROP_PAD = 3
 
 Parts = TypeVar("Parts", bound=tuple[Any, ...])
@@ -18,12 +18,12 @@ Parts = TypeVar("Parts", bound=tuple[Any, ...])
 
 def offline_count(batch_size: int, n_offline: int, n_online: int, balanced: bool, generator: th.Generator) -> int:
     """
-    How many transitions of a batch come from the dataset.
+    Number of transitions of a batch that come from the dataset.
 
     :param batch_size: Transitions in the batch
     :param n_offline: Transitions in the dataset
     :param n_online: Transitions in the replay buffer
-    :param balanced: Whether half of the batch comes from either; if not, all transitions are equally likely.
+    :param balanced: Whether half of the batch comes from each source; if not, all transitions are equally likely.
     :param generator: Source of randomness
     :return: The number, from 0 to ``batch_size``
     """
@@ -38,10 +38,10 @@ def offline_count(batch_size: int, n_offline: int, n_online: int, balanced: bool
 def normalize(batch: Batch, env: VecNormalize | None) -> Batch:
     """
     Apply the statistics of a ``VecNormalize`` to the observations of a batch. The rewards were normalized when the batch was
-    drawn: each by itself, before several were summed.
+    drawn, each separately, before n-step returns were summed.
 
     :param batch: A batch with raw observations
-    :param env: The wrapper, or None to change nothing
+    :param env: The wrapper, or None for no normalization
     :return: The batch with normalized observations
     """
     if env is None:
@@ -59,7 +59,7 @@ def normalize(batch: Batch, env: VecNormalize | None) -> Batch:
     return batch._replace(observations=normalized, next_observations=observations(batch.next_observations))
 
 
-#: Share of numbers at the clipping limit of ``VecNormalize`` from which on a batch is refused.
+#: A batch is refused if a larger share of its numbers is at the clipping limit of ``VecNormalize``.
 MOST = 0.9
 
 
@@ -78,7 +78,7 @@ def require_not_clipped(observations: TensorObs, env: VecNormalize) -> None:
 
 
 def concatenate(first: Batch, second: Batch) -> Batch:
-    """One batch out of two."""
+    """Concatenate two batches."""
 
     def join(a: Any, b: Any) -> Any:
         if a is None:
@@ -89,7 +89,7 @@ def concatenate(first: Batch, second: Batch) -> Batch:
 
 
 def to_device(batch: Parts, device: th.device) -> Parts:
-    """A batch, or another named tuple of tensors and dictionaries of these, on a device."""
+    """Move a batch, or another named tuple of tensors and dictionaries of tensors, to a device."""
 
     def move(part: Any) -> Any:
         # Without waiting for the device: CUDA has read ordinary memory before the call returns.
@@ -102,14 +102,14 @@ def shift_images(
     batch: Batch, space: spaces.Space[Any], offsets: th.Tensor, next_offsets: th.Tensor, pad: int = CROP_PAD
 ) -> Batch:
     """
-    Shift the images of a batch by random crops, all frames of a stack alike.
+    Shift the images of a batch by random crops. All frames of a stack have the same shift.
 
     :param batch: A batch
     :param space: Observation space
-    :param offsets: As ``random_crop`` takes them, for ``observations``
-    :param next_offsets: For ``next_observations``
-    :param pad: How far the edge is repeated
-    :return: The batch with its images shifted
+    :param offsets: Offsets of ``random_crop`` for ``observations``
+    :param next_offsets: Offsets for ``next_observations``
+    :param pad: Number of pixels by which the edge is repeated
+    :return: The batch with shifted images
     """
     images = image_keys(space)
 
@@ -126,12 +126,12 @@ def shift_images(
 
 def random_crop(images: th.Tensor, offsets: th.Tensor, pad: int = CROP_PAD) -> th.Tensor:
     """
-    Shift images by cropping them out of a copy whose edge is repeated (random-crop augmentation).
+    Shift images by cropping copies with a repeated edge (random-crop augmentation).
 
     :param images: ``(B, channels, height, width)``; with histories of ``h`` observations, ``(B * h, ...)``
-    :param offsets: Top left corner of each crop, ``(B, 2)`` of int64 in [0, 2 pad]; ``pad`` leaves an image unmoved. All
-        images of a history are shifted alike.
-    :param pad: How far the edge is repeated
+    :param offsets: Top left corner of each crop, ``(B, 2)`` of int64 in [0, 2 pad]; ``pad`` means no shift. All
+        images of a history have the same shift.
+    :param pad: Number of pixels by which the edge is repeated
     :return: As ``images``
     """
     height, width = images.shape[-2:]
@@ -145,10 +145,10 @@ def random_crop(images: th.Tensor, offsets: th.Tensor, pad: int = CROP_PAD) -> t
 
 def as_replay_samples(batch: Batch) -> ReplayBufferSamples:
     """
-    A batch in the form of Stable-Baselines3, for code that expects what its replay buffers give.
+    Convert a batch to the samples of Stable-Baselines3's replay buffers.
 
     :param batch: A batch of single actions
-    :return: The same, with columns for rewards, dones and discounts, ``(B, 1)``
+    :return: The samples, with rewards, dones and discounts of shape ``(B, 1)``
     """
     return ReplayBufferSamples(
         batch.observations,  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What of a dataset would be learned, and what would be lost: said before training begins."""
+"""Checks of a dataset before training."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from sb3_flow.common.data.statistics import ranges
 from sb3_flow.common.encoders import subspaces
 from sb3_flow.common.warn import warn
 
-#: How far observations may lie outside of their space, as a share of its width.
+#: Largest distance of observations from their space, as a share of its width.
 OUTSIDE = 0.5
-#: Share of steps that begin a whole chunk below which there is a warning.
+#: A smaller share of steps that begin a whole chunk gives a warning.
 FEW = 0.5
 
 
 def check_chunks(data: OfflineDataset, length: int) -> None:
     """
-    Check that there are chunks of actions inside of trajectories.
+    Check that the trajectories are long enough for chunks of actions.
 
     :param data: The data
     :param length: Number of actions in a chunk
-    :raises DatasetError: If no trajectory is as long: then nothing would be learned.
+    :raises DatasetError: If all trajectories are shorter, so that no chunk can be learned.
     """
     if length == 1:
         return
@@ -46,11 +46,11 @@ def check_chunks(data: OfflineDataset, length: int) -> None:
 
 def warn_about_short_trajectories(data: OfflineDataset, length: int, argument: str) -> None:
     """
-    Warn where no trajectory is as long as what is learned at once.
+    Warn if all trajectories are shorter than the number of steps that is learned at once.
 
     :param data: The data
     :param length: Number of steps
-    :param argument: What sets it
+    :param argument: The argument that sets ``length``, for the message
     """
     longest = int(data.trajectory_lengths().max())
     if longest < length:
@@ -62,9 +62,9 @@ def warn_about_short_trajectories(data: OfflineDataset, length: int, argument: s
 
 def warn_about_scale(data: OfflineDataset, space: spaces.Space[Any]) -> None:
     """
-    Warn where observations lie far outside the bounds of the observation space, such as bytes in the place of shares.
+    Warn where observations lie far outside the bounds of the observation space, such as values up to 255 instead of 1.
 
-    :param data: The data, in the form that the model sees
+    :param data: The data, in the format of the model
     :param space: Observation space
     """
     columns, rows = parts(data.observations), data.observation_rows()
@@ -86,7 +86,7 @@ def warn_about_scale(data: OfflineDataset, space: spaces.Space[Any]) -> None:
 
 def warn_about_lost_rewards(data: OfflineDataset) -> None:
     """
-    Warn where the steps that are no transitions have the highest or the lowest rewards of the data, such as those of success.
+    Warn if steps that are not transitions have the highest or the lowest rewards of the data, such as those of success.
 
     :param data: The data, with rewards
     """
@@ -96,14 +96,14 @@ def warn_about_lost_rewards(data: OfflineDataset) -> None:
     there, missing = data.rewards[data.valids], data.rewards[lost]
     if len(there) and (missing.max() > there.max() or missing.min() < there.min() or _mostly_lost(there, missing)):
         warn(
-            f"{data.name}: {lost.sum():,} last steps of episodes are no transitions, because what followed them was not "
+            f"{data.name}: {lost.sum():,} last steps of episodes are no transitions, because the next observation was not "
             f"recorded and the task did not end there; rewards from {missing.min():g} to {missing.max():g} are lost with "
             "them. Add `next_observations`, or `terminations` where the task ended."
         )
 
 
 def _mostly_lost(there: np.ndarray, missing: np.ndarray) -> bool:
-    """Whether most of the rewards that are unlike the usual one are lost."""
+    """Whether most of the rewards that differ from the median are lost."""
     usual = np.median(np.concatenate([there, missing]))
     unusual = np.count_nonzero(missing != usual)
     return bool(unusual > np.count_nonzero(there != usual))

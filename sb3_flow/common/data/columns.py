@@ -11,28 +11,28 @@ import numpy as np
 
 Observations = np.ndarray | dict[str, np.ndarray]
 
-#: Bytes read at once by the checks, so that memory-mapped data never enters memory as a whole.
+#: Bytes read at once by the checks, so that memory-mapped data is never loaded as a whole.
 BLOCK_BYTES = 2**24
-#: Above this size a column that a reader has to put together is kept in a temporary file and not in memory.
+#: Larger columns that a reader assembles are stored in a temporary file, not in memory.
 SPOOL_BYTES = 2**28
 
 
 class DatasetError(ValueError):
-    """The data cannot be used as it is; the message names the field, the row and the value."""
+    """The data cannot be used; the message names the field, the row and the value."""
 
 
 def parts(observations: Observations) -> dict[str, np.ndarray]:
-    """The columns of observations by key; those that are no dictionary have the empty key."""
+    """The columns of observations by key; observations that are not a dictionary have the empty key."""
     return observations if isinstance(observations, dict) else {"": observations}
 
 
 def listed(parts: Mapping[str, Any]) -> str:
-    """The keys of observations, in words."""
+    """Description of the keys of observations, for messages."""
     return "one array" if set(parts) == {""} else f"the parts {', '.join(sorted(parts))}"
 
 
 def short(value: Any) -> str:
-    """A value in one short line, whatever it is."""
+    """A value as one short line."""
     text = np.array2string(value, threshold=8, edgeitems=3) if isinstance(value, np.ndarray) else _repr.repr(value)
     text = " ".join(text.split())
     return text if len(text) <= 120 else f"{text[:80]} ... {text[-30:]}"
@@ -43,7 +43,7 @@ _repr.maxstring = _repr.maxother = 100
 
 
 def blocks(column: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Rows of a column, as many at once as ``BLOCK_BYTES`` hold, with the number of the first one."""
+    """Blocks of rows of a column, of about ``BLOCK_BYTES`` each, with the index of the first row."""
     size = max(1, BLOCK_BYTES * len(column) // max(column.nbytes, 1))
     for start in range(0, len(column), size):
         yield start, column[start : start + size]
@@ -51,11 +51,11 @@ def blocks(column: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 def as_array(value: Any, field: str, name: str) -> np.ndarray:
     """
-    A value of a dictionary as an array of numbers.
+    Convert a value of a dictionary to an array of numbers.
 
-    :param value: An array, or what can be made one
-    :param field: What it is called
-    :param name: What to call the data in messages
+    :param value: An array, or a value that ``numpy.asanyarray`` converts
+    :param field: Name of the field
+    :param name: Name of the data for messages
     :raises DatasetError: If it is a dictionary, or has rows of different lengths.
     """
     if isinstance(value, Mapping):
@@ -69,12 +69,12 @@ def as_array(value: Any, field: str, name: str) -> np.ndarray:
 
 def check_finite(column: np.ndarray, field: str, name: str, rows: np.ndarray) -> None:
     """
-    Every number must be finite in single precision, which is what is trained with.
+    Check that all numbers are finite in single precision, which training uses.
 
     :param column: ``(N, *shape)``
-    :param field: What it is called
-    :param name: What to call the data in messages
-    :param rows: Which rows count, ``(N,)`` of bool
+    :param field: Name of the field
+    :param name: Name of the data for messages
+    :param rows: The rows to check, ``(N,)`` of bool
     :raises DatasetError: If a number is not; the message names field, row and value.
     """
     if column.dtype.kind != "f":
@@ -96,8 +96,8 @@ def check_finite(column: np.ndarray, field: str, name: str, rows: np.ndarray) ->
 
 class ColumnBuilder:
     """
-    Puts a column together from blocks of rows. One that becomes larger than ``SPOOL_BYTES`` goes to a temporary file without
-    a name (in ``$TMPDIR``), which is memory-mapped and disappears with the process.
+    Assembles a column from blocks of rows. A column larger than ``SPOOL_BYTES`` is written to a temporary file without a name
+    (in ``$TMPDIR``), which is memory-mapped and deleted at the end of the process.
     """
 
     def __init__(self) -> None:
@@ -107,8 +107,8 @@ class ColumnBuilder:
 
     def append(self, block: np.ndarray) -> None:
         """
-        :param block: The next rows, ``(n, *shape)``, of one shape and type for all blocks
-        :raises ValueError: If shape or type differs from that of the blocks before.
+        :param block: The next rows, ``(n, *shape)``, of the same shape and type in all blocks
+        :raises ValueError: If shape or type differs from that of the previous blocks.
         """
         if self._blocks and (block.shape[1:], block.dtype) != (self._blocks[0].shape[1:], self._blocks[0].dtype):
             first = self._blocks[0]
@@ -121,7 +121,7 @@ class ColumnBuilder:
             for waiting in self._blocks:
                 self._file.write(np.ascontiguousarray(waiting).data)
             self._blocks = [block[:0]]  # remembers shape and type
-            self._bytes = SPOOL_BYTES - 2**24  # from now on in pieces of 16 MB
+            self._bytes = SPOOL_BYTES - 2**24  # then in blocks of 16 MB
 
     def finish(self) -> np.ndarray:
         """The column, ``(N, *shape)``."""
@@ -135,7 +135,7 @@ class ColumnBuilder:
 
 
 def concatenate(columns: list[np.ndarray]) -> np.ndarray:
-    """Columns one after the other; of different types, in one that holds them all."""
+    """Concatenate columns; different types are promoted to a common one."""
     if len({column.dtype for column in columns}) > 1:
         dtype = np.result_type(*columns)
         columns = [column.astype(dtype, copy=False) for column in columns]

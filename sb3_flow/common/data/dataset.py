@@ -1,4 +1,4 @@
-"""Offline data: one container for every source, and the checks that it passes before anything trains on it."""
+"""Offline data: one container for all sources, with its checks."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from sb3_flow.common.warn import warn
 
 __all__ = ["DatasetError", "Observations", "OfflineDataset", "blocks"]
 
-#: Whether what is read is one of several recordings in a list.
+#: Whether the source that is read is one of several recordings in a list.
 one_of_a_list: ContextVar[bool] = ContextVar("one_of_a_list", default=False)
 
 
 @dataclass(frozen=True, repr=False)
 class OfflineDataset:
     """
-    Logged trajectories, one row per step, in the order of time.
+    Logged trajectories, one row per step, in chronological order.
 
-    Two ways to know what follows a row. With ``next_observations`` the row says so itself. Without it, the next row's
-    observation is what follows; the last state of each trajectory then has a row of its own, which starts no
-    transition and is marked ``False`` in ``valids`` (so that no frame is stored twice).
+    The next observation of a row is stored in one of two ways: in ``next_observations``, or as the observation of the next
+    row. In the second case the last state of each trajectory has a separate row, which is not a transition and is ``False``
+    in ``valids`` (so that no frame is stored twice).
 
     :param observations: ``(N, *shape)``, or a dictionary of such arrays
     :param actions: ``(N, action_dim)``, in the units of the environment (not scaled to [-1, 1])
     :param rewards: ``(N,)``, or None for imitation
-    :param terminations: ``(N,)`` of bool: the task ended here, there is nothing to bootstrap from
-    :param ends: ``(N,)`` of bool: the last step of a recorded trajectory, whatever ended it. A trajectory may go on
+    :param terminations: ``(N,)`` of bool: the task ended here, so that nothing is bootstrapped
+    :param ends: ``(N,)`` of bool: the last step of a recorded trajectory, for any reason. A trajectory may continue
         after a termination (OGBench's play data does not stop at success).
-    :param valids: ``(N,)`` of bool: whether the row is a transition: its successor is known, or the task ended
-    :param next_observations: as ``observations``, or None
-    :param name: What to call it in messages, logs and saved files
-    :param has_action: ``(N,)`` of bool: whether the action of the row was taken. By default ``valids``; more rows where the
-        last steps of trajectories have no successor, which imitation does not need.
-    :param final_states: ``(N,)`` of bool: whether the row holds only the last observation of a trajectory. By default the
-        rows that are no transitions.
-    :param weights: ``(N,)``, how often rows are drawn in relation to each other, or None: all alike
-    :param evidence: What the ends of trajectories are known from, in words
-    :param understood: What each field of the source was taken for
-    :param remarks: What a reader of the data should know
-    :raises DatasetError: If the columns do not fit together, or hold values that cannot be trained with.
+    :param valids: ``(N,)`` of bool: whether the row is a transition: its next observation is known, or the task ended
+    :param next_observations: As ``observations``, or None
+    :param name: Name for messages, logs and saved files
+    :param has_action: ``(N,)`` of bool: whether the action of the row was taken. By default ``valids``. More rows are
+        set if the last steps of trajectories have no next observation, which imitation does not need.
+    :param final_states: ``(N,)`` of bool: whether the row has only the last observation of a trajectory. By default the
+        rows that are not transitions.
+    :param weights: ``(N,)``, relative sampling weights of the rows, or None: all are equal
+    :param evidence: Description of the fields that determine the ends of trajectories
+    :param understood: Meaning of each field of the source
+    :param remarks: Remarks about the data
+    :raises DatasetError: If the columns are inconsistent, or have values that cannot be used for training.
     """
 
     observations: Observations
@@ -74,19 +74,19 @@ class OfflineDataset:
             object.__setattr__(self, "final_states", ~np.asarray(self.valids, dtype=bool))
         for name, column in self.columns():
             if column.dtype.kind not in "fiub":
-                raise DatasetError(f"{self.name}: `{name}` holds {column.dtype} values; expected numbers.")
+                raise DatasetError(f"{self.name}: `{name}` has {column.dtype} values; expected numbers.")
             if column.ndim == 0:
                 raise DatasetError(f"{self.name}: `{name}` is a single value; expected an array with one row a transition.")
         for name in ("terminations", "ends", "valids", "has_action", "final_states"):
             if getattr(self, name).dtype != bool:
-                raise DatasetError(f"{self.name}: `{name}` holds {getattr(self, name).dtype} values; expected booleans.")
+                raise DatasetError(f"{self.name}: `{name}` has {getattr(self, name).dtype} values; expected booleans.")
         length = len(self.actions)
         for name, column in self.columns():
             if len(column) != length:
                 raise DatasetError(f"{self.name}: `{name}` has {len(column)} rows, but `actions` has {length}.")
         if not np.any(self.has_action):
             raise DatasetError(f"{self.name}: it has no transition (`actions` has {length} rows).")
-        # Padding may hold anything: it is never drawn.
+        # Padding is not checked: it is never sampled.
         for key, column in self.columns():
             rows = {"actions": self.has_action, "rewards": self.has_action}.get(key, self.has_action | self.final_states)
             check_finite(column, key, self.name, self.valids if key.startswith("next_observations") else rows)
@@ -105,19 +105,19 @@ class OfflineDataset:
 
     def trajectory_lengths(self, rows: np.ndarray | None = None) -> np.ndarray:
         """
-        The length of each recorded trajectory, in their order.
+        The lengths of the recorded trajectories, in order.
 
-        :param rows: Which rows count, ``(N,)`` of bool: by default the steps
-        :return: Numbers above 0
+        :param rows: The rows to count, ``(N,)`` of bool; by default all steps
+        :return: Lengths, at least 1
         """
         rows = self.has_action if rows is None else rows
-        # A trajectory begins after an end, and after rows that do not count.
+        # A trajectory begins after an end, and after rows that are not counted.
         numbers = np.append(0, np.cumsum(self.ends | ~rows)[:-1])
         lengths = np.bincount(numbers, weights=rows)
         return lengths[lengths > 0].astype(np.int64)
 
     def columns(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Each array with its name; those of dictionary observations are called ``observations[key]``."""
+        """Each array with its name; parts of dictionary observations have names such as ``observations[key]``."""
         for column in fields(self):
             value = getattr(self, column.name)
             if isinstance(value, np.ndarray):
@@ -128,20 +128,20 @@ class OfflineDataset:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], name: str = "dataset", single: bool | None = None) -> OfflineDataset:
         """
-        Read a dictionary of arrays, under the names of any dialect that ``sb3_flow.common.data.fields`` has.
+        Read a dictionary of arrays, with the names of any dialect of ``sb3_flow.common.data.fields``.
 
-        The observations and the actions are required. Which rows are transitions, and where episodes end, follows from the
-        rule in ``sb3_flow.common.data.episodes``; docs/datasets.md has it in full. Fields that are not used are named in a
-        warning, except those that are known not to matter; a field that is None counts as absent.
+        The observations and the actions are required. The rule in ``sb3_flow.common.data.episodes`` determines transitions and
+        ends of episodes, see docs/datasets.md. A warning names fields that are not used, except those that are known to be
+        irrelevant. A field that is None is ignored.
 
-        :param data: The arrays, each with one row per step; it is not changed. With one observation more than actions it is
-            one episode, with its last observation.
-        :param name: What to call it in messages
-        :param single: Whether the data is one episode where nothing says where episodes end. By default it is where it is one
-            of a list.
+        :param data: The arrays, each with one row per step; it is not changed. If it has one observation more than actions, it
+            is one episode with its last observation.
+        :param name: Name for messages
+        :param single: Whether data without any information about ends of episodes is one episode. By default this is so for
+            the elements of a list.
         :return: The dataset
         :raises DatasetError: If a field is missing or ambiguous, its length is wrong, a value is not finite, fields contradict
-            each other, or nothing says where episodes end.
+            each other, or no field determines where episodes end.
         """
         found = gather(data, name)
         if single is None:
@@ -181,6 +181,10 @@ class OfflineDataset:
             warn(f"{name}: {jumps}. Only {episodes.evidence} tells where episodes end. {ADVICE}")
         return dataset
 
+    def followed(self) -> np.ndarray:
+        """Whether the next row has the next observation of each row, ``(N,)`` of bool."""
+        return np.append(~self.ends[:-1] | self.final_states[1:], False)
+
     @classmethod
     def from_replay_buffer(cls, buffer: ReplayBuffer, unscale_action: Callable[[np.ndarray], np.ndarray]) -> OfflineDataset:
         """
@@ -190,7 +194,7 @@ class OfflineDataset:
         :param buffer: The buffer. It stores actions scaled to [-1, 1].
         :param unscale_action: From [-1, 1] to the units of the environment, as ``BasePolicy.unscale_action``
         :return: The dataset, with the trajectories of each environment one after the other
-        :raises DatasetError: If the buffer is empty, of another kind, or saves memory by sharing rows.
+        :raises DatasetError: If the buffer is empty, of another class, or has ``optimize_memory_usage=True``.
         """
         if type(buffer) not in (ReplayBuffer, NStepReplayBuffer, DictReplayBuffer, HerReplayBuffer):
             raise DatasetError(
@@ -209,7 +213,7 @@ class OfflineDataset:
         def flat(column: Any) -> Any:
             if isinstance(column, dict):
                 return {key: flat(value) for key, value in column.items()}
-            rows = column[order].swapaxes(0, 1)  # environments first, so that each one's time is contiguous
+            rows = column[order].swapaxes(0, 1)  # environments first, so that each one is contiguous in time
             return rows.reshape(-1, *rows.shape[2:])
 
         dones, timeouts = flat(buffer.dones).astype(bool), flat(buffer.timeouts).astype(bool)
@@ -229,19 +233,19 @@ class OfflineDataset:
 
     def check_actions(self, low: np.ndarray, high: np.ndarray, tolerance: float = 1e-3) -> None:
         """
-        Check that the actions are inside the action space, but for rounding.
+        Check that the actions are inside the action space, up to rounding.
 
         :param low: Lower bounds of the action space, of its shape
         :param high: Upper bounds
-        :param tolerance: How far an action may lie outside, as a share of the space's width
-        :raises DatasetError: If an action has another shape (and is not the flat one either), or lies farther outside; it
-            names row and value.
+        :param tolerance: Largest distance of an action from the space, as a share of its width
+        :raises DatasetError: If the actions have another shape (which is not the flat one either), or one is farther outside;
+            the message names row and value.
         """
         if self.actions.shape[1:] not in (low.shape, (low.size,)):
             raise DatasetError(
                 f"{self.name}: `actions` has shape {self.actions.shape}, but the action space takes {low.shape} per row."
             )
-        # In double precision, which holds every bound and width.
+        # In double precision, which represents every bound and width.
         low, high = low.reshape(-1).astype(np.float64), high.reshape(-1).astype(np.float64)
         slack = tolerance * (high - low)
         for start, block in blocks(self.actions):
@@ -257,7 +261,7 @@ class OfflineDataset:
 
     def clip_actions(self, low: np.ndarray, high: np.ndarray) -> OfflineDataset:
         """
-        The same data with its actions inside a range, as an environment that clips executed them.
+        Clip the actions, as an environment that clips executed them.
 
         :param low: Lower bounds, of the shape of an action
         :param high: Upper bounds
@@ -266,6 +270,6 @@ class OfflineDataset:
         return replace(self, actions=np.clip(self.actions, low, high).astype(self.actions.dtype, copy=False))
 
     def observation_rows(self) -> np.ndarray:
-        """Which rows hold an observation that was seen: all but padding, ``(N,)`` of bool."""
+        """The rows that have an observation (all but padding), ``(N,)`` of bool."""
         rows: np.ndarray = self.has_action | self.final_states
         return rows

@@ -1,4 +1,4 @@
-"""A digest of a dataset, by which a resumed run notices other data of the same length."""
+"""A digest of a dataset, with which a resumed run detects different data of the same length."""
 
 import hashlib
 
@@ -6,16 +6,16 @@ import numpy as np
 
 from sb3_flow.common.data.dataset import OfflineDataset
 
-#: Number of rows that are read, evenly spaced, so that large files on disk take milliseconds.
+#: Number of evenly spaced rows that are read, so that large files take milliseconds.
 ROWS = 256
 
 
 def digest(data: OfflineDataset) -> str:
     """
-    A digest of the shapes, and of some rows, of all columns.
+    Compute a digest of the shapes, and of some rows, of all columns.
 
     :param data: The dataset
-    :return: Hexadecimal digits. Data of other precision (float64 instead of float32) has the same digest.
+    :return: Hexadecimal digits. The same data in another precision (float64 instead of float32) has the same digest.
     """
     result = hashlib.blake2b(digest_size=16)
     for name, column in data.columns():

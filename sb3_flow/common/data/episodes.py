@@ -1,20 +1,20 @@
 """
 Where episodes begin and end, which rows are transitions, and where the task ended.
 
-One rule for all sources. Several columns may say where episodes end:
+The rule is the same for all sources. Several columns may determine where episodes end:
 
-- Some name every end: the number of the episode, the first rows, the ends or lengths of the episodes, RLDS's last steps. Where
-  there are several of these they must agree.
-- Some name ends, and perhaps not all: time limits, flags of ends, counters of steps and clocks that start anew. Where a column
-  names every end they must not name others.
-- Where neither is there, ``next_observations`` tells: an episode ends where it is not the next row's observation.
-- The end of the task (``terminations``) ends an episode where no column names every end, but not if ``masks`` tell it:
-  OGBench's play goes on after a success.
-- Data in which nothing tells is refused.
+- Complete columns mark every end: the number of the episode, the first rows, the ends or lengths of the episodes, RLDS's
+  last steps. Several such columns must agree.
+- Partial columns mark some or all ends: time limits, flags of ends, counters of steps and clocks that start again. If there
+  is a complete column, they must not mark other ends.
+- Without such columns, an episode ends where ``next_observations`` is not the observation of the next row.
+- The end of the task (``terminations``) ends an episode if there is no complete column, unless it is known from ``masks``
+  only: OGBench's play data continues after a success.
+- Data without any of these is refused.
 
-The last row of an episode is a transition if its successor was recorded (in ``next_observations``, or in a row after it that
-holds only the last observation), or if the task ended there, so that none is needed. If not, its action was demonstrated,
-which imitation uses, but its value cannot be learned.
+The last row of an episode is a transition if its next observation was recorded (in ``next_observations``, or in a row after it
+that has only the last observation), or if the task ended there, so that none is needed. Otherwise imitation uses its action,
+but its value cannot be learned.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ import numpy as np
 from sb3_flow.common.data.columns import DatasetError, Observations, parts, short
 from sb3_flow.common.data.fields import AMBIGUOUS, Field, Meaning
 
-#: How much longer than usual the time between two rows is where a recording was interrupted.
+#: A time between two rows above this multiple of the usual one is an interruption of the recording.
 INTERRUPTION = 10.0
-#: How much longer than usual it is where frames were lost.
+#: A time above this multiple of the usual one means that frames were lost.
 LOST_FRAMES = 1.5
-#: Rows larger than this are compared only where nothing else tells the ends.
+#: Larger rows are compared only if no other column determines the ends.
 QUICK_BYTES = 4096
-#: Evidence of ends that may not be all.
+#: Evidence that may be incomplete.
 UNCERTAIN = TASK, RECORDING = "the end of the task", "the end of the recording"
-#: What to add where nothing tells.
+#: Advice if no column determines the ends.
 ADVICE = (
     "Add `truncations` (1 at the last row of each recording that was cut), the number of the episode of each row "
     "(`episode_index`), or `next_observations`. One recording alone: pass it in a list, `dataset=[...]`."
@@ -45,15 +45,15 @@ ADVICE = (
 @dataclass
 class Episodes:
     """
-    What is known of the rows, each ``(N,)`` of bool.
+    Flags of the rows, each ``(N,)`` of bool.
 
     :param terminations: The task ended here
-    :param ends: The last row of an episode, or of the part of one that has no gap
+    :param ends: The last row of an episode, or of a part of one before a gap
     :param has_action: Whether the action of the row was taken
-    :param final_states: Whether the row holds only the last observation of an episode
-    :param valids: Whether the row is a transition: its successor is known, or the task ended
-    :param evidence: What the ends are known from, in words
-    :param remarks: What a reader of the data should know
+    :param final_states: Whether the row has only the last observation of an episode
+    :param valids: Whether the row is a transition: its next observation is known, or the task ended
+    :param evidence: Description of the columns that determine the ends
+    :param remarks: Remarks about the data
     """
 
     terminations: np.ndarray
@@ -68,16 +68,16 @@ class Episodes:
 @dataclass
 class Recording:
     """
-    The columns that ``find_episodes`` looks at.
+    The columns that ``find_episodes`` reads.
 
-    :param name: What to call the data in messages
+    :param name: Name of the data for messages
     :param length: ``N``, number of rows
     :param columns: Each column that has a meaning, with its name
     :param observations: As in a dataset
     :param next_observations: As in a dataset, or None
     :param rewards: ``(N,)``, or None
-    :param final_states: ``(N,)`` of bool: rows that hold only the last observation, where the format says so
-    :param single: Whether the data is one episode where nothing else is said
+    :param final_states: ``(N,)`` of bool: rows that have only the last observation, if the format defines them
+    :param single: Whether the data is one episode if no column determines the ends
     """
 
     name: str
@@ -90,16 +90,16 @@ class Recording:
     single: bool = False
 
     def of(self, *meanings: Meaning) -> Iterable[tuple[Field, np.ndarray]]:
-        """The columns of some meanings."""
+        """The columns with some meanings."""
         return ((column, values) for column, values in self.columns if column.meaning in meanings)
 
     def flags(self, *meanings: Meaning) -> dict[str, np.ndarray]:
-        """The columns of some meanings as booleans, by name."""
+        """The columns with some meanings as booleans, by name."""
         return {column.name: as_flags(values, column.name, self.length, self.name) for column, values in self.of(*meanings)}
 
     @property
     def seen(self) -> str:
-        """The names of the columns that say something about episodes."""
+        """The names of the columns about episodes."""
         others = (Meaning.OBSERVATION, Meaning.NEXT_OBSERVATION, Meaning.ACTION, Meaning.REWARD, Meaning.INFORMATION)
         names = [f"`{column.name}`" for column, _ in self.columns if column.meaning not in others]
         return ", ".join(names) or "no column about episodes"
@@ -110,8 +110,8 @@ def find_episodes(data: Recording) -> Episodes:
     Find the episodes by the rule above.
 
     :param data: The columns
-    :return: What is known of the rows
-    :raises DatasetError: If columns contradict each other, or nothing tells where episodes end.
+    :return: The flags of the rows
+    :raises DatasetError: If columns contradict each other, or none determines where episodes end.
     """
     if data.length == 0:
         raise DatasetError(f"{data.name}: it has no transition (`actions` has 0 rows).")
@@ -138,7 +138,7 @@ def find_episodes(data: Recording) -> Episodes:
 
 
 def _terminations(data: Recording) -> np.ndarray:
-    """Where the task ended. All columns that tell must agree."""
+    """Where the task ended. All columns about it must agree."""
     found = data.flags(Meaning.TERMINATION)
     found |= {name: ~flags for name, flags in data.flags(Meaning.MASK).items()}
     done = data.flags(Meaning.DONE)
@@ -148,14 +148,14 @@ def _terminations(data: Recording) -> np.ndarray:
             found |= _done_without_limits(data, name, flags)
             continue
         limit = np.logical_or.reduce(list(limits.values()))
-        # Where a limit is no `done`, this column marks the end of the task only, and stands also where both happened at once.
+        # If a limit is not a `done`, this column marks only ends of the task, also those at a time limit.
         found[name] = flags if (limit & ~flags).any() else flags & ~limit
     _check_agreement(data, found, "where the task ended")
     return next(iter(found.values())).copy() if found else np.zeros(data.length, dtype=bool)
 
 
 def _done_without_limits(data: Recording, name: str, flags: np.ndarray) -> dict[str, np.ndarray]:
-    """``dones`` alone: the end of the task, if episodes are known to end elsewhere too."""
+    """``dones`` alone is the end of the task if episodes are known to end at other rows, too."""
     whole = _every_end(data, None)
     for ends in whole.values():
         if (ends & ~flags)[:-1].any() or not flags[-1]:
@@ -166,7 +166,7 @@ def _done_without_limits(data: Recording, name: str, flags: np.ndarray) -> dict[
 
 
 def _every_end(data: Recording, final_states: np.ndarray | None) -> dict[str, np.ndarray]:
-    """The columns that name every end of an episode, as flags at its last row."""
+    """The complete columns, as flags at the last rows of episodes."""
     found: dict[str, np.ndarray] = {}
     for name, starts in data.flags(Meaning.START).items():
         found[name] = np.append(starts[1:], True)[: data.length]
@@ -185,15 +185,15 @@ def _every_end(data: Recording, final_states: np.ndarray | None) -> dict[str, np
 
 
 def _some_ends(data: Recording) -> dict[str, np.ndarray]:
-    """The columns that name ends, and perhaps not all."""
+    """The partial columns, as flags at the last rows of episodes."""
     found = data.flags(Meaning.END, Meaning.LIMIT)
     if found:
-        # Beside time limits, which are others' ends, `dones` marks the ends of its own.
+        # Beside time limits, `dones` marks the other ends.
         found |= data.flags(Meaning.DONE)
     for column, values in data.of(Meaning.STEP, Meaning.TIME):
         steps = np.append(np.diff(_numbers(values, column.name, data)), 1)
         backwards = steps < 0
-        if column.meaning is Meaning.STEP:  # episodes of one step each have the same number
+        if column.meaning is Meaning.STEP:  # in episodes of one step all numbers are equal
             backwards |= (steps == 0) & bool((steps[:-1] > 0).any())
         if backwards.any():
             found[column.name] = backwards
@@ -207,7 +207,7 @@ def _combine(
     terminations: np.ndarray,
     final_states: np.ndarray,
 ) -> tuple[np.ndarray | None, str]:
-    """The ends that columns name, and which columns; None where no column does."""
+    """The ends that columns mark, and the names of these columns; None without such columns."""
     if whole:
         ends = next(iter(whole.values())).copy()
         for name, flags in some.items():
@@ -215,26 +215,26 @@ def _combine(
             if wrong.any():
                 row, others = int(wrong.argmax()), " and ".join(f"`{other}`" for other in whole)
                 raise DatasetError(
-                    f"{data.name}: `{name}` ends an episode at row {row}, but {others} say that it goes on. Seen: "
+                    f"{data.name}: `{name}` ends an episode at row {row}, but {others} say that it continues. Seen: "
                     f"{data.seen}. Leave out the column that is wrong."
                 )
         return ends, _names(whole)
     if some:
         ends = np.logical_or.reduce(list(some.values()))
         explicit = terminations & _ends_the_episode(data)
-        if not ends.any():  # columns of time limits that mark no row, perhaps because they were not recorded
+        if not ends.any():  # columns of time limits without any mark, perhaps because limits were not recorded
             return explicit, TASK if explicit.any() else RECORDING
         return ends | explicit, _names([*some, *data.flags(Meaning.TERMINATION)])
     return None, ""
 
 
 def _ends_the_episode(data: Recording) -> bool:
-    """Whether an end of the task ends the episode: not where only masks tell it."""
+    """Whether an end of the task ends the episode: not if it is known from masks only."""
     return bool(data.flags(Meaning.TERMINATION, Meaning.DONE))
 
 
 def _from_successors_or_terminations(data: Recording, terminations: np.ndarray) -> tuple[np.ndarray, str]:
-    """The ends where no column names any: from what followed each row, from the ends of the task, or none but the last."""
+    """The ends without columns that mark them: from next observations, from ends of the task, or the last row only."""
     explicit = terminations & _ends_the_episode(data)
     invalid = data.flags(Meaning.VALID)
     for name, valids in invalid.items():
@@ -258,8 +258,8 @@ def _from_successors_or_terminations(data: Recording, terminations: np.ndarray) 
 
 def _jumps(data: Recording, quick: bool = False) -> np.ndarray | None:
     """
-    Where ``next_observations`` is not the observation of the next row, ``(N,)``; None without it. If ``quick``, images are not
-    compared.
+    Where ``next_observations`` is not the observation of the next row, ``(N,)``; None without ``next_observations``. If
+    ``quick``, images are not compared.
     """
     if data.next_observations is None:
         return None
@@ -280,7 +280,7 @@ def _jumps(data: Recording, quick: bool = False) -> np.ndarray | None:
 
 
 def _interruptions(data: Recording) -> np.ndarray | None:
-    """Where the time to the next row is far longer than usual; None where there is no such row."""
+    """Where the time to the next row is much longer than usual; None if there is no such row."""
     for column, clock in data.of(Meaning.TIME):
         steps = np.diff(_numbers(clock, column.name, data))
         late = np.append(steps > INTERRUPTION * np.median(steps), False) if len(steps) else np.zeros(1, dtype=bool)
@@ -290,7 +290,7 @@ def _interruptions(data: Recording) -> np.ndarray | None:
 
 
 def _gaps(data: Recording, ends: np.ndarray, remarks: list[str]) -> np.ndarray:
-    """Rows after which others are missing, by their numbers; and by the clock, where nothing else tells the ends."""
+    """Rows after which rows are missing, by their numbers or by the clock."""
     gaps = np.zeros(data.length, dtype=bool)
     for column, values in data.of(Meaning.STEP, Meaning.TIME):
         steps = np.diff(_numbers(values, column.name, data))
@@ -310,13 +310,13 @@ def _gaps(data: Recording, ends: np.ndarray, remarks: list[str]) -> np.ndarray:
 
 
 def _final_states(data: Recording, remarks: list[str]) -> np.ndarray:
-    """Rows that hold only the last observation of an episode."""
+    """Rows that have only the last observation of an episode."""
     if data.final_states is not None:
         return data.final_states
     final = np.zeros(data.length, dtype=bool)
     for name, flags in data.flags(Meaning.FINAL_STATE).items():
         if data.next_observations is not None:
-            continue  # then each row is a transition, and this its last one
+            continue  # then each row is a transition, and this is the last one
         if data.rewards is not None and len(data.rewards) == data.length and np.any(np.nan_to_num(data.rewards[flags]) != 0):
             remarks.append(f"`{name}`: the last steps have rewards, so they are steps, not only last observations")
             continue
@@ -332,14 +332,14 @@ def _rows_of_episodes(
     evidence: str,
     remarks: list[str],
 ) -> Episodes:
-    """Which rows are transitions, given the ends."""
+    """Determine the transitions, given the ends."""
     length = data.length
     has_action = np.ones(length, dtype=bool)
     for flags in data.flags(Meaning.VALID).values():
         has_action &= flags
     final_states = final_states | _invalid_final_states(data, has_action)
     if any(True for _ in data.of(Meaning.FINAL_STATE)):
-        # RLDS says at the last state that the task ended: the action before it ended it.
+        # RLDS marks the end of the task at the last state: the action before it ended the task.
         terminations = terminations | np.append((terminations & final_states)[1:], False)
     has_action = has_action & ~final_states
     ends = ends | np.append(~has_action[1:], True)[:length]
@@ -360,8 +360,8 @@ def _rows_of_episodes(
 
 def _invalid_final_states(data: Recording, valids: np.ndarray) -> np.ndarray:
     """
-    Which of the rows that are no transitions hold the last observation of the episode before them. They do in OGBench, which
-    marks them as ends too. Others are padding, or frames that were lost, and hold nothing.
+    Rows that are not transitions, but have the last observation of the episode before them. OGBench has such rows, and marks
+    them as ends, too. Other rows are padding or lost frames, without data.
     """
     invalid = ~valids
     if not invalid.any():
@@ -429,14 +429,14 @@ def as_flags(column: np.ndarray, name: str, length: int, data: str) -> np.ndarra
     A column of 0 and 1 as booleans.
 
     :param column: ``(N,)`` or ``(N, 1)``
-    :param name: Of the column
+    :param name: Name of the column
     :param length: ``N``
-    :param data: What to call the data in messages
+    :param data: Name of the data for messages
     :raises DatasetError: If it has other values, or another length.
     """
     column = np.asarray(column)
     if column.dtype.kind not in "fiub":
-        raise DatasetError(f"{data}: `{name}` holds {column.dtype} values; expected 0 or 1.")
+        raise DatasetError(f"{data}: `{name}` has {column.dtype} values; expected 0 or 1.")
     if column.ndim > 1 and column.size != len(column):
         raise DatasetError(f"{data}: `{name}` has the shape {column.shape[1:]} per row; expected one value.")
     column = column.reshape(-1)
@@ -462,7 +462,7 @@ def _numbers(column: np.ndarray, name: str, data: Recording) -> np.ndarray:
     if column.dtype.kind == "M":
         column = column.astype("datetime64[ns]").astype(np.int64)
     if column.dtype.kind not in "fiub":
-        raise DatasetError(f"{data.name}: `{name}` holds {column.dtype} values; expected numbers that rise.")
+        raise DatasetError(f"{data.name}: `{name}` has {column.dtype} values; expected numbers that rise.")
     return column.astype(np.float64)
 
 
@@ -471,7 +471,7 @@ def _names(names: Iterable[str]) -> str:
 
 
 def _rows(flags: np.ndarray) -> str:
-    """Which rows, in words: the first ones by number, and how many there are."""
+    """Description of rows for messages: the first indices, and the number of others."""
     rows = np.flatnonzero(flags)
     listed = ", ".join(map(str, rows[:5]))
     return f"Row {listed}" if len(rows) == 1 else f"Rows {listed}{f' and {len(rows) - 5:,} more' if len(rows) > 5 else ''}"

@@ -1,4 +1,4 @@
-"""What the columns of a dataset mean: one table of names for each dialect in which people store transitions."""
+"""Meanings of the columns of a dataset: one table of names for each dialect."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import NamedTuple
 
 
 class Meaning(Enum):
-    """What a column says about its rows."""
+    """Meaning of a column."""
 
     OBSERVATION = "the observation"
-    NEXT_OBSERVATION = "the observation that followed"
+    NEXT_OBSERVATION = "the next observation"
     ACTION = "the action"
     REWARD = "the reward of the action"
     TERMINATION = "1 where the task ended: nothing is bootstrapped"
     MASK = "0 where the task ended: nothing is bootstrapped"
     LIMIT = "1 at the last row of an episode that was cut, for instance by a time limit"
-    END = "1 at the last row of an episode, whatever ended it"
-    DONE = "1 at the last row of an episode, whatever ended it; the time limits are in another column"
-    FINAL_STATE = "1 where the row holds only the last observation of an episode"
+    END = "1 at the last row of an episode, for any reason"
+    DONE = "1 at the last row of an episode, for any reason; the time limits are in another column"
+    FINAL_STATE = "1 where the row has only the last observation of an episode"
     START = "1 at the first row of an episode"
-    EPISODE = "which episode the row is of"
+    EPISODE = "the number of the episode of the row"
     EPISODE_ENDS = "for each episode, the number of rows up to its end"
     EPISODE_LENGTHS = "for each episode, its number of rows"
     STEP = "the number of the row in its episode"
-    TIME = "when the row was recorded"
-    VALID = "0 where the row is no transition"
+    TIME = "the time at which the row was recorded"
+    VALID = "0 where the row is not a transition"
     INFORMATION = "not used"
-    # Where all of these stand together, the first row has only an observation.
+    # If these are present, the first row has only an observation.
     ACTION_BEFORE = "the action that led to the observation of the row"
     REWARD_BEFORE = "the reward of that action"
     DISCOUNT_BEFORE = "0 where that action ended the task"
@@ -36,7 +36,7 @@ class Meaning(Enum):
 
 class Dialect(NamedTuple):
     """
-    Names of columns that belong together.
+    Names of the columns of one format.
 
     :param package: The package that writes them; empty if there is none
     :param version: Its version whose data the tests read; empty if they read arrays under these names only
@@ -55,7 +55,7 @@ _COLUMNS = {
     "rewards": Meaning.REWARD,
 }
 
-#: The dialects that are read. Where two give one name different meanings, ``resolve`` decides by the names beside it.
+#: The supported dialects. ``resolve`` handles names with different meanings in different dialects.
 DIALECTS: dict[str, Dialect] = {
     "Gymnasium": Dialect(
         "minari",
@@ -184,10 +184,10 @@ DIALECTS: dict[str, Dialect] = {
     ),
 }
 
-#: Those whose rows have an action and the observation before it.
+#: Dialects whose rows have an action and the observation before it.
 _ROWWISE = [dialect for name, dialect in DIALECTS.items() if name != "ExORL"]
 
-#: Other names that people give to these columns.
+#: Other common names of these columns.
 SYNONYMS: dict[str, Meaning] = {
     **dict.fromkeys(("obs", "observation"), Meaning.OBSERVATION),
     **dict.fromkeys(("next_obs", "next_observation"), Meaning.NEXT_OBSERVATION),
@@ -215,7 +215,7 @@ SYNONYMS: dict[str, Meaning] = {
     **dict.fromkeys(("info", "name", "episode_seed", "episode_dropped", "episode_route"), Meaning.INFORMATION),
 }
 
-#: Names that several dialects use in different senses, or for several things: they are refused where nothing else tells.
+#: Ambiguous names with their possible meanings. They are refused unless other columns determine the meaning.
 AMBIGUOUS: dict[str, str] = {
     "dones": "whether the task ended there (then name it `terminations`) or only the episode did (then add `timeouts`)",
     "mask": "which rows are transitions (then name it `valids`) or where the task went on (then name it `masks`)",
@@ -228,8 +228,8 @@ class Field(NamedTuple):
     """
     A column that is used.
 
-    :param name: As it is called in the data
-    :param meaning: What it says
+    :param name: Name in the data
+    :param meaning: Its meaning
     """
 
     name: str
@@ -238,15 +238,15 @@ class Field(NamedTuple):
 
 def resolve(names: Iterable[str]) -> list[Field]:
     """
-    Tell what the columns of a dataset mean.
+    Determine the meanings of the columns of a dataset.
 
-    Two names mean different things in different dialects. ``terminals`` marks the ends of episodes in OGBench, and the end
-    of the task elsewhere: the first beside ``masks`` or ``valids``, and beside ``qpos`` where there are no rewards (OGBench's
-    files). ``dones`` marks the ends of episodes, with the time limits among them: beside ``masks`` or a column of
-    terminations, which tell where the task ended, or beside a column of time limits.
+    Two names have different meanings in different dialects. ``terminals`` marks the ends of episodes in OGBench, and the end
+    of the task otherwise. The first applies beside ``masks`` or ``valids``, and beside ``qpos`` without rewards (OGBench's
+    files). ``dones`` marks the ends of episodes, including time limits, beside ``masks``, a column of terminations, or a
+    column of time limits.
 
     :param names: The names in the data
-    :return: The columns that have a meaning, in their order; ``INFORMATION`` are those that are known not to matter.
+    :return: The columns with a known meaning, in their order; ``INFORMATION`` columns are irrelevant.
     """
     names = list(names)
     table = {name: meaning for dialect in _ROWWISE for name, meaning in dialect.fields.items()} | SYNONYMS
@@ -263,8 +263,8 @@ def resolve(names: Iterable[str]) -> list[Field]:
 
 def is_ogbench(names: Iterable[str]) -> bool:
     """
-    Whether these are the columns of a file of OGBench: one row a state, so that the row at each of ``terminals`` holds only
-    the last observation of its episode.
+    Whether these are the columns of an OGBench file: one row per state, so that each row with ``terminals`` has only the last
+    observation of its episode.
 
     :param names: The names in the data
     """

@@ -1,4 +1,4 @@
-"""Data that follows the wrappers of an environment: what they make of observations is made of the data, too."""
+"""Apply the observation wrappers of an environment to a dataset."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from sb3_flow.common.encoders import subspaces
 
 def follow_environment(data: OfflineDataset, space: spaces.Space[Any], env: VecEnv | None) -> OfflineDataset:
     """
-    Bring the observations of a dataset into the form that a model sees.
+    Convert the observations of a dataset to the observation space of a model.
 
-    Parts that the model does not see are left out, and a single part needs no dictionary. Where the environment is wrapped
-    (``FlattenObservation``, ``FilterObservation`` and others), and the data was recorded inside of the wrappers, these are
+    Parts that are not in the space are left out, and a single part needs no dictionary. If the environment is wrapped
+    (``FlattenObservation``, ``FilterObservation`` and others) and the data was recorded without the wrappers, these are
     applied to the data.
 
     :param data: The data
     :param space: Observation space of the model
     :param env: Its environment
-    :return: The data with observations in that form
-    :raises DatasetError: If they cannot be brought into it.
+    :return: The data with converted observations
+    :raises DatasetError: If they cannot be converted.
     """
     there, wanted = parts(data.observations), subspaces(space)
     alike = set(there) == set(wanted)
@@ -46,11 +46,11 @@ def follow_environment(data: OfflineDataset, space: spaces.Space[Any], env: VecE
         raise DatasetError(_mismatch(data, space))
     for wrapper in wrappers or ():
         data = _changed(data, partial(_apply, wrapper, data.name))
-    return data  # images with channels last, and single frames, are brought into form when they are drawn
+    return data  # images with channels last and single frames are converted when they are sampled
 
 
 def _renamed(observations: dict[str, np.ndarray], key: str) -> Observations:
-    """A single part under another key."""
+    """Rename a single part."""
     part = next(iter(observations.values()))
     return {key: part} if key else part
 
@@ -65,7 +65,7 @@ def _changed(data: OfflineDataset, change: Callable[[dict[str, np.ndarray]], Obs
 
 
 def _wrappers_outside_of(data: OfflineDataset, env: VecEnv | None) -> list[Any] | None:
-    """The wrappers that change observations, from the one in which the data was recorded outwards; None: not found."""
+    """The observation wrappers around the one in which the data was recorded, innermost first; None: not found."""
     base = None if env is None else env.unwrapped
     if not isinstance(base, DummyVecEnv):
         return None  # the environments are in other processes
@@ -89,7 +89,7 @@ def _fits(data: OfflineDataset, space: spaces.Space[Any]) -> bool:
 
 
 def _apply(wrapper: Any, name: str, observations: dict[str, np.ndarray]) -> Observations:
-    """What a wrapper makes of all rows."""
+    """Apply a wrapper to all rows."""
     inner = wrapper.env.observation_space
     if isinstance(wrapper, FlattenObservation):
         return flatten_rows(inner, observations)
@@ -116,10 +116,10 @@ def flatten_rows(space: spaces.Space[Any], observations: dict[str, np.ndarray]) 
     """
     ``gymnasium.spaces.flatten`` for many observations at once.
 
-    :param space: Of the observations: a dictionary of boxes, discrete numbers and binary vectors, or one of these
+    :param space: Space of the observations: ``Box``, ``Discrete``, ``MultiBinary``, or a dictionary of these
     :param observations: By key, ``(N, *shape)``
-    :return: ``(N, flatdim(space))``, float32, or uint8 where all parts are
-    :raises DatasetError: If a part is in another kind of space.
+    :return: ``(N, flatdim(space))``, float32, or uint8 if all parts are uint8
+    :raises DatasetError: If a part has another space.
     """
     columns = []
     for key, part in subspaces(space).items():

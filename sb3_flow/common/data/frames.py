@@ -1,4 +1,4 @@
-"""Columns of observations as datasets hold them: dictionaries, channels last, single frames to be stacked."""
+"""Columns of observations in datasets: dictionaries, channels last, single frames to be stacked."""
 
 import warnings
 from typing import Any
@@ -11,7 +11,7 @@ from sb3_flow.common.data.columns import DatasetError, Observations, listed
 from sb3_flow.common.encoders import image_keys, subspaces
 from sb3_flow.common.type_aliases import TensorObs
 
-#: What PyTorch reads as it is.
+#: Types that PyTorch reads without conversion.
 TENSOR_TYPES = tuple(
     map(np.dtype, (bool, np.uint8, np.int8, np.int16, np.int32, np.int64, np.float16, np.float32, np.float64))
 )
@@ -21,8 +21,8 @@ class Frames:
     """
     A column of observations: dictionaries, images with channels last, and the stacking of single frames.
 
-    Where the space has a multiple of the data's channels, that many frames are stacked, the oldest first; before the
-    start of a trajectory its first frame is repeated.
+    If the space has a multiple of the data's channels, frames are stacked, the oldest first. Before the start of a trajectory
+    its first frame is repeated.
     """
 
     def __init__(self, observations: Observations, field: str, name: str, space: spaces.Space[Any], ends: np.ndarray) -> None:
@@ -35,11 +35,11 @@ class Frames:
         for key in image_keys(space):
             if parts[key].dtype != np.uint8:
                 raise DatasetError(
-                    f"{name}: `{field}{f'[{key}]' if key else ''}` holds {parts[key].dtype} values, but the observation space "
+                    f"{name}: `{field}{f'[{key}]' if key else ''}` has {parts[key].dtype} values, but the observation space "
                     "has images of bytes; expected uint8 values from 0 to 255."
                 )
         for key, part in parts.items():
-            if wanted[key].shape == () and part.shape[1:] == (1,):  # as SB3's buffers hold discrete observations
+            if wanted[key].shape == () and part.shape[1:] == (1,):  # discrete observations in SB3's buffers
                 parts[key] = part.reshape(-1)
         self.columns = {key: as_tensor(storable(part)) for key, part in parts.items()}
         self.channels_last: set[str] = set()
@@ -80,11 +80,11 @@ class Frames:
 
     def after(self, rows: th.Tensor, follows: th.Tensor) -> TensorObs:
         """
-        The observations that follow rows, where each state is stored once.
+        The next observations of rows, for data in which each state is stored once.
 
-        :param rows: Which rows, ``(B,)``
-        :param follows: Whether the next row holds what follows, ``(B,)`` of bool. Where not, the task ended: nothing is
-            bootstrapped, and the row's own observation stands for the one that is not known.
+        :param rows: Indices of the rows, ``(B,)``
+        :param follows: Whether the next row has the next observation, ``(B,)`` of bool. Otherwise the task ended: nothing is
+            bootstrapped, and the observation of the row itself is returned.
         """
         return self._history(rows + follows.long(), rows)
 
@@ -102,12 +102,12 @@ class Frames:
 
 
 def trajectory_starts(ends: np.ndarray) -> th.Tensor:
-    """The first row of each trajectory, in order, given which rows are the last ones, ``(N,)``."""
+    """The first row of each trajectory, in order, given flags of the last rows, ``(N,)``."""
     return as_tensor(np.concatenate([[0], np.flatnonzero(ends[:-1]) + 1]))
 
 
 def join(parts: dict[str, th.Tensor]) -> TensorObs:
-    """The observations made of parts by key; one part under the empty key is a plain tensor."""
+    """Observations from their parts by key; a single part with the empty key is a plain tensor."""
     return parts[""] if set(parts) == {""} else parts
 
 
@@ -119,21 +119,21 @@ def as_arrays(observations: TensorObs) -> Observations:
 
 
 def storable(part: np.ndarray) -> np.ndarray:
-    """Float32 or uint8, converted only where it must be, and not where that would read a memory-mapped file."""
+    """Convert to float32 unless it is uint8, or a memory-mapped file that PyTorch can read."""
     if part.dtype in (np.uint8, np.float32) or (isinstance(part, np.memmap) and part.dtype in TENSOR_TYPES):
         return part
     return part.astype(np.float32)
 
 
 def readable(part: np.ndarray) -> np.ndarray:
-    """As it is where PyTorch can read it, and in double precision where not."""
+    """Convert to double precision if PyTorch cannot read the type."""
     return part if part.dtype in TENSOR_TYPES else part.astype(np.float64)
 
 
 def as_tensor(array: np.ndarray) -> th.Tensor:
-    """The array as a tensor that shares its memory, also where that may not be written to."""
+    """The array as a tensor that shares its memory, even if it is read-only."""
     shareable = isinstance(array, np.memmap) and min(array.strides, default=0) >= 0
     with warnings.catch_warnings():
-        # Data that may not be written to is fine: datasets are only read.
+        # Datasets are not written to, so that they may be read-only.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return th.from_numpy(array if shareable else np.ascontiguousarray(array))

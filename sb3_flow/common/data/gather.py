@@ -1,4 +1,4 @@
-"""Which array of a dictionary is what."""
+"""Assign the arrays of a dictionary to observations, actions, rewards and columns about episodes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from sb3_flow.common.data.columns import DatasetError, Observations, as_array, parts
 from sb3_flow.common.data.fields import AMBIGUOUS, DIALECTS, Field, Meaning, is_ogbench, resolve
 
-#: Groups of fields that hold what an environment reports beside the data.
+#: Groups of fields with further information from the environment.
 INFORMATION_GROUPS = ("info", "infos", "metadata", "meta", "env_infos", "agent_infos", "algorithm")
-#: Number of fields that a message lists.
+#: Largest number of fields that a message lists.
 LISTED = 20
 
 
@@ -27,9 +27,9 @@ class Gathered:
     :param rewards: ``(N,)``, or None
     :param next_observations: As ``observations``, or None
     :param columns: All columns about episodes and transitions
-    :param final_states: Rows that hold only the last observation of an episode, where the layout says so
-    :param understood: What each field was taken for
-    :param ignored: Fields that have no meaning here, and are not known to be harmless
+    :param final_states: Rows that have only the last observation of an episode, if the layout defines them
+    :param understood: Meaning of each field
+    :param ignored: Fields without a known meaning
     """
 
     observations: Observations
@@ -42,16 +42,16 @@ class Gathered:
     ignored: list[str]
 
     def has(self, *meanings: Meaning) -> bool:
-        """Whether there is a column of one of some meanings."""
+        """Whether there is a column with one of some meanings."""
         return any(column.meaning in meanings for column, _ in self.columns)
 
 
 def gather(data: Mapping[str, Any], name: str) -> Gathered:
     """
-    Find out what the arrays of a dictionary are.
+    Determine the meanings of the arrays of a dictionary.
 
     :param data: The arrays; names may have groups (``observations/camera``).
-    :param name: What to call the data in messages
+    :param name: Name of the data for messages
     :return: The arrays by their meaning
     :raises DatasetError: If observations or actions are missing, or a name is ambiguous.
     """
@@ -92,7 +92,7 @@ def gather(data: Mapping[str, Any], name: str) -> Gathered:
 
 
 def _actions_before_observations(data: Mapping[str, Any]) -> dict[str, Any]:
-    """ExORL's episodes: the action of a row is the one before its observation, so that the first row has none."""
+    """Convert ExORL's episodes: the action of a row precedes its observation, so that the first row has none."""
     return {
         "observation": data["observation"],
         "action": np.asarray(data["action"])[1:],
@@ -102,12 +102,12 @@ def _actions_before_observations(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_there(data: Mapping[str, Any], key: str) -> bool:
-    """None counts as absent. Only a dictionary is looked into: a file would have to read the array."""
+    """None counts as absent. Only dictionaries are checked: with files this would read the array."""
     return not (isinstance(data, dict) and data[key] is None)
 
 
 def _may_be(key: str, group: str, meaning: Meaning) -> bool:
-    """Only observations come in groups."""
+    """Only observations and information may be in groups."""
     return key == group or meaning in (Meaning.OBSERVATION, Meaning.NEXT_OBSERVATION, Meaning.INFORMATION)
 
 
@@ -125,7 +125,7 @@ def _one(data: Mapping[str, Any], meanings: Mapping[str, Meaning], meaning: Mean
 def _observations(
     data: Mapping[str, Any], meanings: Mapping[str, Meaning], meaning: Meaning, name: str
 ) -> Observations | None:
-    """One array, or the dictionary of all arrays of a group, of whatever depth."""
+    """One array, or a dictionary of all arrays of a group, at any depth."""
     found = _names_of(meanings, meaning)
     if not found:
         return None
@@ -139,7 +139,7 @@ def _observations(
 
 
 def _flat(value: Mapping[str, Any], field: str, name: str) -> dict[str, np.ndarray]:
-    """Dictionaries within dictionaries as one, with keys such as ``images/front``."""
+    """Flatten nested dictionaries, with keys such as ``images/front``."""
     columns: dict[str, np.ndarray] = {}
     for key, column in value.items():
         if isinstance(column, Mapping):
@@ -150,7 +150,7 @@ def _flat(value: Mapping[str, Any], field: str, name: str) -> dict[str, np.ndarr
 
 
 def _one_value(column: np.ndarray, field: str, name: str) -> np.ndarray:
-    """A column with one value a row, which may have come in an axis of its own."""
+    """A column with one value per row, of shape ``(N,)`` or with further axes of length 1."""
     if column.ndim > 1 and column.size != len(column):
         raise DatasetError(f"{name}: `{field}` has the shape {column.shape[1:]} per row; expected one value.")
     return column.reshape(-1)
@@ -159,7 +159,7 @@ def _one_value(column: np.ndarray, field: str, name: str) -> np.ndarray:
 def _with_last_row(
     actions: np.ndarray, rewards: np.ndarray | None, columns: list[tuple[Field, np.ndarray]], name: str
 ) -> tuple[np.ndarray, np.ndarray | None, list[tuple[Field, np.ndarray]]]:
-    """One episode with its last observation: a row without an action is added."""
+    """Add a row without an action for the last observation of an episode."""
     length = len(actions)
     every_end = (Meaning.EPISODE, Meaning.EPISODE_ENDS, Meaning.EPISODE_LENGTHS, Meaning.START, Meaning.FINAL_STATE)
     if any(field.meaning in every_end and column.size != length + 1 for field, column in columns):

@@ -15,31 +15,31 @@ from sb3_flow.common.type_aliases import Batch, TensorObs
 
 #: The parts of observations that an environment with goals has.
 KEYS = (OBSERVATION, ACHIEVED, DESIRED) = ("observation", "achieved_goal", "desired_goal")
-#: Rewards of reaching ``(achieved_goals, desired_goals)``, each ``(n, *shape)``, as ``compute_reward`` of an environment.
+#: Rewards for ``(achieved_goals, desired_goals)``, each ``(n, *shape)``, as ``compute_reward`` of an environment.
 RewardFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Rows(Protocol):
-    """What is needed of a buffer."""
+    """Interface of a buffer."""
 
     transitions: Transitions
 
     def remaining(self, rows: th.Tensor) -> th.Tensor:
-        """How many steps of the same trajectory come after each row, ``(B,)``."""
+        """Number of later steps of the same trajectory for each row, ``(B,)``."""
 
     def following(self, key: str, rows: th.Tensor) -> th.Tensor:
-        """A part of the observations that followed rows, ``(B, *shape)``."""
+        """A part of the next observations of rows, ``(B, *shape)``."""
 
 
 @dataclass
 class Hindsight:
     """
-    The strategy ``future``: the goal is what was achieved by this step or by a later one of the same trajectory, each of them
-    with equal probability. All steps of an n-step return, or of a chunk, get the same goal, and rewards that fit it. Where the
-    task ended is not changed, as in Stable-Baselines3's ``HerReplayBuffer``.
+    The strategy ``future``: the goal is the achieved goal of this step or of a later one of the same trajectory, with equal
+    probability. All steps of an n-step return, or of a chunk, have the same goal, and rewards for this goal. Terminations are
+    not changed, as in Stable-Baselines3's ``HerReplayBuffer``.
 
-    :param n_goals: Transitions with such a goal for each one with its own, above 0
-    :param compute_reward: The rewards of the environment
+    :param n_goals: Number of relabeled transitions per transition with its original goal, at least 1
+    :param compute_reward: The reward function of the environment
     :param generator: Source of randomness
     """
 
@@ -49,9 +49,9 @@ class Hindsight:
 
     def relabel(self, buffer: Rows, rows: th.Tensor) -> Relabeled:
         """
-        Draw goals for the first rows of a batch, as many as ``n_goals`` says.
+        Draw goals for the first ``n_goals / (n_goals + 1)`` of a batch.
 
-        :param buffer: Whose rows
+        :param buffer: The buffer of the rows
         :param rows: The transitions of the batch, ``(B,)``
         :return: The goals
         """
@@ -68,9 +68,9 @@ class Relabeled:
     """
     New goals of a batch.
 
-    :param buffer: Where the batch is from
-    :param compute_reward: The rewards of the environment
-    :param goals: Those of the first transitions of the batch, ``(n, *shape)``
+    :param buffer: The buffer of the batch
+    :param compute_reward: The reward function of the environment
+    :param goals: New goals of the first transitions of the batch, ``(n, *shape)``
     """
 
     buffer: Rows
@@ -79,11 +79,11 @@ class Relabeled:
 
     def rewards(self, rows: th.Tensor, rewards: th.Tensor) -> th.Tensor:
         """
-        The rewards of one step of each transition.
+        Compute the rewards of one step of each transition.
 
         :param rows: The rows of the steps, ``(B,)``
-        :param rewards: Those for the goals that the environment had, ``(B,)``
-        :return: Those for the new goals
+        :param rewards: The rewards for the original goals, ``(B,)``
+        :return: The rewards for the new goals, ``(B,)``
         """
         n = len(self.goals)
         achieved = self.buffer.following(ACHIEVED, rows[:n])
@@ -91,7 +91,7 @@ class Relabeled:
         return th.cat([th.as_tensor(np.asarray(computed, dtype=np.float32)).reshape(-1), rewards[n:]])
 
     def with_goals(self, batch: Batch) -> Batch:
-        """The batch with the new goals in its observations."""
+        """Replace the goals in the observations of a batch."""
 
         def changed(observations: TensorObs) -> TensorObs:
             assert isinstance(observations, dict)

@@ -1,4 +1,4 @@
-"""Several datasets as one."""
+"""Concatenation of datasets."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ def join(
     datasets: Sequence[OfflineDataset], weights: Sequence[float] | None = None, name: str | None = None
 ) -> OfflineDataset:
     """
-    Put datasets one after the other. Their trajectories do not run into each other.
+    Concatenate datasets. Each dataset ends its last trajectory.
 
-    :param datasets: With the same observations and actions
-    :param weights: How often each dataset is drawn from in relation to the others, above 0. None: all transitions are equally
-        likely.
-    :param name: What to call the result in messages
-    :return: The data of all; without rewards if one of them has none
-    :raises DatasetError: If they do not fit together.
+    :param datasets: Datasets with the same shapes of observations and actions
+    :param weights: Relative sampling weights of the datasets, above 0. None: all transitions are equally likely.
+    :param name: Name of the result for messages
+    :return: The joined data; without rewards if one of the datasets has none
+    :raises DatasetError: If the list is empty, or shapes or weights do not match.
     """
     if not datasets:
         raise DatasetError("The list of datasets is empty.")
@@ -63,7 +62,7 @@ def join(
 
 
 def _ended(ends: np.ndarray) -> np.ndarray:
-    """The last row ends a trajectory, whatever the next dataset begins with."""
+    """Flags of ends, with the last row always an end."""
     ends = ends.copy()
     ends[-1:] = True
     return ends
@@ -98,11 +97,11 @@ def _check_alike(datasets: Sequence[OfflineDataset]) -> None:
 
 
 def _with_next_observations(data: OfflineDataset) -> OfflineDataset:
-    """The same data with what follows each row in a column of its own."""
+    """The same data with next observations in a separate column."""
     if data.next_observations is not None:
         return data
-    follows = np.append(~data.ends[:-1] | data.final_states[1:], False)
-    rows = np.arange(len(follows)) + follows
+    followed = data.followed()
+    rows = np.arange(len(followed)) + followed
     following: Observations
     if isinstance(data.observations, dict):
         following = {key: part[rows] for key, part in data.observations.items()}

@@ -1,22 +1,22 @@
-"""Jumps of observations inside of episodes, where an end may be missing."""
+"""Detection of jumps of observations inside of episodes, where an end may be missing."""
 
 import numpy as np
 
 from sb3_flow.common.data.columns import Observations, parts
 
-#: How much larger a jump is than 95 of 100 steps.
+#: A step above this multiple of the 95 % quantile of all steps is a jump.
 JUMP = 8.0
-#: Rows of observations larger than this are no vectors.
+#: Observations with larger rows are not checked.
 VECTOR_BYTES = 2**16
 
 
 def jumps_inside(observations: Observations, inside: np.ndarray) -> str | None:
     """
-    Look for places inside of episodes where most coordinates of the observations jump, as they do at a reset.
+    Find rows inside of episodes after which most coordinates of the observations jump, as at a reset.
 
     :param observations: ``(N, *shape)``, or a dictionary of these
     :param inside: Whether the next row is of the same episode, ``(N,)`` of bool
-    :return: A sentence with the rows, or None where there are none, or the observations are images
+    :return: A message with the rows, or None if there are none, or the observations are images
     """
     inside = inside[:-1]
     jumping, coordinates = np.zeros(len(inside)), 0

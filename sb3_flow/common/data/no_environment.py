@@ -1,4 +1,4 @@
-"""What stands in the place of an environment where there is data only: its spaces."""
+"""Placeholder for an environment when training from data alone."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from sb3_flow.common.data.sources import read_dataset
 from sb3_flow.common.data.statistics import ranges
 from sb3_flow.common.encoders import subspaces
 
-#: How far the range of an action that never changes reaches to either side of it, as a share of it, or of 1 if that is more.
+#: Margin on either side of an action that never changes, as a share of its absolute value, or of 1 if that is larger.
 NARROW = 1e-3
 
 
 class NoEnvironment(gym.Env[Any, Any]):
     """
-    Has spaces and nothing else: one can train on data with it, and is told so where an environment is stepped.
+    An environment that has spaces only, for training from data. ``step`` raises an error.
 
     :param observation_space: Observation space
     :param action_space: Action space
@@ -33,9 +33,9 @@ class NoEnvironment(gym.Env[Any, Any]):
     @classmethod
     def of(cls, dataset: Any) -> "NoEnvironment":
         """
-        With the spaces of a dataset: vectors without bounds, images of bytes, and actions as far as the data goes.
+        Create it with the spaces of a dataset: unbounded vectors, uint8 images, and the range of the actions in the data.
 
-        :param dataset: As the argument of the algorithms
+        :param dataset: As the argument ``dataset`` of the algorithms
         :raises DatasetError: If it cannot be read.
         """
         if isinstance(dataset, BaseBuffer):
@@ -50,7 +50,7 @@ class NoEnvironment(gym.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         raise RuntimeError(
-            "There is no environment to act in: the model was made from data alone. Make the environment that the data is of, "
+            "There is no environment to act in: the model was made from data alone. Create the environment of the data, "
             "and pass it: evaluate_policy(model, env), EvalCallback(env), or model.set_env(env)."
         )
 
@@ -68,7 +68,7 @@ def action_space(data: OfflineDataset) -> spaces.Box:
     The range of the actions of a dataset.
 
     :param data: The data
-    :return: A box; so that it can be scaled, an action that never changes has ``NARROW`` to either side of it.
+    :return: A box, with a margin of ``NARROW`` around an action that never changes, so that it can be scaled
     """
     low, high = (bound.astype(np.float32) for bound in ranges(data.actions, data.has_action))
     margin = np.where(low >= high, NARROW * np.maximum(np.abs(low), 1.0), 0.0)
@@ -83,12 +83,12 @@ def _zeros(space: spaces.Space[Any]) -> Any:
 
 class WithinSpaces(VecEnvWrapper):
     """
-    Environments for a model that was made from data alone: they show the spaces of the model.
+    Wrapper of environments for a model that was made from data alone. It has the spaces of the model.
 
     :param venv: The environments
-    :param observation_space: Of the model: shapes must be those of the environments.
-    :param action_space: Of the model, the range of the actions in the data: inside that of the environments
-    :raises ValueError: If it is not so.
+    :param observation_space: Observation space of the model, with the shapes of that of the environments
+    :param action_space: Action space of the model (the range of the actions in the data), inside that of the environments
+    :raises ValueError: If the spaces do not match.
     """
 
     def __init__(self, venv: VecEnv, observation_space: spaces.Space[Any], action_space: spaces.Box) -> None:
@@ -104,7 +104,7 @@ class WithinSpaces(VecEnvWrapper):
         box = venv.action_space
         if not isinstance(box, spaces.Box) or box.shape != action_space.shape:
             raise ValueError(f"The actions of the data are {action_space}; those of the environment are {box}.")
-        # The margin of a constant action may reach out of the environment's space.
+        # The margin of a constant action may exceed the environment's space.
         low, high = box.low.astype(np.float64), box.high.astype(np.float64)
         slack = 1e-3 * (high - low) + NARROW * np.maximum(np.maximum(np.abs(low), np.abs(high)), 1.0)
         if (action_space.low < box.low - slack).any() or (action_space.high > box.high + slack).any():

@@ -1,4 +1,4 @@
-"""Observations of a replay buffer, in which no picture is stored twice."""
+"""Storage of the observations of a replay buffer, without duplicates."""
 
 import math
 from typing import Any
@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 import torch as th
 
-#: Room for what only the ends of episodes have, as a share of the rest; where it is not enough, more is made.
+#: Initial memory for the last observations of episodes, as a share of the rest; it grows if needed.
 SLACK = 1 / 8
 
 
 def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """
-    Storage of a replay buffer, which takes no memory before it is written to.
+    Allocate storage of a replay buffer, which takes no memory before it is written to.
 
     :param shape: Its shape
     :param dtype: Its type
     :return: An array of zeros
-    :raises MemoryError: If there can never be that much; it says what to do.
+    :raises MemoryError: If the machine does not have that much memory; the message gives advice.
     """
     try:
         return np.zeros(shape, dtype=dtype)
@@ -31,57 +31,57 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 class ObservationStore:
     """
-    The observation of each row of a ring, and the one that followed it, as lists of planes: each plane is stored once.
+    The observation and the next observation of each row of a ring buffer, as lists of planes. Each plane is stored once.
 
-    A vector is one plane; an image has one for each channel. What follows a row is mostly what the next row of the same
-    environment begins with, and a stack of frames is the stack before it, moved on by one frame. Planes that were there
-    already are found by comparing an observation with the one before. So what comes out is what went in, whatever happens
-    at the end of an episode, and however an environment stacks its frames. Memory is taken when it is written to.
+    A vector is one plane; an image has one plane per channel. The next observation of a row is usually the observation of the
+    next row of the same environment, and a stack of frames is usually the previous stack, shifted by one frame. Planes that
+    are stored already are found by comparing an observation with the previous one. The stored observations are therefore
+    exact, also at ends of episodes and for any way of stacking frames. Memory is used only when it is written to.
 
-    :param n_rows: Number of rows of the ring, over all environments
+    :param n_rows: Number of rows of the ring buffer, over all environments
     :param shape: Shape of an observation
-    :param dtype: Type that it is stored with
-    :param n_planes: Number of planes along its first axis; 1 keeps it whole.
+    :param dtype: Type of the stored values
+    :param n_planes: Number of planes along the first axis; 1: the observation is one plane
     """
 
     def __init__(self, n_rows: int, shape: tuple[int, ...], dtype: Any, n_planes: int = 1) -> None:
         self.n_rows, self.shape, self.dtype, self.n_planes = n_rows, shape, np.dtype(dtype), n_planes
         self.plane_size = math.prod(shape) // n_planes
-        #: By how many planes an observation may have moved on: by none, or by one frame of a stack.
+        #: Possible shifts of an observation in planes: none, or one frame of a stack.
         self.shifts = [0, *(shift for shift in range(1, n_planes) if n_planes % shift == 0)]
-        #: Slots of planes that were made, in blocks one after the other; slot 0 is not used.
+        #: Allocated slots of planes, in consecutive blocks; slot 0 is not used.
         self.blocks: list[np.ndarray] = []
         self.n_used, self.free = 1, list[int]()
-        #: In how many observations each slot is.
+        #: Number of observations that use each slot.
         self.uses = np.zeros(0, dtype=np.int32)
-        #: The observation of each environment that was added last: its planes, and their slots.
+        #: The latest observation of each environment: its planes, and their slots.
         self.newest: tuple[np.ndarray, np.ndarray] | None = None
 
     def add(self, rows: slice, obs: np.ndarray, next_obs: np.ndarray) -> None:
         """
-        Write one row of each environment, over what was there.
+        Write one row of each environment, and overwrite the previous content.
 
-        :param rows: Which rows
+        :param rows: The rows
         :param obs: ``(n_envs, *shape)``
-        :param next_obs: What followed, ``(n_envs, *shape)``
+        :param next_obs: Next observations, ``(n_envs, *shape)``
         :raises MemoryError: If there is too little memory for all rows.
         """
         planes, next_planes = (
             np.array(part, dtype=self.dtype).reshape(-1, self.n_planes, self.plane_size) for part in (obs, next_obs)
         )
         if not self.blocks:
-            # The slots of each row's planes, `slots[0]` of its observation, `slots[1]` of the one that followed.
+            # The slots of each row's planes, `slots[0]` of its observation, `slots[1]` of the next observation.
             slot_type = np.int32 if 2 * self.n_rows * self.n_planes < 2**31 else np.int64
             self.slots = zeros((2, self.n_rows, self.n_planes), slot_type)
             moved_on = max(int(self._moved_on(planes, next_planes).max()), 1)
             self._grow(math.ceil(self.n_rows * moved_on * (1 + SLACK)))
         # In this order an interruption loses some slots at worst, but no observation.
         new = np.stack([self._slots_of(planes), self._slots_of(next_planes)])
-        for slots in new:  # those of one observation differ, those of both need not
+        for slots in new:  # slots of one observation differ, those of both may be equal
             self.uses[slots] += 1
         old = self.slots[:, rows].copy()
         self.slots[:, rows] = new
-        for slots in old:  # of rows that were not written yet, this is slot 0, whose count goes below 0 and is never 0 here
+        for slots in old:  # rows that were not written yet have slot 0, whose count is negative and never 0 here
             self.uses[slots] -= 1
             self.free += slots[self.uses[slots] == 0].tolist()
 
@@ -90,7 +90,7 @@ class ObservationStore:
         return self._read(self.slots[0], rows)
 
     def after(self, rows: th.Tensor) -> th.Tensor:
-        """The observations that followed rows, ``(B,)``."""
+        """The next observations of rows, ``(B,)``."""
         return self._read(self.slots[1], rows)
 
     def _read(self, column: np.ndarray, rows: th.Tensor) -> th.Tensor:
@@ -107,7 +107,7 @@ class ObservationStore:
         return planes.view(len(rows), *self.shape)
 
     def _moved_on(self, before: np.ndarray, planes: np.ndarray) -> np.ndarray:
-        """By how many planes the observation of each environment moved on; ``n_planes`` where it has nothing in common."""
+        """Shift of the observation of each environment in planes; ``n_planes`` if it has no plane in common."""
         moved_on = np.full(len(planes), self.n_planes)
         for shift in reversed(self.shifts):
             same: np.ndarray = (planes[:, : self.n_planes - shift] == before[:, shift:]).all(axis=(1, 2))
@@ -115,7 +115,7 @@ class ObservationStore:
         return moved_on
 
     def _slots_of(self, planes: np.ndarray) -> np.ndarray:
-        """Where the planes of each environment, ``(n_envs, n_planes, plane_size)``, are; new ones are stored."""
+        """Slots of the planes of each environment, ``(n_envs, n_planes, plane_size)``; new planes are stored."""
         slots = np.zeros(planes.shape[:2], dtype=self.slots.dtype)
         if self.newest is not None:
             before, slots_before = self.newest
@@ -129,7 +129,7 @@ class ObservationStore:
         return slots
 
     def _store(self, planes: np.ndarray) -> np.ndarray:
-        """Write planes, ``(n, plane_size)``, into slots that are free."""
+        """Write planes, ``(n, plane_size)``, into free slots."""
         n_again = min(len(planes), len(self.free))
         n_before, self.n_used = self.n_used, self.n_used + len(planes) - n_again
         slots = np.array(
@@ -150,7 +150,7 @@ class ObservationStore:
 
     def state(self, n_rows: int) -> dict[str, Any]:
         """
-        The settings, and what has been written, for ``from_state``. Arrays are not copied.
+        The settings and the written content, for ``from_state``. Arrays are not copied.
 
         :param n_rows: Number of rows that have been written
         """
@@ -170,10 +170,10 @@ class ObservationStore:
     @classmethod
     def from_state(cls, n_rows: int, state: dict[str, Any]) -> "ObservationStore":
         """
-        :param n_rows: Number of rows of the ring
+        :param n_rows: Number of rows of the ring buffer
         :param state: As returned by ``state``
         :return: The store
-        :raises ValueError: If the parts do not fit together.
+        :raises ValueError: If the parts are inconsistent.
         """
         store = cls(n_rows, tuple(state["shape"]), state["dtype"], state["n_planes"])
         slots, uses, planes = state["slots"], state["uses"], state["newest"][0]
@@ -193,7 +193,7 @@ class ObservationStore:
         return store
 
     def used_blocks(self) -> list[np.ndarray]:
-        """The slots of each block that were ever used."""
+        """The slots of each block that have been used."""
         left, used = self.n_used, []
         for block in self.blocks:
             used.append(block[:left])
@@ -201,7 +201,7 @@ class ObservationStore:
         return used
 
     def __getstate__(self) -> dict[str, Any]:
-        # Slots that were never used stay out of the file.
+        # Slots that were never used are not saved.
         return {**self.__dict__, "blocks": self.used_blocks(), "sizes": [len(block) for block in self.blocks]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

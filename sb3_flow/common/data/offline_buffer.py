@@ -1,4 +1,4 @@
-"""Offline data, contiguous in time, and the batches and windows that are drawn from it."""
+"""Buffer of offline data, from which batches and windows are sampled."""
 
 from typing import Any, NamedTuple
 
@@ -19,14 +19,14 @@ from sb3_flow.common.type_aliases import Batch, TensorObs
 
 class Window(NamedTuple):
     """
-    What lies around ``B`` moments of a dataset, without crossing the ends of their trajectories.
+    Observations and actions around ``B`` transitions of a dataset, within their trajectories.
 
-    :param observations: The newest ``h`` observations of each moment, the oldest first, ``(B * h, *shape)`` or a dictionary of
-        these; before the start of a trajectory its first one is repeated.
-    :param actions: Those that follow, ``(B, n, action_dim)`` in [-1, 1]; past the end of a trajectory its last one is
+    :param observations: The latest ``h`` observations, the oldest first, ``(B * h, *shape)`` or a dictionary of these.
+        Before the start of a trajectory its first one is repeated.
+    :param actions: The next ``n`` actions, ``(B, n, action_dim)`` in [-1, 1]. After the end of a trajectory its last one is
         repeated.
-    :param previous_actions: The one before, ``(B, action_dim)`` in [-1, 1]; of no meaning where there is none
-    :param has_previous: Whether there is one, ``(B, 1)`` of bool
+    :param previous_actions: The previous action, ``(B, action_dim)`` in [-1, 1]; arbitrary if there is none
+    :param has_previous: Whether there is a previous action, ``(B, 1)`` of bool
     """
 
     observations: TensorObs
@@ -37,17 +37,16 @@ class Window(NamedTuple):
 
 class OfflineBuffer:
     """
-    A dataset made ready for drawing batches. It copies nothing that can be used as it is: float32 and uint8 columns
-    stay where they are, also where that is a memory-mapped file.
+    Buffer that samples batches from a dataset. Float32 and uint8 columns are not copied, so that memory-mapped files stay on
+    disk.
 
-    :param dataset: The data, its actions inside the action space
-    :param observation_space: The space of the algorithm (images channels first, frames stacked)
+    :param dataset: The data, with actions inside the action space
+    :param observation_space: Observation space of the algorithm (images channels first, frames stacked)
     :param action_space: The action space
-    :param device: Where batches go
-    :param sparse_rewards: Whether every reward below 0 is drawn as -1
-    :param imitation: Whether all steps are drawn, also those whose successor is not known: imitation needs none.
-    :raises DatasetError: If the data does not fit the spaces, or the rewards are not minus the number of things left to do
-        where ``sparse_rewards`` asks for these.
+    :param device: Device of the batches
+    :param sparse_rewards: Whether every reward below 0 is replaced by -1
+    :param imitation: Whether all steps are sampled, also those without a next observation, which imitation does not need
+    :raises DatasetError: If the data does not match the spaces, or ``sparse_rewards`` is set and a reward is above 0.
     """
 
     def __init__(
@@ -70,18 +69,18 @@ class OfflineBuffer:
             th.from_numpy(bound.reshape(-1).astype(np.float64)) for bound in (action_space.low, action_space.high)
         )
         self.actions = as_tensor(readable(dataset.actions.reshape(len(dataset.actions), -1)))
-        # A trajectory ends before rows that are not drawn; these are trajectories of their own.
+        # A trajectory ends before rows that are not sampled; each of these is a separate trajectory.
         ends = dataset.ends | ~drawn | np.append(~drawn[1:], True)
-        #: The first row of each trajectory, in order; a row that is no transition is one of its own.
+        #: The first row of each trajectory, in order; a row that is not sampled is a separate one.
         self.starts = trajectory_starts(ends)
         self._first_rows = self.starts[as_tensor(drawn)[self.starts]]
         self.has_rewards = dataset.rewards is not None
         rewards = th.zeros(1).expand(len(ends)) if dataset.rewards is None else as_tensor(storable(dataset.rewards))
-        # Where imitation draws a step whose successor is not known, nothing is bootstrapped.
+        # Nothing is bootstrapped at steps without a next observation, which imitation samples.
         terminations = dataset.terminations | ~dataset.valids
         self.transitions = Transitions(rewards, as_tensor(terminations), as_tensor(ends), sparse_rewards=sparse_rewards)
-        #: Whether the next row holds what follows.
-        self.follows = as_tensor(np.append(~dataset.ends[:-1] | dataset.final_states[1:], False))
+        #: Whether the next row has the next observation.
+        self.follows = as_tensor(dataset.followed())
         self.observations = Frames(dataset.observations, "observations", dataset.name, observation_space, ends)
         self.next_observations = None
         if dataset.next_observations is not None:
@@ -94,9 +93,9 @@ class OfflineBuffer:
                     "next row's observation is what follows."
                 )
         invalid = np.flatnonzero(~drawn)
-        #: How many transitions come before each row that is none: few rows are, so this is shorter than a list of the others.
+        #: Number of transitions before each row that is not one. This list is short, because few rows are not transitions.
         self.gaps = as_tensor(invalid - np.arange(len(invalid)))
-        #: Sums of the weights of all transitions up to each one, or None where all are drawn alike.
+        #: Cumulative weights of the transitions, or None if all have the same probability.
         self.cumulative_weights = None
         if dataset.weights is not None:
             self.cumulative_weights = th.from_numpy(np.cumsum(dataset.weights[drawn], dtype=np.float64))
@@ -108,9 +107,9 @@ class OfflineBuffer:
 
     def draw_indices(self, n: int, generator: th.Generator) -> th.Tensor:
         """
-        Draw transitions: each with equal probability, or by their weights.
+        Sample transitions, uniformly or by their weights.
 
-        :param n: How many
+        :param n: Number of transitions
         :param generator: Source of randomness
         :return: Their indices, ``(n,)`` in [0, len(self))
         """
@@ -120,11 +119,11 @@ class OfflineBuffer:
         return th.searchsorted(self.cumulative_weights, draws, right=True).clamp(max=len(self) - 1)
 
     def _scaled(self, actions: th.Tensor) -> th.Tensor:
-        """Actions in [-1, 1]; in double precision, which can tell the bounds of the narrowest space apart."""
+        """Actions in [-1, 1]; in double precision, which distinguishes the bounds of very narrow spaces."""
         return (2.0 * (actions.double() - self.low) / (self.high - self.low) - 1.0).clamp(-1.0, 1.0).float()
 
     def _rows(self, indices: th.Tensor) -> th.Tensor:
-        """The rows of transitions that are counted without the rows that are none."""
+        """The rows of transitions, given their indices among the transitions."""
         return indices + th.searchsorted(self.gaps, indices, right=True)
 
     def _trajectory(self, rows: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
@@ -133,29 +132,29 @@ class OfflineBuffer:
         return self.starts[number - 1], th.cat([self.starts, th.tensor([len(self.actions)])])[number] - 1
 
     def remaining(self, rows: th.Tensor) -> th.Tensor:
-        """How many steps of the same trajectory come after each row, ``(B,)``."""
+        """Number of later steps of the same trajectory for each row, ``(B,)``."""
         return self._trajectory(rows)[1] - rows
 
     def following(self, key: str, rows: th.Tensor) -> th.Tensor:
-        """A part of the observations that followed rows, ``(B, *shape)``."""
+        """A part of the next observations of rows, ``(B, *shape)``."""
         if self.next_observations is not None:
             return self.next_observations.part(key, rows)
         return self.observations.part(key, rows + self.follows[rows].long())
 
     def check_hindsight(self) -> None:
         """
-        Check that what followed is known of each step, from which hindsight takes goals.
+        Check that all steps have a next observation, from which hindsight takes goals.
 
-        :raises DatasetError: If not.
+        :raises DatasetError: If one has none.
         """
         if self.next_observations is not None:
             return
         known = self.follows.clone()
-        known[self.gaps + th.arange(len(self.gaps))] = True  # rows that are no transitions
+        known[self.gaps + th.arange(len(self.gaps))] = True  # rows that are not transitions
         if not known.all():
             raise DatasetError(
-                f"{self.name}: `hindsight` needs what followed each step, which is not known of {int((~known).sum()):,} steps "
-                "that ended the task. Add `next_observations`."
+                f"{self.name}: `hindsight` needs the next observation of each step, which is missing for "
+                f"{int((~known).sum()):,} steps that ended the task. Add `next_observations`."
             )
 
     def first_actions(self) -> th.Tensor:
@@ -164,11 +163,11 @@ class OfflineBuffer:
 
     def window(self, indices: th.Tensor, n_observations: int, n_actions: int) -> Window:
         """
-        What lies around given transitions.
+        The observations and actions around transitions.
 
-        :param indices: Which transitions, ``(B,)`` in [0, len(self))
-        :param n_observations: How many observations, the newest that of the transition
-        :param n_actions: How many actions, the first that of the transition
+        :param indices: Indices of the transitions, ``(B,)`` in [0, len(self))
+        :param n_observations: Number of observations, up to that of the transition
+        :param n_actions: Number of actions, from that of the transition
         :return: The window, on ``device``
         """
         rows = self._rows(indices)[:, None]
@@ -193,14 +192,14 @@ class OfflineBuffer:
         hindsight: Hindsight | None = None,
     ) -> Batch:
         """
-        The batch that starts at given transitions.
+        The batch of n-step returns or chunks that start at given transitions.
 
-        :param indices: Which transitions, ``(B,)`` in [0, len(self))
+        :param indices: Indices of the transitions, ``(B,)`` in [0, len(self))
         :param n_steps: Number of steps of the return
         :param gamma: Discount factor
         :param chunk_length: Number of actions in a chunk; above 1 it is also the number of steps of the return.
-        :param env: Normalizes each reward, if given (see ``batches.normalize`` for the observations)
-        :param hindsight: Gives the first transitions of the batch other goals, if given
+        :param env: Normalizer of the rewards, or None (see ``batches.normalize`` for the observations)
+        :param hindsight: Relabels the goals of the first transitions of the batch, or None
         :return: The batch, on ``device``
         """
         rows = self._rows(indices)

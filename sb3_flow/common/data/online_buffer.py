@@ -1,4 +1,4 @@
-"""What the agent collects: a ring of transitions, with each observation stored once."""
+"""Replay buffer of collected transitions, with each observation stored once."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,18 +25,18 @@ from sb3_flow.common.type_aliases import Batch, TensorObs
 
 class OnlineBuffer(ReplayBuffer):
     """
-    The ring of transitions that the agent collects: float32 or uint8, allocated when the first one arrives. No observation
-    is stored twice, nor is a frame of a stack, see ``ObservationStore``.
+    Ring buffer of collected transitions, in float32 or uint8. Memory is allocated when the first transition is added.
+    Observations and frames of a stack are stored once, see ``ObservationStore``.
 
-    It is used as Stable-Baselines3's own (``add``, ``sample``, ``size``, saved by ``save_replay_buffer``), for any
+    It has the interface of Stable-Baselines3's replay buffers (``add``, ``sample``, ``size``, ``save_replay_buffer``), for any
     observation space.
 
-    :param buffer_size: How many transitions it holds
+    :param buffer_size: Maximum number of transitions
     :param observation_space: Observation space
     :param action_space: Action space
-    :param device: Where batches go
+    :param device: Device of the batches
     :param n_envs: Number of environments
-    :param sparse_rewards: Whether every reward below 0 is drawn as -1
+    :param sparse_rewards: Whether every reward below 0 is replaced by -1
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class OnlineBuffer(ReplayBuffer):
         n_envs: int = 1,
         sparse_rewards: bool = False,
     ) -> None:
-        # Not the constructor of ReplayBuffer: it allocates everything at once, also when a model is only loaded.
+        # Not the constructor of ReplayBuffer: it allocates all memory at once, even if a model is only loaded.
         BaseBuffer.__init__(self, max(buffer_size // n_envs, 1), observation_space, action_space, device, n_envs)
         self.optimize_memory_usage, self.handle_timeout_termination = False, True
         self.sparse_rewards = sparse_rewards
@@ -86,11 +86,11 @@ class OnlineBuffer(ReplayBuffer):
         Add one step of every environment.
 
         :param obs: Observations, ``(n_envs, *shape)`` or a dictionary of these
-        :param next_obs: What followed (of a finished episode its last observation, not the new one's first)
+        :param next_obs: Next observations (at the end of an episode its last one, not the first one of the next episode)
         :param action: Actions in [-1, 1], ``(n_envs, action_dim)``
         :param reward: ``(n_envs,)``
         :param done: Whether the episode ended, ``(n_envs,)``
-        :param infos: ``TimeLimit.truncated`` in them tells a time limit from a termination.
+        :param infos: ``TimeLimit.truncated`` marks ends by a time limit.
         """
         if self.sparse_rewards:
             check_sparse(np.asarray(reward), "The environment")
@@ -126,7 +126,7 @@ class OnlineBuffer(ReplayBuffer):
         return not_finite([*(column[: len(self)] for column in columns), *blocks])
 
     def state(self) -> dict[str, Any]:
-        """The settings, and all rows that have been written, for ``from_state``. Arrays are not copied."""
+        """The settings and all written rows, for ``from_state``. Arrays are not copied."""
         n_rows, columns, stores = len(self), {}, {}
         if self.allocated:
             steps = self.transitions
@@ -151,7 +151,7 @@ class OnlineBuffer(ReplayBuffer):
         """
         :param state: As returned by ``state``
         :return: The replay buffer
-        :raises ValueError: If the parts do not fit together.
+        :raises ValueError: If the parts are inconsistent.
         """
         n_envs, spaces_ = state["n_envs"], (state["observation_space"], state["action_space"])
         buffer = cls(state["buffer_size"] * n_envs, *spaces_, "cpu", n_envs, state["sparse_rewards"])
@@ -179,11 +179,11 @@ class OnlineBuffer(ReplayBuffer):
 
     def to_dataset(self, unscale_action: Callable[[np.ndarray], np.ndarray]) -> OfflineDataset:
         """
-        What was collected, as a dataset for another model.
+        The collected transitions as a dataset, for another model.
 
         :param unscale_action: From [-1, 1] to the units of the environment, as ``BasePolicy.unscale_action``
-        :return: The dataset, with the trajectories of each environment one after the other
-        :raises DatasetError: If nothing was collected yet.
+        :return: The dataset, with the trajectories of the environments one after the other
+        :raises DatasetError: If the buffer is empty.
         """
         if not self.allocated:
             raise DatasetError("The replay buffer is empty: collect or add transitions first.")
@@ -201,10 +201,10 @@ class OnlineBuffer(ReplayBuffer):
         )
 
     def _observations(self, rows: th.Tensor, after: bool = False) -> TensorObs:
-        """The observations of rows, ``(B,)``, or those that followed."""
+        """The observations of rows, ``(B,)``, or the next observations."""
         return join({key: store.after(rows) if after else store.at(rows) for key, store in self.stores.items()})
 
-    # The columns under the names of Stable-Baselines3's replay buffers, with the rows that have been written.
+    # The written rows of the columns, with the names of Stable-Baselines3's replay buffers.
 
     @property
     def observations(self) -> Observations:  # type: ignore[override]
@@ -213,7 +213,7 @@ class OnlineBuffer(ReplayBuffer):
 
     @property
     def next_observations(self) -> Observations:  # type: ignore[override]
-        """A copy of what followed them, ``(size, n_envs, *shape)`` or a dictionary of these."""
+        """A copy of all next observations, ``(size, n_envs, *shape)`` or a dictionary of these."""
         return self._column(self._observations(self._written(), after=True))
 
     @property
@@ -230,7 +230,7 @@ class OnlineBuffer(ReplayBuffer):
 
     @property
     def dones(self) -> np.ndarray:  # type: ignore[override]
-        """1 where an episode ended, for whatever reason, else 0, ``(size, n_envs)``."""
+        """1 where an episode ended, for any reason, else 0, ``(size, n_envs)``."""
         rows = self._written()
         ends = self.transitions.ends[rows].view(-1, self.n_envs).clone()
         ends[(self.pos - 1) % self.buffer_size] = self.newest_done
@@ -245,7 +245,7 @@ class OnlineBuffer(ReplayBuffer):
         return timeouts
 
     def _written(self) -> th.Tensor:
-        """The rows that have been written, in the order of the ring."""
+        """The written rows, in the order of storage."""
         if not self.allocated:
             raise ValueError("The replay buffer is empty: collect or add transitions first.")
         return th.arange(len(self))
@@ -264,9 +264,9 @@ class OnlineBuffer(ReplayBuffer):
         return self.size() * self.n_envs
 
     def remaining(self, rows: th.Tensor) -> th.Tensor:
-        """As ``OfflineBuffer.remaining``; the newest trajectory of an environment goes to its newest row."""
+        """As ``OfflineBuffer.remaining``; the newest trajectory of an environment ends at its newest row."""
         size, oldest = self.size(), self.pos * self.full
-        # One environment after the other, each in the order of time.
+        # One environment after the other, each in chronological order.
         ends = self.transitions.ends[: len(self)].view(size, self.n_envs).roll(-oldest, 0).t().reshape(-1)
         places = rows % self.n_envs * size + (rows // self.n_envs - oldest) % size
         last = ends.nonzero().flatten()
@@ -307,12 +307,12 @@ class OnlineBuffer(ReplayBuffer):
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
         """
-        Draw single transitions in the form of Stable-Baselines3, for code that expects its buffers.
+        Sample single transitions as Stable-Baselines3's replay buffers do.
 
         :param batch_size: Number of transitions
-        :param env: Normalizes observations and rewards, if given
+        :param env: Normalizer of observations and rewards, or None
         :return: The transitions
         """
         batch = normalize(self.draw(th.randint(len(self), (batch_size,)), env=env), env)
-        # Without discounts, so that the caller takes its own.
+        # Without discounts, so that the caller uses its discount factor.
         return as_replay_samples(batch)._replace(discounts=None)

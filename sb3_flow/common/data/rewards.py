@@ -1,4 +1,4 @@
-"""Rewards: what is made of them when they are read, and when they are drawn."""
+"""Normalization and checks of rewards."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sb3_flow.common.data.columns import DatasetError
 
 def reward_normalizer(env: VecNormalize | None) -> Callable[[th.Tensor], th.Tensor] | None:
     """
-    What ``VecNormalize`` does to rewards, as a function of tensors.
+    The reward normalization of ``VecNormalize`` as a function of tensors.
 
     :param env: The wrapper, or None
-    :return: Divides by the spread of returns and clips, each reward by itself; None where rewards stay as they are
+    :return: Function that divides each reward by the spread of returns and clips it; None if rewards are not normalized
     """
     if env is None or not env.norm_reward:
         return None
@@ -29,12 +29,12 @@ def reward_normalizer(env: VecNormalize | None) -> Callable[[th.Tensor], th.Tens
 
 def check_sparse(rewards: np.ndarray, name: str, rows: np.ndarray | None = None) -> None:
     """
-    Check that rewards can be made sparse: minus the number of things left to do.
+    Check that rewards can be made sparse: they must be minus the number of remaining subtasks.
 
     :param rewards: ``(N,)``
-    :param name: Whose they are
-    :param rows: Which rows count, ``(N,)`` of bool; None: all
-    :raises DatasetError: If a reward is above 0: then not 0 is the best, and -1 in its place would punish success.
+    :param name: Name of their source for messages
+    :param rows: The rows to check, ``(N,)`` of bool; None: all
+    :raises DatasetError: If a reward is above 0. Replacing it by -1 would punish success.
     """
     wrong = rewards > 0
     if rows is not None:

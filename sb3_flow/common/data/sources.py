@@ -1,4 +1,4 @@
-"""What ``dataset=`` takes: each kind of source has a reader."""
+"""Sources of the argument ``dataset``; each kind of source has a reader."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from sb3_flow.common.data.episodes import ADVICE, UNCERTAIN
 from sb3_flow.common.data.join import join
 from sb3_flow.common.data.transforms import TRANSFORMS
 
-#: A reader turns a source into a dataset, or returns None where the source is not of its kind.
+#: A reader converts a source to a dataset, or returns None if it does not support the source.
 Reader = Callable[[Any, str | None], OfflineDataset | None]
 _readers: list[Reader] = []
-#: Readers that are asked after all others, also those that are registered later.
+#: Readers that are tried after all others, also after those that are registered later.
 _last_readers: list[Reader] = []
 
 
 def register_reader(reader: Reader, last: bool = False) -> Reader:
     """
-    Let ``dataset=`` understand one more kind of source.
+    Register a reader for another kind of source of ``dataset=``.
 
     :param reader: Called with the source and the id of the environment (or None); it returns the dataset, or None
-        where the source is not of its kind.
-    :param last: Whether it is asked after all others
-    :return: The reader, so that this can be used as a decorator
+        if it does not support the source.
+    :param last: Whether it is tried after all others
+    :return: The reader, so that this function can be used as a decorator
     """
     (_last_readers if last else _readers).append(reader)
     return reader
@@ -37,15 +37,15 @@ def register_reader(reader: Reader, last: bool = False) -> Reader:
 
 def read_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
     """
-    Read any source that ``dataset=`` takes, but for replay buffers (these need an action space as well).
+    Read any source that ``dataset=`` accepts, except for replay buffers (these need an action space, too).
 
-    :param source: An ``OfflineDataset``, a dictionary of arrays, a name, a path, a pattern of paths (``"logs/*.hdf5"``), what
-        a registered reader knows, or a list of these, which are joined. A dictionary with ``source`` describes what is made
-        of it: ``{"source": "log.npz", "weight": 2, "rewards": {"shift": -1}}``, with the names in
+    :param source: An ``OfflineDataset``, a dictionary of arrays, a name, a path, a pattern of paths (``"logs/*.hdf5"``), any
+        source of a registered reader, or a list of these, which are joined. A dictionary with ``source`` describes transforms:
+        ``{"source": "log.npz", "weight": 2, "rewards": {"shift": -1}}``, with the names in
         ``sb3_flow.common.data.transforms``.
-    :param env_id: The environment that the data is for; some data is relabeled with its reward
+    :param env_id: Id of the environment of the data; some data is relabeled with its reward
     :return: The dataset
-    :raises DatasetError: If no reader knows the source, or what it holds is damaged.
+    :raises DatasetError: If no reader supports the source, or the data is damaged.
     """
     if isinstance(source, OfflineDataset):
         return source
@@ -76,7 +76,7 @@ def read_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
 
 
 def names_a_source(source: Any) -> bool:
-    """Whether a source is a name or a path, or has one in it: then it may matter which environment the data is for."""
+    """Whether a source is or contains a name or a path. Its rewards may then depend on the environment."""
     if isinstance(source, Mapping):
         return "source" in source and names_a_source(source["source"])
     if isinstance(source, list | tuple):
@@ -85,7 +85,7 @@ def names_a_source(source: Any) -> bool:
 
 
 def _read_list(sources: Any, env_id: str | None) -> OfflineDataset:
-    """Each source is a recording of its own; one that says nothing of episodes is one episode."""
+    """Read a list of recordings. A recording without information about episodes is one episode."""
     token = one_of_a_list.set(True)
     try:
         datasets = [
@@ -118,7 +118,7 @@ def _read_described(description: Mapping[str, Any], env_id: str | None) -> Offli
 
 
 def _check_lengths(data: OfflineDataset, env_id: str | None) -> None:
-    """Where ends may be missing, no episode can be longer than the environment's limit."""
+    """Check that no episode is longer than the environment's limit if ends may be missing."""
     limit = gym.registry[env_id].max_episode_steps if env_id in gym.registry else None
     longest = int(data.trajectory_lengths().max())
     if data.evidence in UNCERTAIN and limit is not None and longest > limit:

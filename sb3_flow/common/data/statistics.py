@@ -1,4 +1,4 @@
-"""Statistics of a dataset, for normalizing what the networks see. Rows that were no steps, such as padding, do not count."""
+"""Statistics of a dataset, for normalization. Padding is not counted."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ from sb3_flow.common.encoders import ObservationNormalizer
 
 def moments(column: np.ndarray, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """
-    Mean and variance over rows, block by block so that memory-mapped data never enters memory as a whole.
+    Compute mean and variance over rows, block by block, so that memory-mapped data is never loaded as a whole.
 
     :param column: ``(N, *shape)``
-    :param rows: Which rows count, ``(N,)`` of bool; None: all
-    :return: Both of ``shape``, float64
+    :param rows: The rows to count, ``(N,)`` of bool; None: all
+    :return: Mean and variance, of ``shape``, float64
     """
     rows = np.ones(len(column), dtype=bool) if rows is None else rows
     count = np.count_nonzero(rows)
@@ -33,13 +33,14 @@ def moments(column: np.ndarray, rows: np.ndarray | None = None) -> tuple[np.ndar
 
 def ranges(column: np.ndarray, rows: np.ndarray, quantile: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """
-    The range of each element over rows.
+    Compute the range of each element over rows.
 
     :param column: ``(N, *shape)``
-    :param rows: Which rows count, ``(N,)`` of bool
-    :param quantile: Share of the rows that lie below the range, and above it, in [0, 0.5); 0: none. It is taken over all rows
-        together, not over the quantiles of episodes.
-    :return: Low and high, of ``shape``
+    :param rows: The rows to count, ``(N,)`` of bool
+    :param quantile: Share of the rows below the range, and above it, in [0, 0.5); 0: none. Quantiles are computed over all
+        rows together, not averaged over episodes.
+    :return: Lower and upper bounds, of ``shape``
+    :raises ValueError: If the quantile is out of its range.
     """
     if not 0.0 <= quantile < 0.5:
         raise ValueError(f"`quantile` is {quantile}; it must be in [0, 0.5).")
@@ -57,11 +58,11 @@ def ranges(column: np.ndarray, rows: np.ndarray, quantile: float = 0.0) -> tuple
 
 def observation_statistics(dataset: OfflineDataset, space: spaces.Space[Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """
-    Mean and variance of each part of the observations that is a vector.
+    Compute mean and variance of each part of the observations that is a vector.
 
     :param dataset: The data
     :param space: Observation space
-    :return: By the key of the part, which is empty where the space is no dictionary
+    :return: Mean and variance by the key of the part, which is empty if the space is not a dictionary
     """
     columns, rows = parts(dataset.observations), dataset.observation_rows()
     return {key: moments(columns[key], rows) for key in ObservationNormalizer(space).keys}
@@ -69,15 +70,15 @@ def observation_statistics(dataset: OfflineDataset, space: spaces.Space[Any]) ->
 
 def discounted_returns(dataset: OfflineDataset, gamma: float) -> np.ndarray:
     """
-    The running discounted returns whose spread ``VecNormalize`` divides rewards by.
+    Compute the running discounted returns; ``VecNormalize`` divides rewards by their spread.
 
     :param dataset: The data, with rewards
     :param gamma: Discount factor of the wrapper
-    :return: ``R_t = gamma R_{t-1} + r_t`` within each trajectory, one value a transition
+    :return: ``R_t = gamma R_{t-1} + r_t`` within each trajectory, one value per transition
     """
     assert dataset.rewards is not None
     rows = np.flatnonzero(dataset.valids)
-    # A trajectory begins after an end, and after a row that is no transition.
+    # A trajectory begins after an end, and after a row that is not a transition.
     starts = np.append(True, (dataset.ends | ~dataset.valids)[:-1])
     returns, running = np.empty(len(rows)), 0.0
     for i, row in enumerate(rows):
@@ -86,21 +87,21 @@ def discounted_returns(dataset: OfflineDataset, gamma: float) -> np.ndarray:
     return returns
 
 
-#: Number of observations, or rewards, from which on the statistics of a ``VecNormalize`` count as gathered, unless the dataset
-#: is smaller.
+#: Number of observations, or rewards, after which the statistics of a ``VecNormalize`` are kept. For smaller datasets, their
+#: size.
 GATHERED = 1_000
 
 
 def has_gathered(running: RunningMeanStd, dataset: OfflineDataset) -> bool:
-    """Whether statistics of a ``VecNormalize`` were taken from enough numbers to mean something."""
+    """Whether statistics of a ``VecNormalize`` were computed from enough values."""
     return bool(running.count >= min(GATHERED, len(dataset)))
 
 
 def lacks_statistics(env: VecNormalize, dataset: OfflineDataset) -> bool:
     """
     :param env: The wrapper
-    :param dataset: The data that it is to normalize
-    :return: Whether it normalizes observations, and has not seen enough of them
+    :param dataset: The data to normalize
+    :return: Whether it normalizes observations and has too few for its statistics
     """
     statistics = env.obs_rms.values() if isinstance(env.obs_rms, dict) else [env.obs_rms]
     return env.norm_obs and not all(has_gathered(running, dataset) for running in statistics)
@@ -108,9 +109,9 @@ def lacks_statistics(env: VecNormalize, dataset: OfflineDataset) -> bool:
 
 def prepare_vec_normalize(env: VecNormalize, dataset: OfflineDataset) -> None:
     """
-    Give a fresh ``VecNormalize`` the statistics of a dataset, because no environment step does before the online phase.
+    Set the statistics of a new ``VecNormalize`` to those of a dataset, because the offline phase has no environment steps.
 
-    :param env: The wrapper. One that has gathered statistics already, or whose statistics are frozen, is left alone.
+    :param env: The wrapper. It is not changed if it has statistics already, or if they are frozen (``training=False``).
     :param dataset: The data
     """
     if not env.training:

@@ -1,4 +1,4 @@
-"""What can be made of a dataset before it is trained on, by name, so that it can be written down in a configuration."""
+"""Transforms of a dataset before training, by name, so that configurations can use them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def transform_rewards(data: OfflineDataset, how: str | Mapping[str, Any]) -> Off
     """
     Change the rewards.
 
-    :param data: With rewards
-    :param how: Names of changes with their values, in the order in which they are made: ``{"shift": -1, "scale": 10}`` adds -1
+    :param data: Data with rewards
+    :param how: Names of changes with their values, in the order of application: ``{"shift": -1, "scale": 10}`` adds -1
         and then multiplies by 10; ``{"clip": [-1, 1]}``; ``{"normalize_returns": 1000}`` (or its name alone) scales so that
-        the best and the worst return of a trajectory differ by so much, as IQL does; ``{"at_least": 0.5}`` makes rewards of at
-        least so much 0 and all others -1.
+        the best and the worst return of a trajectory differ by this value, as in IQL; ``{"at_least": 0.5}`` replaces rewards
+        of at least 0.5 by 0 and all others by -1.
     :return: The same data with other rewards
     :raises DatasetError: If there are no rewards, or a name is unknown.
     """
@@ -63,8 +63,8 @@ def choose_observations(data: OfflineDataset, keys: Sequence[str]) -> OfflineDat
     """
     Keep some parts of dictionary observations.
 
-    :param data: With a dictionary of observations
-    :param keys: Which parts, in their order
+    :param data: Data with dictionary observations
+    :param keys: Keys of the parts, in their order
     :return: The same data with these parts only
     :raises DatasetError: If there is no such part.
     """
@@ -81,13 +81,13 @@ def choose_observations(data: OfflineDataset, keys: Sequence[str]) -> OfflineDat
 
 def flatten_observations(data: OfflineDataset, keys: Sequence[str] | None = None) -> OfflineDataset:
     """
-    Put the parts of dictionary observations into one vector.
+    Concatenate the parts of dictionary observations to one vector.
 
-    :param data: With a dictionary of vectors
-    :param keys: Which parts, in the order in which they are put together; None: all, sorted by key as Gymnasium's
+    :param data: Data with a dictionary of vectors
+    :param keys: Keys of the parts, in the order of concatenation; None: all, sorted by key as Gymnasium's
         ``FlattenObservation`` does
     :return: The same data with vectors
-    :raises DatasetError: If there is no such part, or one is no vector of numbers.
+    :raises DatasetError: If there is no such part, or one is not a vector of floats.
     """
     if not isinstance(data.observations, dict):
         return data
@@ -98,8 +98,8 @@ def flatten_observations(data: OfflineDataset, keys: Sequence[str] | None = None
         for key, part in parts.items():
             if part.dtype.kind != "f":
                 raise DatasetError(
-                    f"{data.name}: `observations[{key}]` holds {part.dtype} values, which a vector cannot hold without being "
-                    "encoded."
+                    f"{data.name}: `observations[{key}]` has {part.dtype} values, which cannot be part of a vector without "
+                    "encoding."
                 )
         return np.concatenate([part.reshape(len(part), -1) for part in parts.values()], axis=1, dtype=np.float32)
 
@@ -109,14 +109,14 @@ def flatten_observations(data: OfflineDataset, keys: Sequence[str] | None = None
 
 def skip_frames(data: OfflineDataset, how: int | Mapping[str, Any]) -> OfflineDataset:
     """
-    Follow an environment that repeats each action, such as ``MaxAndSkipEnv``: several steps become one.
+    Join several steps to one, as in an environment that repeats each action, such as ``MaxAndSkipEnv``.
 
-    :param data: Recorded at every step
-    :param how: Number of steps, or ``{"steps": 4, "actions": "sum"}``: the action is ``"same"`` in all steps of one (else it
-        is refused), or the ``"sum"`` of them (displacements), or the ``"last"`` one (positions to go to)
-    :return: The data with one row for several, their rewards summed. Steps at the end of an episode that are too few for one
-        are left out, unless the task ended there.
-    :raises DatasetError: If the actions of one step differ.
+    :param data: Data recorded at every step
+    :param how: Number of steps, or ``{"steps": 4, "actions": "sum"}``: the action is the ``"same"`` in all joined steps, or
+        their ``"sum"`` (displacements), or the ``"last"`` one (target positions)
+    :return: The data with one row for each group of steps, and summed rewards. Incomplete groups at the ends of episodes are
+        left out, unless the task ended there.
+    :raises DatasetError: If actions must be the same but differ, or ``how`` is invalid.
     """
     how = {"steps": how} if isinstance(how, int) else dict(how)
     n, actions = int(how.pop("steps", 1)), how.pop("actions", "same")
@@ -125,7 +125,7 @@ def skip_frames(data: OfflineDataset, how: int | Mapping[str, Any]) -> OfflineDa
     if n == 1:
         return data
     length = len(data.actions)
-    inside = np.append(False, (data.has_action & ~data.ends)[:-1]) & data.has_action  # goes on from the row before
+    inside = np.append(False, (data.has_action & ~data.ends)[:-1]) & data.has_action  # continues the previous row
     starts = np.flatnonzero(~inside)
     places = np.arange(length) - np.repeat(starts, np.diff(np.append(starts, length)))
     firsts = np.flatnonzero((places % n == 0) | ~data.has_action)
@@ -175,10 +175,10 @@ def transform_actions(data: OfflineDataset, how: Mapping[str, Any]) -> OfflineDa
 
     :param data: The data
     :param how: ``{"clip": [low, high]}``, numbers or one for each element; ``{"clip_quantiles": 0.01}`` clips each element to
-        the range that 1 % of its values lie below, and 1 % above; ``{"relative_to": part}`` subtracts what was observed
-        (targets become displacements), ``{"absolute_from": part}`` adds it (displacements become targets). ``part`` is the key
-        of a part of the observations, or ``[key, start, stop]`` for some of its elements, with the key None where observations
-        are vectors. Several are done in their order.
+        the range between its 1 % and 99 % quantiles; ``{"relative_to": part}`` subtracts the observation (targets become
+        displacements), ``{"absolute_from": part}`` adds it (displacements become targets). ``part`` is the key
+        of a part of the observations, or ``[key, start, stop]`` for some of its elements, with the key None if observations
+        are vectors. Several changes are applied in their order.
     :return: The same data with other actions
     :raises DatasetError: If a name is unknown, or the part has another size than the actions.
     """
@@ -214,7 +214,7 @@ def _part(data: OfflineDataset, part: Any) -> np.ndarray:
     return np.asarray(columns[key][:, start:stop], dtype=np.float32)
 
 
-#: What a description of a dataset may ask for, in the order in which it is done.
+#: Transforms in a description of a dataset, in the order of application.
 TRANSFORMS: dict[str, Transform] = {
     "frame_skip": skip_frames,
     "rewards": transform_rewards,

@@ -1,4 +1,4 @@
-"""N-step returns and action chunks: drawing several steps of a trajectory at once, never across its end."""
+"""N-step returns and action chunks: sampling of several steps within a trajectory."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,20 +8,20 @@ import torch as th
 from sb3_flow.common.data.rewards import check_sparse
 from sb3_flow.common.warn import warn
 
-#: After how many draws in a row without a single valid chunk there is a warning.
+#: Number of consecutive batches without a valid chunk after which there is a warning.
 EMPTY_DRAWS = 100
-#: Normalizes rewards, each by itself.
+#: Normalizes each reward separately.
 Normalize = Callable[[th.Tensor], th.Tensor]
-#: Other rewards of rows, given the rows and the rewards that they have.
+#: New rewards, given the rows and their rewards.
 Reward = Callable[[th.Tensor, th.Tensor], th.Tensor]
 
 
 class Steps(NamedTuple):
     """
-    What a draw of ``n`` steps found.
+    Sampled sequences of ``n`` steps.
 
-    :param rows: The row of each step, ``(n, B)``; past the end of a trajectory its last row is repeated.
-    :param rewards: Discounted sum, ``(B,)``
+    :param rows: The row of each step, ``(n, B)``; after the end of a trajectory its last row is repeated.
+    :param rewards: Discounted sum of rewards, ``(B,)``
     :param masks: 0 where the task ended within the steps, else 1, ``(B,)``
     :param discounts: gamma to the power of the number of steps summed, ``(B,)``
     :param valids: 1 where all steps lie in one trajectory, else 0, ``(B,)``
@@ -38,13 +38,13 @@ class Steps(NamedTuple):
 
 class Transitions:
     """
-    Rows of transitions on the CPU, with the arithmetic of drawing several steps at once.
+    Columns of transitions on the CPU, from which several steps are sampled at once.
 
     :param rewards: ``(N,)``, of any numeric type
     :param terminations: ``(N,)``, bool: the task ended here
     :param ends: ``(N,)``, bool: the last row of a trajectory
-    :param stride: How many rows lie between one step of a trajectory and the next
-    :param sparse_rewards: Whether every reward below 0 is drawn as -1
+    :param stride: Number of rows from one step of a trajectory to the next
+    :param sparse_rewards: Whether every reward below 0 is replaced by -1
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class Transitions:
         """
         Follow trajectories for several steps.
 
-        :param rows: Where to start, ``(B,)``
-        :param n_steps: How many steps, at least 1. At the end of a trajectory fewer are taken.
+        :param rows: First rows, ``(B,)``
+        :param n_steps: Number of steps, at least 1; fewer at the end of a trajectory
         :param gamma: Discount factor
-        :param stop_at_termination: Whether the steps stop where the task ended. If not, they go on to the end of the
-            trajectory (rewards after success count, as in Q-chunking), and only the bootstrap is cut.
+        :param stop_at_termination: Whether the steps stop where the task ended. If not, they continue to the end of the
+            trajectory (rewards after success count, as in Q-chunking), and only the bootstrap is masked.
         :param normalize: Applied to each reward before they are summed, as in SB3's ``NStepReplayBuffer``
-        :param relabel: Applied before that, if the rewards are for other goals
-        :return: What was found
+        :param relabel: Computes rewards for other goals, before normalization
+        :return: The steps
         """
         alive = th.ones(len(rows), dtype=th.bool)
         rewards, masks, discounts = th.zeros(len(rows)), th.ones(len(rows)), th.ones(len(rows))
@@ -117,24 +117,24 @@ class Transitions:
         """
         The steps of an n-step return, or of a chunk of actions if its length is above 1.
 
-        :param rows: Where to start, ``(B,)``
+        :param rows: First rows, ``(B,)``
         :param n_steps: Number of steps of the return
         :param gamma: Discount factor
         :param chunk_length: Number of actions in a chunk
-        :param normalize: As for ``steps``, like ``relabel``
+        :param normalize: As for ``steps``
         :param relabel: As for ``steps``
-        :return: What was found
+        :return: The steps
         """
         if chunk_length > 1:
             steps = self.steps(rows, chunk_length, gamma, stop_at_termination=False, normalize=normalize, relabel=relabel)
             self._notice_empty(steps.valids, chunk_length)
             return steps
-        # A return over fewer steps is a return all the same; a chunk of fewer actions is none.
+        # A return over fewer steps is valid; a chunk of fewer actions is not.
         steps = self.steps(rows, n_steps, gamma, normalize=normalize, relabel=relabel)
         return steps._replace(valids=th.ones_like(steps.valids))
 
     def _notice_empty(self, valids: th.Tensor, chunk_length: int) -> None:
-        """Warn where many batches in a row had nothing to learn from."""
+        """Warn after many consecutive batches without a valid chunk."""
         self._empty_draws = 0 if valids.any() else self._empty_draws + 1
         if self._empty_draws == EMPTY_DRAWS:
             warn(

@@ -1,4 +1,4 @@
-"""Collecting datasets on this machine, with scripted experts, with a planner, or with a trained model."""
+"""Collection of datasets on this machine, with scripted experts, a planner, or a trained model."""
 
 from sb3_flow.datasets.collect.multi_robot import collect_multi_robot
 from sb3_flow.datasets.collect.policy import collect_with_policy

@@ -1,4 +1,4 @@
-"""The robot arm's demonstrations of one task: OGBench's oracle, sent to the goal of that task from where it begins."""
+"""Demonstrations of single tasks of the robot arm, by OGBench's oracle."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from sb3_flow.datasets.registry import Recipe
 
 class ArmTaskExpert(OGBenchExpert):
     """
-    An expert for one of the tasks of ``cube-single``, which keeps the episodes in which it succeeds.
+    An expert for one of the tasks of ``cube-single``, which keeps successful episodes only.
 
-    The arm starts anywhere, the cube within a centimetre of the task's place with any yaw, as when the task is evaluated. A
-    plan with smooth noise, that of ``play`` data, brings it to the task's goal, where the episode ends: with the step after
-    the one that brought it there, as in the task's own environment.
+    As in evaluation, the arm starts at a random position, and the cube within 1 cm of the task's initial position, with a
+    random yaw. A plan with smooth noise, as in ``play`` data, moves the cube to the task's goal. The episode ends one step
+    after the cube arrives, as in the task's environment.
 
-    :param recipe: What to collect; its ``task`` is the number of the task.
+    :param recipe: The dataset to collect; its ``task`` is the number of the task.
     """
 
     def __init__(self, recipe: Recipe) -> None:
-        # Not the task's own mode: its reset draws actions from generators that nobody can seed. The timing is the task's.
+        # Not mode="task": its reset samples actions from generators that cannot be seeded. The timing is that of the task.
         super().__init__(recipe, mode="data_collection", success_timing="pre")
         arm: Any = self.env.unwrapped
         arm.set_tasks()
@@ -38,16 +38,16 @@ class ArmTaskExpert(OGBenchExpert):
         """
         Record episodes until one succeeds.
 
-        :return: One row per transition under Gymnasium's names; the number of failed attempts before it (``episode_dropped``)
-        :raises RuntimeError: If it fails again and again.
+        :return: One row per transition with Gymnasium's names; the number of failed attempts before it (``episode_dropped``)
+        :raises RuntimeError: If too many attempts fail.
         """
         return until_success(self.recipe.name, lambda _: self._attempt())
 
     def begin(self) -> tuple[np.ndarray, dict[str, Any]]:
         """
-        Begin the task: the arm anywhere, the cube near its place, the target at the goal.
+        Begin the task: the arm at a random position, the cube near its initial position, the target at the goal.
 
-        :return: The observation, ``(28,)``, and what the oracle is told
+        :return: The observation, ``(28,)``, and the information for the oracle
         """
         self.env.reset()
         data, random = self._arm.data, self._arm.np_random
@@ -56,7 +56,7 @@ class ArmTaskExpert(OGBenchExpert):
         data.joint("object_joint_0").qpos[:] = [*start, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
         target = self._arm.model.body("object_target_0").mocapid[0]
         data.mocap_pos[target], data.mocap_quat[target] = self.goal, [1, 0, 0, 0]
-        self._arm.post_step()  # which looks whether the cube is at its target
+        self._arm.post_step()  # updates whether the cube is at its target
         return self._arm.compute_observation(), self._arm.get_reset_info()
 
     def _attempt(self) -> Episode | None:
@@ -65,7 +65,7 @@ class ArmTaskExpert(OGBenchExpert):
         self._oracle.reset(observation, info)
         terminated = False
         while not (terminated or self._oracle.done):
-            # In single precision, as it is recorded.
+            # In single precision, as in the recorded data.
             action = np.clip(self._oracle.select_action(observation, info), -1.0, 1.0).astype(np.float32)
             next_observation, _, _, _, info = self.env.step(action)
             terminated = bool(info["success"])

@@ -1,4 +1,4 @@
-"""What the scripted experts have in common."""
+"""Base classes of scripted experts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sb3_flow.datasets.registry import Recipe
 
 Episode = dict[str, np.ndarray]
 
-#: Episodes that may fail one after the other: experts fail so rarely that this many mean that something is broken.
+#: Consecutive failed episodes after which an error is raised. Experts fail so rarely that this is a bug.
 ATTEMPTS = 20
 
 
@@ -24,7 +24,7 @@ class Expert(abc.ABC):
     """
     An environment and a scripted expert that records episodes in it.
 
-    An episode depends on its seed alone, not on the episodes that were recorded before it.
+    An episode depends only on its seed, not on previous episodes.
     """
 
     @abc.abstractmethod
@@ -39,12 +39,12 @@ class Expert(abc.ABC):
 
 def until_success(name: str, attempt: Callable[[int], Episode | None]) -> Episode:
     """
-    Record episodes until one is fit to be kept.
+    Record episodes until one succeeds.
 
     :param name: Name of the dataset, for the error
-    :param attempt: Records an episode, given the number of those before it; None: it failed.
-    :return: The episode, and the number of failed ones before it (``episode_dropped``)
-    :raises RuntimeError: If it fails again and again.
+    :param attempt: Records an episode, given the number of previous attempts; returns None if it fails
+    :return: The episode, and the number of failed attempts before it (``episode_dropped``)
+    :raises RuntimeError: If ``ATTEMPTS`` attempts fail.
     """
     for number in range(ATTEMPTS):
         episode = attempt(number)
@@ -57,8 +57,8 @@ class OGBenchExpert(Expert):
     """
     An expert in an environment of OGBench.
 
-    :param recipe: What to collect
-    :param env_options: Arguments of the environment beside those that all have in common
+    :param recipe: The dataset to collect
+    :param env_options: Further arguments of the environment
     """
 
     def __init__(self, recipe: Recipe, **env_options: Any) -> None:
@@ -81,30 +81,30 @@ class OGBenchExpert(Expert):
         :return: OGBench's fields, one row per state
         """
         env_seed, *words = seed.generate_state(9).tolist()
-        # OGBench's experts and mazes draw from numpy's global generator.
+        # OGBench's experts and mazes use numpy's global generator.
         np.random.seed(words)
-        self.env.reset(seed=env_seed)  # seeds the environment's own generator, from which later resets draw
+        self.env.reset(seed=env_seed)  # seeds the environment's generator, which later resets use
         return self.play()
 
     @abc.abstractmethod
     def play(self) -> Episode:
-        """Reset the environment and record one episode, with the generators as they are."""
+        """Reset the environment and record one episode, without seeding the generators."""
 
 
 class Recorder:
-    """The rows of one episode, in OGBench's names and types."""
+    """The rows of one episode, with OGBench's names and types."""
 
     def __init__(self) -> None:
         self._rows: dict[str, list[Any]] = defaultdict(list)
 
     def add(self, observation: np.ndarray, action: np.ndarray, last: bool, info: dict[str, Any]) -> None:
         """
-        Add the state in which an action was taken.
+        Add a state and the action in it.
 
         :param observation: The observation before the action
         :param action: The action, in [-1, 1]
         :param last: Whether this is the last row of the episode
-        :param info: What the environment's step returned; it holds the simulator's state before the action.
+        :param info: Information from the environment's step; it has the simulator's state before the action.
         """
         self._rows["observations"].append(observation)
         self._rows["actions"].append(action)

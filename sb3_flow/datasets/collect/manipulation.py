@@ -1,4 +1,4 @@
-"""The robot arm's experts: OGBench's own oracles, which move one object after another to random targets."""
+"""Experts for the robot arm: OGBench's oracles, which move objects to random targets."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from sb3_flow.datasets.collect.expert import Episode, OGBenchExpert, Recorder
 from sb3_flow.datasets.registry import Recipe
 
-#: Kinds of objects that an expert handles, by the first word of the environment's name.
+#: Kinds of objects of an expert, by the first word of the environment's name.
 OBJECTS = {"cube": ("cube",), "scene": ("cube", "button", "drawer", "window"), "puzzle": ("button",)}
 
-#: Range of the probability, drawn for each episode, that a cube is put on top of another one.
+#: Range of the probability, sampled for each episode, that a cube is placed on another one.
 STACKING = {
     "cube-single-v0": (0.0, 0.0),
     "cube-double-v0": (0.0, 0.25),
@@ -29,10 +29,10 @@ class ManipulationExpert(OGBenchExpert):
     """
     An expert for ``cube-*``, ``scene-*`` and ``puzzle-*``.
 
-    ``play`` data follows a plan, with noise that is smooth in time. ``noisy`` data looks at the state at every step, and
-    has independent noise whose level is drawn for each episode.
+    ``play`` data follows a plan, with noise that is smooth in time. ``noisy`` data is closed-loop and has
+    independent noise, whose level is sampled for each episode.
 
-    :param recipe: What to collect
+    :param recipe: The dataset to collect
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -56,7 +56,7 @@ class ManipulationExpert(OGBenchExpert):
         return getattr(module, f"{target.capitalize()}{kind.capitalize()}Oracle")(**options)
 
     def play(self) -> Episode:
-        """Record episodes until one is fit to be kept."""
+        """Record episodes until one can be used."""
         while True:
             episode = self._play_once()
             if self._family != "scene" or cube_is_visible(episode["qpos"]):
@@ -72,7 +72,7 @@ class ManipulationExpert(OGBenchExpert):
         done = False
         while not done:
             if np.random.uniform() < self.recipe.random_actions:
-                # Not action_space.sample(): the environment makes a new, unseeded space each time it is asked for one.
+                # Not action_space.sample(): the environment creates a new, unseeded space on each access.
                 action = np.random.uniform(-1.0, 1.0, 5)
             else:
                 action = np.array(oracle.select_action(observation, info))
@@ -92,10 +92,10 @@ class ManipulationExpert(OGBenchExpert):
 
 def cube_is_visible(qpos: np.ndarray) -> bool:
     """
-    Tell whether the scene's cube stayed where a camera sees it, or in the drawer, as OGBench asks of this dataset.
+    Whether the scene's cube stays visible to the camera, or in the drawer, as OGBench requires for this dataset.
 
-    :param qpos: Positions of the simulator, ``(states, nq)``; those of the cube (metres) are at 14, 15 and 16.
-    :return: Whether it did
+    :param qpos: Positions of the simulator, ``(states, nq)``; those of the cube (meters) are at 14, 15 and 16.
+    :return: Whether it does
     """
     y, z = qpos[:, 15], qpos[:, 16]
     beyond_right = y >= 0.29

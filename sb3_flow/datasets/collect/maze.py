@@ -1,4 +1,4 @@
-"""The point mass's expert: it follows the shortest path through the maze."""
+"""Expert for the point mass: it follows the shortest path through the maze."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class MazeExpert(OGBenchExpert):
     """
     An expert for ``pointmaze-*``.
 
-    ``navigate`` data goes from one random goal to the next; goals lie at corners, crossings and dead ends. ``stitch``
-    data goes to a goal four cells away and stays there.
+    ``navigate`` data moves from one random goal to the next; goals are corners, crossings and dead ends. ``stitch`` data
+    moves to a goal four cells away and stays there.
 
-    :param recipe: What to collect
+    :param recipe: The dataset to collect
     """
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
-        maze: Any = self.env.unwrapped  # its methods are not those of every environment
+        maze: Any = self.env.unwrapped  # it has methods that gym.Env does not have
         self._maze = maze
         self._cells = free_cells(maze.maze_map)
         self._goals = [cell for cell in self._cells if not is_hallway(maze.maze_map, cell)]
@@ -59,7 +59,7 @@ class MazeExpert(OGBenchExpert):
 
 
 def draw(cells: list[Cell]) -> Cell:
-    """Draw one of some cells with numpy's global generator."""
+    """Sample a cell with numpy's global generator."""
     return cells[np.random.randint(len(cells))]
 
 
@@ -69,7 +69,7 @@ def free_cells(maze_map: np.ndarray) -> list[Cell]:
 
 
 def is_hallway(maze_map: np.ndarray, cell: Cell) -> bool:
-    """Tell whether one can only go straight on, in one direction or back (the outermost cells are walls)."""
+    """Whether exactly two opposite neighbors of a cell are free (the outermost cells are walls)."""
     up, left, down, right = (maze_map[cell[0] + row, cell[1] + column] == 0 for row, column in NEIGHBOURS)
     return bool((up and down and not left and not right) or (left and right and not up and not down))
 

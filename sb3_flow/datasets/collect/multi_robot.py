@@ -1,4 +1,4 @@
-"""Plans of several robots, by an expert that knows the scenes: many processes, one progress bar, one reproducible file."""
+"""Parallel collection of multi-robot plans, by an expert that knows the scenes, into one reproducible file."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from sb3_flow.planning.filter_settings import FilterSettings
 from sb3_flow.planning.problems import Limits, Problems
 from sb3_flow.planning.scenes import Scenes, standard_limits, standard_obstacles
 
-#: Part of a collection's settings: raised whenever the same seed begins to give other data.
+#: Part of a collection's settings. It is increased when the same seed gives different data.
 FORMAT = 2
-#: Scenes that are solved at once, and stored together.
+#: Number of scenes that are solved and stored together.
 BLOCK = 8
-#: Random streams of their own for scenes and for the expert's proposals.
+#: Separate random streams for scenes and for the expert's proposals.
 SCENES, PROPOSALS = 0, 1
 
 NAME = re.compile(r"multirobot([23])d")
@@ -49,32 +49,32 @@ def collect_multi_robot(
     overwrite: bool = False,
 ) -> Path:
     """
-    Collect plans for random scenes of ``sb3_flow/MultiRobot2D-v0`` or ``-3D-``, as transitions of episodes of one step.
+    Collect plans for random scenes of ``sb3_flow/MultiRobot2D-v0`` or ``-3D-``, as episodes of one step.
 
-    In each scene the expert turns noise into certified plans, polishes them, and keeps up to 8 that are good and different.
-    Every plan of the file is certified as it is stored. The same arguments and package versions give the same file, byte
-    for byte, whatever the number of workers. Finished scenes are kept beside the target: a run that was stopped or killed
-    goes on from there when it is called again.
+    In each scene the expert computes certified plans from noise, optimizes them, and keeps up to 8 good and different ones.
+    Every plan is certified in its stored precision. The same arguments and package versions give the same file, byte for byte,
+    for any number of workers. Finished scenes are stored beside the target: the same call continues a run that was stopped or
+    killed.
 
-    Beside what a dataset has, the file holds for each plan ``scene_id`` (split data by it), ``cost`` (mean square acceleration
-    in m^2/s^4) and ``certificate_margin`` (metres); for each scene ``scene_certified``, how many of its proposals became
-    certified plans; and ``metadata``, in JSON; see ``read_metadata``. Plans in metres are actions times
+    In addition to the fields of a dataset, the file has for each plan ``scene_id`` (split data by it), ``cost`` (mean square
+    acceleration in m^2/s^4) and ``certificate_margin`` (meters); for each scene ``scene_certified``, the number of proposals
+    that became certified plans; and ``metadata``, in JSON, see ``read_metadata``. Plans in meters are actions times
     ``sb3_flow.planning.observations.action_scale``.
 
-    Workers are new processes, so that a script that calls this needs the usual ``if __name__ == "__main__":``.
+    Workers are new processes, so that scripts need ``if __name__ == "__main__":`` around the call.
 
     :param name: ``"multirobot2d"`` or ``"multirobot3d"``
-    :param robots: Number of robots, or the smallest and the largest. The largest decides size and time, as in the environment.
-    :param scenes: Number of scenes, each of which has a seed of its own
-    :param obstacles: Number of obstacles, or the smallest and the largest; None: as the environment
-    :param layout: As the environment's
-    :param proposals: Proposals in each scene
+    :param robots: Number of robots, or the smallest and the largest. The largest one determines the size of the
+        world and the time, as in the environment.
+    :param scenes: Number of scenes; each has a separate seed
+    :param obstacles: Number of obstacles, or the smallest and the largest; None: as in the environment
+    :param layout: Layout of the scenes, as in the environment
+    :param proposals: Number of proposals per scene
     :param seed: Seed, at least 0
-    :param directory: Where to write; default: where ``dataset=`` finds it by its name
+    :param directory: Folder to write to; default: the folder in which ``dataset=`` finds it by its name
     :param workers: Number of processes; default: one per core
     :param progress: Whether to show a progress bar
-    :param overwrite: Whether to replace a dataset that exists, and to throw away an unfinished collection with other
-        settings
+    :param overwrite: Whether to replace an existing dataset, and to delete an unfinished collection with other settings
     :return: The path of the file, ``multirobot2d-8-v0.npz`` or ``multirobot2d-4to8-v0.npz``
     :raises ValueError: If an argument is wrong, or an unfinished collection has other settings.
     :raises FileExistsError: If the dataset exists already.
@@ -121,7 +121,7 @@ def collect_multi_robot(
 
 def file_name(name: str, robots: Numbers) -> str:
     """
-    What the dataset is called that ``collect_multi_robot`` makes.
+    Name of the dataset of ``collect_multi_robot``.
 
     :param name: ``"multirobot2d"`` or ``"multirobot3d"``
     :param robots: Number of robots, or the smallest and the largest
@@ -133,12 +133,12 @@ def record(distribution: Scenes, block: int, scenes: int, proposals: int, seed: 
     """
     Solve a block of scenes, and store their plans.
 
-    :param distribution: Where scenes come from
+    :param distribution: Distribution of the scenes
     :param block: Number of the block
-    :param scenes: Number of scenes in all
-    :param proposals: Proposals in each scene
+    :param scenes: Total number of scenes
+    :param proposals: Number of proposals per scene
     :param seed: Seed of the collection
-    :param path: Where to store them
+    :param path: The file to write
     :return: Number of scenes
     """
     ids, limits = _scene_ids(block, scenes), distribution.limits
@@ -163,11 +163,12 @@ def record(distribution: Scenes, block: int, scenes: int, proposals: int, seed: 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
-    What a collected file says of itself: the distribution of scenes with its limits, the filter's settings, seed and versions,
-    the numbers of scenes and plans, ``feasibility_rate``, the share of proposals that became certified plans, and
-    ``solved_rate``, the share of scenes in which any did.
+    Read the metadata of a collected file: the distribution of scenes with its limits, the filter's settings, seed and
+    versions, the numbers of scenes and plans, ``feasibility_rate`` (the share of proposals that became certified plans), and
+    ``solved_rate`` (the share of scenes with a certified plan).
 
     :param path: The file
+    :return: The metadata
     """
     with np.load(path, allow_pickle=False) as arrays:
         values: dict[str, Any] = json.loads(arrays["metadata"].item())
@@ -181,7 +182,7 @@ def _distribution(name: str, robots: Numbers, obstacles: Numbers | None, layout:
     most = robots if isinstance(robots, int) else robots[1]
     if obstacles is None:
         obstacles = standard_obstacles(most)
-    rows = max(1, obstacles if isinstance(obstacles, int) else obstacles[1])  # as the environment
+    rows = max(1, obstacles if isinstance(obstacles, int) else obstacles[1])  # as in the environment
     return Scenes(standard_limits(most, int(match[1])), robots, obstacles, layout, most, rows)
 
 

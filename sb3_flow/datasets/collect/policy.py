@@ -26,7 +26,7 @@ from sb3_flow.datasets.registry import minari_directory, own_directory
 
 #: Environment variable with Minari's folder.
 MINARI_VARIABLE = "MINARI_DATASETS_PATH"
-#: Packages that are asked for an algorithm's name, in this order.
+#: Packages that are searched for an algorithm, in this order.
 ALGORITHM_PACKAGES = ("stable_baselines3", "sb3_contrib", "sb3_flow")
 
 
@@ -43,23 +43,23 @@ def collect_with_policy(
     trusted: bool = False,
 ) -> str:
     """
-    Let a trained model act, and store what it does as a Minari dataset on this machine.
+    Collect transitions with a trained model, and store them as a Minari dataset on this machine.
 
-    The last episode is cut (truncated) where the number of transitions is reached.
+    The last episode is truncated when the number of transitions is reached.
 
-    :param env_id: Environment to act in
+    :param env_id: Id of the environment
     :param policy: A saved model (``.zip``), or a model
-    :param transitions: How many transitions
+    :param transitions: Number of transitions
     :param name: Id of the new dataset, ``"namespace/name-v0"``
-    :param algo: Name of the model's class in any case, for instance ``"sac"``; needed for a saved model
+    :param algo: Name of the model's class (case-insensitive), for instance ``"sac"``; required for a saved model
     :param seed: Seed of the environment and of the model's sampling
     :param deterministic: Whether the model acts deterministically
-    :param vec_normalize: Saved statistics of the ``VecNormalize`` that the model was trained with; the dataset holds the
-        observations as they were before.
+    :param vec_normalize: Saved statistics of the ``VecNormalize`` that the model was trained with; the dataset has the
+        observations without normalization.
     :param progress: Whether to show a progress bar
-    :param trusted: Whether pickles are read, which runs any code that they contain: models of Stable-Baselines3 and the
-        statistics of ``VecNormalize`` are, or have, pickles.
-    :return: The name that ``dataset=`` takes, ``"minari:namespace/name-v0"``
+    :param trusted: Whether pickles are read, which runs any code that they contain. Models of Stable-Baselines3 and the
+        statistics of ``VecNormalize`` are or contain pickles.
+    :return: Name of the dataset for ``dataset=``, ``"minari:namespace/name-v0"``
     :raises ValueError: If the algorithm is unknown, the dataset exists, or a file has pickles that are not trusted.
     :raises ImportError: If Minari is not installed.
     """
@@ -105,7 +105,7 @@ def _collect(
             index = len(buffers)
             episode_seed = int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
             episode = _act(env, model, statistics, episode_seed, transitions - done, deterministic)
-            # Without infos: Minari's own collector would need JAX to gather them.
+            # Without infos: Minari's collector needs JAX for these.
             buffers.append(episode_buffer(id=index, seed=episode_seed, infos={}, **episode))
             done += len(episode["rewards"])
             bar.update(len(episode["rewards"]))
@@ -126,9 +126,9 @@ def _collect(
 @contextmanager
 def _hidden_root(folder: Path, name: str) -> Iterator[None]:
     """
-    Context in which Minari writes into a hidden folder, from which a complete dataset is moved to its place.
+    Context manager in which Minari writes to a hidden folder, from which the complete dataset is moved to its folder.
 
-    Half a dataset would keep Minari from listing the others. It does not look into hidden folders.
+    With an incomplete dataset, Minari could not list the others. It ignores hidden folders.
     """
     namespaces: Any = require("minari.namespace", "datasets", "Collecting with a trained model")
     root, before = minari_directory(), os.environ.get(MINARI_VARIABLE)
@@ -149,11 +149,11 @@ def _hidden_root(folder: Path, name: str) -> Iterator[None]:
 
 
 def _new_folder(name: str) -> Path:
-    """Where Minari will put a dataset, which it must be able to name, and which must not exist."""
+    """Folder of a new Minari dataset. Its name must be valid, and it must not exist."""
     parse = require("minari.dataset.minari_dataset", "datasets", "Collecting with a trained model").parse_dataset_id
     try:
         parse(name)
-    except (ValueError, TypeError) as error:  # a name without a version: Minari parses the version that is not there
+    except (ValueError, TypeError) as error:  # a name without a version: Minari parses a missing version
         raise ValueError(f"{name!r} is no name for a Minari dataset; expected NAMESPACE/NAME-v0, with a version.") from error
     folder = minari_directory() / name
     if folder.exists():
@@ -165,7 +165,7 @@ def _new_folder(name: str) -> Path:
 
 
 def _recoverable(env: gym.Env[Any, Any]) -> dict[str, Any]:
-    """What tells Minari of an environment: itself, or its spaces where it was registered with a class, not by a name."""
+    """Arguments for Minari about the environment: itself, or its spaces if its specification cannot be written as JSON."""
     serialize = require("minari.serialization", "datasets", "Collecting with a trained model").serialize_space
     for space in (env.observation_space, env.action_space):
         try:
@@ -249,11 +249,11 @@ def _require_trust(trusted: bool, path: str | os.PathLike[str], what: str) -> No
 
 def find_algorithm(name: str) -> type[BaseAlgorithm]:
     """
-    Find an algorithm by its name, in any case.
+    Find an algorithm by its name (case-insensitive).
 
     :param name: For instance ``"sac"``, ``"tqc"`` or ``"fql"``
     :return: The class
-    :raises ValueError: If no installed package has it; the message lists those that are there.
+    :raises ValueError: If no installed package has it; the message lists the known names.
     """
     known: dict[str, type[BaseAlgorithm]] = {}
     for package in ALGORITHM_PACKAGES:

@@ -1,4 +1,4 @@
-"""Processes that collect side by side, and die with their parent."""
+"""Worker processes, which end when their parent ends."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # where the system tells
+    """Number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on all systems
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def prepare() -> None:
-    """Prepare a worker process; to be called once in each."""
-    # Ctrl-C reaches every process of the terminal; the parent lets the workers finish what they are at.
+    """Prepare a worker process. It is called once in each process."""
+    # Ctrl-C reaches all processes of the terminal; the parent lets workers finish their current task.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
@@ -40,13 +40,13 @@ def in_processes(
     initargs: tuple[Any, ...] = (),
 ) -> None:
     """
-    Call a function in new processes, which compute with one thread each.
+    Call a function in new processes, with one thread each.
 
-    :param function: The function, which stores what it makes; it returns by how much the collection grew.
-    :param calls: Its arguments, call by call
-    :param workers: Number of processes at most
-    :param update: Called with what each call returned
-    :param folder: Where finished work is, for messages
+    :param function: The function; it stores its results and returns the progress.
+    :param calls: Arguments of each call
+    :param workers: Maximum number of processes
+    :param update: Called with the return value of each call
+    :param folder: Folder of finished results, for messages
     :param initializer: Called once in each process; it calls ``prepare``.
     :param initargs: Its arguments
     :raises ChildProcessError: If a process dies.
@@ -60,8 +60,8 @@ def in_processes(
                 update(future.result())
         except BrokenProcessPool as error:
             raise ChildProcessError(
-                "A worker died: see its message above, or, if there is none, try fewer workers, for memory may have run out. "
-                f"What is finished is in {folder}; the same call goes on from there."
+                "A worker died: see its message above. If there is none, memory may have run out: try fewer workers. "
+                f"Finished results are in {folder}; the same call continues from there."
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -69,7 +69,7 @@ def in_processes(
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Let each worker compute with one thread: the libraries read these variables when a process starts."""
+    """Context manager that limits new workers to one thread: libraries read these variables when a process starts."""
     before = {variable: os.environ.get(variable) for variable in THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     try:
@@ -83,7 +83,7 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _exit_with_parent() -> None:
-    # A parent that was killed cannot tell its workers to stop.
+    # A parent that was killed cannot stop its workers.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

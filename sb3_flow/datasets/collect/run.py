@@ -1,4 +1,4 @@
-"""Collection with a scripted expert: many processes, one progress bar, one reproducible file."""
+"""Parallel collection with a scripted expert, into one reproducible file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sb3_flow.datasets.collect.pool import cores, in_processes
 from sb3_flow.datasets.collect.store import PartialCollection, join_episodes
 from sb3_flow.datasets.registry import OGBENCH, RECIPES, Recipe
 
-#: Part of a collection's settings: raised whenever the same seed begins to give other data.
+#: Part of a collection's settings. It is increased when the same seed gives different data.
 FORMAT = 1
 
 
@@ -32,28 +32,27 @@ def collect(
     episodes: int | None = None,
 ) -> Path:
     """
-    Collect a dataset on this machine, with a scripted expert: those of OGBench, and our own for Push-T, two routes and single
-    tasks of the robot arm.
+    Collect a dataset on this machine with a scripted expert. The experts are those of OGBench, and those of this package for
+    Push-T, two routes and single tasks of the robot arm.
 
-    The same name, number of transitions, seed and package versions give the same files, byte for byte, whatever the number
-    of workers. Finished episodes are kept in ``NAME.partial`` beside the target: a run that was stopped or killed goes on
-    from there when it is called again. Beside ``NAME.npz``, validation data of a tenth of the episodes (at least one) is
+    The same name, number of transitions, seed and package versions give the same files, byte for byte, for any number of
+    workers. Finished episodes are stored in ``NAME.partial`` beside the target: the same call continues a run that was stopped
+    or killed. Beside ``NAME.npz``, validation data of a tenth of the episodes (at least one) is
     written to ``NAME-val.npz``.
 
-    Workers are new processes, so that a script that calls this needs the usual ``if __name__ == "__main__":``.
+    Workers are new processes, so that scripts need ``if __name__ == "__main__":`` around the call.
 
-    :param name: One of ``RECIPES``, for instance ``"cube-single-play-v0"``; a task (``-singletask-task2``) is of no
-        importance here, and the prefix ``ogbench:`` may be left out.
-    :param transitions: How many transitions, at least; rounded up to whole episodes (1000 transitions each for the robot
-        arm). Default: as many as the published dataset has. Push-T's episodes, those by two routes and those of a single
-        task end with success, so that only their number can be chosen.
+    :param name: One of ``RECIPES``, for instance ``"cube-single-play-v0"``; a task (``-singletask-task2``) is
+        ignored, and the prefix ``ogbench:`` is optional.
+    :param transitions: Minimum number of transitions; rounded up to whole episodes (1000 transitions each for the robot
+        arm). Default: the number of the published dataset. Episodes of Push-T, of two routes and of single tasks
+        end with success, so that only their number can be set.
     :param seed: Seed, at least 0
-    :param directory: Where to write; default: OGBench's own directory, for what is not OGBench's ``registry.own_directory``
+    :param directory: Folder to write to; default: OGBench's folder, and ``registry.own_directory`` for other datasets
     :param workers: Number of processes; default: one per core
     :param progress: Whether to show a progress bar
-    :param overwrite: Whether to replace a dataset that exists, and to throw away an unfinished collection with other
-        settings
-    :param episodes: How many episodes, in the place of ``transitions``
+    :param overwrite: Whether to replace an existing dataset, and to delete an unfinished collection with other settings
+    :param episodes: Number of episodes, instead of ``transitions``
     :return: The path of ``NAME.npz``
     :raises ValueError: If the name or a number is wrong, or an unfinished collection has other settings.
     :raises FileExistsError: If the dataset exists already.
@@ -89,10 +88,10 @@ def _collect(recipe: Recipe, settings: dict[str, Any], target: Path, overwrite: 
     jobs += [("val", index) for index in range(max(1, count // 10))]
     _record(recipe, jobs, store, seed, workers, progress)
 
-    # Validation data first: once the training data is there, the collection is complete.
+    # Validation data first: the collection is complete when the training data exists.
     for split, path in (("val", target.with_name(f"{recipe.name}-val.npz")), ("train", target)):
         files = [store.path(*job) for job in jobs if job[0] == split]
-        # OGBench's files have no field for what is not OGBench's.
+        # OGBench's files have no further fields.
         described = None if recipe.source == OGBENCH else {**settings, "split": split, "dropped": _count_dropped(files)}
         join_episodes(path, files, store.folder, described)
     store.remove()
@@ -126,7 +125,7 @@ def _count_episodes(recipe: Recipe, transitions: int | None, episodes: int | Non
 
 
 def _count_dropped(files: list[Path]) -> int:
-    """How many episodes failed beside those that were kept."""
+    """Number of failed episodes."""
     dropped = 0
     for file in files:
         with np.load(file, allow_pickle=False) as episode:

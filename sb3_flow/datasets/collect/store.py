@@ -1,4 +1,4 @@
-"""Files of a collection: nothing is ever seen half-written, and a run that was killed goes on where it was."""
+"""Files of a collection. They are written atomically, so that a run that was killed can continue."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from sb3_flow.datasets.collect.expert import Episode
 @contextmanager
 def atomic_write(path: Path, scratch: Path | None = None) -> Iterator[IO[bytes]]:
     """
-    Write a file that appears under its name only when it is complete and on the disk.
+    Context manager that writes a file. It appears with its name only when it is complete and on disk.
 
-    :param path: The file; an older one is replaced.
-    :param scratch: A folder on the same disk for the unfinished file; default: the file's own
+    :param path: The file; an existing one is replaced.
+    :param scratch: Folder on the same disk for the unfinished file; default: the folder of the file
     :return: The open file
     """
     with tempfile.NamedTemporaryFile(dir=scratch or path.parent, suffix=".tmp", delete=False) as file:
@@ -36,7 +36,7 @@ def atomic_write(path: Path, scratch: Path | None = None) -> Iterator[IO[bytes]]
             file.close()
             os.unlink(file.name)
             raise
-    os.chmod(file.name, 0o644)  # temporary files are private
+    os.chmod(file.name, 0o644)  # temporary files can be read by their owner only
     os.replace(file.name, path)
 
 
@@ -45,10 +45,10 @@ class PartialCollection:
     The finished episodes of a collection, in a folder beside its target.
 
     :param folder: The folder
-    :param settings: What the episodes depend on. Episodes of other settings are never mixed in.
-    :param states: Rows of each episode; None: they differ.
-    :param restart: Whether to throw away what was collected with other settings, instead of refusing
-    :raises ValueError: If the folder holds episodes of other settings.
+    :param settings: Settings that determine the episodes. Episodes with other settings are not used.
+    :param states: Number of rows of each episode; None: it differs.
+    :param restart: Whether to delete episodes with other settings, instead of raising an error
+    :raises ValueError: If the folder has episodes with other settings.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], states: int | None, restart: bool) -> None:
@@ -60,8 +60,8 @@ class PartialCollection:
                 different = [key for key in sorted({*found, *settings}) if found.get(key) != settings.get(key)]
                 changes = ", ".join(f"{key}: {found.get(key)!r} there, {settings.get(key)!r} now" for key in different)
                 raise ValueError(
-                    f"{folder} holds an unfinished collection with other settings ({changes}). Finish it with those, "
-                    "start anew with --overwrite (overwrite=True), or remove the folder."
+                    f"{folder} has an unfinished collection with other settings ({changes}). Finish it with those, "
+                    "start again with --overwrite (overwrite=True), or remove the folder."
                 )
             shutil.rmtree(folder)
             found = None
@@ -81,7 +81,7 @@ class PartialCollection:
 
     def path(self, split: str, index: int) -> Path:
         """
-        Where an episode is stored.
+        The file of an episode.
 
         :param split: ``"train"`` or ``"val"``
         :param index: Number of the episode, from 0
@@ -91,7 +91,7 @@ class PartialCollection:
 
     def has(self, split: str, index: int) -> bool:
         """
-        Tell whether an episode is finished; a file that cannot be read does not count.
+        Whether an episode is finished. A file that cannot be read is not.
 
         :param split: ``"train"`` or ``"val"``
         :param index: Number of the episode, from 0
@@ -126,13 +126,13 @@ def join_episodes(path: Path, episodes: Sequence[Path], scratch: Path, metadata:
     """
     Write the ``.npz`` file of a dataset, field by field, so that only one episode is in memory at a time.
 
-    Equal episodes give an equal file, byte for byte: the archive has no time of day in it.
+    Equal episodes give equal files, byte for byte: the archive has no time stamps.
 
     :param path: The file
-    :param episodes: The stored episodes, in order. Fields whose names begin with ``episode_`` have one row each, all others
-        as many as the episode.
-    :param scratch: A folder on the same disk for the unfinished file
-    :param metadata: What to store beside the fields: as JSON, in the field ``metadata``
+    :param episodes: The stored episodes, in order. Fields whose names begin with ``episode_`` have one row per episode, all
+        others one per step.
+    :param scratch: Folder on the same disk for the unfinished file
+    :param metadata: Metadata, stored as JSON in the field ``metadata``; None: there is no such field
     """
     with np.load(episodes[0], allow_pickle=False) as first:
         columns = {field: first[field] for field in first.files}
@@ -159,11 +159,11 @@ def join_episodes(path: Path, episodes: Sequence[Path], scratch: Path, metadata:
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], scratch: Path) -> None:
     """
-    Write an ``.npz`` file. Equal arrays give an equal file, byte for byte: the archive has no time of day in it.
+    Write an ``.npz`` file. Equal arrays give equal files, byte for byte: the archive has no time stamps.
 
     :param path: The file
     :param arrays: The arrays by name
-    :param scratch: A folder on the same disk for the unfinished file
+    :param scratch: Folder on the same disk for the unfinished file
     """
     with atomic_write(path, scratch) as file, zipfile.ZipFile(file, "w") as archive:
         for field, array in arrays.items():

@@ -1,4 +1,4 @@
-"""The two routes' expert: OGBench's shortest path through the maze, with a cell of the other route closed to it."""
+"""Expert for two routes: OGBench's shortest path through the maze, with a wall on the other route."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from sb3_flow.datasets.registry import Recipe
 
 class TwoRoutesExpert(Expert):
     """
-    An expert for ``sb3_flow/TwoRoutes-v0``. It goes west and east by turns: episodes with even numbers west, others east.
+    An expert for ``sb3_flow/TwoRoutes-v0``. Episodes with even numbers take the western route, others the
+    eastern one.
 
-    It walks as the point maze's expert, with noise on each of its steps. Recorded is where it wanted to go, which is the
-    environment's action.
+    It moves as the point maze's expert, with noise on each step. The recorded actions are target positions, which are the
+    environment's actions.
 
-    :param recipe: What to collect
+    :param recipe: The dataset to collect
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -38,8 +39,8 @@ class TwoRoutesExpert(Expert):
         Record one episode.
 
         :param seed: The only source of randomness; its last word is the number of the episode.
-        :return: One row per transition under Gymnasium's names; which route it took (``episode_route``: 0 west, 1 east)
-        :raises RuntimeError: If it does not come to the goal in time, which should not happen.
+        :return: One row per transition with Gymnasium's names; the route (``episode_route``: 0 west, 1 east)
+        :raises RuntimeError: If it does not reach the goal in time, which should not happen.
         """
         route = int(np.atleast_1d(np.asarray(seed.entropy, dtype=object))[-1]) % 2
         episode = self.walk(route, np.random.default_rng(seed))
@@ -47,12 +48,12 @@ class TwoRoutesExpert(Expert):
 
     def walk(self, route: int, rng: np.random.Generator) -> Episode:
         """
-        Record one episode by a given route.
+        Record one episode on a given route.
 
         :param route: 0: west, 1: east
         :param rng: Source of the noise
         :return: One row per transition
-        :raises RuntimeError: If it does not come to the goal in time.
+        :raises RuntimeError: If it does not reach the goal in time.
         """
         env: Any = self.env.unwrapped
         closed = list(env.gates.values())[1 - route]
@@ -74,7 +75,7 @@ class TwoRoutesExpert(Expert):
         maze = self._maze
         position = maze.get_xy()
         maze.maze_map = self._map.copy()
-        maze.maze_map[closed] = 1  # for the search alone: the simulator's walls are where they were
+        maze.maze_map[closed] = 1  # for the search only: the simulator's walls are not changed
         subgoal, _ = maze.get_oracle_subgoal(position, maze.cur_goal_xy)
         direction = (subgoal - position) / (np.linalg.norm(subgoal - position) + 1e-6)
         step = np.clip(direction + rng.normal(0.0, self.recipe.noise, 2), -1.0, 1.0)

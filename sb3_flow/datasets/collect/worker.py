@@ -1,4 +1,4 @@
-"""What a worker process does: record one episode, store it, and die with its parent."""
+"""Functions of worker processes: record and store episodes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sb3_flow.datasets.collect.store import write_episode
 from sb3_flow.datasets.collect.two_routes import TwoRoutesExpert
 from sb3_flow.datasets.registry import PUSHT, Recipe
 
-#: Training and validation episodes have random streams of their own: more of the ones does not change the others.
+#: Training and validation episodes have separate random streams, so that their numbers do not affect each other.
 STREAMS = {"train": 0, "val": 1}
 
 _recipe: Recipe | None = None
@@ -26,9 +26,9 @@ _expert: Expert | None = None
 
 def start(recipe: Recipe) -> None:
     """
-    Prepare this process; called once in each worker.
+    Prepare this process. It is called once in each worker.
 
-    :param recipe: What to collect
+    :param recipe: The dataset to collect
     """
     global _recipe
     prepare()
@@ -38,9 +38,9 @@ def start(recipe: Recipe) -> None:
 
 def make_expert(recipe: Recipe) -> Expert:
     """
-    Make the expert of a dataset.
+    Create the expert of a dataset.
 
-    :param recipe: What to collect
+    :param recipe: The dataset to collect
     :return: The expert
     """
     if recipe.source == PUSHT:
@@ -59,13 +59,13 @@ def record(split: str, index: int, seed: int, path: Path) -> int:
     :param split: ``"train"`` or ``"val"``
     :param index: Number of the episode
     :param seed: Seed of the collection
-    :param path: Where to store it
-    :return: What it adds to the progress: its transitions, or 1 where episodes differ in length
+    :param path: The file to write
+    :return: The progress: its transitions, or 1 if episodes differ in length
     """
     global _expert
     if _recipe is None:
         raise RuntimeError("The worker has not been started: call start() first.")
-    if _expert is None:  # Not in start(), whose errors the parent would not get to see.
+    if _expert is None:  # Not in start(), whose errors do not reach the parent.
         _expert = make_expert(_recipe)
     write_episode(path, _expert.record(np.random.SeedSequence((seed, STREAMS[split], index))))
     return _recipe.transitions_per_episode or 1

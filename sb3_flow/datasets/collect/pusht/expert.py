@@ -1,4 +1,4 @@
-"""Push-T's expert: it plans in a copy of the simulator, and what it commands is recorded in the environment."""
+"""Expert for Push-T: it plans in a copy of the simulator, and its commands are recorded in the environment."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from sb3_flow.datasets.collect.pusht.planner import Habits, Planner
 from sb3_flow.datasets.collect.pusht.twin import Twin
 from sb3_flow.datasets.registry import Recipe
 
-#: How far the block may be pressed into a wall (pixels) before the episode is dropped.
+#: Largest penetration of the block into a wall (pixels); beyond it the episode is dropped.
 INTO_WALL = 5.0
 
 
 class PushTExpert(Expert):
     """
-    An expert for Push-T that keeps the episodes in which it succeeds.
+    An expert for Push-T that keeps successful episodes only.
 
-    One push after the other is planned, see ``Planner``; its speed and its taste are drawn for each episode. Recorded is what
-    it commands, which is the environment's action: the position that the agent is to go to.
+    It plans one push after the other, see ``Planner``; its habits are sampled for each episode. The recorded actions are its
+    commands, which are the environment's actions: target positions of the agent.
 
-    :param recipe: What to collect; its ``dataset_type`` is the environment's ``obs_type``.
+    :param recipe: The dataset to collect; its ``dataset_type`` is the environment's ``obs_type``.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -40,9 +40,9 @@ class PushTExpert(Expert):
         Record episodes until one succeeds.
 
         :param seed: The only source of randomness
-        :return: One row per transition under Gymnasium's names; the number of failed attempts before it
-            (``episode_dropped``), and the seed that the environment was reset with (``episode_seed``)
-        :raises RuntimeError: If it fails again and again.
+        :return: One row per transition with Gymnasium's names; the number of failed attempts before it
+            (``episode_dropped``), and the seed of the environment's reset (``episode_seed``)
+        :raises RuntimeError: If too many attempts fail.
         """
 
         def attempt(number: int) -> Episode | None:
@@ -57,8 +57,8 @@ class PushTExpert(Expert):
         """
         Record one episode.
 
-        :param env_seed: Seed that the environment is reset with
-        :param rng: Source of the expert's own randomness
+        :param env_seed: Seed of the environment's reset
+        :param rng: Source of the expert's randomness
         :return: One row per transition; None if the expert did not succeed, or pushed the block through a wall
         """
         env: Any = self.env.unwrapped
@@ -68,7 +68,7 @@ class PushTExpert(Expert):
         rows: dict[str, list[Any]] = defaultdict(list)
         entered = False
         while True:
-            # In single precision, as they are recorded: the recorded commands replay to the same states.
+            # In single precision, as in the recorded data, so that a replay gives the same states.
             commands = planner.plan(twin.state_of(env)).astype(np.float32)
             if not len(commands):
                 return None
@@ -89,7 +89,7 @@ class PushTExpert(Expert):
 
 def _add(rows: dict[str, list[Any]], observation: Any) -> None:
     if isinstance(observation, dict):
-        for key in sorted(observation):  # the small ones first
+        for key in sorted(observation):  # small arrays first
             rows[f"observations/{key}"].append(observation[key])
     else:
         rows["observations"].append(observation)

@@ -1,4 +1,4 @@
-"""Which push to make next, and the commands that make it."""
+"""Planning of the next push, and of its commands."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from sb3_flow.datasets.collect.pusht.twin import State, Twin
 
 #: Control steps of the longest push.
 PUSH_STEPS = 14
-#: Control steps by which the agent lags behind a steady command: twice the damping over the stiffness, times the rate.
+#: Delay of the agent behind a command of constant velocity, in control steps: damping / stiffness * control rate.
 LAG = 2
-#: Steps to come to rest, before a push and after it.
+#: Control steps to come to rest, before and after a push.
 SETTLE_STEPS = 2
-#: Steps back from the block after a push.
+#: Control steps of the retreat from the block after a push.
 RETREAT_STEPS = 2
 
 
 @dataclass(frozen=True)
 class Stage:
     """
-    How to push, by how far the block is from its goal.
+    Parameters of pushes, depending on the distance of the block from its goal.
 
-    :param until: The stage of all distances above this one (pixels, root mean square of key points)
-    :param speed: Of the command while pushing (pixels per step)
-    :param angles: Directions to try, from the inward normal (radians)
+    :param until: Smallest distance of this stage (pixels, root mean square of key points)
+    :param speed: Speed of the command while pushing (pixels per step)
+    :param angles: Candidate directions, relative to the inward normal (radians)
     """
 
     until: float
@@ -40,25 +40,25 @@ STAGES = (
     Stage(20.0, 4.0, (-0.5, -0.25, 0.0, 0.25, 0.5)),
     Stage(0.0, 2.5, (-0.6, -0.3, 0.0, 0.3, 0.6)),
 )
-#: Below this distance (pixels) the share of the goal that is covered ranks pushes, and no longer the distance.
+#: Below this distance (pixels) pushes are ranked by the covered share of the goal instead of the distance.
 FINE = 20.0
-#: What covering the goal on the way is worse than covering it in the end: an episode ends as soon as enough is covered.
+#: Additional cost of covering the goal before the end of a push. An episode ends as soon as enough is covered.
 ON_THE_WAY = 0.02
-#: Pushes that move the block less far than this (pixels, at its ends) are not worth the way: the next plan would be the same.
+#: Pushes that move the block less than this (pixels, at its ends) are not used: the next plan would be the same.
 LEAST, ARM = 0.5, 60.0
-#: Cost of a block that is squeezed into a wall by more than a slack (pixels).
+#: Cost of a block that is inside a wall by more than a slack (pixels).
 OUTSIDE, SLACK = 1000.0, 1.0
 
 
 @dataclass(frozen=True)
 class Habits:
     """
-    What differs between episodes, so that the data has several ways to do a thing.
+    Parameters that differ between episodes, so that the data has several modes.
 
     :param pace: Factor of all speeds
-    :param finalists: How many pushes are simulated with the way there
-    :param whim: Noise on the measure that ranks pushes, relative to what the best one is ahead of the middle one
-    :param travel: Speed on the way to a push (pixels per step), before the factor
+    :param finalists: Number of pushes that are simulated with the path to the push
+    :param whim: Noise on the costs that rank pushes, relative to the difference between the median and the lowest cost
+    :param travel: Speed on the path to a push (pixels per step), before the factor
     """
 
     pace: float = 1.0
@@ -69,24 +69,24 @@ class Habits:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Habits:
         """
-        Draw the habits of an episode.
+        Sample the habits of an episode.
 
         :param rng: The only source of randomness
-        :return: Them
+        :return: The habits
         """
         return cls(float(rng.uniform(0.8, 1.2)), int(rng.integers(6, 15)), float(rng.uniform(0.0, 0.2)))
 
 
 class Planner:
     """
-    Looks one push ahead.
+    Planner with a horizon of one push.
 
-    Every place and direction is tried in the simulator, without the way there; the best ones are tried again with all of
-    their commands, and the best of these is chosen.
+    All contact points and directions are simulated without the path to the push. The best ones are simulated again with all
+    of their commands, and the best of these is selected.
 
     :param twin: The simulator
-    :param habits: Of this episode
-    :param rng: For the noise that ranks what is nearly equal
+    :param habits: The habits of this episode
+    :param rng: Source of the noise on costs
     :param size: Width of the world (pixels)
     """
 
@@ -96,10 +96,11 @@ class Planner:
 
     def plan(self, state: State) -> np.ndarray:
         """
-        Choose the next push.
+        Select the next push.
 
-        :param state: Of the environment
-        :return: Commands: the way there, the push, a step back, ``(steps, 2)``; none if there is no way to any push
+        :param state: State of the environment
+        :return: Commands for the path to the push, the push and the retreat, ``(steps, 2)``; empty if no push can be
+            reached
         """
         distance = float(self._twin.tee.distance(state.block))
         stage = next(stage for stage in STAGES if distance >= stage.until)
@@ -115,15 +116,15 @@ class Planner:
             cost = float(costs[-1])
             if distance < FINE:
                 cost = min(cost, float(costs.min()) + ON_THE_WAY)
-            else:  # where there are many good pushes; the last ones must be exact
+            else:  # there are many good pushes; the final ones must be exact
                 cost += noise * float(self._rng.standard_normal())
-            finalists += bool(np.isfinite(cost))  # not those that turn out to miss the block
+            finalists += bool(np.isfinite(cost))  # not pushes that miss the block
             if cost < best_cost:
                 best, best_cost = commands, cost
         return best
 
     def _cost(self, poses: np.ndarray, before: np.ndarray) -> np.ndarray:
-        """What it costs to leave the block in some poses, ``(N, 3)``, where it had been in another one, ``(3,)``."""
+        """Cost of final poses of the block, ``(N, 3)``, given its pose before the push, ``(3,)``."""
         tee = self._twin.tee
         cost = 1.0 - tee.coverage(poses) if tee.distance(before) < FINE else tee.distance(poses)
         outside = np.array([not self._twin.inside(pose, slack=SLACK) for pose in poses])
@@ -133,7 +134,7 @@ class Planner:
     def _try_pushes(
         self, block: np.ndarray, stage: Stage, places: list[int]
     ) -> tuple[list[tuple[int, np.ndarray, int]], float]:
-        """All pushes from some places, the best first: place, direction (in the world), steps. And the noise on costs."""
+        """All pushes at some contact points, the best first: contact point, world direction, steps. And the noise on costs."""
         stands = to_world(self._routes.stands, block)
         inward = -self._routes.normals @ rotation(block[2]).T
         speed = stage.speed * self._habits.pace
@@ -169,12 +170,12 @@ class Planner:
 
 def walk(start: np.ndarray, corners: np.ndarray, speed: float) -> np.ndarray:
     """
-    Commands along a way, at a steady speed.
+    Commands along a path, at a constant speed.
 
-    :param start: Where it begins, ``(2,)``
-    :param corners: Its corners and its end, ``(N, 2)``
-    :param speed: At most so far from one command to the next (pixels)
-    :return: The commands, the last one at the end of the way, ``(steps, 2)``
+    :param start: Start of the path, ``(2,)``
+    :param corners: Corners and end of the path, ``(N, 2)``
+    :param speed: Largest distance between consecutive commands (pixels)
+    :return: The commands, the last one at the end of the path, ``(steps, 2)``
     """
     points = np.concatenate([start[None], corners])
     lengths = np.linalg.norm(np.diff(points, axis=0), axis=1)

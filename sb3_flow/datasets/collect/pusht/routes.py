@@ -1,4 +1,4 @@
-"""Ways round the block, from where the agent is to where it can begin to push."""
+"""Paths around the block, from the agent to the start of a push."""
 
 from __future__ import annotations
 
@@ -6,49 +6,49 @@ import numpy as np
 
 from sb3_flow.datasets.collect.pusht.tee import Tee, to_body, to_world
 
-#: Where a push begins: so far from the block (pixels, beyond the agent's radius).
+#: Distance from the block at which a push begins (pixels, beyond the agent's radius).
 STAND_OFF = 5.0
-#: Ways keep so far from the block, for the agent cuts corners.
+#: Distance of paths from the block, because the agent cuts corners.
 CLEARANCE = 3.0
-#: Ways lead round corners at this distance.
+#: Distance of paths from the corners of the block.
 RING = 12.0
-#: How far to step away from a block that is too near, and in how many directions to try.
+#: Distances of a first step away from a block that is too near, and the number of directions.
 STEP_AWAY, DIRECTIONS = (12.0, 24.0, 40.0), 16
-#: The border of the world (pixels) that agents keep away from.
+#: Distance of paths from the border of the world (pixels).
 BORDER = 2.0
 
 
 class Routes:
     """
-    Shortest ways that keep clear of the block.
+    Shortest collision-free paths around the block.
 
-    The block is rigid: which points see each other is found out once, in its own frame.
+    The block is rigid, so the visibility between points is computed once, in its frame.
 
     :param tee: The block
-    :param radius: Of the agent (pixels)
+    :param radius: Radius of the agent (pixels)
     :param size: Width of the world (pixels)
     """
 
     def __init__(self, tee: Tee, radius: float, size: float) -> None:
         self._tee, self._radius, self._size = tee, radius, size
         stands = tee.contacts + tee.normals * (radius + STAND_OFF)
-        free = tee.gap(stands) >= radius + STAND_OFF - 0.5  # not those in the inner corners
+        free = tee.gap(stands) >= radius + STAND_OFF - 0.5  # without the inner corners
         self.stands, self.normals = stands[free], tee.normals[free]
         self._nodes = np.concatenate([self.stands, tee.ring(radius + RING)])
         self._lengths = self._see(self._nodes[:, None], self._nodes[None])
 
     def _see(self, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        """Length of the straight ways between points, infinite where the block is in the way."""
+        """Length of the straight lines between points, infinite if the block is in between."""
         length = np.linalg.norm(starts - ends, axis=-1)
         return np.where(self._tee.gap_of_lines(starts, ends) >= self._radius + CLEARANCE, length, np.inf)
 
     def ways(self, agent: np.ndarray, block: np.ndarray) -> dict[int, np.ndarray]:
         """
-        Find the way to each place where a push can begin.
+        Find the path to each start of a push.
 
         :param agent: Position of the agent, ``(2,)``
         :param block: Pose of the block, ``(3,)``
-        :return: By the number of the place: the corners of the way, without the start, ``(N, 2)``. Places that cannot be
+        :return: Corners of the path without its start, ``(N, 2)``, by the index of the contact point. Points that cannot be
             reached are left out.
         """
         start = to_body(agent, block)
@@ -72,7 +72,7 @@ class Routes:
         return ways
 
     def _shortest(self, first: np.ndarray, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Dijkstra's algorithm: the node before each one (-1: the start), and which nodes can be reached."""
+        """Dijkstra's algorithm: the predecessor of each node (-1: the start), and flags of the nodes that can be reached."""
         distance = np.where(usable, first, np.inf)
         before = np.full(len(distance), -1)
         open_nodes = usable.copy()
@@ -87,7 +87,7 @@ class Routes:
             distance[shorter], before[shorter] = onward[shorter], node
 
     def _step_away(self, start: np.ndarray) -> np.ndarray | None:
-        """Where to go first (in the block's frame) if the agent is too near the block for any way to be clear."""
+        """First target (in the block's frame) if the agent is too near the block for collision-free paths; else None."""
         if self._tee.gap(start) >= self._radius + CLEARANCE:
             return None
         angles = np.linspace(0.0, 2 * np.pi, DIRECTIONS, endpoint=False)

@@ -1,4 +1,4 @@
-"""The geometry of the block: its outline, where it can be pushed, and how well it lies on the goal."""
+"""Geometry of the block: its outline, contact points for pushes, and its coverage of the goal."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import numpy as np
 
 from sb3_flow.common.optional import require
 
-#: Edges longer than this (pixels) are pushed at several points, shorter ones in their middle.
+#: Edges longer than this (pixels) have several contact points, shorter ones have one in the middle.
 LONG_EDGE = 40.0
-#: Where a long edge is pushed, as shares of its length.
+#: Contact points of long edges, as shares of their length.
 PLACES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 class Tee:
     """
-    The block, in its own frame (pixels; the origin is the body's position, and the pose is ``x, y, angle``).
+    The block in its frame (pixels; the origin is the body's position, and the pose is ``x, y, angle``).
 
-    :param parts: Vertices of the rectangles that it is made of, each ``(4, 2)``
-    :param goal: The pose to reach
+    :param parts: Vertices of its rectangles, each ``(4, 2)``
+    :param goal: Goal pose
     """
 
     def __init__(self, parts: list[np.ndarray], goal: np.ndarray) -> None:
         self._shapely: Any = require("shapely", "pusht", "Planning in Push-T")
         shape = self._shapely.union_all([self._shapely.Polygon(part) for part in parts])
         self.polygon = self._shapely.geometry.polygon.orient(shape.simplify(0.0))
-        #: Corners, anticlockwise, ``(8, 2)``
+        #: Corners, counterclockwise, ``(8, 2)``
         self.outline = np.array(self.polygon.exterior.coords)[:-1]
         self._keypoints = np.concatenate(parts)
         self._goal = np.asarray(goal, dtype=np.float64)
@@ -35,19 +35,19 @@ class Tee:
         self.contacts, self.normals = self._find_contacts()
 
     def _find_contacts(self) -> tuple[np.ndarray, np.ndarray]:
-        """Points to push at, ``(N, 2)``, and the outward normals there, ``(N, 2)``."""
+        """Contact points, ``(N, 2)``, and their outward normals, ``(N, 2)``."""
         points, normals = [], []
         for start, end in zip(self.outline, np.roll(self.outline, -1, axis=0), strict=True):
             edge = end - start
             length = np.linalg.norm(edge)
             for place in PLACES if length > LONG_EDGE else (0.5,):
                 points.append(start + place * edge)
-                normals.append(np.array([edge[1], -edge[0]]) / length)  # to the right of an anticlockwise outline
+                normals.append(np.array([edge[1], -edge[0]]) / length)  # to the right of a counterclockwise outline
         return np.array(points), np.array(normals)
 
     def distance(self, poses: np.ndarray) -> np.ndarray:
         """
-        How far the block is from its goal.
+        Distance of the block from its goal.
 
         :param poses: ``(..., 3)``
         :return: Root of the mean squared distance of the eight key points (pixels), ``(...)``
@@ -58,7 +58,7 @@ class Tee:
 
     def coverage(self, poses: np.ndarray) -> np.ndarray:
         """
-        The share of the goal that the block covers, as the environment measures it.
+        Share of the goal that the block covers, as in the environment.
 
         :param poses: ``(..., 3)``
         :return: From 0 to 1, ``(...)``
@@ -82,8 +82,8 @@ class Tee:
         """
         Distance of straight lines from the block.
 
-        :param starts: Where they begin, in the block's frame, ``(..., 2)``
-        :param ends: Where they end, of a shape that fits
+        :param starts: Start points in the block's frame, ``(..., 2)``
+        :param ends: End points, of a shape that broadcasts
         :return: Pixels, ``(...)``
         """
         lines = self._shapely.linestrings(np.stack(np.broadcast_arrays(starts, ends), axis=-2))
@@ -94,7 +94,7 @@ class Tee:
         """
         Points around the convex hull of the block.
 
-        :param distance: How far from it (pixels)
+        :param distance: Distance from the hull (pixels)
         :return: In the block's frame, ``(N, 2)``
         """
         ring: np.ndarray = np.array(self.polygon.convex_hull.buffer(distance, quad_segs=2).exterior.coords)[:-1]
@@ -114,7 +114,7 @@ def rotation(angle: np.ndarray | float) -> np.ndarray:
 
 def to_world(points: np.ndarray, poses: np.ndarray) -> np.ndarray:
     """
-    Points of a body, where it is.
+    Transform points from the frame of a body to the world.
 
     :param points: In the body's frame, ``(N, 2)``
     :param poses: ``x, y, angle``, ``(..., 3)``
@@ -126,9 +126,9 @@ def to_world(points: np.ndarray, poses: np.ndarray) -> np.ndarray:
 
 def to_body(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
     """
-    Points in the frame of a body.
+    Transform points from the world to the frame of a body.
 
-    :param points: ``(..., 2)``
+    :param points: In the world, ``(..., 2)``
     :param pose: ``x, y, angle``, ``(3,)``
     :return: ``(..., 2)``
     """

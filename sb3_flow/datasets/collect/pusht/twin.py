@@ -1,4 +1,4 @@
-"""A copy of Push-T's simulator, to try commands in."""
+"""A copy of Push-T's simulator, for planning."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 from sb3_flow.common.optional import require
 from sb3_flow.datasets.collect.pusht.tee import Tee, to_body, to_world
 
-#: The agent and the block do not touch while they are this far apart (pixels) beyond the agent's radius.
+#: Beyond this distance (pixels, beyond the agent's radius) the agent and the block do not touch.
 APART = 2.0
 
 
 class State(NamedTuple):
     """
-    All that Push-T's simulator remembers: the block comes to rest as soon as nothing pushes it.
+    Complete state of Push-T's simulator. The velocity of the block is not part of it: it stops as soon as nothing pushes it.
 
     :param agent: Position and velocity of the agent (pixels, pixels per second), ``(4,)``
     :param block: Pose of the block (pixels, pixels, radians), ``(3,)``
@@ -27,10 +27,10 @@ class State(NamedTuple):
 
 class Twin:
     """
-    The bodies of a Push-T environment, copied into a space of their own.
+    Copies of the bodies of a Push-T environment, in a separate space.
 
-    The agent is moved by its controller alone and the block cannot stop it. So its path is known in advance, and only
-    the part of it that comes near the block is simulated.
+    The block does not affect the motion of the agent. Its path is therefore known in advance, and only the part near the block
+    is simulated.
 
     :param env: A ``gym_pusht`` environment (unwrapped) that has been reset
     """
@@ -41,7 +41,7 @@ class Twin:
         self._dt = float(env.dt)
         self._substeps = int(1 / (env.dt * env.control_hz))
         parts = [np.array(shape.get_vertices()) for shape in env.block.shapes]
-        parts.sort(key=lambda part: float(part[:, 1].min()))  # the body keeps its shapes in no order
+        parts.sort(key=lambda part: float(part[:, 1].min()))  # the shapes of a body are not ordered
         self.tee = Tee(parts, env.goal_pose)
         self.radius = max(float(shape.radius) for shape in env.agent.shapes)
         self._copy_space(env, parts)
@@ -75,11 +75,11 @@ class Twin:
 
     def inside(self, block: np.ndarray, slack: float = 0.0) -> bool:
         """
-        Tell whether the block is between the walls.
+        Whether the block is between the walls.
 
         :param block: Its pose, ``(3,)``
-        :param slack: How far it may be in a wall (pixels)
-        :return: Whether all of it is
+        :param slack: Largest accepted penetration into a wall (pixels)
+        :return: Whether all of its corners are
         """
         corners = to_world(self.tee.outline, block)
         return bool((corners >= self._low - slack).all() and (corners <= self._high + slack).all())
@@ -88,7 +88,7 @@ class Twin:
         """
         Simulate commands.
 
-        :param state: Where to begin
+        :param state: Initial state
         :param commands: Targets of the agent, one per control step (pixels), ``(steps, 2)``
         :return: The block's pose after each step, ``(steps, 3)``; the state after all of them
         """
@@ -125,13 +125,13 @@ class Twin:
         return np.array(path)
 
     def _place(self, agent: np.ndarray, block: np.ndarray) -> None:
-        # Far apart for a moment, so that the solver remembers no contact of what was tried before.
+        # Separate the bodies first, so that the solver discards contacts of previous simulations.
         self._agent.position, self._agent.velocity = (-1000.0, -1000.0), (0.0, 0.0)
         self._block.position = (1000.0, 1000.0)
         for _ in range(self._space.collision_persistence + 1):
             self._space.step(self._dt)
         self._agent.position = agent[:2].tolist()
-        # The angle first: setting it turns the block round its centre of gravity, and so moves its position.
+        # The angle first: setting it rotates the block around its center of gravity, which changes its position.
         self._block.angle = float(block[2])
         self._block.position = block[:2].tolist()
         self._block.velocity, self._block.angular_velocity = (0.0, 0.0), 0.0
