@@ -1,4 +1,4 @@
-"""A training run that can be killed and started again, as users write it."""
+"""A training run with checkpoints that can be killed and resumed."""
 
 import os
 import signal
@@ -65,12 +65,12 @@ SCENARIOS = {
             "action_noise": OrnsteinUhlenbeckActionNoise(np.zeros(1), np.full(1, 0.3)),
             "learning_rate": LinearSchedule(1e-2, 0.0, 1.0),
             "learning_starts": 25,  # so that one checkpoint is taken while actions are random
-            "buffer_size": 50,  # and one when the ring has gone round
+            "buffer_size": 50,  # and one when the buffer is full
         },
     ),
     "online-2": Scenario(
         n_envs=2,
-        vec_env=partial(SubprocVecEnv, start_method="fork"),  # the others import everything again, which takes seconds
+        vec_env=partial(SubprocVecEnv, start_method="fork"),  # other methods import all packages again, which takes seconds
         normalize=True,
         total=140,
         arguments={"train_freq": 3, "gradient_steps": 2, "action_noise": NormalActionNoise(np.zeros(1), np.full(1, 0.3))},
@@ -82,7 +82,7 @@ SCENARIOS = {
 
 
 class SendSteps(BaseCallback):
-    """Tells the parent process each timestep that is done."""
+    """Reports each timestep to the parent process."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class SendSteps(BaseCallback):
 
 
 class CountCalls(BaseCallback):
-    """Something of the user's own, which remembers."""
+    """A callback of the user with state."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class CountCalls(BaseCallback):
 
 
 def train(scenario: Scenario, folder: Path, callbacks: list[BaseCallback] | None = None) -> FlowAlgorithm:
-    """Start, or go on; then write down how it ended."""
+    """Start or resume a run, and write its result."""
     resuming = latest_checkpoint(folder) is not None
     folder.mkdir(exist_ok=True)
 
@@ -127,7 +127,7 @@ def train(scenario: Scenario, folder: Path, callbacks: list[BaseCallback] | None
         model = CASE.cls.resume(folder, env, dataset=data, device="cpu")
     else:
         model = CASE.make(env, dataset=data, **scenario.arguments)
-    # The checkpoint comes before an evaluation of the same timestep, which must not be lost for that.
+    # The checkpoint precedes an evaluation of the same timestep, which the resumed run must not skip.
     model.learn(
         scenario.total,
         callback=[
@@ -153,7 +153,7 @@ def train(scenario: Scenario, folder: Path, callbacks: list[BaseCallback] | None
 
 
 def die_while_saving(number: int) -> None:
-    """Have this process kill itself when its checkpoint of that number is half written."""
+    """Make this process kill itself while it writes a given checkpoint."""
     write_model, saves = CASE.cls.save, []
 
     def save(model: FlowAlgorithm, path: Path, *args: Any) -> None:

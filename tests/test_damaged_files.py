@@ -1,4 +1,4 @@
-"""Files that are damaged, foreign, or missing: one error says which file, what is wrong with it, and what to do."""
+"""Damaged, foreign or missing files: one error names the file and the reason, and says what to do."""
 
 import io
 import pickle
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.one_variant
 
 @pytest.fixture(scope="module")
 def content(algorithm: AlgorithmCase) -> bytes:
-    """What a good file holds."""
+    """The contents of an intact file."""
     file = io.BytesIO()
     algorithm.make(pendulum()).save(file)
     return file.getvalue()
@@ -32,14 +32,14 @@ def content(algorithm: AlgorithmCase) -> bytes:
 
 @pytest.fixture
 def saved(content: bytes, tmp_path: Path) -> Path:
-    """A good file."""
+    """An intact file."""
     path = tmp_path / "model.zip"
     path.write_bytes(content)
     return path
 
 
 def rewrite(path: Path, change: Callable[[str, bytes], tuple[str, bytes] | None]) -> None:
-    """Write an archive anew with its parts changed, or left out."""
+    """Rewrite an archive with parts changed or left out."""
     with zipfile.ZipFile(path) as archive:
         parts = [change(name, archive.read(name)) for name in archive.namelist()]
     with zipfile.ZipFile(path, "w") as archive:
@@ -49,7 +49,7 @@ def rewrite(path: Path, change: Callable[[str, bytes], tuple[str, bytes] | None]
 
 
 def flip_a_bit(path: Path) -> None:
-    """In the parameters, where PyTorch would not notice."""
+    """Change parameters, which PyTorch does not detect."""
     with zipfile.ZipFile(path) as archive:
         info = archive.getinfo("policy.pth")
     content = bytearray(path.read_bytes())
@@ -89,7 +89,7 @@ def as_folder(path: Path) -> None:
 
 
 Damage = Callable[[Path], Any]
-#: What happens to a saved model; the error that loading it raises, and a pattern of its message.
+#: A change of a saved model; the error of loading it, and a pattern of its message.
 DAMAGED_MODELS: list[tuple[Damage, type[Exception], str]] = [
     (lambda path: path.unlink(), FileNotFoundError, "There is no saved model"),
     (as_folder, ValueError, "is a folder, not a saved model.*`resume` takes folders"),
@@ -118,7 +118,7 @@ DAMAGED_MODELS: list[tuple[Damage, type[Exception], str]] = [
 def test_models_that_cannot_be_loaded(
     algorithm: AlgorithmCase, content: bytes, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
-    """By path, with or without the suffix; and from an open file, where there is one."""
+    """By path, with or without the suffix, and from an open file."""
     for number, (damage, error, message) in enumerate(DAMAGED_MODELS):
         saved = tmp_path / str(number) / "model.zip"
         saved.parent.mkdir()
@@ -135,7 +135,7 @@ def test_models_that_cannot_be_loaded(
 
 
 def test_a_policy_of_another_algorithm(algorithm: AlgorithmCase, saved: Path) -> None:
-    """An algorithm whose policies are others refuses the file, before anything is built."""
+    """An algorithm with another policy class refuses the file before it creates a model."""
 
     class Other(algorithm.cls):  # type: ignore[name-defined, misc]
         class OtherPolicy(algorithm.cls.policy_aliases["FlowPolicy"]):  # type: ignore[name-defined, misc]
@@ -148,13 +148,13 @@ def test_a_policy_of_another_algorithm(algorithm: AlgorithmCase, saved: Path) ->
 
 
 def test_an_environment_of_other_spaces(algorithm: AlgorithmCase, saved: Path) -> None:
-    """The file, both spaces, and what to pass."""
+    """The message contains the file, both spaces, and what to pass."""
     with pytest.raises(ValueError, match=r"model.zip cannot be loaded. Observation spaces.*Pass the environment that it was"):
         algorithm.load(saved, env=gym.make("MountainCarContinuous-v0"))
 
 
 def test_save_is_atomic(algorithm: AlgorithmCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where saving breaks off, the older file is as it was, and nothing else lies about."""
+    """When saving fails, the older file is unchanged, and no temporary file remains."""
     model = algorithm.make(pendulum())
     model.save(tmp_path / "model")
     content = (tmp_path / "model.zip").read_bytes()
@@ -171,7 +171,7 @@ def test_save_is_atomic(algorithm: AlgorithmCase, tmp_path: Path, monkeypatch: p
 
 
 def test_where_save_writes(algorithm: AlgorithmCase, tmp_path: Path) -> None:
-    """As Stable-Baselines3: a suffix where there is none, folders by need; a link's file, not the link; never a folder."""
+    """As Stable-Baselines3: the suffix and folders are added; the target of a link is written; a folder is refused."""
     model = algorithm.make(pendulum())
     model.save(str(tmp_path / "new" / "folder" / "model"))
     model.save(tmp_path / "other.name")
@@ -203,7 +203,7 @@ def collected(online_algorithm: AlgorithmCase) -> OfflineToOnlineAlgorithm:
 
 
 def test_buffers_that_cannot_be_loaded(collected: OfflineToOnlineAlgorithm, tmp_path: Path, subtests: pytest.Subtests) -> None:
-    """As for models; the buffer that the model has stays."""
+    """As for models; the buffer of the model is unchanged."""
     for number, (damage, error, message) in enumerate(DAMAGED_BUFFERS):
         path = tmp_path / f"buffer{number}.pkl"
         collected.save_replay_buffer(path)
@@ -216,7 +216,7 @@ def test_buffers_that_cannot_be_loaded(collected: OfflineToOnlineAlgorithm, tmp_
 
 
 def test_buffers_of_others(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
-    """Of Stable-Baselines3, of other spaces, of other numbers of environments."""
+    """Buffers of Stable-Baselines3, of other spaces, of another number of environments."""
     model = online_algorithm.make(pendulum())
     space = spaces.Box(-1, 1, (3,))
     with (tmp_path / "sb3.pkl").open("wb") as file:
@@ -233,7 +233,7 @@ def test_buffers_of_others(online_algorithm: AlgorithmCase, tmp_path: Path) -> N
 
 
 def test_a_replay_buffer_is_saved_as_large_as_it_is_filled(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
-    """Room for a million transitions, 36 MB, takes hardly any in the file, and is there again afterwards."""
+    """A nearly empty buffer for a million transitions (36 MB) makes a small file, and loads with its full size."""
     model = online_algorithm.make(pendulum(), buffer_size=1_000_000).learn(12)
     model.save_replay_buffer(tmp_path / "buffer")
     assert (tmp_path / "buffer.pkl").stat().st_size < 500_000

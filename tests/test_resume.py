@@ -1,4 +1,4 @@
-"""Runs that are killed and resumed end as runs that were not."""
+"""A run that is killed and resumed ends like an uninterrupted run."""
 
 import contextlib
 import multiprocessing
@@ -30,7 +30,7 @@ from sb3_flow.common.flow_algorithm import FlowAlgorithm
 
 
 def start(method: str, scenario: str, folder: Path, dies_in_checkpoint: int | None = None) -> tuple[BaseProcess, Connection]:
-    """A process that trains, and where it tells each timestep. ``"fork"`` starts at once, ``"spawn"`` a new interpreter."""
+    """A training process, and the connection on which it reports timesteps. ``"spawn"`` starts a new interpreter."""
     context: Any = multiprocessing.get_context(method)
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=run, args=(scenario, folder, sender, dies_in_checkpoint))
@@ -40,13 +40,13 @@ def start(method: str, scenario: str, folder: Path, dies_in_checkpoint: int | No
 
 
 def kill_at(process: BaseProcess, receiver: Connection, timestep: int) -> None:
-    """Kill a process as soon as it has come so far."""
+    """Kill a process when it reports a timestep."""
     while receiver.recv() < timestep:
         pass
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # forked environments keep each other's pipes open, and would wait for ever
+        os.killpg(process.pid, signal.SIGKILL)  # forked environments hold each other's pipes open and would wait forever
     end(process, -signal.SIGKILL)
 
 
@@ -57,7 +57,7 @@ def end(process: BaseProcess, code: int) -> None:
 
 
 def assert_equal(one: Any, other: Any, where: str = "result") -> None:
-    """Bit for bit, at any depth."""
+    """Compare nested values exactly."""
     if isinstance(one, dict):
         assert one.keys() == other.keys(), where
         for key in one:
@@ -69,13 +69,13 @@ def assert_equal(one: Any, other: Any, where: str = "result") -> None:
 
 
 def episodes(folder: Path) -> list[str]:
-    """What was logged of the episodes, without the time of day."""
+    """The logged episodes, without wall-clock times."""
     files = sorted(folder.glob("*monitor.csv"))
     return [",".join(line.split(",")[:2]) for file in files for line in file.read_text().splitlines()[1:]]
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """The results of two runs, and what they have logged; their clocks run on."""
+    """Compare the results and logs of two runs, without wall-clock times."""
     for file in other.glob("*monitor.csv"):
         times = [float(line.split(",")[2]) for line in file.read_text().splitlines()[2:]]
         assert times == sorted(times)
@@ -94,13 +94,13 @@ WHILE_SAVING = 0
     ("scenario", "kills", "method"),
     [
         ("offline", [33], "spawn"),
-        ("online", [27, WHILE_SAVING], "fork"),  # 27: actions are random still
+        ("online", [27, WHILE_SAVING], "fork"),  # 27: actions are still random
         ("online-2", [101], "fork"),
         ("offline-to-online", [22, 50], "fork"),  # once in each phase
     ],
 )
 def test_killed_runs_end_like_others(tmp_path: Path, scenario: str, kills: list[int], method: str) -> None:
-    """SIGKILL, a new process, and in the end the same parameters, optimiser, counters, random states and logs."""
+    """After SIGKILL and a new process: equal parameters, optimizers, counters, random states and logs."""
     folder = tmp_path / "killed"
     for timestep in kills:
         before = latest_checkpoint(folder)
@@ -124,7 +124,7 @@ def test_killed_runs_end_like_others(tmp_path: Path, scenario: str, kills: list[
 def interrupted(
     make: Callable[[], FlowAlgorithm], folder: Path, total: int, env: Any, data: Any, n_envs: int = 1
 ) -> FlowAlgorithm:
-    """A run with three checkpoints that was broken off after the second one, and resumed."""
+    """A run with three checkpoints that was interrupted after the second one and resumed."""
     every, at = total // n_envs // 3, total // 3 * 2 + n_envs
     with pytest.raises(RuntimeError):
         make().learn(total, callback=[TrainingCheckpoint(folder, every), Raising(at, RuntimeError)])
@@ -135,7 +135,7 @@ def interrupted(
 @pytest.mark.usefixtures("no_pickles")
 @pytest.mark.parametrize("n_envs", [1, 2])
 def test_interrupted_online_training(online_algorithm: AlgorithmCase, tmp_path: Path, n_envs: int) -> None:
-    """Every algorithm that trains online goes on bit for bit."""
+    """Every algorithm that trains online continues exactly."""
 
     def make() -> FlowAlgorithm:
         return online_algorithm.make(pendulums(n_envs, episode_length=3), learning_starts=2)
@@ -149,7 +149,7 @@ def test_interrupted_online_training(online_algorithm: AlgorithmCase, tmp_path: 
 
 @pytest.mark.usefixtures("no_pickles")
 def test_interrupted_offline_training(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
-    """And offline, where checkpoints change nothing at all."""
+    """Offline training continues exactly, and checkpoints do not change it."""
     data = collect(pendulum)
 
     def make() -> FlowAlgorithm:
@@ -161,7 +161,7 @@ def test_interrupted_offline_training(offline_algorithm: AlgorithmCase, tmp_path
 
 
 def test_evaluations_do_not_change_online_training(online_algorithm: AlgorithmCase) -> None:
-    """Evaluating every third step, or never, gives the same parameters, whether or not evaluations sample."""
+    """Evaluations, deterministic or sampled, do not change the parameters."""
 
     def learned(callback: BaseCallback | None) -> dict[str, th.Tensor]:
         return parameters(online_algorithm.make(pendulum(), learning_starts=4).learn(12, callback=callback))
@@ -173,7 +173,7 @@ def test_evaluations_do_not_change_online_training(online_algorithm: AlgorithmCa
 
 
 def test_predict_draws_from_the_global_generator(online_algorithm: AlgorithmCase) -> None:
-    """Outside of training ``torch.manual_seed`` decides on samples, and training's stream is not touched."""
+    """Outside of training, ``torch.manual_seed`` determines samples, and the random stream of training does not change."""
     model = online_algorithm.make(pendulum()).learn(12)
     state, observation = model.random_state(), np.zeros(3, dtype=np.float32)
     th.manual_seed(1)
@@ -184,7 +184,7 @@ def test_predict_draws_from_the_global_generator(online_algorithm: AlgorithmCase
     assert th.equal(state, model.random_state())
 
 
-#: The next loss is lost; or, in an algorithm whose update has several steps, a later one of the same update.
+#: Messages: the next loss is not finite; or a later loss of the same update, for updates of several steps.
 LOST = (
     r"update 11 is (nan|inf), so no checkpoint is written\. Go back to the last one"
     r"|^Update 11 is not finite \(.*\)\. The parameters are invalid from there on. Go back to the last checkpoint"
@@ -192,7 +192,7 @@ LOST = (
 
 
 def test_a_lost_run_leaves_its_last_good_checkpoint(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
-    """From update 11 on the learning rate is absurd: its parameters are finite still, but no loss will be."""
+    """From update 11 the learning rate is huge: the parameters stay finite, but no later loss does."""
     data = collect(pendulum)
     model = offline_algorithm.make(pendulum(), dataset=data, learning_rate=lambda left: 1e-3 if left > 0.5 else 1e30)
     with pytest.raises(ValueError, match=LOST):
@@ -211,7 +211,7 @@ def test_no_checkpoint_after_a_loss_that_is_not_finite(offline_algorithm: Algori
     data["rewards"] = data["rewards"].copy()
     data["rewards"][::2] = 1e30
     message = r"Update 1 is not finite.*last checkpoint"
-    if offline_algorithm.stages > 1:  # that update sees no reward, and the checkpoint itself looks at all losses
+    if offline_algorithm.stages > 1:  # that update uses no reward; the checkpoint checks all losses
         message = r"loss after update 1 is inf, so no checkpoint is written"
     with pytest.raises(ValueError, match=message):
         offline_algorithm.make(pendulum(), dataset=data).learn(20, callback=TrainingCheckpoint(tmp_path / "run", 1))
@@ -220,7 +220,7 @@ def test_no_checkpoint_after_a_loss_that_is_not_finite(offline_algorithm: Algori
 
 @pytest.mark.one_variant
 def test_the_number_given_to_learn_is_the_whole(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
-    """The first ``learn`` after ``resume`` is the rest of the one that was interrupted; the next one is one of its own."""
+    """The first ``learn`` after ``resume`` completes the interrupted call; the next one is a new call."""
     data = collect(pendulum)
     model = offline_algorithm.make(pendulum(), dataset=data).learn(2)
     with pytest.raises(RuntimeError):
@@ -237,18 +237,18 @@ def test_the_number_given_to_learn_is_the_whole(offline_algorithm: AlgorithmCase
 
 @pytest.mark.one_variant
 def test_new_episodes_at_a_checkpoint(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
-    """Online the environment is reset, the trajectory in the buffer ends, and no chunk of actions goes on."""
+    """Online, the environment is reset, the trajectory in the buffer ends, and the current chunk is dropped."""
     model = online_algorithm.make(pendulum(), learning_starts=25, horizon_length=4)
     starts = Recorder(look=lambda callback: bool(callback.model._last_episode_starts[0]))
     model.learn(30, callback=[TrainingCheckpoint(tmp_path, 13), starts])
-    # Steps from 0; episodes of ten steps, and a new one after each thirteen.
+    # Steps from 0; episodes of ten steps; a reset after thirteen steps.
     assert np.flatnonzero(starts.seen).tolist() == [0, 10, 13, 23, 26]
     assert np.flatnonzero(model.replay_buffer.transitions.ends[:30]).tolist() == [9, 12, 22, 25, 29]
 
 
 @pytest.mark.one_variant
 def test_older_checkpoints_go(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
-    """The latest ones are kept, by their number and not by their name; any of them can be resumed."""
+    """The latest checkpoints are kept, sorted by number and not by name; each of them can be resumed."""
     data = collect(pendulum)
     offline_algorithm.make(pendulum(), dataset=data).learn(11, callback=TrainingCheckpoint(tmp_path, 1, keep=2))
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint_10", "checkpoint_11"]
@@ -259,7 +259,7 @@ def test_older_checkpoints_go(offline_algorithm: AlgorithmCase, tmp_path: Path) 
 
 @pytest.mark.one_variant
 def test_a_run_is_not_overwritten(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
-    """Starting anew in the folder of a run is refused; going on with the same model is not."""
+    """A new run in the folder of a run is refused; continuing with the same model is not."""
     data = collect(pendulum)
     model = offline_algorithm.make(pendulum(), dataset=data).learn(4, callback=TrainingCheckpoint(tmp_path, 2))
     with pytest.raises(ValueError, match=r"checkpoint_4 belongs to a run that is ahead of this model, which has 0.*resume\("):
@@ -269,7 +269,7 @@ def test_a_run_is_not_overwritten(offline_algorithm: AlgorithmCase, tmp_path: Pa
 
 
 class Remembering(BaseCallback):
-    """A callback with a setting, and with memory of all plain kinds."""
+    """A callback with a setting, and with state of all plain types."""
 
     def __init__(self, setting: str) -> None:
         super().__init__()
@@ -284,7 +284,7 @@ class Remembering(BaseCallback):
 
 
 def test_what_callbacks_remember() -> None:
-    """Memory is given back to callbacks of the same class and order, wherever they are called; settings are not."""
+    """The state of callbacks is restored by class and order, also in nested lists; settings are not."""
     first, second = Remembering("old"), Remembering("old")
     for callback, n_calls in ((first, 2), (second, 5)):
         callback.n_calls = n_calls
@@ -302,7 +302,7 @@ def test_what_callbacks_remember() -> None:
         set_callback_state(CallbackList([new_first, new_second]), state)
 
 
-#: What happens to a run, or to what is given to ``resume``; the error, and a pattern of its message.
+#: A change of a run or of the arguments of ``resume``; the error, and a pattern of its message.
 REFUSALS: list[tuple[str, type[Exception], str]] = [
     ("no folder", FileNotFoundError, "There is no folder"),
     ("empty folder", FileNotFoundError, "has no checkpoint. Start a new run"),
@@ -332,7 +332,7 @@ def finished(two_phase_algorithm: AlgorithmCase, tmp_path_factory: pytest.TempPa
 def test_why_a_run_cannot_be_resumed(
     two_phase_algorithm: AlgorithmCase, finished: Path, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
-    """Each refusal says what is wrong, with which file, and what to do."""
+    """Each error names the file and the reason, and says what to do."""
     data = collect(pendulum)
     for change, error, message in REFUSALS:
         folder = tmp_path / change.replace(" ", "_")
@@ -346,7 +346,7 @@ def test_why_a_run_cannot_be_resumed(
 
 
 def spoil(folder: Path, given: dict[str, Any], change: str) -> None:
-    """Change the folder of a run, or what is given to ``resume``."""
+    """Change the folder of a run, or the arguments of ``resume``."""
     checkpoint = folder / "checkpoint_6"
     if change == "no folder":
         shutil.rmtree(folder)
@@ -386,7 +386,7 @@ def test_seeds_of_restarts_follow_the_state_of_training() -> None:
 
 
 def test_wrong_use_of_the_callback(tmp_path: Path) -> None:
-    """Another algorithm, and numbers that make no sense."""
+    """Another algorithm, and numbers out of range."""
     with pytest.raises(ValueError, match="algorithms of sb3_flow, not for SAC"):
         SAC("MlpPolicy", "Pendulum-v1").learn(1, callback=TrainingCheckpoint(tmp_path, 1))
     with pytest.raises(ValueError, match="`save_freq` is 0"):

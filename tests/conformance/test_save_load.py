@@ -1,4 +1,4 @@
-"""Saved models: what is in the file, what comes back, and what the user hears when data is missing."""
+"""Saved models: contents of the file, loaded values, and messages about missing data."""
 
 import io
 from pathlib import Path
@@ -16,7 +16,7 @@ from conformance.case import AlgorithmCase, parameters, same_parameters
 from conformance.environments import collect, pendulum, pendulums
 from sb3_flow.common.flow_algorithm import FlowAlgorithm
 
-#: No file that this package writes needs one.
+#: Files of this package are loaded without unpickling.
 pytestmark = pytest.mark.usefixtures("no_pickles")
 
 OBSERVATIONS = np.random.default_rng(0).uniform(-1, 1, (50, 3)).astype(np.float32)
@@ -28,7 +28,7 @@ def _actions(model: Any) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def trained(case: AlgorithmCase) -> FlowAlgorithm:
-    """A model whose every loss has been descended. Tests do not change it."""
+    """A model after updates of all its losses. Tests do not change it."""
     return case.trained(case.stages + 2)
 
 
@@ -53,7 +53,7 @@ def test_same_predictions(case: AlgorithmCase, trained: FlowAlgorithm, saved: Pa
 
 @pytest.mark.parametrize("n_envs", [1, 2])
 def test_offline_training_goes_on_bit_for_bit(offline_case: AlgorithmCase, tmp_path: Path, n_envs: int) -> None:
-    """Optimizer, counters and the random state of training are restored: a resumed run is the run that was not cut."""
+    """Optimizer, counters and the random state of training are restored: a resumed run equals an uninterrupted run."""
     data, half = offline_case.data(), n_envs * (offline_case.stages // 2 + 3)
     arguments = {"dataset": data, "learning_rate": LinearSchedule(1e-2, 0.0, 1.0)}
     model = offline_case.make(offline_case.environments(n_envs), **arguments).learn(half)
@@ -90,7 +90,7 @@ def test_file_does_not_hold_the_data(offline_algorithm: AlgorithmCase, tmp_path:
 
 @pytest.mark.one_variant
 def test_file_does_not_hold_the_replay_buffer(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
-    """Nor what was collected, as elsewhere in Stable-Baselines3."""
+    """Collected transitions are not in the file, as in Stable-Baselines3."""
     sizes = []
     for buffer_size in (100, 50_000):
         online_algorithm.make(pendulum(), buffer_size=buffer_size).learn(12).save(tmp_path / "model")
@@ -101,7 +101,7 @@ def test_file_does_not_hold_the_replay_buffer(online_algorithm: AlgorithmCase, t
 @pytest.mark.parametrize("kind", [str, Path])
 @pytest.mark.one_variant
 def test_data_by_its_path_is_read_again(offline_algorithm: AlgorithmCase, tmp_path: Path, kind: type) -> None:
-    """Data that was given by a path, or a name, needs no mention when the model is loaded."""
+    """Data that was given by a path or a name is found again when the model is loaded."""
     np.savez(tmp_path / "log.npz", **collect(pendulum))
     model = offline_algorithm.make(pendulum(), dataset=kind(tmp_path / "log.npz")).learn(4)
     model.save(tmp_path / "model")
@@ -115,7 +115,7 @@ def test_data_by_its_path_is_read_again(offline_algorithm: AlgorithmCase, tmp_pa
 
 @pytest.mark.one_variant
 def test_loading_reads_no_data(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
-    """A model acts where its data is not; it is missed by ``learn`` only."""
+    """A model predicts without its data; only ``learn`` needs it."""
     np.savez(tmp_path / "log.npz", **collect(pendulum))
     model = offline_algorithm.make(pendulum(), dataset=str(tmp_path / "log.npz")).learn(2)
     model.save(tmp_path / "model")
@@ -128,7 +128,7 @@ def test_loading_reads_no_data(offline_algorithm: AlgorithmCase, tmp_path: Path)
 
 @pytest.mark.one_variant
 def test_arrays_are_missing_after_load(offline_case: AlgorithmCase, tmp_path: Path) -> None:
-    """Arrays are not in the file: ``learn`` says so and how to pass them again, and each way it names works."""
+    """Arrays are not in the file: the error of ``learn`` names ways to pass them, and each way works."""
     data, env = offline_case.data(), offline_case.environment()
     offline_case.fresh(dataset=data).learn(2).save(tmp_path / "model")
     loaded = offline_case.load(tmp_path / "model", env=env)
@@ -143,7 +143,7 @@ def test_arrays_are_missing_after_load(offline_case: AlgorithmCase, tmp_path: Pa
 
 @pytest.mark.one_variant
 def test_going_on_online_without_the_data(two_phase_algorithm: AlgorithmCase, tmp_path: Path) -> None:
-    """Where the offline phase is over, its data may stay away; a warning tells that batches lack it."""
+    """After the offline phase, data may be missing; a warning says that batches do not contain it."""
     two_phase_algorithm.make(pendulum(), dataset=collect(pendulum), offline_steps=3).learn(3).save(tmp_path / "model")
     loaded = two_phase_algorithm.load(tmp_path / "model", env=pendulum())
     with pytest.warns(UserWarning, match="Going on without"):
@@ -174,7 +174,7 @@ def test_load_with_other_environments(two_phase_algorithm: AlgorithmCase, tmp_pa
 
 @pytest.mark.one_variant
 def test_set_env(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
-    """Another environment takes over, from a saved model or a living one; one with other spaces is refused."""
+    """Another environment can be set, for a loaded model or an existing one; other spaces are refused."""
     first, second, third = pendulum(), pendulum(), pendulum()
     model = online_algorithm.make(first).learn(12)
     model.set_env(second)
@@ -206,7 +206,7 @@ def test_get_and_set_parameters(case: AlgorithmCase, trained: FlowAlgorithm) -> 
 
 @pytest.mark.one_variant
 def test_replay_buffer(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
-    """What was collected is saved beside the model, and comes back row for row."""
+    """Collected transitions are saved in a separate file and loaded unchanged."""
     model = online_algorithm.make(pendulum(), n_steps=2, learning_starts=23).learn(25)
     model.save(tmp_path / "model")
     model.save_replay_buffer(tmp_path / "buffer")
@@ -219,7 +219,7 @@ def test_replay_buffer(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:
         assert th.equal(mine, theirs)
     loaded.learn(2, reset_num_timesteps=False)
     assert loaded.replay_buffer.size() == 27
-    # The episode that was cut by loading ends there: no return runs from it into the new one.
+    # The episode that loading interrupted ends there: no return continues into the next episode.
     assert loaded.replay_buffer.draw(th.tensor([24]), 2, 0.5).discounts.item() == 0.5
 
 
@@ -241,7 +241,7 @@ def test_custom_objects(algorithm: AlgorithmCase, tmp_path: Path) -> None:
 
 
 def test_exclude(case: AlgorithmCase, tmp_path: Path) -> None:
-    """What is excluded from the file comes back as the constructor makes it."""
+    """Excluded attributes are created by the constructor."""
     model = case.fresh(tensorboard_log="somewhere")
     model.save(tmp_path / "model")
     assert case.load(tmp_path / "model").tensorboard_log == "somewhere"
@@ -267,7 +267,7 @@ def test_load_with_other_arguments(algorithm: AlgorithmCase, tmp_path: Path) -> 
 
 
 def test_load_with_policy_kwargs(case: AlgorithmCase, trained: FlowAlgorithm, saved: Path) -> None:
-    """The ``policy_kwargs`` that the model was made with may be repeated; other ones do not fit the networks of the file."""
+    """The ``policy_kwargs`` of the model may be repeated; other values do not fit the networks in the file."""
     same = case.load(saved, policy_kwargs=case.policy_kwargs)
     assert same_parameters(parameters(same), parameters(trained))
     with pytest.raises(ValueError, match="policy kwargs"):

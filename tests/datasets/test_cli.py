@@ -15,7 +15,7 @@ def run(*arguments):
 
 @pytest.mark.slow
 def test_collect_info_list(tmp_path):
-    """Collected as users do it: in new interpreters."""
+    """Collected by the command, in new interpreters."""
     pytest.importorskip("ogbench")
     name = "pointmaze-medium-navigate-v0"
     command = [sys.executable, "-m", "sb3_flow.cli", "datasets", "collect", name, "--transitions", "1000", "--workers", "1"]

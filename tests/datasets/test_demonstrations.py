@@ -1,4 +1,4 @@
-"""Readers of people's demonstrations: Diffusion Policy's zarr files and LeRobot's parquet files, written here as they are."""
+"""Readers of demonstrations: zarr files of Diffusion Policy and parquet files of LeRobot, written here in their formats."""
 
 import io
 import json
@@ -10,14 +10,14 @@ import pytest
 from sb3_flow.common.data.columns import DatasetError
 from sb3_flow.datasets import load_dataset
 
-#: Rows of two episodes, and where they end.
+#: Number of rows of two episodes, and the ends of the episodes.
 LENGTHS = (3, 4)
 ROWS = sum(LENGTHS)
 
 
 @pytest.fixture
 def recording():
-    """Push-T's fields as people recorded them: images are bytes in single precision."""
+    """Fields of the recorded Push-T demonstrations: images in [0, 255] as single precision."""
     rng = np.random.default_rng(0)
     return {
         "action": rng.uniform(0, 512, size=(ROWS, 2)).astype(np.float32),
@@ -57,7 +57,7 @@ def test_zarr(tmp_path, recording, name):
     np.testing.assert_array_equal(data.actions, recording["action"])
     assert data.rewards is None and data.next_observations is None
     assert np.flatnonzero(data.ends).tolist() == [2, 6] and not data.terminations.any()
-    # Imitation uses the last actions. What followed them was not recorded, so they are no transitions.
+    # Imitation uses the last actions. Their next observations were not recorded, so they are no transitions.
     assert data.has_action.all() and np.flatnonzero(~data.valids).tolist() == [2, 6] and data.n_trajectories == 2
 
 
@@ -143,7 +143,7 @@ def write_parquet(path, columns, rows=slice(None)):
 
 
 def test_lerobot_with_one_file_for_each_episode(tmp_path, recording):
-    """Version 2; the names sort as the numbers do."""
+    """Version 2; the order of the names is that of the numbers."""
     columns = columns_of(recording, "image")
     write_parquet(tmp_path / "data" / "chunk-000" / "episode_000000.parquet", columns, slice(0, 3))
     write_parquet(tmp_path / "data" / "chunk-000" / "episode_000001.parquet", columns, slice(3, 7))

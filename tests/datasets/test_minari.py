@@ -88,7 +88,7 @@ def test_pickles_need_trust(model, tmp_path):
 
 
 def test_a_model_acts_on_normalized_observations(tmp_path):
-    """With the statistics of its ``VecNormalize``; the dataset has the observations of the environment."""
+    """A model with ``VecNormalize``; the dataset has the unnormalized observations of the environment."""
     model = FQL("FlowPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, device="cpu", seed=0)
     statistics = VecNormalize(make_vec_env("Pendulum-v1"))
     statistics.obs_rms.mean[:], statistics.obs_rms.var[:] = (0.5, -0.5, 2.0), (0.1, 0.2, 30.0)
@@ -164,6 +164,6 @@ def test_replay_buffer_of_a_real_model():
     assert len(dataset) == 500 and dataset.n_trajectories == 4  # 250 steps of each of two environments, 200 to an episode
     assert not dataset.terminations.any()
     assert np.flatnonzero(dataset.ends).tolist() == [199, 249, 449, 499]
-    assert 1 < np.abs(dataset.actions).max() <= 2  # torques in N m, not shares of the range
+    assert 1 < np.abs(dataset.actions).max() <= 2  # torques in N m, not scaled to [-1, 1]
     inside = np.flatnonzero(~dataset.ends)
     np.testing.assert_array_equal(dataset.next_observations[inside], dataset.observations[inside + 1])

@@ -1,4 +1,4 @@
-"""The scripts of RL Zoo with our algorithms, from training to a picture, for real and in small."""
+"""The commands of RL Zoo with the algorithms of this package, run with small networks."""
 
 import contextlib
 import io
@@ -38,7 +38,7 @@ optuna = pytest.importorskip("optuna")
 
 MAZE = "pointmaze-medium-singletask-task1-v0"
 PENDULUM = "Pendulum-v1"
-#: Number of the runs that tests share; others take the first free ones, in any order.
+#: Numbers of the runs that tests share; other runs take the next free numbers, in any order.
 RUN = 30
 ROOT = Path(__file__).parents[2]
 
@@ -71,7 +71,7 @@ def succeed(*arguments: object, folder: Path | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data, damaged data, and configurations that make everything small."""
+    """A folder with data, damaged data, and configurations with small networks."""
     folder = tmp_path_factory.mktemp("zoo")
     data = collect(maze, rows=200)
     np.savez(folder / "data.npz", **data)
@@ -87,7 +87,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def train(room: Path) -> Callable[..., str]:
-    """Train in small: ``train(env, *further arguments)``."""
+    """Train a small model: ``train(env, *further arguments)``."""
 
     def call(env: str, *arguments: object) -> str:
         options = ["--algo", "fql", "--env", env, "--conf-file", "small.yml", "--device", "cpu", "--seed", 1]
@@ -100,7 +100,7 @@ def train(room: Path) -> Callable[..., str]:
 @pytest.fixture(scope="module")
 def offline(room: Path, train: Callable[..., str]) -> Path:
     """The folder of an offline run on the maze."""
-    # By its number: tests that make other runs may come first.
+    # Explicit number: other tests may have created runs before.
     train(MAZE, "train", "--eval-freq", 20, "--eval-episodes", 2, "--eval-samplers", "bc_flow", "--run-id", RUN)
     return room / "logs" / "fql" / f"{MAZE}_{RUN}"
 
@@ -115,7 +115,7 @@ def online(room: Path, train: Callable[..., str]) -> Path:
 
 @pytest.fixture(scope="module")
 def study(room: Path, train: Callable[..., str]) -> Any:
-    """A study of two trials; its log and the models of its trials are beside it."""
+    """A study of two trials, with its log and the models of its trials."""
     trials = ["--n-trials", 2, "--n-evaluations", 2, "--eval-episodes", 1, "--optimization-log-path", "trials"]
     train(MAZE, "optimize", *trials, "--study-name", "maze", "--storage", "study.log", "--no-optim-plots")
     return load_study(room)
@@ -183,7 +183,7 @@ def test_our_files_are_found_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("algo", ["fql", "td3_offline", "sac"])
 def test_a_run_keeps_the_entry_that_a_pattern_gave_it(room: Path, algo: str) -> None:
-    """Filled in, so that what is acted with or resumed later needs no pattern; also with RL Zoo's own algorithms."""
+    """The saved configuration contains the resolved values, so that loading needs no pattern; also for RL Zoo's algorithms."""
     policy = "FlowPolicy" if algo == "fql" else "MlpPolicy"
     entry: dict[str, Any] = {"policy": policy, "n_timesteps": 4, "batch_size": 8, "gamma": "= 3 / 4"}
     entry |= {"policy_kwargs": {"net_arch": [8]}} | ({} if algo == "sac" else {"dataset": f"{room}/dat{{*}}.npz"})
@@ -203,12 +203,12 @@ def test_a_run_keeps_the_entry_that_a_pattern_gave_it(room: Path, algo: str) -> 
     succeed(*enjoy, *trusted, folder=room)
 
 
-# Acting.
+# enjoy.
 
 
 @pytest.fixture
 def acted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
-    """With which sampler ``predict`` acted at each call, and whether deterministically."""
+    """The sampler and the value of ``deterministic`` of each call of ``predict``."""
     seen: list[tuple[str, bool]] = []
     predict = FlowAlgorithm.predict
 
@@ -234,7 +234,7 @@ def test_enjoy_acts_as_training_evaluated(offline: Path, room: Path, acted: list
 
 def test_training_evaluates_by_sampling(train: Callable[..., str], acted: list[tuple[str, bool]]) -> None:
     options = ["-n", 2, "--eval-freq", 2, "--eval-episodes", 1, "--checkpoint-freq", 0, "--run-id", 8]
-    train(MAZE, "train", *options, "--eval-samplers", "bc_flow")  # offline, so that nobody else acts
+    train(MAZE, "train", *options, "--eval-samplers", "bc_flow")  # offline: only evaluations call `predict`
     assert acted == [*[("one_step", False)] * 20, *[("bc_flow", False)] * 20]
 
 
@@ -245,7 +245,7 @@ def test_enjoy_checkpoints_of_an_online_run(online: Path, room: Path) -> None:
 
 
 class Drawn(gym.Env):
-    """Renders without a display: a picture that gets brighter."""
+    """Renders without a display: an image that gets brighter."""
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
     observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
@@ -290,7 +290,7 @@ def test_a_video_is_recorded(room: Path, acted: list[tuple[str, bool]]) -> None:
     finally:
         del gym.registry["Drawn-v0"]
     (video,) = (room / "videos").glob("*.mp4")
-    assert b"ftyp" in video.read_bytes()[:16]  # how such a file begins
+    assert b"ftyp" in video.read_bytes()[:16]  # signature of the format
     assert acted == [("one_step", False)] * 12
 
 
@@ -305,14 +305,14 @@ def test_a_trial_is_trained_again_with_what_it_had(study: Any, room: Path, train
         train(MAZE, "train", *options, "-n", 2, "--eval-freq", -1, "--run-id", 20 + trial.number)
         folder = room / "logs" / "fql" / f"{MAZE}_{20 + trial.number}"
         assert {key: config_of(folder)[key] for key in expected} == expected
-        # The model of the trial itself, which the study kept, and the one that was trained again.
+        # The model of the trial, saved by the study, and the one that was trained again.
         for path in (room / "trials" / f"trial_{trial.number}" / "best_model.zip", folder / f"{MAZE}.zip"):
             model = FQL.load(path, device="cpu")
             trained = {key: getattr(model, key) for key in expected if key not in ("learning_rate", "flow_steps")}
             assert trained == {key: expected[key] for key in trained}
             assert model.policy.flow_steps == expected["flow_steps"]
             assert model.lr_schedule(1.0) == pytest.approx(expected["learning_rate"])
-            assert model.policy.net_arch == [16]  # the search leaves policy_kwargs alone
+            assert model.policy.net_arch == [16]  # the search does not change policy_kwargs
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_other_algorithms_are_tuned_trained_and_watched(room: Path, name: str, s
     options += ["--env-kwargs", "max_episode_steps:20", "--num-threads", 1, "--verbose", 0, "--eval-episodes", 1]
     study = ["--study-name", name, "--storage", "others.log"]
     trials = ["--n-trials", 2, "--n-evaluations", 1, "--n-startup-trials", 0, "--no-optim-plots"]
-    both = ["-params", "offline_steps:20", "learning_starts:2"]  # on the data, then on the environment
+    both = ["-params", "offline_steps:20", "learning_starts:2"]  # offline updates, then online steps
     succeed("optimize", *options, *study, *trials, *both, folder=room)
     trial = load_study(room, name, "others.log").trials[1]
     assert trial.state.name == "COMPLETE"
@@ -332,7 +332,7 @@ def test_other_algorithms_are_tuned_trained_and_watched(room: Path, name: str, s
     folder = room / "logs" / name / f"{MAZE}_5"
     model = ALGORITHMS[name].load(folder / f"{MAZE}.zip", device="cpu")
     found = SEARCH_SPACES[name].convert(trial.params)
-    del found["learning_rate"]  # a schedule by now
+    del found["learning_rate"]  # converted to a schedule
     assert {key: getattr(model, key) for key in found} == found
     assert (model.n_offline_updates, model.n_env_steps) == (20, 10)
     assert np.load(room / "logs" / f"{name}-{sampler}" / folder.name / "evaluations.npz")["successes"].shape == (2, 1)
@@ -362,7 +362,7 @@ def test_processes_share_a_study(room: Path) -> None:
 
 
 def test_the_second_process_finds_the_configuration(room: Path, train: Callable[..., str]) -> None:
-    # RL Zoo writes it after the study has been made; whoever comes in between finds no more than this.
+    # RL Zoo writes it after it has created the study; a reader in between finds only the study.
     backend = optuna.storages.journal.JournalFileBackend(str(room / "early.log"))
     study = optuna.create_study(study_name="early", storage=optuna.storages.JournalStorage(backend), direction="maximize")
     study.set_user_attr("command", "of the first process")
@@ -380,14 +380,14 @@ def test_full_size_sweeps_train_with_published_settings(file: str, tmp_path: Pat
         option = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
         params = {word.split(":")[0] for word in words[words.index("-params") + 1 :]} if "-params" in words else set()
         cell = option["--algo"], option["--env"], option.get("--conf-file", option["--algo"])
-        if cell not in seen:  # once for all seeds
+        if cell not in seen:  # once per cell, for all seeds
             seen.add(cell)
-            # From the method's file and not its `default`, or, all of it, from the sweep.
+            # From the entry of the environment, not from `default`; or completely from the sweep.
             assert find_entry(read(str(config_path(cell[2]))), cell[1]) or params >= {"alpha", "dataset", "normalize_q_loss"}
     assert len(seen) >= 50
 
 
-# Pictures.
+# Figures.
 
 
 def test_success_rates_are_plotted(offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,10 +410,10 @@ def test_success_rates_are_plotted(offline: Path, tmp_path: Path, monkeypatch: p
 
     figures = plt.get_fignums()
     plt.close("all")
-    assert figures  # there was something to show
+    assert figures  # at least one figure was drawn
 
 
-# What goes wrong.
+# Errors.
 
 
 ENTRY = "{policy: FlowPolicy, n_timesteps: 5"
@@ -496,7 +496,7 @@ def test_what_is_missing_is_said(arguments: list[str], message: str, tmp_path: P
 
 
 def test_a_card_for_the_hub_is_written(tmp_path: Path) -> None:
-    run("push-to-hub", "--help")  # mends what RL Zoo imports
+    run("push-to-hub", "--help")  # replaces an import of RL Zoo
     from rl_zoo3.push_to_hub import generate_model_card, save_model_card
 
     card, metadata = generate_model_card("fql", "FQL", "nobody", PENDULUM, -150.0, 3.0, {"alpha": 1.0}, {})
@@ -521,7 +521,7 @@ sys.exit(main(["train", "--algo", "fql", "--env", "Pendulum-v1"]))
     assert result.stderr == "sb3-flow: The command line of RL Zoo needs the package `rl_zoo3`: pip install 'sb3_flow[zoo]'\n"
 
 
-# The command line, before RL Zoo has it.
+# Arguments that are checked before RL Zoo parses them.
 
 
 @pytest.mark.parametrize(
@@ -577,7 +577,7 @@ def test_defaults_are_for_our_algorithms_only() -> None:
     assert added("train", "--algo", "fql") == []
 
 
-# The page about it.
+# The documentation page.
 
 
 def documented_commands() -> list[list[str]]:
