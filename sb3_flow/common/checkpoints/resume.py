@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback
@@ -17,10 +17,7 @@ from sb3_flow.common.checkpoints.run import Resumable, Run
 from sb3_flow.common.checkpoints.training_checkpoint import STATE_KIND, restart_episodes
 from sb3_flow.common.environments import register_environment
 
-if TYPE_CHECKING:
-    from sb3_flow.common.offline_algorithm import OfflineAlgorithm
-
-Algorithm = TypeVar("Algorithm", bound="OfflineAlgorithm")
+Algorithm = TypeVar("Algorithm", bound=Resumable)
 
 
 def resume(
@@ -65,7 +62,7 @@ def go_on(model: Resumable, root: BaseCallback, state: dict[str, Any]) -> None:
     restart_episodes(model, root)
 
 
-def require_same_run(model: OfflineAlgorithm, state: dict[str, Any], checkpoint: pathlib.Path) -> None:
+def require_same_run(model: Resumable, state: dict[str, Any], checkpoint: pathlib.Path) -> None:
     """
     Check that environment and dataset are those of the checkpoint.
 

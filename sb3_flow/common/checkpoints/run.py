@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pathlib
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv
+
+SelfResumable = TypeVar("SelfResumable", bound="Resumable")
 
 
 @dataclass
@@ -47,12 +50,24 @@ class Resumable(Protocol):
     """
 
     run: Run
+    env: VecEnv | None
+    dataset: Any
+    dataset_name: str | None
     device: th.device
     observation_space: spaces.Space[Any]
     action_space: spaces.Box
 
     @property
     def timesteps_done(self) -> int: ...
+
+    @classmethod
+    def load(
+        cls: type[SelfResumable], path: Any, env: Any = None, *, force_reset: bool = True, trusted: bool = False, **kwargs: Any
+    ) -> SelfResumable: ...
+
+    def set_dataset(self, dataset: Any) -> None: ...
+
+    def require_environment(self) -> None: ...
 
     def save_run(self, folder: pathlib.Path) -> None: ...
 
