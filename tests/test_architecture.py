@@ -7,6 +7,7 @@ Packages are the folders and top-level modules of ``sb3_flow``. A folder that is
 import ast
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -124,11 +125,30 @@ def optional_imports(file: Path, package: Path) -> list[str]:
     return found
 
 
+def imports_of(file: Path, package: Path) -> set[str]:
+    """The modules of the package that a file imports, anywhere in it, without those of the folders above it."""
+    modules = {".".join(other.relative_to(package.parent).with_suffix("").parts) for other in package.rglob("*.py")}
+    own = ".".join(file.relative_to(package.parent).with_suffix("").parts)
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        for module in imported(node, file, package):
+            names = {f"{module}.{alias.name}" for alias in node.names} if isinstance(node, ast.ImportFrom) else set()
+            found |= (names & modules) or ({module, f"{module}.__init__"} & modules)
+    return found - {own}
+
+
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def test_arrows_point_down() -> None:
     assert [line for file in FILES for line in wrong_directions(file, PACKAGE)] == []
+
+
+def test_no_import_circles() -> None:
+    """Not even for type hints or inside functions: each file can be read after those that it imports."""
+    graph = {".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts): imports_of(file, PACKAGE) for file in FILES}
+    assert len([module for module, others in graph.items() if others]) > len(FILES) / 2
+    assert list(TopologicalSorter(graph).static_order())  # raises CycleError with the files of a circle
 
 
 def test_the_core_needs_no_optional_package() -> None:
