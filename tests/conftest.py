@@ -50,7 +50,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     ``scope="module"``.
 
     A test that is marked ``one_variant`` runs over the first variant of each class, one that is marked ``algorithms`` over
-    those that the mark names; ``--all`` adds the other ones.
+    those that the mark names; ``--all`` adds the other ones. In all other tests, further variants of a class are ``slow``.
     """
     cases = {
         "case": CASES,
@@ -61,17 +61,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "two_phase_algorithm": [case for case in ALGORITHMS if case.offline and case.online],
     }
     for argument in cases.keys() & set(metafunc.fixturenames):
-        params = [
-            pytest.param(case, id=case.name, marks=() if suffices(metafunc, case) else pytest.mark.nightly)
-            for case in cases[argument]
-        ]
+        params = [pytest.param(case, id=case.name, marks=marks(metafunc, case)) for case in cases[argument]]
         metafunc.parametrize(argument, params, scope="module")
 
 
-def suffices(metafunc: pytest.Metafunc, case: AlgorithmCase) -> bool:
-    """Whether a test is run with an algorithm also without ``--all``."""
+def marks(metafunc: pytest.Metafunc, case: AlgorithmCase) -> list[pytest.MarkDecorator]:
+    """The marks of a test with an algorithm."""
     mark = metafunc.definition.get_closest_marker
+    first = case is next(other for other in CASES if other.cls is case.cls)
     if named := mark("algorithms"):
         assert set(named.args) <= {other.name for other in CASES}, f"{metafunc.function}: {named.args}"
-        return case.name in named.args
-    return mark("one_variant") is None or case is next(other for other in CASES if other.cls is case.cls)
+        return [] if case.name in named.args else [pytest.mark.nightly]
+    if mark("one_variant"):
+        return [] if first else [pytest.mark.nightly]
+    return [] if first else [pytest.mark.slow]

@@ -305,6 +305,7 @@ def test_fixed_point(toy: Toy) -> None:
     assert distances[400] < distances[100] < distances[20] < distances[5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_steps", [5, 10, 20])
 @pytest.mark.parametrize("toy", TOYS, ids=lambda toy: f"m{toy.m} s{toy.s} tau{toy.tau} c{toy.c} k{toy.k}")
 def test_rounds_lead_to_the_fixed_point(toy: Toy, n_steps: int) -> None:
@@ -434,6 +435,7 @@ class PiecewiseLinear:
         return (1 - (x.clamp(-4, 4) - self.knots).abs() / width).clamp(min=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("c", "mass", "mean"), [(1.0, 0.5647, 0.1149), (2.0, 0.7518, 0.4064)])
 def test_mixture(c: float, mass: float, mean: float) -> None:
     """

@@ -144,6 +144,7 @@ def test_arrows_point_down() -> None:
     assert [line for file in FILES for line in wrong_directions(file, PACKAGE)] == []
 
 
+@pytest.mark.slow
 def test_no_import_circles() -> None:
     """Not even for type hints or inside functions: each file can be read after those that it imports."""
     graph = {".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts): imports_of(file, PACKAGE) for file in FILES}

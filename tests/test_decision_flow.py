@@ -358,6 +358,7 @@ def test_losses_in_single_precision(variant: Variant) -> None:
     assert_single_precision(found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 def test_parameters_after_updates(variant: Variant) -> None:
     """4.8: all parameters after five updates, those of the targets and lambda_hat too, in float64."""

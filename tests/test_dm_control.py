@@ -67,6 +67,7 @@ def test_dictionaries_of_double_precision_are_learned_from(cls: type) -> None:
     assert stored["height"].shape == (12,) and {value.dtype for value in stored.values()} == {th.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("dm_control")
 def test_episodes_end_by_time() -> None:
     """After a thousand steps, and there is something to bootstrap from."""

@@ -157,6 +157,7 @@ def no_compiler(graph: Any, inputs: Any) -> Any:
     raise NotImplementedError
 
 
+@pytest.mark.slow
 @pytest.mark.algorithms("FPMD", "SWFP", "StreamingFlow")
 def test_what_cannot_be_compiled_is_executed_eagerly(offline_algorithm: AlgorithmCase) -> None:
     """Also for algorithms with several losses, with one warning for all of them."""

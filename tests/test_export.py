@@ -176,6 +176,7 @@ def pendulum_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no sampler 'teacher'; choose one of one_step, bc_flow"):
         FQL("FlowPolicy", pendulum(), **SMALL).export(tmp_path / "policy.onnx", "teacher")

@@ -374,6 +374,7 @@ def test_polished_plans_are_smoother(make: Any) -> None:
     th.testing.assert_close(late[0].y, late[1].y, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_the_samplers(model: FlowOpt) -> None:
     disturb(model.policy.flow_average, 0.5)
     env = scenes()
@@ -385,6 +386,7 @@ def test_the_samplers(model: FlowOpt) -> None:
 # Stable-Baselines3.
 
 
+@pytest.mark.slow
 def test_save_and_load(model: FlowOpt, tmp_path: Path) -> None:
     model.learn(30)
     model.save(tmp_path / "model")
@@ -398,6 +400,7 @@ def test_save_and_load(model: FlowOpt, tmp_path: Path) -> None:
     assert th.equal(loaded.policy.sigma, model.policy.sigma)
 
 
+@pytest.mark.slow
 def test_settings_of_the_filter_are_saved(make: Any, tmp_path: Path) -> None:
     model = make(policy_kwargs={**TINY, "filter_kwargs": {"penalty": [7.0, 9.0]}})
     model.save(tmp_path / "model")

@@ -34,6 +34,7 @@ def test_an_interrupt_during_the_import(tmp_path: Path) -> None:
     assert (process.returncode, errors) == (130, "sb3-flow: interrupted\n")
 
 
+@pytest.mark.slow
 def test_the_command(capfd: pytest.CaptureFixture) -> None:
     result = subprocess.run([sys.executable, str(ROOT / "sb3_flow_command.py"), "trian"], capture_output=True, text=True)
     assert result.returncode == 2 and "invalid choice: 'trian'" in result.stderr

@@ -51,6 +51,7 @@ def small(**kwargs: object) -> FQL:
     )
 
 
+@pytest.mark.slow
 def test_another_process_has_the_folder(holder: subprocess.Popen, tmp_path: Path) -> None:
     model = small()
     named = rf"{tmp_path} is in use by process {holder.pid} on {socket.gethostname()}, since .*delete .*{LOCK}"
@@ -65,6 +66,7 @@ def test_another_process_has_the_folder(holder: subprocess.Popen, tmp_path: Path
     assert not list(tmp_path.glob(f"{LOCK}*"))
 
 
+@pytest.mark.slow
 def test_a_deleted_lock_is_no_lock(holder: subprocess.Popen, tmp_path: Path) -> None:
     """As the message says."""
     (tmp_path / LOCK).unlink()

@@ -135,6 +135,7 @@ def test_scenes_have_seeds_of_their_own(tmp_path: Path) -> None:
     assert all(np.array_equal(few[scene], many[scene]) and not np.array_equal(few[scene], other[scene]) for scene in few)
 
 
+@pytest.mark.slow
 def test_plans_that_an_action_cannot_say_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With actions that reach eight centimeters, most plans are cut off, and no longer safe."""
     path, scenes = tmp_path / "block.npz", Scenes(Limits(size=4.0), 4, 6, "circle")

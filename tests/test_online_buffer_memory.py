@@ -75,6 +75,7 @@ def assert_holds(buffer: OnlineBuffer, rows: list[tuple[Observation, Observation
             np.testing.assert_array_equal(part[key], np.concatenate([row[i][key] for _, row in kept]))
 
 
+@pytest.mark.slow
 @given(
     n_envs=st.integers(1, 3),
     n_stack=st.integers(1, 3),

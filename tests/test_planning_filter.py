@@ -397,6 +397,7 @@ def test_it_is_saved_without_its_constants() -> None:
     assert not SafetyFilter(WIDE).state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("robots", "batch", "size", "obstacles", "k", "iterations"), [(8, 16, 4.0, 8, 1, 15), (16, 8, 5.0, 12, 4, 40)]
 )

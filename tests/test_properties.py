@@ -252,6 +252,7 @@ def assert_unchanged(fields: dict[str, Any], before: dict[str, Any]) -> None:
             np.testing.assert_array_equal(now, then)
 
 
+@pytest.mark.slow
 @given(recordings(), st.integers(1, 4))
 @examples(120)
 def test_good_data_gives_good_batches(recording: Recording, n_steps: int) -> None:
@@ -442,6 +443,7 @@ def nothing(draw: Any, fields: dict[str, Any], recording: Recording) -> list[str
 DAMAGES = [bad_number, outside, bad_length, bad_type, bad_shape, misnamed, missing, other_parts, nothing]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 @given(st.data())
 @examples(60)

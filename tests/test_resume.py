@@ -132,6 +132,7 @@ def interrupted(
     return model.learn(total, callback=[TrainingCheckpoint(folder, every), Raising(2 * total, RuntimeError)])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pickles")
 @pytest.mark.parametrize("n_envs", [1, 2])
 def test_interrupted_online_training(online_algorithm: AlgorithmCase, tmp_path: Path, n_envs: int) -> None:
@@ -191,6 +192,7 @@ LOST = (
 )
 
 
+@pytest.mark.slow
 def test_a_lost_run_leaves_its_last_good_checkpoint(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """From update 11 the learning rate is huge: the parameters stay finite, but no later loss does."""
     data = collect(pendulum)
@@ -246,6 +248,7 @@ def test_new_episodes_at_a_checkpoint(online_algorithm: AlgorithmCase, tmp_path:
     assert np.flatnonzero(model.replay_buffer.transitions.ends[:30]).tolist() == [9, 12, 22, 25, 29]
 
 
+@pytest.mark.slow
 @pytest.mark.one_variant
 def test_older_checkpoints_go(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """The latest checkpoints are kept, sorted by number and not by name; each of them can be resumed."""

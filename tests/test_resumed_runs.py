@@ -37,6 +37,7 @@ def test_other_data_of_the_same_length_is_refused(tmp_path: Path) -> None:
     assert FQL.resume(tmp_path, pendulum(), dataset=wide, device="cpu").learn(6).num_timesteps == 6
 
 
+@pytest.mark.slow
 def test_a_digest_reads_few_rows() -> None:
     """It depends on shapes and values, and reads at most 256 rows of a column."""
 

@@ -390,6 +390,7 @@ def test_the_published_network_starts_as_convolutions_do() -> None:
         assert parameter.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stochastic", [False, True])
 def test_the_published_network_streams(stochastic: bool, tmp_path: Path) -> None:
     """It depends on history, action, latent and time, learns, and is saved."""

@@ -134,6 +134,7 @@ def test_relabeled_rewards_are_those_of_a_maze(tmp_path: Path) -> None:
     assert ended == [reward == 0 for reward in theirs]
 
 
+@pytest.mark.slow
 def test_relabeled_rewards_are_those_of_a_cube(tmp_path: Path) -> None:
     """The cube is put on its goal, and taken away."""
     pytest.importorskip("ogbench")

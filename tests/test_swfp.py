@@ -375,6 +375,7 @@ def jko(m: float, s: float, mu: float, kappa: float, h: float, beta: float) -> t
     )
 
 
+@pytest.mark.slow
 def test_01_jko_step_minimizes_the_free_energy() -> None:
     """The closed form that the next test trusts: against a fine grid, and the specification's table."""
     kappa, mu, h, beta, m0, s0 = 2.0, 1.0, 0.3, 0.1, 0.0, 1.0
@@ -457,6 +458,7 @@ def test_06_heat_adds_up() -> None:
     assert model.policy.with_sampler("base").noise_dim == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slope", [1.0, 1000.0])
 def test_08_trust_region(slope: float) -> None:
     """10.2.8: however steep the energy, blocks move by the radius, and by the same weights."""
@@ -659,6 +661,7 @@ def test_from_pretrained_needs_a_flow_and_its_spaces(tmp_path: Path) -> None:
         SWFP.from_pretrained(tmp_path / "nothing", "Pendulum-v1")
 
 
+@pytest.mark.slow
 def test_stages_of_learning() -> None:
     """Offline: clone, then evaluate until the phase ends; online: improve. All offline: improve when the critics are ready."""
     rng = np.random.default_rng(0)

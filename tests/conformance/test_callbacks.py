@@ -56,6 +56,7 @@ def test_stops_on_max_episodes(two_phase_algorithm: AlgorithmCase, n_envs: int) 
     assert model.num_timesteps == 4 + 2 * 3 * n_envs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [3, 9])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_interrupted_training(two_phase_algorithm: AlgorithmCase, tmp_path: Path, at: int, error: type[BaseException]) -> None:

@@ -16,6 +16,7 @@ def _offline(case: AlgorithmCase, callback: EvalCallback | None = None, **kwargs
     return parameters(case.fresh(dataset=case.data(), **kwargs).learn(case.stages + 4, callback=callback))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_envs", [1, 2])
 def test_same_seed_online(online_algorithm: AlgorithmCase, n_envs: int) -> None:
     """Two runs from one seed agree bit for bit, the environment, warm-up and exploration included."""
@@ -49,6 +50,7 @@ def test_no_seed(offline_case: AlgorithmCase) -> None:
     assert not same_parameters(_offline(offline_case, seed=None), _offline(offline_case, seed=None))
 
 
+@pytest.mark.slow
 def test_evaluations_do_not_change_offline_training(offline_case: AlgorithmCase) -> None:
     """Evaluating every second update, or never, gives the same parameters, whether or not evaluations sample."""
     without = _offline(offline_case)
@@ -73,6 +75,7 @@ def test_predicting_does_not_change_offline_training(offline_case: AlgorithmCase
     assert same_parameters(*results)
 
 
+@pytest.mark.slow
 def test_seeds_after_loading(offline_case: AlgorithmCase, tmp_path: Path) -> None:
     """Each seed is a run of its own, by ``load(seed=...)`` or ``set_random_seed``, and can be repeated."""
     offline_case.fresh(dataset=offline_case.data()).learn(3).save(tmp_path / "model")

@@ -40,6 +40,7 @@ def saved(trained: FlowAlgorithm, tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
+@pytest.mark.slow
 def test_same_predictions(case: AlgorithmCase, trained: FlowAlgorithm, saved: Path) -> None:
     """A loaded model acts as the saved one, also without an environment, from a path or from memory."""
     buffer = io.BytesIO()
@@ -51,6 +52,7 @@ def test_same_predictions(case: AlgorithmCase, trained: FlowAlgorithm, saved: Pa
         assert same_parameters(parameters(loaded), parameters(trained))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_envs", [1, 2])
 def test_offline_training_goes_on_bit_for_bit(offline_case: AlgorithmCase, tmp_path: Path, n_envs: int) -> None:
     """Optimizer, counters and the random state of training are restored: a resumed run equals an uninterrupted run."""

@@ -52,6 +52,7 @@ def _batch(space: spaces.Space, n: int) -> np.ndarray | dict[str, np.ndarray]:
     return np.stack(samples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.one_variant
 def test_trains_acts_and_is_saved(two_phase_algorithm: AlgorithmCase, tmp_path: Path, name: str) -> None:
@@ -77,6 +78,7 @@ def test_trains_acts_and_is_saved(two_phase_algorithm: AlgorithmCase, tmp_path: 
     np.testing.assert_array_equal(loaded.predict(batch, deterministic=True)[0], actions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBSERVATIONS)
 @pytest.mark.one_variant
 def test_every_part_of_an_observation_is_seen(algorithm: AlgorithmCase, name: str) -> None:

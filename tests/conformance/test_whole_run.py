@@ -87,6 +87,7 @@ def run(
     return Watched(two_phase_algorithm, model, env, folder, recorder, every_ten, bar)
 
 
+@pytest.mark.slow
 def test_the_clock_runs_through_both_phases(run: Watched) -> None:
     """At every step of the clock, whatever the number of environments, updates and environment steps add up to it."""
     assert run.recorder.clock == run.clock

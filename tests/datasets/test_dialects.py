@@ -26,6 +26,7 @@ def read(source: Any) -> OfflineDataset:
     return OfflineDataset.from_replay_buffer(source, lambda actions: actions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", DIALECTS)
 def test_every_dialect_is_the_same_data(tmp_path: Path, name: str, seed: int) -> None:

@@ -35,6 +35,7 @@ def recording(length: int = 4, **columns: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_ranges_are_computed_block_by_block(tmp_path: Path) -> None:
     """A column of 256 MiB in a file; less than a quarter of it is in memory at a time."""
     path = tmp_path / "column.npy"

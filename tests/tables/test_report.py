@@ -66,6 +66,7 @@ def test_the_interquartile_mean_drops_a_quarter_at_either_end() -> None:
     assert low < point < high
 
 
+@pytest.mark.slow
 def test_the_interval_is_that_of_rliable() -> None:
     """Its resamples are drawn from NumPy's global generator, whatever generator it is given."""
     library, metrics = pytest.importorskip("rliable.library"), pytest.importorskip("rliable.metrics")
@@ -133,6 +134,7 @@ def test_a_page_without_times_is_as_it_was(results: Path) -> None:
     assert not (results / "learning_curves_time.png").exists()
 
 
+@pytest.mark.slow
 def test_scores_in_equal_time(tmp_path: Path) -> None:
     """
     The fast algorithm is done after 20 seconds, a mean of its seeds; until then the slow one has made its first evaluation,
@@ -166,6 +168,7 @@ def test_runs_on_their_way_are_left_out(results: Path, capsys: pytest.CaptureFix
     assert (results / "README.md").read_text("utf-8") == expected
 
 
+@pytest.mark.slow
 def test_the_table_is_kept_without_models(results: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Also what has not finished; and the page can be made again from the table alone, by its own name or the folder's."""
     file = results / "td3" / "maze-a-v0_2" / "evaluations.npz"
@@ -185,6 +188,7 @@ def test_the_table_is_kept_without_models(results: Path, tmp_path_factory: pytes
     assert len(read_runs(output)) == 12
 
 
+@pytest.mark.slow
 def test_what_stands_above_the_scores_is_kept(results: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     page, other = results / "README.md", tmp_path_factory.mktemp("text") / "other.md"
     other.write_text("Something else.\n", "utf-8")
@@ -218,6 +222,7 @@ def test_a_page_of_somebody_else_is_not_replaced(results: Path, capsys: pytest.C
     assert page.read_text("utf-8") == make_page(read_runs(results))
 
 
+@pytest.mark.slow
 def test_another_table_is_not_replaced(
     results: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,6 +253,7 @@ def test_returns_and_success_rates_of_one_task_are_not_mixed(results: Path) -> N
 PAGES = sorted((Path(__file__).parents[2] / "results").glob("*/evaluations.csv"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", PAGES, ids=lambda table: table.parent.name)
 def test_the_pages_of_this_repository_can_be_made_again(table: Path, tmp_path: Path) -> None:
     """Word for word, by the command that their sweep files name."""

@@ -267,6 +267,7 @@ class Drawn(gym.Env):
         return np.full((32, 32, 3), 20 * self.time, np.uint8)
 
 
+@pytest.mark.slow
 def test_the_policy_of_a_run_is_exported(offline: Path, room: Path) -> None:
     pytest.importorskip("onnxscript")
     out = succeed("export", "--algo", "fql", "--env", MAZE, "--exp-id", RUN, "-o", "maze.onnx", "--load-best", folder=room)
@@ -297,6 +298,7 @@ def test_a_video_is_recorded(room: Path, acted: list[tuple[str, bool]]) -> None:
 # Hyperparameters.
 
 
+@pytest.mark.slow
 def test_a_trial_is_trained_again_with_what_it_had(study: Any, room: Path, train: Callable[..., str]) -> None:
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
     for trial in study.trials:
@@ -315,6 +317,7 @@ def test_a_trial_is_trained_again_with_what_it_had(study: Any, room: Path, train
             assert model.policy.net_arch == [16]  # the search does not change policy_kwargs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sampler"), [("gfp", "vabc"), *((name, "bc_flow") for name in ("qam", "qam_edit", "qam_fql"))]
 )
@@ -340,6 +343,7 @@ def test_other_algorithms_are_tuned_trained_and_watched(room: Path, name: str, s
     assert "Success rate: " in succeed("enjoy", *watching, folder=room)
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_not_finite_is_pruned(study: Any, room: Path, train: Callable[..., str]) -> None:
     before = len(study.trials)
     options = ["--n-trials", 2, "--study-name", "maze", "--storage", "study.log", "--no-optim-plots"]
@@ -361,6 +365,7 @@ def test_processes_share_a_study(room: Path) -> None:
     assert load_study(room, "shared", "shared.log").user_attrs["flow_steps"] == "2"
 
 
+@pytest.mark.slow
 def test_the_second_process_finds_the_configuration(room: Path, train: Callable[..., str]) -> None:
     # RL Zoo writes it after it has created the study; a reader in between finds only the study.
     backend = optuna.storages.journal.JournalFileBackend(str(room / "early.log"))
@@ -505,6 +510,7 @@ def test_a_card_for_the_hub_is_written(tmp_path: Path) -> None:
     assert "-150.00 +/- 3.00" in text and f"**{PENDULUM}**" in text
 
 
+@pytest.mark.slow
 def test_without_rl_zoo_the_package_is_named() -> None:
     program = """
 import sys

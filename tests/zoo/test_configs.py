@@ -479,6 +479,7 @@ ENVIRONMENTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env_id", ENVIRONMENTS)
 def test_entries_make_models(env_id: str) -> None:
     """

@@ -114,6 +114,7 @@ def test_an_evaluation_without_a_file_is_left_alone() -> None:
     assert quiet.last_mean_reward > -np.inf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sac", "fpmd_m"])
 def test_the_command_has_a_clock(tmp_path: Path, name: str) -> None:
     """For Stable-Baselines3's own algorithms as for ours, and for every way to act."""

@@ -50,6 +50,7 @@ def running(folder: Path, pid: int) -> int:
     return trial.number
 
 
+@pytest.mark.slow
 def test_killed_trials_do_not_block_a_study(folder: Path, capsys: pytest.CaptureFixture) -> None:
     """They are marked as failed, so that they do not count for ``--max-total-trials``."""
     numbers = [running(folder, dead_process()), running(folder, dead_process())]
@@ -95,6 +96,7 @@ def test_the_time_is_recorded_while_a_trial_runs(folder: Path, monkeypatch: pyte
     assert threading.active_count() == before
 
 
+@pytest.mark.slow
 def test_a_study_without_a_completed_trial(folder: Path, capsys: pytest.CaptureFixture) -> None:
     """A loss that is not finite prunes the trial."""
     command = ["optimize", "--algo", "fql", "--env", "Pendulum-v1", "--conf-file", "small.yml", "--n-trials", "1"]
