@@ -51,6 +51,21 @@ def test_equations_are_mathml(site: Path) -> None:
     assert text.count('display="block"') == 3 and "$$" not in text
 
 
+#: Pages that belong to one algorithm.
+ALGORITHM_PAGES = sorted({method.docs for method in METHODS if method.docs is not None})
+
+
+@pytest.mark.parametrize("name", ALGORITHM_PAGES)
+def test_a_page_of_an_algorithm_is_complete(name: str) -> None:
+    """The losses as equations, and the sections that readers look for."""
+    text = (ROOT / "docs" / name).read_text("utf-8")
+    assert text.count("$$") >= 4 and text.count("$$") % 2 == 0
+    for title in ("Idea", "When to use it", "Use", "Arguments", "Logged metrics", "Results"):
+        assert f"\n## {title}\n" in text, title
+    assert re.search(r"^\| symbol \| in the code \| meaning \|$", text, re.MULTILINE)
+    assert re.search(r"^## (Deviations|What is ours|Our reconstruction)", text, re.MULTILINE)
+
+
 def test_the_pages_of_methods_are_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text("utf-8").split("nav:")[1]
     for page in PAGES:
