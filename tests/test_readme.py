@@ -29,14 +29,26 @@ def test_the_tables_of_algorithms_are_those_of_the_records() -> None:
     """A row per method that is no baseline, in the README and in the index of the documentation."""
     for file, folder in (("README.md", "docs/"), ("docs/index.md", "")):
         text = (ROOT / file).read_text("utf-8")
-        found = re.findall(r"^\| \[`(\w+)`\]\((\S+)\) \| (.*) \| ([^|]*) \|$", text, re.MULTILINE)
+        last = r" \| ([^|]*) \|$" if folder else r"() \|$"
+        found = re.findall(r"^\| \[`(\w+)`\]\((\S+)\) \| ([^|]*) \| ([^|]*)" + last, text, re.MULTILINE)
         expected = []
         for method in METHODS:
             if not method.baseline:
                 title = method.title + (" (our reconstruction)" if method.reconstructed else "")
                 title = title if folder else f"[{title}]({method.paper})"
-                expected.append((method.algorithm.__name__, f"{folder}{method.docs}", title, method.regime))
+                expected.append(
+                    (method.algorithm.__name__, f"{folder}{method.docs}", title, method.regime, method.shown if folder else "")
+                )
         assert found == expected, file
+
+
+def test_what_is_shown_is_there() -> None:
+    """Links lead to files, and numbers are those of the linked page."""
+    for method in METHODS:
+        assert (method.shown is not None) == (not method.baseline)
+        for number, path in re.findall(r"\[([^]]*)\]\(([^)#]*)[^)]*\)", method.shown or ""):
+            text = (ROOT / path).read_text("utf-8")
+            assert not re.match(r"0\.", number) or number in text, (number, path)
 
 
 def test_every_method_has_its_page_and_its_settings() -> None:

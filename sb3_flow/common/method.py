@@ -45,6 +45,7 @@ class Method:
     :param variants: At least one; the first one is that of the constructor's defaults
     :param paper: URL of the paper
     :param docs: Its page in ``docs/``
+    :param shown: What results or tests of this repository show, as Markdown with links from its root; for the README
     :param reconstructed: Whether it is our reconstruction from an incomplete description
     :param baseline: Whether it is a baseline
     :param environment: Id of an environment for it
@@ -56,6 +57,7 @@ class Method:
     variants: tuple[Variant, ...]
     paper: str | None = None
     docs: str | None = None
+    shown: str | None = None
     reconstructed: bool = False
     baseline: bool = False
     environment: str = "Pendulum-v1"
