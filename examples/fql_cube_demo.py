@@ -5,7 +5,7 @@ Collect data with the scripted expert of OGBench's cube-single task (the arm mov
 actions, and not to the goal of the task), train FQL offline on it, and compare FQL with behavior cloning. Print a table, and
 write the table, a learning curve, the paths and the trained model.
 
-    python examples/fql_cube_demo.py [--seed 0] [--folder runs/demo]
+    python examples/fql_cube_demo.py [--seed 0] [--folder runs/demo] [--quick]
 """
 
 import argparse
@@ -125,7 +125,11 @@ def main() -> None:
     parser.add_argument("--transitions", type=int, default=100_000, help="number of transitions to collect")
     parser.add_argument("--updates", type=int, default=15_000, help="number of updates")
     parser.add_argument("--episodes", type=int, default=50, help="number of episodes to evaluate each policy")
+    parser.add_argument("--quick", action="store_true", help="a minute: little data and training, to see it work")
     arguments = parser.parse_args()
+    if arguments.quick:
+        parser.set_defaults(transitions=10_000, updates=1_000, episodes=5, folder=Path("runs/quick_demo"))
+        arguments = parser.parse_args()
     folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
@@ -152,18 +156,16 @@ def main() -> None:
 
     print(f"3/3  Evaluating both policies for {arguments.episodes} episodes each, sampled (as in papers) and deterministic")
     policies = {"FQL": model.policy, "behavior cloning (BC flow)": model.policy.with_sampler("bc_flow")}
-    rates = {
-        name: {
-            mode: success_rate(policy, envs, arguments.episodes, 1_000 + arguments.seed, deterministic=mode == "deterministic")
-            for mode in ("sampled", "deterministic")
-        }
-        for name, policy in policies.items()
-    }
-    envs.close()
-
+    rates: dict[str, dict[str, float]] = {name: {} for name in policies}
     print(f"\n{'success rate':<30} {'sampled':>8} {'deterministic':>13}")
-    for name, rate in rates.items():
-        print(f"{name:<30} {rate['sampled']:>8.2f} {rate['deterministic']:>13.2f}")
+    for name, policy in policies.items():
+        print(f"{name:<30}", end="", flush=True)
+        for mode, width in (("sampled", 9), ("deterministic", 14)):
+            seed = 1_000 + arguments.seed
+            rates[name][mode] = success_rate(policy, envs, arguments.episodes, seed, deterministic=mode == "deterministic")
+            print(f"{rates[name][mode]:>{width}.2f}", end="", flush=True)
+        print()
+    envs.close()
     results = {"seed": arguments.seed, "updates": arguments.updates, "episodes": arguments.episodes, "success_rate": rates}
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     plot_learning_curve(folder, rates["behavior cloning (BC flow)"]["sampled"])

@@ -47,6 +47,7 @@ from sb3_flow.common.data.statistics import lacks_statistics, prepare_vec_normal
 from sb3_flow.common.environments import as_environment, register_environment, report_success
 from sb3_flow.common.files import atomic_write, file_to_read, file_to_write, is_path, read_settings
 from sb3_flow.common.guards import check_device, check_learn, not_finite, statistics_of
+from sb3_flow.common.progress import ProgressLinesCallback
 from sb3_flow.common.vec_envs import check_wrapper_order, env_id_of
 from sb3_flow.common.warn import warn
 
@@ -225,7 +226,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         :param log_interval: Online, number of episodes between two log entries; offline, see ``offline_log_interval``
         :param tb_log_name: Name of the run in TensorBoard; by default the name of the algorithm
         :param reset_num_timesteps: Whether to reset ``num_timesteps`` to 0. The offline phase is not repeated.
-        :param progress_bar: Whether to show a progress bar
+        :param progress_bar: Whether to show a progress bar; without a terminal, a line of text every 10 seconds
         :return: The model
         :raises ValueError: If the dataset is missing after ``load``, or a loss is not finite.
         """
@@ -253,6 +254,12 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
             # Also after Ctrl-C: a progress bar is closed, and the model can be used and saved.
             callback.on_training_end()
         return self
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        if progress_bar and not sys.stdout.isatty():
+            callbacks = [] if callback is None else callback if isinstance(callback, list) else [callback]
+            return super()._init_callback([*callbacks, ProgressLinesCallback()])
+        return super()._init_callback(callback, progress_bar)
 
     def require_environment(self) -> None:
         """After ``load`` without an environment, train with the spaces only."""

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from sb3_flow.common.progress import duration
 from sb3_flow.tables.grid import Run
 from sb3_flow.tables.supervisor import LOG
 
 #: Interval of plain lines in seconds.
-LINE_INTERVAL = 60.0
+LINE_INTERVAL = 10.0
 #: Number of bytes to read at the end of a log.
 TAIL = 16_384
 
@@ -79,17 +80,6 @@ def progress_of(folder: Path) -> tuple[int | None, str]:
     if logged:
         timestep = max(int(logged[-1]), timestep or 0)
     return timestep, score
-
-
-def duration(seconds: float) -> str:
-    """
-    Format a duration as hours, minutes and seconds.
-
-    :param seconds: The duration
-    :return: For instance ``"1:02:03"``
-    """
-    minutes, seconds = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
 class Display:

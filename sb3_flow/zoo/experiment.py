@@ -1,5 +1,6 @@
 """RL Zoo's experiment manager with support for flow policies and offline data. It needs RL Zoo."""
 
+import sys
 import time
 import zipfile
 from collections.abc import Iterator
@@ -53,6 +54,8 @@ class FlowExperimentManager(HyperparameterReader):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.eval_samplers, self.trusted = eval_samplers, trusted
+        if self.verbose > 0 and not sys.stdout.isatty() and issubclass(ALGOS[self.algo], OfflineAlgorithm):
+            self.show_progress = True  # lines of text, which do not disturb a log
         self.resumable = issubclass(ALGOS[self.algo], OfflineAlgorithm) and not self.optimize_hyperparameters
         if checkpoint_freq is None:
             checkpoint_freq = self.eval_freq if self.eval_freq > 0 else 25_000

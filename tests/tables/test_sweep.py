@@ -15,8 +15,9 @@ import pytest
 
 from sb3_flow.cli import main
 from sb3_flow.common.checkpoints import latest_checkpoint
+from sb3_flow.common.progress import duration
 from sb3_flow.tables import supervisor
-from sb3_flow.tables.display import Display, State, duration, last_lines, progress_of
+from sb3_flow.tables.display import Display, State, last_lines, progress_of
 from sb3_flow.tables.grid import Run
 from sb3_flow.tables.sweep import Sweep, check_folders, check_resources
 

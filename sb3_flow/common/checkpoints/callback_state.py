@@ -15,6 +15,8 @@ from sb3_flow.common.checkpoints.plain import NotPlain, to_plain
 
 #: Attributes that are not state.
 REFERENCES = {"locals", "globals"}
+#: Callbacks that are added by ``progress_bar=True``. They have no state.
+PROGRESS = {"ProgressBarCallback", "ProgressLinesCallback"}
 #: Key of a callback: the name of its class, and its number among the callbacks of this class.
 Key = tuple[str, int]
 
@@ -41,7 +43,7 @@ def set_callback_state(root: BaseCallback, state: Mapping[Key, Mapping[str, Any]
     :param state: As returned by ``get_callback_state``
     """
     callbacks = _by_key(root)
-    missing = [name for name, _ in state.keys() - callbacks.keys() if name != "ProgressBarCallback"]
+    missing = [name for name, _ in state.keys() - callbacks.keys() if name not in PROGRESS]
     if missing:
         warnings.warn(
             f"The checkpoint has the state of callbacks that were not passed to `learn`: {', '.join(sorted(missing))}. Their "

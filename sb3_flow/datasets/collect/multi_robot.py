@@ -14,7 +14,7 @@ import numpy as np
 import torch as th
 
 from sb3_flow.common.lock import locked
-from sb3_flow.common.optional import require
+from sb3_flow.common.progress import progress_bar
 from sb3_flow.datasets.collect.pool import cores, in_processes
 from sb3_flow.datasets.collect.store import PartialCollection, atomic_write, write_arrays
 from sb3_flow.datasets.registry import own_directory
@@ -107,9 +107,7 @@ def collect_multi_robot(
         blocks = range(-(-scenes // BLOCK))
         missing = [block for block in blocks if not store.has("train", block)]
         done = scenes - sum(len(_scene_ids(block, scenes)) for block in missing)
-        bar = require("tqdm", "datasets", "A progress bar").tqdm(
-            total=scenes, initial=done, desc=target.stem, unit="scene", disable=not progress
-        )
+        bar = progress_bar(scenes, initial=done, desc=target.stem, unit="scene", disable=not progress)
         with bar:
             if missing:
                 calls = [(distribution, block, scenes, proposals, seed, store.path("train", block)) for block in missing]

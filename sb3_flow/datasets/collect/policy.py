@@ -21,6 +21,7 @@ from sb3_flow.common.environments import register_environment
 from sb3_flow.common.lock import locked
 from sb3_flow.common.offline_algorithm import OfflineAlgorithm
 from sb3_flow.common.optional import require
+from sb3_flow.common.progress import progress_bar
 from sb3_flow.common.warn import warn
 from sb3_flow.datasets.registry import minari_directory, own_directory
 
@@ -99,7 +100,7 @@ def _collect(
 
     buffers: list[Any] = []
     done = 0
-    bar = require("tqdm", "datasets", "A progress bar").tqdm(total=transitions, desc=name, unit="step", disable=not progress)
+    bar = progress_bar(transitions, desc=name, unit="step", disable=not progress)
     with bar:
         while done < transitions:
             index = len(buffers)

@@ -12,6 +12,7 @@ import numpy as np
 
 from sb3_flow.common.lock import locked
 from sb3_flow.common.optional import require
+from sb3_flow.common.progress import progress_bar
 from sb3_flow.datasets.collect import worker
 from sb3_flow.datasets.collect.pool import cores, in_processes
 from sb3_flow.datasets.collect.store import PartialCollection, join_episodes
@@ -145,8 +146,8 @@ def _record(
 ) -> None:
     missing = [job for job in jobs if not store.has(*job)]
     per_episode = recipe.transitions_per_episode or 1
-    bar = require("tqdm", "datasets", "A progress bar").tqdm(
-        total=len(jobs) * per_episode,
+    bar = progress_bar(
+        len(jobs) * per_episode,
         initial=(len(jobs) - len(missing)) * per_episode,
         desc=recipe.name,
         unit="step" if recipe.transitions_per_episode else "episode",
