@@ -479,8 +479,9 @@ class Sides(gym.Env):
         return image
 
 
+@pytest.mark.nightly
 @pytest.mark.learns
-@pytest.mark.parametrize("flow", ["rectified", pytest.param("mean", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("flow", ["rectified", "mean"])
 def test_learns_from_images(flow: Any) -> None:
     """A few hundred updates tell left from right, in one step of the flow."""
     options: dict[str, Any] = dict(learning_starts=100, batch_size=32, particles=8, flow_steps=3, alpha_interval=20)

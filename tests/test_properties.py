@@ -478,7 +478,7 @@ def test_images_that_are_none(images: np.ndarray, message: str) -> None:
 
 @pytest.mark.slow
 @given(st.sampled_from(ALGORITHMS), st.data())
-@examples(100)
+@examples(50)
 def test_predicted_actions_are_in_the_space(algorithm: AlgorithmCase, data: st.DataObject) -> None:
     """Whatever the spaces: shape, type and bounds are right, one by one and in a batch, and the same after save and load."""
     space, action_space = data.draw(OBSERVATIONS), data.draw(action_spaces())

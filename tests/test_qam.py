@@ -688,6 +688,7 @@ def test_a_saved_variant(name: str, tmp_path: Path) -> None:
 # A short training whose result is known.
 
 
+@pytest.mark.nightly
 @pytest.mark.learns
 def test_learned_tilt() -> None:
     """

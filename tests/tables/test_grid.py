@@ -261,6 +261,7 @@ def test_packages_are_imported_before_environments_are_looked_up(tmp_path: Path,
     assert " --gym-packages envs_of_a_sweep -params " in run.shell
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_ray_is_not_needed_to_look_at_a_sweep(tmp_path: Path) -> None:
     file = tmp_path / "table.yml"

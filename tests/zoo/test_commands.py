@@ -319,7 +319,8 @@ def test_a_trial_is_trained_again_with_what_it_had(study: Any, room: Path, train
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "sampler"), [("gfp", "vabc"), *((name, "bc_flow") for name in ("qam", "qam_edit", "qam_fql"))]
+    ("name", "sampler"),
+    [("gfp", "vabc"), *(pytest.param(name, "bc_flow", marks=pytest.mark.nightly) for name in ("qam", "qam_edit", "qam_fql"))],
 )
 def test_other_algorithms_are_tuned_trained_and_watched(room: Path, name: str, sampler: str) -> None:
     options = ["--algo", name, "--env", MAZE, "--conf-file", "small.yml", "--device", "cpu", "--seed", 1, "-n", 30]
