@@ -56,10 +56,19 @@ def test_observations(online_algorithm: AlgorithmCase, fault: int) -> None:
     match = (
         "The first observation of an episode" if fault == 0 else f"After {min(fault, 6)} environment steps, the observation"
     )
-    with pytest.raises(ValueError, match=f"{match} has the value nan"):
+    with pytest.raises(ValueError, match=f"{match} of environment 0 has the value nan"):
         model.learn(20)
     assert np.isfinite(env.executed).all() and len(env.executed) == min(fault, 6)
     assert len(model.replay_buffer) == max(min(fault, 6) - 1, 0) and model.replay_buffer.not_finite() is None
+
+
+@pytest.mark.parametrize("fault", [0, 3, 6, 7])
+def test_the_environment_is_named(fault: int) -> None:
+    """At the first reset, at a step, at the last step of an episode, and at the reset after it."""
+    env = DummyVecEnv([pendulum, pendulum, lambda: Faulty(pendulum(6), fault)])
+    where = {0: "The first observation of an episode of environment 2"}.get(fault, "the observation of environment 2")
+    with pytest.raises(ValueError, match=f"{where}( at the end of the episode)? has the value nan"):
+        FQL("FlowPolicy", env, **SMALL).learn(40)
 
 
 @pytest.mark.one_variant

@@ -106,11 +106,14 @@ def _length(array: Any) -> int | None:
     return len(array) if np.ndim(array) else None
 
 
-def check_observation(observation: Any, space: spaces.Space[Any], where: str = "The observation") -> None:
+def check_observation(
+    observation: Any, space: spaces.Space[Any], where: str = "The observation", of_environments: bool = False
+) -> None:
     """
     :param observation: One observation or a batch of them, as arrays
     :param space: Observation space
     :param where: Name of the observation in messages
+    :param of_environments: Whether it is a batch with one observation per environment; messages name the environment
     :raises ValueError: If it is a tuple, as returned by Gymnasium's ``reset``; if a number is not finite; if it is an image of
         floats in [0, 1] but the space is uint8.
     """
@@ -132,6 +135,9 @@ def check_observation(observation: Any, space: spaces.Space[Any], where: str = "
             continue
         if not np.isfinite(array).all():
             value = array[~np.isfinite(array)].flat[0]
+            if of_environments:
+                index = np.argwhere(~np.isfinite(array))[0][0]
+                name = f"{where} of environment {index}" + (f", part {key!r}," if key else "")
             raise ValueError(f"{name} has the value {value}. Observations must be finite: check sensors and wrappers.")
         of_bytes = key in wanted and wanted[key].dtype == np.uint8 and len(wanted[key].shape or ()) == 3
         if of_bytes and array.ndim not in (3, 4):
@@ -170,10 +176,10 @@ def check_step(
                 f"{name} of each environment has the shape {np.shape(part)[1:]}, but the observation space has "
                 f"{wanted[key].shape}."
             )
-    check_observation(observations, space, where)
-    for info in infos:
+    check_observation(observations, space, where, of_environments=True)
+    for i, info in enumerate(infos):
         if info.get("terminal_observation") is not None:
-            check_observation(info["terminal_observation"], space, f"{where} at the end of the episode")
+            check_observation(info["terminal_observation"], space, f"{where} of environment {i} at the end of the episode")
     if not np.isfinite(rewards).all():
         index = int(np.flatnonzero(~np.isfinite(rewards))[0])
         raise ValueError(

@@ -349,15 +349,12 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
 
     def load_run(self, folder: pathlib.Path, trusted: bool = False) -> None:
         """
-        Load what ``save_run`` saved, except for the model.
+        Load what ``save_run`` saved, except for the model and the statistics.
 
         :param folder: The folder
         :param trusted: Whether pickles are read, which runs any code that they contain
         """
         self._require_dataset()
-        if self._vec_normalize_env is not None:
-            path = checkpoints.part(folder, checkpoints.STATISTICS)
-            checkpoints.load_statistics(self._vec_normalize_env, path, trusted)
 
     def describe_run(self) -> dict[str, Any]:
         """Properties that must not change when a run is resumed: number of environments and transitions, ``VecNormalize``."""

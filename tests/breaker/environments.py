@@ -53,9 +53,9 @@ def of(observation_space: spaces.Space, action_space: spaces.Space = JOINT) -> g
 
 def misbehaving() -> list[Input]:
     messages = {
-        "observation nan": "After 2 environment steps, the observation has the value nan",
-        "observation inf": "After 2 environment steps, the observation has the value inf",
-        "observation None": "After 2 environment steps, the observation has the value nan",
+        "observation nan": "After 2 environment steps, the observation of environment 0 has the value nan",
+        "observation inf": "After 2 environment steps, the observation of environment 0 has the value inf",
+        "observation None": "After 2 environment steps, the observation of environment 0 has the value nan",
         "observation of another shape": r"\(4,\).*\(3,\)",
         "reward nan": "After 2 environment steps, the reward of environment 0 is nan",
         "reward inf": "After 2 environment steps, the reward of environment 0 is -inf",

@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import unwrap_vec_normalize
 
 from sb3_flow.common.checkpoints.callback_state import set_callback_state
-from sb3_flow.common.checkpoints.layout import MODEL, STATE, find_checkpoint, part, read_part
+from sb3_flow.common.checkpoints.layout import MODEL, STATE, STATISTICS, find_checkpoint, part, read_part
 from sb3_flow.common.checkpoints.monitors import set_monitor_state
 from sb3_flow.common.checkpoints.random_state import set_random_state
 from sb3_flow.common.checkpoints.run import Resumable, Run
+from sb3_flow.common.checkpoints.statistics import load_statistics
 from sb3_flow.common.checkpoints.training_checkpoint import STATE_KIND, restart_episodes
 from sb3_flow.common.environments import register_environment
 
@@ -39,7 +41,11 @@ def resume(
     # `load` must not reset: that would change the statistics of VecNormalize. New episodes start in `learn`.
     model = cls.load(checkpoint / MODEL, env, force_reset=False, trusted=trusted, **kwargs)
     model.require_environment()
-    require_same_run(model, state, checkpoint)
+    require_same_environment(model, state, checkpoint)
+    normalized = unwrap_vec_normalize(model.env)  # type: ignore[arg-type]
+    if normalized is not None:  # before the dataset is set, which would fill empty statistics
+        load_statistics(normalized, part(checkpoint, STATISTICS), trusted)
+    require_same_dataset(model, state, checkpoint)
     model.load_run(checkpoint, trusted)
     assert model.env is not None
     set_monitor_state(model.env, state["monitors"], checkpoint.parent)
@@ -62,14 +68,14 @@ def go_on(model: Resumable, root: BaseCallback, state: dict[str, Any]) -> None:
     restart_episodes(model, root)
 
 
-def require_same_run(model: Resumable, state: dict[str, Any], checkpoint: pathlib.Path) -> None:
+def require_same_environment(model: Resumable, state: dict[str, Any], checkpoint: pathlib.Path) -> None:
     """
-    Check that environment and dataset are those of the checkpoint.
+    Check that the number of environments and their normalization are those of the checkpoint.
 
     :param model: The model of the checkpoint
     :param state: The state in the checkpoint
     :param checkpoint: Its folder, for messages
-    :raises ValueError: If environment or dataset differ.
+    :raises ValueError: If they differ.
     """
     now = model.describe_run()
     if now["n_envs"] != state["n_envs"]:
@@ -81,6 +87,17 @@ def require_same_run(model: Resumable, state: dict[str, Any], checkpoint: pathli
         raise ValueError(
             f"{checkpoint} was written {before} `VecNormalize`, but `env` is {today} it. Wrap the environment as before."
         )
+
+
+def require_same_dataset(model: Resumable, state: dict[str, Any], checkpoint: pathlib.Path) -> None:
+    """
+    Set the dataset of the model, and check that it is that of the checkpoint.
+
+    :param model: The model of the checkpoint
+    :param state: The state in the checkpoint
+    :param checkpoint: Its folder, for messages
+    :raises ValueError: If it is missing, or differs.
+    """
     if state["n_transitions"] is None:
         return
     if model.dataset is None:
