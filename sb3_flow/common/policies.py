@@ -18,7 +18,7 @@ from stable_baselines3.common.utils import get_device
 from torch import nn
 
 from sb3_flow.common.arguments import CheckedArguments, checked_value
-from sb3_flow.common.checkpoints.saving import pack_settings, read_policy
+from sb3_flow.common.checkpoints.saving import load_errors, pack_settings, read_policy
 from sb3_flow.common.chunks import ChunkState
 from sb3_flow.common.encoders import FlowExtractor, ObservationNormalizer, discrete_from_zero
 from sb3_flow.common.guards import check_observation, check_state
@@ -588,12 +588,13 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         :param device: ``"cpu"``, ``"cuda"`` or ``"auto"``
         :param trusted: Whether pickles in the file, as version 0.1 wrote them, are read, which runs any code that they contain
         :return: The policy
-        :raises ValueError: If the file has pickles that are not trusted.
+        :raises ValueError: If the file has pickles that are not trusted, is damaged, or is of another policy.
         """
         device = get_device(device)
         saved, arguments = read_policy(path, device, trusted)
-        policy = cls(**{"lr_schedule": cls._dummy_schedule, **arguments})
-        policy.load_state_dict(saved)
+        with load_errors(cls, path):
+            policy = cls(**{"lr_schedule": cls._dummy_schedule, **arguments})
+            policy.load_state_dict(saved)
         return policy.to(device)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:

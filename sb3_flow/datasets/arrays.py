@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_flow.common.data.columns import DatasetError, blocks
+from sb3_flow.common.data.columns import DatasetError, blocks, reason
 from sb3_flow.datasets.hdf5_columns import Hdf5Columns
 
 #: Errors of numpy and zipfile for files that are truncated, empty, or have another format.
@@ -55,8 +55,8 @@ class ArrayFile(Mapping[str, np.ndarray]):
             raise DatasetError(f"{path}: the file is empty.")
         try:
             archive = np.load(path, allow_pickle=False)
-        except DAMAGE as error:
-            raise DatasetError(f"{path}: this is no .npz file, or it is damaged ({error}).") from error
+        except Exception as error:  # numpy raises many classes for damaged files
+            raise DatasetError(f"{path}: this is no .npz file, or it is damaged ({reason(error)}).") from error
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DatasetError(f"{path}: this is a single array; expected an .npz file with one array per field.")
         for field in archive.files:
@@ -66,8 +66,10 @@ class ArrayFile(Mapping[str, np.ndarray]):
         load = self._load[field]
         try:
             column = load()
-        except DAMAGE as error:
-            raise DatasetError(f"{self.path}: `{field}` cannot be read; the file is damaged or foreign ({error}).") from error
+        except Exception as error:
+            raise DatasetError(
+                f"{self.path}: `{field}` cannot be read; the file is damaged or foreign ({reason(error)})."
+            ) from error
         if not isinstance(column, np.ndarray):  # the archive has a file that is not in numpy's format
             raise DatasetError(f"{self.path}: `{field}` is not an array in numpy's format.")
         return column

@@ -64,10 +64,13 @@ def _gather(names: Iterable[str], column: Callable[[str], np.ndarray]) -> LazyCo
 
 def _vectors(elements: list[str], column: Callable[[str], np.ndarray]) -> np.ndarray:
     """Join columns of numbers to one column of vectors."""
-    for name in elements:
-        if column(name).dtype.kind not in "fiub":
-            raise DatasetError(f"`{name}` has {column(name).dtype} values; expected numbers.")
-    return np.stack([column(name).reshape(-1) for name in elements], axis=1).astype(np.float32)
+    columns = [column(name) for name in elements]
+    for name, values in zip(elements, columns, strict=True):
+        if values.dtype.kind not in "fiub":
+            raise DatasetError(f"`{name}` has {values.dtype} values; expected numbers.")
+        if values.size != len(columns[0]):
+            raise DatasetError(f"`{name}` has the shape {values.shape}; expected one number per row, as in `{elements[0]}`.")
+    return np.stack([values.reshape(-1) for values in columns], axis=1).astype(np.float32)
 
 
 def _cells(column: Any, name: str) -> np.ndarray:

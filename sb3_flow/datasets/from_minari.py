@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from sb3_flow.common.data.columns import ColumnBuilder, DatasetError
+from sb3_flow.common.data.columns import ColumnBuilder, DatasetError, reason
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.optional import require
 from sb3_flow.common.warn import warn
@@ -66,8 +66,8 @@ def _load(identifier: str) -> Any:
         raise DatasetError(
             f"minari:{identifier} is not in {minari_directory()} (there: {here}). Download it: `minari download {identifier}`."
         ) from error
-    except (OSError, ValueError, KeyError) as error:
-        raise DatasetError(f"minari:{identifier} cannot be read: {error}") from error
+    except Exception as error:  # Minari raises many classes for damaged files
+        raise DatasetError(f"minari:{identifier} cannot be read: {reason(error)}") from error
 
 
 def _flatten(source: Any) -> OfflineDataset:
@@ -93,8 +93,10 @@ def _flatten(source: Any) -> OfflineDataset:
             rewards.append(np.append(np.asarray(episode.rewards, dtype=np.float32), np.float32(0)))
             terminations.append(np.append(np.asarray(episode.terminations, dtype=bool), False))
             lengths.append(length)
-    except (OSError, KeyError, RuntimeError) as error:
-        raise DatasetError(f"{name}: an episode cannot be read; the files are damaged ({error}).") from error
+    except DatasetError:
+        raise
+    except Exception as error:
+        raise DatasetError(f"{name}: an episode cannot be read; the files are damaged ({reason(error)}).") from error
     if not sum(lengths):
         raise DatasetError(f"{name}: it has no transition.")
     rows = sum(lengths) + len(lengths)

@@ -108,7 +108,9 @@ def _stacked(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {field: np.stack([row[field] for row in rows]) for field in rows[0]}
 
 
-def _flat(step: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(step: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(step, Mapping):
+        raise DatasetError(f"A step of an episode is {short(step)}; expected a dictionary with `observation` and `action`.")
     for field, value in step.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{field}/")

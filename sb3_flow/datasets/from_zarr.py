@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_flow.common.data.columns import BLOCK_BYTES, ColumnBuilder, DatasetError
+from sb3_flow.common.data.columns import BLOCK_BYTES, ColumnBuilder, DatasetError, reason
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.fields import Meaning, resolve
 from sb3_flow.common.optional import require
@@ -51,8 +51,10 @@ def read_zarr(source: Any, env_id: str | None = None) -> OfflineDataset | None:
         store: Any = zarr.storage.ZipStore(str(path), mode="r") if path.suffix == ".zip" else str(path)
         group = zarr.open_group(store, mode="r")
         return OfflineDataset.from_dict(_columns(group, keys, path), os.fspath(source))
-    except (OSError, RuntimeError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{path}: this is no zarr file, or it is damaged ({error}).") from error
+    except (DatasetError, ImportError):
+        raise
+    except Exception as error:  # zarr raises many classes for damaged files
+        raise DatasetError(f"{path}: this is no zarr file, or it is damaged ({reason(error)}).") from error
 
 
 def _columns(group: Any, keys: list[str], path: Path) -> dict[str, Any]:

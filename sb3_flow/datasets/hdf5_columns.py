@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_flow.common.data.columns import BLOCK_BYTES, ColumnBuilder, DatasetError
+from sb3_flow.common.data.columns import BLOCK_BYTES, ColumnBuilder, DatasetError, reason
 from sb3_flow.common.optional import require
 
 
@@ -77,14 +77,14 @@ class open_hdf5:
     def __enter__(self) -> Any:
         try:
             self.file = self.h5py.File(self.path, "r")
-        except OSError as error:
+        except Exception as error:
             raise self._damage(error) from error
         return self.file
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self.file.close()
-        if isinstance(error, (OSError, RuntimeError, KeyError)):
+        if isinstance(error, Exception) and not isinstance(error, (DatasetError, ImportError)):  # h5py raises many classes
             raise self._damage(error) from error
 
     def _damage(self, error: BaseException) -> DatasetError:
-        return DatasetError(f"{self.path}: this is no HDF5 file, or it is damaged ({error}).")
+        return DatasetError(f"{self.path}: this is no HDF5 file, or it is damaged ({reason(error)}).")

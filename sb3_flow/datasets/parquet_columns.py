@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_flow.common.data.columns import ColumnBuilder, DatasetError
+from sb3_flow.common.data.columns import ColumnBuilder, DatasetError, reason
 from sb3_flow.common.optional import require
 
 
@@ -41,8 +41,8 @@ class ParquetColumns:
     def _open(self, file: Path) -> Any:
         try:
             return self.parquet.ParquetFile(file)
-        except (OSError, self.arrow.ArrowException) as error:
-            raise DatasetError(f"{file}: this is no parquet file, or it is damaged ({error}).") from error
+        except Exception as error:  # Arrow raises many classes for damaged files
+            raise DatasetError(f"{file}: this is no parquet file, or it is damaged ({reason(error)}).") from error
 
     def column(self, name: str) -> np.ndarray:
         """A column of numbers, ``(N,)`` or ``(N, *shape)``."""
@@ -52,10 +52,10 @@ class ParquetColumns:
             try:
                 values = self._open(file).read(columns=[name])[name].combine_chunks()
                 column.append(_numbers(values, label))
-            except (OSError, ValueError, self.arrow.ArrowException) as error:
-                if isinstance(error, DatasetError):
-                    raise
-                raise DatasetError(f"{label} is no array of numbers ({error}).") from error
+            except DatasetError:
+                raise
+            except Exception as error:
+                raise DatasetError(f"{label} is no array of numbers ({reason(error)}).") from error
         return column.finish()
 
     def rows(self, name: str) -> Iterator[Any]:

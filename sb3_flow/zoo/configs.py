@@ -75,7 +75,7 @@ def read_entries(path: str) -> dict[str, Any]:
         entries = yaml.safe_load(Path(path).read_text("utf-8"))
     except FileNotFoundError as error:
         raise no_such_config(path) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # of PyYAML, or for text that is not UTF-8
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(entries, dict):
         raise ValueError(f"{path} has no entries; expected a dictionary of settings per environment.")

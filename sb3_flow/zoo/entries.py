@@ -9,6 +9,7 @@ Names may be patterns, and values may have placeholders and formulas::
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from fractions import Fraction
@@ -18,7 +19,7 @@ from typing import Any
 SHARED = ("atari", "default")
 #: Placeholder in values for the text that `*` in the name of the entry matches.
 PLACEHOLDER = "{*}"
-NUMBER = r"\d+\.?\d*(?:[eE][+-]?\d+)?"
+NUMBER = r"\d+\.?\d*(?:[eE][+-]?\d{1,3})?"
 
 
 def find_entry(entries: Mapping[str, Any], env_id: str) -> str | None:
@@ -84,4 +85,6 @@ def _formula(text: str, name: str) -> float:
         if operator == "/" and Fraction(number) == 0:
             raise ValueError(f"entry {name!r}: {text!r} divides by zero.")
         result = result / Fraction(number) if operator == "/" else result * Fraction(number)
+    if result > sys.float_info.max:
+        raise ValueError(f"entry {name!r}: {text!r} is too large.")
     return float(result)

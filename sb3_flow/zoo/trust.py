@@ -103,8 +103,8 @@ def read_yaml(path: Path, trusted: bool = False) -> Any:
     try:
         with path.open(encoding="utf-8") as file:
             return yaml.load(file, yaml.UnsafeLoader if trusted else _loader())
-    except (yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a file of a run: {error}") from error
+    except (yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a file of a run: {' '.join(str(error).split())}") from error
 
 
 def _settings(read: Callable[..., Any], text: str, custom_objects: dict[str, Any] | None = None) -> Any:

@@ -87,6 +87,12 @@ def special() -> list[Input]:
             lambda _: model({name: column for name, column in data.items() if name not in ends}),
             "nothing says where episodes end",
         ),
+        Input(
+            "next observations with other parts",
+            lambda _: model({**data, "observations": {"": data["observations"], "a": data["observations"]}}),
+            "`next_observations` has one array, but `observations` the parts , a",
+        ),
+        Input("steps as an array", lambda _: model({"steps": [1, 2]}), "A step of an episode is 1; expected a dictionary"),
         Input("actions of two joints", lambda _: model({**data, "actions": np.zeros((rows, 2))}), r"\(200, 2\).*\(1,\)"),
         Input(
             "observations of two numbers",
@@ -117,6 +123,47 @@ def special() -> list[Input]:
             "demonstrations without rewards",
             lambda _: StreamingFlow("FlowPolicy", pendulum(), dataset={**data, "rewards": None}, **SMALL) and None,
         ),
+    ]
+
+
+def descriptions() -> list[Input]:
+    """Descriptions of datasets with changes, as in YAML."""
+    data = collect(pendulum)
+    wrong: dict[str, tuple[dict[str, Any], str]] = {
+        "rewards as a list": (
+            {"rewards": [1, 2]},
+            r"`rewards` is \[1, 2\], which is not understood.*Example: `rewards: {shift",
+        ),
+        "a shift as text": ({"rewards": {"shift": "down"}}, "`rewards` is .*'down'.*not understood"),
+        "a clip of one number": ({"rewards": {"clip": 1}}, "`rewards` is .*not understood"),
+        "a shift of nan": ({"rewards": {"shift": np.nan}}, "`rewards` row 0 has the value nan"),
+        "an unknown change": ({"rewards": "shrink"}, "there is no change of rewards 'shrink'; known: shift"),
+        "actions as a number": ({"actions": 2}, "`actions` is 2, which is not understood.*Example"),
+        "observations as a number": ({"observations": 3}, "`observations` is 3, which is not understood.*Example"),
+        "frames as text": (
+            {"frame_skip": "many"},
+            "`frame_skip` is 'many', which is not understood.*Example: `frame_skip: 4`",
+        ),
+        "no frames": ({"frame_skip": 0}, "`frame_skip` is not understood"),
+        "an unknown key": ({"reward": 3}, "The description of a dataset has 'reward'; known: source"),
+    }
+    inputs = [
+        Input(f"description: {name}", lambda _, d=description: model({"source": data, **d}), message)
+        for name, (description, message) in wrong.items()
+    ]
+    weights: dict[str, tuple[Any, str]] = {
+        "text": ("heavy", r"The weights of the datasets are \['heavy', 1\]; expected a number above 0"),
+        "nan": (np.nan, "the weights are .*nan.*; expected one number above 0"),
+        "infinity": (np.inf, "the weights are .*inf.*; expected one number above 0"),
+        "zero": (0, "the weights are .*0.*; expected one number above 0"),
+    }
+    return inputs + [
+        Input(
+            f"weight: {name}",
+            lambda _, w=weight: model([{"source": data, "weight": w}, {"source": data, "weight": 1}]),
+            message,
+        )
+        for name, (weight, message) in weights.items()
     ]
 
 
@@ -157,4 +204,4 @@ def files() -> list[Input]:
     ]
 
 
-INPUTS = damaged() + special() + files()
+INPUTS = damaged() + special() + descriptions() + files()

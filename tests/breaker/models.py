@@ -22,6 +22,8 @@ from breaker.data import model as offline
 from breaker.outcome import Input
 from sb3_flow import FQL, GFP
 from sb3_flow.common.checkpoints import TrainingCheckpoint
+from sb3_flow.fql.policies import FQLPolicy
+from sb3_flow.gfp.policies import GFPPolicy
 
 
 @cache
@@ -185,6 +187,18 @@ def load(file: bytes | None = None, /, path: Any = "model.zip", cls: Any = FQL, 
     return cls.load(path, **{"device": "cpu", **kwargs})
 
 
+def load_policy(file: bytes | None = None, cls: Any = FQLPolicy, share: float = 1.0, state: Any = None) -> Any:
+    if state is not None:
+        th.save(state, "policy.zip")
+    elif file is not None:
+        Path("policy.zip").write_bytes(file)
+    else:
+        single().policy.save("policy.zip")
+    whole = Path("policy.zip").read_bytes()
+    Path("policy.zip").write_bytes(whole[: int(share * len(whole))])
+    return cls.load("policy.zip", device="cpu")
+
+
 def resume(cls: Any = FQL, env: Any = "Pendulum-v1", **kwargs: Any) -> Any:
     for name, file in run().items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -253,6 +267,12 @@ def files() -> list[Input]:
         "load: a class as environment": (lambda: load(env=gym.Env), "`env` is a class"),
         "learn after load without data": (lambda: load().learn(3), "is not part of the saved file. Pass it again"),
         "replay buffer: nothing there": (lambda: online().load_replay_buffer("nothing"), "no saved replay buffer nothing"),
+        "policy: nothing there": (lambda: FQLPolicy.load("nothing"), "No such file or directory: 'nothing'"),
+        "policy: a text": (lambda: load_policy(b"a policy"), "policy.zip is (damaged, or not a policy|not a policy)"),
+        "policy: half a file": (lambda: load_policy(share=0.5), "policy.zip is damaged, or not a policy"),
+        "policy: of another algorithm": (lambda: load_policy(cls=GFPPolicy), "policy.zip does not fit GFPPolicy"),
+        "policy: a model": (lambda: load_policy(content()), "policy.zip is (damaged, or )?not a policy"),
+        "policy: parameters only": (lambda: load_policy(state={"a": th.zeros(2)}), "it has no settings or no parameters"),
         "resume: nothing there": (lambda: FQL.resume("nothing"), "There is no folder nothing"),
         "resume: an empty folder": (lambda: FQL.resume("."), "has no checkpoint"),
         "resume: a file": (lambda: (Path("file").touch(), FQL.resume("file")), "is a file"),

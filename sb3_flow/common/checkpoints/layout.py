@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from sb3_flow.common.checkpoints.plain_files import PickledFile, read_data
@@ -70,7 +71,13 @@ def part(checkpoint: pathlib.Path, name: str) -> pathlib.Path:
     return former if former.exists() and not (checkpoint / name).exists() else checkpoint / name
 
 
-def read_part(path: pathlib.Path, kind: str, trusted: bool, types: tuple[type, ...] = (dict,)) -> Any:
+def read_part(
+    path: pathlib.Path,
+    kind: str,
+    trusted: bool,
+    types: tuple[type, ...] = (dict,),
+    check: Callable[[Any], None] | None = None,
+) -> Any:
     """
     Read a part of a checkpoint.
 
@@ -78,6 +85,7 @@ def read_part(path: pathlib.Path, kind: str, trusted: bool, types: tuple[type, .
     :param kind: Its kind, as for ``read_data``
     :param trusted: Whether pickles are read
     :param types: Types that the value may have
+    :param check: Raises a ``ValueError`` if the value is malformed
     :raises ValueError: If it is damaged, or a pickle that is not trusted.
     """
     try:
@@ -85,6 +93,8 @@ def read_part(path: pathlib.Path, kind: str, trusted: bool, types: tuple[type, .
             value = read_data(file, kind, trusted)
         if not isinstance(value, types):
             raise ValueError(f"it contains a {type(value).__name__}")
+        if check is not None:
+            check(value)
         return value
     except PickledFile as error:
         raise ValueError(f"{path} {error}") from error

@@ -42,6 +42,24 @@ def set_random_state(model: Resumable, state: dict[str, Any]) -> None:
     model.action_space.np_random.bit_generator.state = state["action_space"]
 
 
+def check_random_state(state: dict[str, Any]) -> None:
+    """
+    Check a state before it is restored, which happens only when training continues.
+
+    :param state: As returned by ``get_random_state``
+    :raises ValueError: If a part of it is missing or malformed.
+    """
+    try:
+        random.Random().setstate(state["python"])
+        np.random.RandomState().set_state(state["numpy"])
+        th.Generator().set_state(state["torch"])
+        np.random.default_rng().bit_generator.state = state["action_space"]
+        if not all(isinstance(part, th.Tensor) for part in state["cuda"]):
+            raise ValueError("a state of CUDA is not a tensor")
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"the states of its random generators are malformed: {error!r}") from error
+
+
 def seed_from(generator: th.Generator) -> int:
     """
     Derive a seed from the state of a generator, which is not changed.

@@ -39,7 +39,8 @@ def load_replay_buffer(path: Any, own: OnlineBuffer, algorithm: str, trusted: bo
     :param trusted: Whether a pickle is read, which runs any code that it contains
     :return: The loaded replay buffer
     :raises FileNotFoundError: If there is no such file.
-    :raises ValueError: If it is not a replay buffer, has other spaces, or is a pickle that is not trusted.
+    :raises ValueError: If it is not a replay buffer, has other spaces or numbers that are not finite, or is a pickle that is
+        not trusted.
     """
     if is_path(path):
         path = file_to_read(path, "pkl", "saved replay buffer")
@@ -65,5 +66,7 @@ def load_replay_buffer(path: Any, own: OnlineBuffer, algorithm: str, trusted: bo
                 f"The `{what}` of {name} is {getattr(buffer, what)}, but that of this model is {getattr(own, what)}. If only "
                 "the number of environments differs, pass it as `dataset`."
             )
+    if (value := buffer.not_finite()) is not None:
+        raise ValueError(f"{name} has the value {value}; all numbers of a replay buffer must be finite. Use an earlier file.")
     buffer.device = own.device
     return buffer

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from sb3_flow.common.checkpoints.callback_state import set_callback_state
 from sb3_flow.common.checkpoints.layout import MODEL, STATE, STATISTICS, find_checkpoint, part, read_part
 from sb3_flow.common.checkpoints.monitors import set_monitor_state
-from sb3_flow.common.checkpoints.random_state import set_random_state
+from sb3_flow.common.checkpoints.random_state import check_random_state, set_random_state
 from sb3_flow.common.checkpoints.run import Resumable, Run
 from sb3_flow.common.checkpoints.statistics import load_statistics
 from sb3_flow.common.checkpoints.training_checkpoint import STATE_KIND, restart_episodes
@@ -32,7 +32,7 @@ def resume(
 ) -> Algorithm:
     """Load the model of the latest checkpoint and prepare it for ``learn``; see ``OfflineAlgorithm.resume``."""
     checkpoint = find_checkpoint(pathlib.Path(folder))
-    state = read_part(part(checkpoint, STATE), STATE_KIND, trusted)
+    state = read_part(part(checkpoint, STATE), STATE_KIND, trusted, check=check_state)
     if isinstance(env, str):
         register_environment(env)
         env = gym.make(env)
@@ -53,6 +53,40 @@ def resume(
     started_at = state["run"]["started_at"] if "run" in state else vars(model).pop("learn_started_at", 0)
     model.run = Run(started_at, resumed_state=state)
     return model
+
+
+def check_state(state: dict[str, Any]) -> None:
+    """
+    Check the state in a checkpoint.
+
+    :param state: The state
+    :raises ValueError: If a part of it is missing or malformed.
+    """
+    monitors, run = state.get("monitors"), state.get("run", {"started_at": 0})  # version 0.1 has no `run`
+    forms = {
+        "run": isinstance(run, dict) and isinstance(run.get("started_at"), int),
+        "random": isinstance(state.get("random"), dict),
+        "callbacks": _is_callback_state(state.get("callbacks")),
+        "monitors": isinstance(monitors, dict)
+        and isinstance(monitors.get("sizes"), dict)
+        and all(isinstance(name, str) and isinstance(size, int) and size >= 0 for name, size in monitors["sizes"].items())
+        and isinstance(monitors.get("t_start"), list)
+        and all(isinstance(start, int | float) for start in monitors["t_start"]),
+        "n_envs": isinstance(state.get("n_envs"), int),
+        "vec_normalize": isinstance(state.get("vec_normalize"), bool),
+        "n_transitions": isinstance(state.get("n_transitions", ""), int | None),
+    }
+    for name, valid in forms.items():
+        if not valid:
+            raise ValueError(f"its `{name}` is missing or malformed")
+    check_random_state(state["random"])
+
+
+def _is_callback_state(state: Any) -> bool:
+    keys = isinstance(state, dict) and all(isinstance(key, tuple) and len(key) == 2 for key in state)
+    return keys and all(
+        isinstance(attributes, dict) and all(isinstance(name, str) for name in attributes) for attributes in state.values()
+    )
 
 
 def go_on(model: Resumable, root: BaseCallback, state: dict[str, Any]) -> None:

@@ -19,6 +19,8 @@ from sb3_flow.common.warn import warn
 
 #: Key of a pickle in the settings, as in Stable-Baselines3.
 PICKLE = ":serialized:"
+#: End of messages about files of policies.
+WRITTEN = "Pass a file that `policy.save` wrote."
 
 
 def save_model(model: BaseAlgorithm, file: IO[bytes], exclude: Iterable[str], include: Iterable[str]) -> None:
@@ -138,10 +140,12 @@ def read_policy(path: Any, device: th.device, trusted: bool) -> tuple[dict[str, 
     :param device: Device of the parameters
     :param trusted: Whether pickles are read, which runs any code that they contain
     :return: Parameters, and arguments of the policy
-    :raises ValueError: If it has pickles that are not trusted.
+    :raises ValueError: If it has pickles that are not trusted, is damaged, or is something else.
     """
     try:
         saved = th.load(path, map_location=device, weights_only=True)
+    except OSError:  # such as a missing file, whose name it has
+        raise
     except pickle.UnpicklingError as error:
         if not trusted:
             raise ValueError(
@@ -152,8 +156,17 @@ def read_policy(path: Any, device: th.device, trusted: bool) -> tuple[dict[str, 
             path.seek(0)
         with moved_modules():
             saved = th.load(path, map_location=device, weights_only=False)
-    data = saved["data"]
-    return saved["state_dict"], unpack_settings(path, json.loads(data), (), None, trusted) if isinstance(data, str) else data
+    except Exception as error:  # damaged archives can raise anything
+        raise ValueError(f"{name_of(path)} is damaged, or not a policy ({' '.join(str(error).split())}). {WRITTEN}") from error
+    parts = saved if isinstance(saved, dict) else {}
+    data, state_dict = parts.get("data"), parts.get("state_dict")
+    try:
+        settings = json.loads(data) if isinstance(data, str) else data
+    except ValueError as error:
+        raise ValueError(f"{name_of(path)} is damaged: its settings are not JSON ({error}). {WRITTEN}") from error
+    if not (isinstance(settings, dict) and isinstance(state_dict, dict)):
+        raise ValueError(f"{name_of(path)} is not a policy: it has no settings or no parameters. {WRITTEN}")
+    return state_dict, unpack_settings(path, settings, (), None, trusted) if isinstance(data, str) else settings
 
 
 def require_own_model(cls: type[BaseAlgorithm], path: Any, settings: Mapping[str, Any]) -> None:
@@ -192,11 +205,11 @@ def require_own_policy(cls: type[BaseAlgorithm], path: Any, policy_class: Any) -
 
 
 @contextmanager
-def load_errors(cls: type[BaseAlgorithm], path: Any) -> Iterator[None]:
+def load_errors(cls: type, path: Any) -> Iterator[None]:
     """
     Convert errors of loading a file to a ``ValueError`` that names the file and the remedy.
 
-    :param cls: The algorithm
+    :param cls: The algorithm or the policy
     :param path: The file
     """
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
+import numpy as np
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -36,7 +37,7 @@ def load_statistics(env: VecNormalize, path: pathlib.Path, trusted: bool = False
     :param env: The environment
     :param path: The file ``vecnormalize.npz`` of a checkpoint, or a pickle that ``VecNormalize.save`` wrote
     :param trusted: Whether a pickle is read, which runs any code that it contains
-    :raises ValueError: If it is damaged, or a pickle that is not trusted.
+    :raises ValueError: If it is damaged, has other shapes, or is a pickle that is not trusted.
     """
     saved = read_part(path, KIND, trusted, (dict, VecNormalize))
     if isinstance(saved, VecNormalize):
@@ -44,9 +45,18 @@ def load_statistics(env: VecNormalize, path: pathlib.Path, trusted: bool = False
         if env.norm_obs:
             env.obs_rms = saved.obs_rms
         return
-    env.ret_rms = _running(saved["ret_rms"])
-    if env.norm_obs and "obs_rms" in saved:
-        env.obs_rms = _each(saved["obs_rms"], _running) if isinstance(env.obs_rms, dict) else _running(saved["obs_rms"])
+    try:
+        ret_rms, obs_rms = _running(saved["ret_rms"], env.ret_rms), None
+        if env.norm_obs and "obs_rms" in saved:
+            own, found = env.obs_rms, saved["obs_rms"]
+            obs_rms = {key: _running(found[key], own[key]) for key in own} if isinstance(own, dict) else _running(found, own)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged, or does not fit the environment ({error!r}). Resume from another checkpoint if there is one."
+        ) from error
+    env.ret_rms = ret_rms
+    if obs_rms is not None:
+        env.obs_rms = obs_rms
 
 
 def _each(statistics: Any, convert: Any) -> Any:
@@ -59,7 +69,13 @@ def _numbers(statistics: RunningMeanStd) -> dict[str, Any]:
     return {"mean": statistics.mean, "var": statistics.var, "count": statistics.count}
 
 
-def _running(numbers: dict[str, Any]) -> RunningMeanStd:
-    statistics = RunningMeanStd(shape=numbers["mean"].shape)
+def _running(numbers: dict[str, Any], own: RunningMeanStd) -> RunningMeanStd:
+    """The statistics of a file, of the same shape as those of the environment."""
+    statistics = RunningMeanStd(shape=own.mean.shape)
+    for name in ("mean", "var"):
+        if np.shape(numbers[name]) != own.mean.shape or not np.isfinite(numbers[name]).all():
+            raise ValueError(f"`{name}` has the shape {np.shape(numbers[name])}; expected finite numbers, {own.mean.shape}")
+    if not 0 < numbers["count"] < np.inf:
+        raise ValueError(f"`count` is {numbers['count']}")
     statistics.mean, statistics.var, statistics.count = numbers["mean"], numbers["var"], numbers["count"]
     return statistics

@@ -11,7 +11,7 @@ import numpy as np
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from sb3_flow.common.data.columns import DatasetError, Observations, blocks, check_finite, short
+from sb3_flow.common.data.columns import DatasetError, Observations, blocks, check_finite, listed, parts, short
 from sb3_flow.common.data.episodes import ADVICE, UNCERTAIN, Recording, find_episodes
 from sb3_flow.common.data.gather import gather
 from sb3_flow.common.data.jumps import jumps_inside
@@ -84,6 +84,11 @@ class OfflineDataset:
         for name, column in self.columns():
             if len(column) != length:
                 raise DatasetError(f"{self.name}: `{name}` has {len(column)} rows, but `actions` has {length}.")
+        there, following = parts(self.observations), self.next_observations
+        if following is not None and set(parts(following)) != set(there):
+            raise DatasetError(
+                f"{self.name}: `next_observations` has {listed(parts(following))}, but `observations` {listed(there)}."
+            )
         if not np.any(self.has_action):
             raise DatasetError(f"{self.name}: it has no transition (`actions` has {length} rows).")
         # Padding is not checked: it is never sampled.

@@ -27,7 +27,7 @@ def join(
     if not datasets:
         raise DatasetError("The list of datasets is empty.")
     name = name or _joined_name([data.name for data in datasets])
-    if weights is not None and (len(weights) != len(datasets) or min(weights) <= 0):
+    if weights is not None and (len(weights) != len(datasets) or not all(0 < weight < np.inf for weight in weights)):
         raise DatasetError(f"{name}: the weights are {short(list(weights))}; expected one number above 0 for each dataset.")
     if len(datasets) == 1:
         return datasets[0]

@@ -13,7 +13,7 @@ from sb3_flow.common.data.columns import DatasetError, short
 from sb3_flow.common.data.dataset import OfflineDataset, one_of_a_list
 from sb3_flow.common.data.episodes import ADVICE, UNCERTAIN
 from sb3_flow.common.data.join import join
-from sb3_flow.common.data.transforms import TRANSFORMS
+from sb3_flow.common.data.transforms import TRANSFORMS, transformed
 
 #: A reader converts a source to a dataset, or returns None if it does not support the source.
 Reader = Callable[[Any, str | None], OfflineDataset | None]
@@ -97,7 +97,10 @@ def _read_list(sources: Any, env_id: str | None) -> OfflineDataset:
     finally:
         one_of_a_list.reset(token)
     given = [source.get("weight") if isinstance(source, Mapping) and "source" in source else None for source in sources]
-    weights = [float(weight) for weight in given if weight is not None]
+    try:
+        weights = [float(weight) for weight in given if weight is not None]
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"The weights of the datasets are {short(given)}; expected a number above 0 for each.") from error
     if weights and len(weights) < len(given):
         raise DatasetError(f"{datasets[given.index(None)].name}: `weight` is missing; give one to each dataset, or to none.")
     return join(datasets, weights or None)
@@ -111,9 +114,9 @@ def _read_described(description: Mapping[str, Any], env_id: str | None) -> Offli
             f"{', '.join(TRANSFORMS)}."
         )
     data = read_dataset(description["source"], env_id)
-    for name, transform in TRANSFORMS.items():
+    for name in TRANSFORMS:
         if description.get(name) is not None:
-            data = transform(data, description[name])
+            data = transformed(data, name, description[name])
     return data
 
 

@@ -214,6 +214,26 @@ def _part(data: OfflineDataset, part: Any) -> np.ndarray:
     return np.asarray(columns[key][:, start:stop], dtype=np.float32)
 
 
+def transformed(data: OfflineDataset, name: str, how: Any) -> OfflineDataset:
+    """
+    Apply a transform.
+
+    :param data: The data
+    :param name: A key of ``TRANSFORMS``
+    :param how: Its value in the description
+    :return: The changed data
+    :raises DatasetError: If the value is not understood, or does not fit the data.
+    """
+    try:
+        return TRANSFORMS[name](data, how)
+    except (TypeError, ValueError, AttributeError, LookupError, OverflowError) as error:
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(
+            f"{data.name}: `{name}` is {short(how)}, which is not understood ({error}). Example: `{name}: {EXAMPLES[name]}`."
+        ) from error
+
+
 #: Transforms in a description of a dataset, in the order of application.
 TRANSFORMS: dict[str, Transform] = {
     "frame_skip": skip_frames,
@@ -221,4 +241,12 @@ TRANSFORMS: dict[str, Transform] = {
     "actions": transform_actions,
     "observations": choose_observations,
     "flatten": lambda data, keys: flatten_observations(data, None if keys is True else keys) if keys else data,
+}
+#: A value of each, for messages.
+EXAMPLES = {
+    "frame_skip": "4",
+    "rewards": "{shift: -1, scale: 10}",
+    "actions": "{clip: [-1, 1]}",
+    "observations": "[state, goal]",
+    "flatten": "true",
 }
