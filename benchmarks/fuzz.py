@@ -62,7 +62,8 @@ def unclear(error: BaseException) -> str | None:
     message = str(error)
     if not isinstance(error, ERRORS):
         return "another class"
-    if not frames[-1].filename.startswith(PACKAGE):
+    names_a_file = isinstance(error, OSError) and error.filename is not None
+    if not (names_a_file or frames[-1].filename.startswith(PACKAGE)):
         return "not raised by this package"
     if len(message.strip().splitlines()) != 1:
         return "not one line"

@@ -214,8 +214,9 @@ class Edits:
             if kind == 0:
                 del parent[key]
             elif kind == 1 and isinstance(value, th.Tensor):
-                changed = self.array(value.numpy())
-                parent[key] = th.from_numpy(np.array(changed)) if np.asarray(changed).dtype.kind in "fiub" else self.number()
+                changed = np.asarray(self.array(value.numpy()))
+                changed = changed.astype(changed.dtype.newbyteorder("="))
+                parent[key] = th.from_numpy(changed.copy()) if changed.dtype.kind in "fiub" else self.number()
             elif kind == 2 and isinstance(parent, dict):
                 parent[self.text()] = parent.pop(key)
             else:
@@ -402,7 +403,7 @@ def hdf5(edits: Edits, folder: Path) -> None:
         groups = edits.one([[""], ["data/demo_0/", "data/demo_1/"], ["traj_0/"], ["episode_0/", "episode_3/"]])
         for group in groups:
             for name, column in edits.columns(data()).items():
-                array, name = np.asarray(column), str(name).strip("/").replace("\x00", "0") or "empty"
+                array, name = np.asarray(column), str(name).strip("/no").replace("\x00", "0") or "empty"
                 if array.dtype.kind in "fiubSc":
                     options = {"chunks": True, "compression": "gzip"} if edits.rarely() and array.size else {}
                     try:
@@ -539,7 +540,7 @@ def names(edits: Edits, folder: Path) -> None:
         ".hdf5",
         ".zarr",
         ".parquet",
-        "~",
+        "~nobody",
         "/",
         "..",
     ]

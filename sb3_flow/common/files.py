@@ -100,6 +100,12 @@ def name_of(file: Any) -> str:
     return str(file) if is_path(file) else "The open file"
 
 
+def reason(error: BaseException) -> str:
+    """The message of an error of another package, as one short line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300]} ..."
+
+
 def read_settings(file: Any) -> dict[str, Any]:
     """
     Check that a file is a complete saved model, and read its settings without creating the model.
@@ -117,8 +123,8 @@ def read_settings(file: Any) -> dict[str, Any]:
             settings = None if damaged or missing else json.loads(archive.read("data"))
     except DAMAGE as error:
         if _beginning(file).startswith(b"PK"):
-            raise ValueError(f"{name} is damaged, perhaps truncated ({error}). Use an earlier copy.") from error
-        raise ValueError(f"{name} is not a saved model ({error}). Pass a file that `save` wrote.") from error
+            raise ValueError(f"{name} is damaged, perhaps truncated ({reason(error)}). Use an earlier copy.") from error
+        raise ValueError(f"{name} is not a saved model ({reason(error)}). Pass a file that `save` wrote.") from error
     if damaged:
         raise ValueError(f"{name} is damaged: the checksum of its part {damaged!r} is wrong. Use an earlier copy.")
     if missing and _beginning(file)[30:34] == b"data":

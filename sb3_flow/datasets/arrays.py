@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from sb3_flow.common.data.columns import DatasetError, blocks, reason
+from sb3_flow.common.data.columns import DatasetError, blocks
+from sb3_flow.common.files import reason
 from sb3_flow.datasets.hdf5_columns import Hdf5Columns
 
 #: Errors of numpy and zipfile for files that are truncated, empty, or have another format.

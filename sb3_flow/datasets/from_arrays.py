@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.episodes import as_flags
 from sb3_flow.common.data.fields import is_ogbench
 from sb3_flow.datasets.arrays import ArrayFile
+from sb3_flow.datasets.parts import user_path
 from sb3_flow.datasets.relabel import is_single_task, relabel
 
 
@@ -28,7 +28,7 @@ def read_array_file(source: Any, env_id: str | None = None) -> OfflineDataset | 
     """
     if not isinstance(source, str | os.PathLike):
         return None
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.suffix != ".npz" and not path.is_dir():
         return None
     return read_fields(ArrayFile(path), str(path), env_id)

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from sb3_flow.common.data.columns import DatasetError
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.datasets.parquet_columns import ParquetColumns
-from sb3_flow.datasets.parts import LazyColumns
+from sb3_flow.datasets.parts import LazyColumns, user_path
 
 #: Columns with one element of a vector each: ``obs_x``, ``observations/3``, ``action[0]``, ``next_obs.y``.
 _ELEMENT = re.compile(r"(?P<next>next_)?(?P<field>observations?|obs|actions?|act)(?P<mark>[_./]|\[)(?P<element>.+?)\]?")
@@ -41,7 +40,7 @@ def read_frame(source: Any, env_id: str | None = None) -> OfflineDataset | None:
         )
     if not isinstance(source, str | os.PathLike) or not os.fspath(source).endswith(".parquet"):
         return None
-    path = Path(source).expanduser()
+    path = user_path(source)
     table = ParquetColumns([path], path)
     return OfflineDataset.from_dict(_gather(table.names, table.column), str(path))
 

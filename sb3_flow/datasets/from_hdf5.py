@@ -13,7 +13,7 @@ from sb3_flow.common.data.columns import DatasetError
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.join import join
 from sb3_flow.datasets.hdf5_columns import Hdf5Columns, open_hdf5
-from sb3_flow.datasets.parts import chosen_columns, split_parts, with_parts
+from sb3_flow.datasets.parts import chosen_columns, split_parts, user_path, with_parts
 
 #: Names of groups with one episode each: robomimic's, ManiSkill's, Minari's.
 _EPISODE = re.compile(r"(demo|traj|trajectory|episode|ep)_?(\d+)")
@@ -40,7 +40,7 @@ def read_hdf5(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     if not isinstance(source, str | os.PathLike):
         return None
     name, keys = split_parts(os.fspath(source))
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.suffix not in (".hdf5", ".h5", ".hdf"):
         return None
     with open_hdf5(path) as file:

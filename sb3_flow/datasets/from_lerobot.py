@@ -17,7 +17,7 @@ from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.optional import require
 from sb3_flow.common.warn import warn
 from sb3_flow.datasets.parquet_columns import ParquetColumns
-from sb3_flow.datasets.parts import split_parts
+from sb3_flow.datasets.parts import split_parts, user_path
 from sb3_flow.datasets.videos import frames_at
 
 #: Columns of observations, and their names in LeRobot's environments (gym_pusht and others).
@@ -52,7 +52,7 @@ def read_lerobot(source: Any, env_id: str | None = None) -> OfflineDataset | Non
     if not isinstance(source, str | os.PathLike):
         return None
     name, keys = split_parts(os.fspath(source))
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.suffix == ".parquet":
         if not path.is_file():
             raise DatasetError(f"{path}: there is no such file.")

@@ -10,8 +10,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from sb3_flow.common.data.columns import ColumnBuilder, DatasetError, reason
+from sb3_flow.common.data.columns import ColumnBuilder, DatasetError
 from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.files import reason
 from sb3_flow.common.optional import require
 from sb3_flow.common.warn import warn
 from sb3_flow.datasets.registry import local_datasets, minari_directory
@@ -41,7 +42,12 @@ def read_minari(source: Any, env_id: str | None = None) -> OfflineDataset | None
         source = _load(identifier)
     elif not (type(source).__module__.split(".")[0] == "minari" and hasattr(source, "iterate_episodes")):
         return None
-    return _flatten(source)
+    try:
+        return _flatten(source)
+    except (DatasetError, ImportError):
+        raise
+    except Exception as error:
+        raise DatasetError(f"minari:{getattr(source.spec, 'dataset_id', '?')} is damaged ({reason(error)}).") from error
 
 
 def recover_environment(name: str, **kwargs: Any) -> gym.Env[Any, Any]:
@@ -93,9 +99,7 @@ def _flatten(source: Any) -> OfflineDataset:
             rewards.append(np.append(np.asarray(episode.rewards, dtype=np.float32), np.float32(0)))
             terminations.append(np.append(np.asarray(episode.terminations, dtype=bool), False))
             lengths.append(length)
-    except DatasetError:
-        raise
-    except Exception as error:
+    except (OSError, KeyError, RuntimeError) as error:
         raise DatasetError(f"{name}: an episode cannot be read; the files are damaged ({reason(error)}).") from error
     if not sum(lengths):
         raise DatasetError(f"{name}: it has no transition.")

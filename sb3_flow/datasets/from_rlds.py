@@ -13,7 +13,7 @@ from sb3_flow.common.data.columns import BLOCK_BYTES, ColumnBuilder, DatasetErro
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.optional import require
 from sb3_flow.common.warn import warn
-from sb3_flow.datasets.parts import split_parts, with_parts
+from sb3_flow.datasets.parts import split_parts, user_path, with_parts
 
 #: Files in the folder of a dataset of TensorFlow Datasets.
 _FILES = ("dataset_info.json", "features.json")
@@ -40,7 +40,7 @@ def read_rlds(source: Any, env_id: str | None = None) -> OfflineDataset | None:
         episodes, name = source, "tf.data.Dataset"
     elif isinstance(source, str | os.PathLike):
         text, keys = split_parts(os.fspath(source))
-        path, name = Path(text).expanduser(), os.fspath(source)
+        path, name = user_path(text), os.fspath(source)
         if not all((path / file).is_file() for file in _FILES):
             return None
         episodes = _open(path)

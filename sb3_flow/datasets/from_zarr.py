@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from sb3_flow.common.data.columns import BLOCK_BYTES, ColumnBuilder, DatasetError, reason
+from sb3_flow.common.data.columns import BLOCK_BYTES, ColumnBuilder, DatasetError
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.fields import Meaning, resolve
+from sb3_flow.common.files import reason
 from sb3_flow.common.optional import require
 from sb3_flow.common.warn import warn
-from sb3_flow.datasets.parts import split_parts
+from sb3_flow.datasets.parts import split_parts, user_path
 
 #: Key after a path: read images and the agent's position instead of the state, as in Push-T.
 PIXELS = "pixels"
@@ -41,7 +42,7 @@ def read_zarr(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     if not isinstance(source, str | os.PathLike):
         return None
     text, keys = split_parts(os.fspath(source))
-    path = Path(text).expanduser()
+    path = user_path(text)
     if not path.name.endswith((".zarr", ".zarr.zip")):
         return None
     if not path.exists():

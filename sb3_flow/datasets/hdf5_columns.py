@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sb3_flow.common.data.columns import BLOCK_BYTES, ColumnBuilder, DatasetError, reason
+from sb3_flow.common.data.columns import BLOCK_BYTES, ColumnBuilder, DatasetError
+from sb3_flow.common.files import reason
 from sb3_flow.common.optional import require
 
 

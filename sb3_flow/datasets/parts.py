@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from sb3_flow.common.data.columns import DatasetError, short
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """A path with ``~`` replaced by the home directory, if there is one."""
+    return Path(os.path.expanduser(path))  # pathlib's method raises a RuntimeError
 
 
 def split_parts(source: str) -> tuple[str, list[str]]:

@@ -10,12 +10,13 @@ from stable_baselines3.common import callbacks
 from stable_baselines3.common.callbacks import CallbackList, EventCallback
 
 from sb3_flow.common.files import atomic_write
+from sb3_flow.common.warn import warn
 
 
 class EvalCallback(callbacks.EvalCallback):
     """
     Stable-Baselines3's ``EvalCallback``, which also records the numbers in ``info["measures"]`` at the last step of each
-    episode, as ``measure_NAME`` in ``evaluations.npz``, with the shape of ``results``.
+    episode, as ``measure_NAME`` in ``evaluations.npz``, with the shape of ``results``. It warns if a return is not finite.
 
     :param args: As for Stable-Baselines3's callback
     :param kwargs: As for Stable-Baselines3's callback
@@ -51,6 +52,11 @@ class EvalCallback(callbacks.EvalCallback):
 
     def _on_step(self) -> bool:
         go_on = super()._on_step()
+        if self.eval_freq > 0 and self.n_calls % self.eval_freq == 0 and not np.isfinite(self.last_mean_reward):
+            warn(
+                f"The mean return of the evaluation after {self.num_timesteps} timesteps is {self.last_mean_reward}: a reward "
+                "of the evaluation environment is not finite. The best model is not replaced."
+            )
         if self._measured:
             for name in self._measured[0]:
                 self.evaluations_measures.setdefault(name, []).append([measures[name] for measures in self._measured])

@@ -4,16 +4,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.monitor import Monitor
 
-from sb3_flow import FPMD
+from sb3_flow import FPMD, FQL
 from sb3_flow.cli import main
 from sb3_flow.common.checkpoints import TrainingCheckpoint
 from sb3_flow.common.checkpoints.callback_state import get_callback_state, set_callback_state
+from sb3_flow.zoo import callbacks
 from sb3_flow.zoo.callbacks import SamplerEvalCallback, TrainingClock
 
 ENV = "sb3_flow/TwoGoals-v0"
@@ -126,3 +129,19 @@ def test_the_command_has_a_clock(tmp_path: Path, name: str) -> None:
     for folder in [name, *(f"{name}-{sampler}" for sampler in samplers[1:])]:
         with np.load(tmp_path / folder / "Pendulum-v1_1" / "evaluations.npz") as arrays:
             assert arrays["timesteps"].tolist() == [20, 40] and np.isfinite(arrays["seconds"]).all()
+
+
+def test_an_evaluation_that_is_not_finite() -> None:
+    """It is warned of, because no later comparison with the best model says so."""
+
+    class Unknown(gym.Wrapper):
+        def step(self, action: Any) -> Any:
+            observation, _, *rest = self.env.step(action)
+            return observation, float("nan"), *rest
+
+    callback = callbacks.EvalCallback(
+        Monitor(Unknown(gym.make("Pendulum-v1", max_episode_steps=4))), eval_freq=6, n_eval_episodes=1, verbose=0, warn=False
+    )
+    model = FQL("FlowPolicy", "Pendulum-v1", learning_starts=50, policy_kwargs={"net_arch": [4]}, device="cpu")
+    with pytest.warns(UserWarning, match="The mean return of the evaluation after 6 timesteps is nan: a reward of"):
+        model.learn(8, callback=callback)

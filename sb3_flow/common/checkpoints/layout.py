@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sb3_flow.common.checkpoints.plain_files import PickledFile, read_data
+from sb3_flow.common.files import reason
 
 PREFIX = "checkpoint_"
 MODEL, BUFFER, STATISTICS, STATE = "model.zip", "replay_buffer.npz", "vecnormalize.npz", "training.npz"
@@ -100,5 +101,6 @@ def read_part(
         raise ValueError(f"{path} {error}") from error
     except ValueError as error:
         raise ValueError(
-            f"{path} is damaged, or was written by another version ({error}). Resume from another checkpoint if there is one."
+            f"{path} is damaged, or was written by another version ({reason(error)}). Resume from another checkpoint if there "
+            "is one."
         ) from error

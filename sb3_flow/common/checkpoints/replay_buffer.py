@@ -10,7 +10,7 @@ from typing import Any
 from sb3_flow.common.checkpoints.plain import MALFORMED
 from sb3_flow.common.checkpoints.plain_files import PickledFile, read_data, write_data
 from sb3_flow.common.data.online_buffer import OnlineBuffer
-from sb3_flow.common.files import atomic_write, file_to_read, file_to_write, is_path, name_of
+from sb3_flow.common.files import atomic_write, file_to_read, file_to_write, is_path, name_of, reason
 
 #: Kind of the file.
 KIND = "replay buffer"
@@ -53,7 +53,7 @@ def load_replay_buffer(path: Any, own: OnlineBuffer, algorithm: str, trusted: bo
         raise ValueError(f"{name} {error}") from error
     except MALFORMED as error:
         raise ValueError(
-            f"{name} is not a replay buffer, or it is damaged ({error}). Pass a file that `save_replay_buffer` wrote."
+            f"{name} is not a replay buffer, or it is damaged ({reason(error)}). Pass a file that `save_replay_buffer` wrote."
         ) from error
     if not isinstance(buffer, OnlineBuffer):
         raise ValueError(

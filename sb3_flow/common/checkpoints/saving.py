@@ -14,7 +14,7 @@ from stable_baselines3.common.save_util import data_to_json, json_to_data, recur
 
 from sb3_flow.common.checkpoints.old_files import moved_modules
 from sb3_flow.common.checkpoints.plain import NotPlain, from_plain, to_plain
-from sb3_flow.common.files import is_path, name_of
+from sb3_flow.common.files import is_path, name_of, reason
 from sb3_flow.common.warn import warn
 
 #: Key of a pickle in the settings, as in Stable-Baselines3.
@@ -107,7 +107,9 @@ def unpack_settings(
             try:
                 unpacked[name] = from_plain(item, known)
             except ValueError as error:
-                raise ValueError(f"{name_of(path)} does not have a valid `{name}`: {error}. Use an earlier copy.") from error
+                raise ValueError(
+                    f"{name_of(path)} does not have a valid `{name}`: {reason(error)}. Use an earlier copy."
+                ) from error
     if pickled and not trusted:
         raise ValueError(
             f"{name_of(path)} has pickled objects ({', '.join(pickled)}), as version 0.1 and Stable-Baselines3 write them. "
@@ -144,8 +146,6 @@ def read_policy(path: Any, device: th.device, trusted: bool) -> tuple[dict[str, 
     """
     try:
         saved = th.load(path, map_location=device, weights_only=True)
-    except OSError:  # such as a missing file, whose name it has
-        raise
     except pickle.UnpicklingError as error:
         if not trusted:
             raise ValueError(
@@ -157,7 +157,9 @@ def read_policy(path: Any, device: th.device, trusted: bool) -> tuple[dict[str, 
         with moved_modules():
             saved = th.load(path, map_location=device, weights_only=False)
     except Exception as error:  # damaged archives can raise anything
-        raise ValueError(f"{name_of(path)} is damaged, or not a policy ({' '.join(str(error).split())}). {WRITTEN}") from error
+        if isinstance(error, OSError) and error.filename is not None:  # such as a missing file
+            raise
+        raise ValueError(f"{name_of(path)} is damaged, or not a policy ({reason(error)}). {WRITTEN}") from error
     parts = saved if isinstance(saved, dict) else {}
     data, state_dict = parts.get("data"), parts.get("state_dict")
     try:
@@ -217,8 +219,8 @@ def load_errors(cls: type, path: Any) -> Iterator[None]:
     except (RuntimeError, KeyError, TypeError, AttributeError, AssertionError, pickle.UnpicklingError, EOFError) as error:
         raise ValueError(
             f"{name_of(path)} does not fit {cls.__name__}: parameters or settings are missing or have other shapes, "
-            f"perhaps because another version saved it. {type(error).__name__}: {' '.join(str(error).split())}"
+            f"perhaps because another version saved it. {type(error).__name__}: {reason(error)}"
         ) from error
     except ValueError as error:
         hint = " Pass the environment that it was trained on, with the same wrappers." if "spaces do" in str(error) else ""
-        raise ValueError(f"{name_of(path)} cannot be loaded. {str(error).rstrip('.')}.{hint}") from error
+        raise ValueError(f"{name_of(path)} cannot be loaded. {reason(error).rstrip('.')}.{hint}") from error

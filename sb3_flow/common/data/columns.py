@@ -38,12 +38,6 @@ def short(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:80]} ... {text[-30:]}"
 
 
-def reason(error: BaseException) -> str:
-    """The message of an error of another package, as one short line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:300]} ..."
-
-
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 100
 

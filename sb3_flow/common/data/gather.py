@@ -183,7 +183,8 @@ def _refuse_ambiguous(names: list[str], meanings: Mapping[str, Meaning], name: s
 
 def _missing(names: list[str], field: str, name: str) -> DatasetError:
     more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
-    found = f"Found: {', '.join(sorted(names)[:LISTED]) or 'nothing'}{more}."
+    listed = [key if len(key) <= 30 else f"{key[:27]}..." for key in sorted(names)[:LISTED]]
+    found = f"Found: {', '.join(listed) or 'nothing'}{more}."
     if field == "observations" and {"state", "states"} & set(names):
         state = "state" if "state" in names else "states"
         return DatasetError(f"{name}: `observations` is missing; `{state}` does not say whether it is {AMBIGUOUS['state']}.")
