@@ -149,3 +149,33 @@ def test_a_replay_buffer_with_a_number_that_is_not_finite(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"buffer.pkl has the value nan; all numbers of a replay buffer must be finite"):
         other.load_replay_buffer(tmp_path / "buffer")
     assert len(other.replay_buffer) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: {**state, "pos": True}, "its `pos` is True"),
+        (lambda state: {**state, "newest_done": np.zeros(1)}, "its counters do not fit"),
+        (lambda state: {**state, "columns": {**state["columns"], "ends": np.zeros(8)}}, r"its ends have the shape \(8,\)"),
+        (lambda state: with_store(state, slots=state["stores"][""]["slots"].astype(np.float32)), "indices of float32"),
+        (lambda state: with_store(state, slots=state["stores"][""]["slots"][:1]), "indices of another shape"),
+        (lambda state: with_store(state, free=np.zeros((1, 1), int)), r"indices of int64 and the shape \(1, 1\)"),
+        (lambda state: with_store(state, blocks=[state["stores"][""]["blocks"][0].astype(np.int64)]), "another type or shape"),
+    ],
+)
+def test_parts_of_a_replay_buffer(tmp_path: Path, change: Callable[[Any], Any], message: str) -> None:
+    """They are checked when they are read, not when a batch is drawn."""
+    model = FQL("FlowPolicy", pendulum(), buffer_size=50, learning_starts=4, **SMALL).learn(8)
+    other = FQL("FlowPolicy", pendulum(), buffer_size=50, **SMALL)
+    model.save_replay_buffer(tmp_path / "good")
+    other.load_replay_buffer(tmp_path / "good")
+    assert len(other.replay_buffer) == 8
+    with (tmp_path / "buffer.pkl").open("wb") as file:
+        write_data(file, "replay buffer", change(model.replay_buffer.state()))
+    with pytest.raises(ValueError, match=rf"buffer.pkl is not a replay buffer, or it is damaged \(.*{message}"):
+        other.load_replay_buffer(tmp_path / "buffer.pkl")
+
+
+def with_store(state: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The state of a replay buffer with changes of its observations."""
+    return {**state, "stores": {"": {**state["stores"][""], **changes}}}

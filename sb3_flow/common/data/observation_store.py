@@ -176,12 +176,19 @@ class ObservationStore:
         :raises ValueError: If the parts are inconsistent.
         """
         store = cls(n_rows, tuple(state["shape"]), state["dtype"], state["n_planes"])
-        slots, uses, planes = state["slots"], state["uses"], state["newest"][0]
+        slots, uses, (planes, newest) = state["slots"], state["uses"], state["newest"]
         n_used = sum(map(len, state["blocks"]))
-        indices = (slots, state["free"], state["newest"][1])
+        indices = (slots, state["free"], newest)
+        for array, axes in ((slots, 3), (state["free"], 1), (newest, 2), (uses, 1)):
+            if array.dtype not in (np.int32, np.int64) or array.ndim != axes:
+                raise ValueError(f"its observations have indices of {array.dtype} and the shape {array.shape}")
+        if slots.shape != (2, min(slots.shape[1], n_rows), store.n_planes) or newest.shape != planes.shape[:2]:
+            raise ValueError("its observations have indices of another shape")
+        if any(part.dtype != store.dtype or part.shape[1:] != (store.plane_size,) for part in state["blocks"]):
+            raise ValueError("its observations have another type or shape")
         if not all(part.size == 0 or 0 <= part.min() <= part.max() < n_used for part in indices) or len(uses) != n_used:
             raise ValueError("its observations are missing")
-        if planes.shape[1:] != (store.n_planes, store.plane_size):
+        if planes.dtype != store.dtype or planes.shape[1:] != (store.n_planes, store.plane_size):
             raise ValueError("its observations have another shape")
         store.blocks = [zeros((size, store.plane_size), store.dtype) for size in state["sizes"]]
         for block, used in zip(store.blocks, state["blocks"], strict=True):

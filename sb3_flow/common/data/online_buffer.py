@@ -153,11 +153,15 @@ class OnlineBuffer(ReplayBuffer):
         :return: The replay buffer
         :raises ValueError: If the parts are inconsistent.
         """
+        for key, kind in {"n_envs": int, "buffer_size": int, "pos": int, "full": bool, "sparse_rewards": bool}.items():
+            if type(state[key]) is not kind:
+                raise ValueError(f"its `{key}` is {state[key]!r}")
         n_envs, spaces_ = state["n_envs"], (state["observation_space"], state["action_space"])
         buffer = cls(state["buffer_size"] * n_envs, *spaces_, "cpu", n_envs, state["sparse_rewards"])
         buffer.pos, buffer.full = state["pos"], state["full"]
         buffer.newest_done = th.from_numpy(state["newest_done"])
-        if not (0 <= buffer.pos < buffer.buffer_size and buffer.newest_done.shape == (n_envs,)):
+        done = buffer.newest_done
+        if not (0 <= buffer.pos < buffer.buffer_size and done.shape == (n_envs,) and done.dtype == th.bool):
             raise ValueError("its counters do not fit its size")
         if state["columns"]:
             n_rows = buffer.buffer_size * n_envs
@@ -167,8 +171,8 @@ class OnlineBuffer(ReplayBuffer):
             parts = {"actions": buffer.action_column, "rewards": steps.rewards, "terminations": steps.terminations}
             for name, part in {**parts, "ends": steps.ends}.items():
                 column = th.from_numpy(state["columns"][name])
-                if column.shape != part[: len(buffer)].shape:
-                    raise ValueError(f"its {name} do not fit its size")
+                if column.shape != part[: len(buffer)].shape or column.dtype != part.dtype:
+                    raise ValueError(f"its {name} have the shape {tuple(column.shape)} and the type {column.dtype}")
                 part[: len(buffer)] = column
             shapes = {key: (space.shape, len(buffer)) for key, space in subspaces(buffer.observation_space).items()}
             if shapes != {key: (part.shape, state["stores"][key]["slots"].shape[1]) for key, part in buffer.stores.items()}:
