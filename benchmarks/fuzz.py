@@ -119,7 +119,14 @@ def fuzz(name: str, seconds: int, folder: Path) -> None:
     corpus = folder / "corpus" / name
     corpus.mkdir(parents=True, exist_ok=True)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    options = [f"-max_total_time={seconds}", "-timeout=60", "-rss_limit_mb=6000", "-max_len=600", "-print_final_stats=1"]
+    options = [
+        f"-max_total_time={seconds}",
+        "-timeout=60",
+        "-rss_limit_mb=6000",
+        "-max_len=600",
+        "-len_control=0",
+        "-print_final_stats=1",
+    ]
     options.append(f"-artifact_prefix={folder}/{name}-")
     fuzzer = Fuzzer(name, folder)
     atheris.Setup([sys.argv[0], *options, str(corpus)], fuzzer)
