@@ -1,7 +1,9 @@
 """Damaged, foreign or missing files: one error names the file and the reason, and says what to do."""
 
+import errno
 import io
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ from gymnasium import spaces
 from stable_baselines3 import SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 
+from sb3_flow import FQL
 from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
 
 pytestmark = pytest.mark.one_variant
@@ -168,6 +171,27 @@ def test_save_is_atomic(algorithm: AlgorithmCase, tmp_path: Path, monkeypatch: p
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["model.zip"]
     assert (tmp_path / "model.zip").read_bytes() == content
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+def test_what_interrupts_a_save_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """``zipfile`` raises a ValueError when it closes an archive with an open part; errors handled before do not count."""
+    model = FQL("FlowPolicy", pendulum(), policy_kwargs={"net_arch": [4]}, buffer_size=10, device="cpu")
+
+    def close(part: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("zipfile._ZipWriteFile.close", close)
+    with pytest.raises(type(error), match=rf"{re.escape(str(tmp_path / 'model.zip'))}|^$"):
+        model.save(tmp_path / "model")
+    monkeypatch.undo()
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        monkeypatch.setattr(th, "save", lambda *_: exec("raise ZeroDivisionError"))
+        with pytest.raises(ZeroDivisionError):
+            model.save(tmp_path / "model")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_where_save_writes(algorithm: AlgorithmCase, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -22,7 +23,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     :param path: The file; it is replaced if it exists, and folders are created
     :return: The open file
+    :raises OSError: If it cannot be written, for instance because the disk is full; the error names the file.
     """
+    handled = sys.exc_info()[1]
     target = pathlib.Path(os.path.realpath(path))  # the target of a link
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -34,9 +37,27 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         os.replace(unfinished, target)
     except BaseException as error:
         unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:  # such as a full disk
-            raise OSError(error.errno, error.strerror, str(target)) from error
+        origin = _origin(error, handled)
+        if isinstance(origin, OSError) and origin.errno is not None and origin.filename is None:
+            raise OSError(origin.errno, origin.strerror, str(target)) from error
+        if origin is not error:
+            raise origin from error
         raise
+
+
+def _origin(error: BaseException, handled: BaseException | None) -> BaseException:
+    """
+    The interrupt or the error of the operating system that led to an error: ``zipfile`` raises others when it closes.
+
+    :param error: The error
+    :param handled: An exception that was handled before, which did not lead to it
+    """
+    origin, earlier = error, error.__context__
+    while earlier is not None and earlier is not handled:
+        if isinstance(earlier, (KeyboardInterrupt, OSError)):
+            origin = earlier
+        earlier = earlier.__context__
+    return origin
 
 
 def sync_folder(folder: pathlib.Path) -> None:
