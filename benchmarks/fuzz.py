@@ -41,7 +41,7 @@ with atheris.instrument_imports(include=["sb3_flow"]):
     import sb3_flow
 
 #: Exceptions with a message for users.
-ERRORS = (ValueError, TypeError, OSError, ImportError, NotImplementedError)
+ERRORS = (ValueError, TypeError, OSError, ImportError, NotImplementedError, MemoryError)
 LONGEST = 1000
 PACKAGE = str(Path(sb3_flow.__file__).parent)
 #: Memory of a process, bytes: an input must not claim more.

@@ -247,7 +247,8 @@ def train_by_command(spec: Spec, folder: Path) -> None:
         except Exception as error:  # as an interpreter ends a program
             raise SystemExit(f"exit code 1: {type(error).__name__}: {error}") from error
     if code != 0:
-        raise SystemExit(f"exit code {code}: {errors.getvalue().strip().splitlines()[-1]}")
+        lines = errors.getvalue().strip().splitlines()
+        raise SystemExit(f"exit code {code}: {next((line for line in lines if line.startswith('sb3-flow:')), lines[-1])}")
 
 
 def work(spec: Spec, folder: Path, faults: list[Fault | None], connection: Connection) -> None:
