@@ -1,12 +1,15 @@
 """Inputs of the kinds that a fuzzer found: each raised an error of another package, or was accepted."""
 
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch as th
 from conformance.environments import collect, pendulum, pendulums
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -179,3 +182,46 @@ def test_parts_of_a_replay_buffer(tmp_path: Path, change: Callable[[Any], Any], 
 def with_store(state: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """The state of a replay buffer with changes of its observations."""
     return {**state, "stores": {"": {**state["stores"][""], **changes}}}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("acting", 3), ("acting", {"predict": 3}), ("acting", {"sampler": "none"}), ("acting", {"best_of_n": 0})],
+)
+def test_settings_of_models(tmp_path: Path, name: str, value: Any) -> None:
+    model = FQL("FlowPolicy", pendulum(), buffer_size=10, **SMALL)
+    model.save(tmp_path / "model")
+    change_settings(tmp_path / "model.zip", lambda settings: {**settings, "acting": value})
+    with pytest.raises(ValueError, match=r"model.zip (does not fit FQL|cannot be loaded)"):
+        FQL.load(tmp_path / "model.zip", device="cpu")
+
+
+def test_parameters_of_optimizers(tmp_path: Path) -> None:
+    """Stable-Baselines3 reads their groups; and the states of random generators have a form."""
+    model = FQL("FlowPolicy", pendulum(), buffer_size=10, **SMALL)
+    states = {
+        "policy.optimizer.pth": {"param_groups": "x", "state": {}},
+        "pytorch_variables.pth": {"generator_state": th.full_like(model.random_state(), 255)},
+    }
+    for name, state in states.items():
+        model.save(tmp_path / "model")
+        written = io.BytesIO()
+        th.save(state, written)
+        change_parts(tmp_path / "model.zip", {name: written.getvalue()})
+        with pytest.raises(ValueError, match=r"model.zip does not fit FQL"):
+            FQL.load(tmp_path / "model.zip", device="cpu")
+
+
+def change_settings(path: Path, change: Callable[[Any], Any]) -> None:
+    with zipfile.ZipFile(path) as archive:
+        settings = json.loads(archive.read("data"))
+    change_parts(path, {"data": json.dumps(change(settings)).encode()})
+
+
+def change_parts(path: Path, parts: dict[str, bytes]) -> None:
+    """Replace parts of a saved model."""
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, member in {**content, **parts}.items():
+            archive.writestr(name, member)

@@ -14,6 +14,7 @@ from torch import nn
 
 from sb3_flow.common.arguments import CheckedArguments, as_policy_kwargs, checked, checked_value
 from sb3_flow.common.checkpoints.random_state import seed_from
+from sb3_flow.common.checkpoints.saving import load_errors
 from sb3_flow.common.data.batches import CROP_PAD, normalize, shift_images
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.statistics import observation_statistics
@@ -468,10 +469,14 @@ class FlowAlgorithm(OfflineAlgorithm):
     @classmethod
     def load(cls: type[SelfFlow], path: Any, env: GymEnv | None = None, *args: Any, **kwargs: Any) -> SelfFlow:
         model = super().load(path, env, *args, **kwargs)
-        if kwargs.get("seed") is None:  # go on where the saved model was
-            model.set_random_state(model.generator_state)
-        for name, value in model.acting.items():
-            setattr(model.policy, name, value)
+        with load_errors(cls, path):
+            if kwargs.get("seed") is None:  # go on where the saved model was
+                model.set_random_state(model.generator_state)
+            for name, value in model.acting.items():
+                if name not in ("sampler", "best_of_n"):
+                    raise ValueError(f"It has a setting of the sampler {name!r}, which is not known.")
+                setattr(model.policy, name, value)
+            model.policy.with_sampler(model.policy.sampler, model.policy.best_of_n)  # raises if it is not valid
         return model
 
     def check_next_update(self) -> None:

@@ -216,11 +216,13 @@ def load_errors(cls: type, path: Any) -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, KeyError, TypeError, AttributeError, AssertionError, pickle.UnpicklingError, EOFError) as error:
+    except ValueError as error:
+        hint = " Pass the environment that it was trained on, with the same wrappers." if "spaces do" in str(error) else ""
+        raise ValueError(f"{name_of(path)} cannot be loaded. {reason(error).rstrip('.')}.{hint}") from error
+    except (ImportError, OSError):
+        raise
+    except Exception as error:  # damaged parts can raise anything
         raise ValueError(
             f"{name_of(path)} does not fit {cls.__name__}: parameters or settings are missing or have other shapes, "
             f"perhaps because another version saved it. {type(error).__name__}: {reason(error)}"
         ) from error
-    except ValueError as error:
-        hint = " Pass the environment that it was trained on, with the same wrappers." if "spaces do" in str(error) else ""
-        raise ValueError(f"{name_of(path)} cannot be loaded. {reason(error).rstrip('.')}.{hint}") from error
