@@ -45,7 +45,7 @@ ERRORS = (ValueError, TypeError, OSError, ImportError, NotImplementedError, Memo
 LONGEST = 1000
 PACKAGE = str(Path(sb3_flow.__file__).parent)
 #: Memory of a process, bytes: an input must not claim more.
-MEMORY = 12 * 2**30
+MEMORY = 6 * 2**30
 
 
 def place_of(error: BaseException) -> str:
@@ -122,7 +122,7 @@ def fuzz(name: str, seconds: int, folder: Path) -> None:
     options = [
         f"-max_total_time={seconds}",
         "-timeout=60",
-        "-rss_limit_mb=6000",
+        "-rss_limit_mb=2500",
         "-max_len=600",
         "-len_control=0",
         "-print_final_stats=1",

@@ -156,9 +156,9 @@ def check_policy(cls: type, policy: Any) -> None:
         )
 
 
-def closest(name: str, names: Iterable[str]) -> str | None:
+def closest(name: Any, names: Iterable[str]) -> str | None:
     """The most similar name, for suggestions."""
-    return next(iter(difflib.get_close_matches(name, list(names), n=1)), None)
+    return next(iter(difflib.get_close_matches(str(name), list(names), n=1)), None)
 
 
 def unknown(owner: str, name: str, known: Iterable[str]) -> str:

@@ -33,7 +33,8 @@ def read_minari(source: Any, env_id: str | None = None) -> OfflineDataset | None
     :return: The dataset, or None if the source is something else
     :raises DatasetError: If the dataset is not on this machine, is damaged, or its actions are not in a box.
     """
-    if isinstance(source, str):
+    named = isinstance(source, str)
+    if named:
         identifier = source.removeprefix("minari:")
         if identifier == source:
             known = _IDENTIFIER.fullmatch(source) and (minari_directory() / source / "data" / "metadata.json").is_file()
@@ -47,7 +48,8 @@ def read_minari(source: Any, env_id: str | None = None) -> OfflineDataset | None
     except (DatasetError, ImportError):
         raise
     except Exception as error:
-        raise DatasetError(f"minari:{getattr(source.spec, 'dataset_id', '?')} is damaged ({reason(error)}).") from error
+        where = f"minari:{identifier}" if named else "The Minari dataset"
+        raise DatasetError(f"{where} is damaged ({reason(error)}).") from error
 
 
 def recover_environment(name: str, **kwargs: Any) -> gym.Env[Any, Any]:
