@@ -225,3 +225,27 @@ def change_parts(path: Path, parts: dict[str, bytes]) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name, member in {**content, **parts}.items():
             archive.writestr(name, member)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state["state"][0].pop("exp_avg_sq"), r"The state of optimizer has no `exp_avg_sq` of the shape"),
+        (lambda state: state["state"][0].update(exp_avg=3), "no `exp_avg` of the shape"),
+        (lambda state: state["state"][1].update(exp_avg=th.zeros(7)), "no `exp_avg` of the shape"),
+        (lambda state: state["param_groups"][0].update(lr="fast"), "`lr` of optimizer is 'fast'"),
+        (lambda state: state["param_groups"][0].update(betas=3), "`betas` of optimizer is 3"),
+    ],
+)
+def test_states_of_optimizers(tmp_path: Path, change: Callable[[Any], Any], message: str) -> None:
+    """They are checked when they are read, not by the next update."""
+    model = FQL("FlowPolicy", pendulum(), dataset=collect(pendulum), **SMALL).learn(2)
+    model.save(tmp_path / "model")
+    assert FQL.load(tmp_path / "model", device="cpu").policy.optimizer.state
+    state = model.policy.optimizer.state_dict()
+    change(state)
+    written = io.BytesIO()
+    th.save(state, written)
+    change_parts(tmp_path / "model.zip", {"policy.optimizer.pth": written.getvalue()})
+    with pytest.raises(ValueError, match=rf"model.zip cannot be loaded. .*{message}"):
+        FQL.load(tmp_path / "model.zip", device="cpu")

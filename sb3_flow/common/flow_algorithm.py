@@ -14,7 +14,7 @@ from torch import nn
 
 from sb3_flow.common.arguments import CheckedArguments, as_policy_kwargs, checked, checked_value
 from sb3_flow.common.checkpoints.random_state import seed_from
-from sb3_flow.common.checkpoints.saving import load_errors
+from sb3_flow.common.checkpoints.saving import check_optimizer, load_errors
 from sb3_flow.common.data.batches import CROP_PAD, normalize, shift_images
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.statistics import observation_statistics
@@ -477,6 +477,9 @@ class FlowAlgorithm(OfflineAlgorithm):
                     raise ValueError(f"It has a setting of the sampler {name!r}, which is not known.")
                 setattr(model.policy, name, value)
             model.policy.with_sampler(model.policy.sampler, model.policy.best_of_n)  # raises if it is not valid
+            for name, value in vars(model.policy).items():
+                if isinstance(value, th.optim.Optimizer):
+                    check_optimizer(value, name)
         return model
 
     def check_next_update(self) -> None:

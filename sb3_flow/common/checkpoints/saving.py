@@ -206,6 +206,28 @@ def require_own_policy(cls: type[BaseAlgorithm], path: Any, policy_class: Any) -
         )
 
 
+def check_optimizer(optimizer: th.optim.Optimizer, name: str) -> None:
+    """
+    Check the state of a loaded optimizer, whose errors would be found only by the next update.
+
+    :param optimizer: The optimizer
+    :param name: Its name, for the message
+    :raises ValueError: If a part of the state does not fit its parameter, or a setting has another type.
+    """
+    needed = {"step", "exp_avg", "exp_avg_sq"} if isinstance(optimizer, th.optim.Adam | th.optim.AdamW) else set[str]()
+    for parameter, state in optimizer.state.items():
+        for key in needed | set(state):
+            part = state.get(key)
+            fits = isinstance(part, th.Tensor) and (part.ndim == 0 or part.shape == parameter.shape)
+            if not (fits and part.is_floating_point()) and (key in needed or isinstance(part, th.Tensor)):
+                raise ValueError(f"The state of {name} has no `{key}` of the shape {tuple(parameter.shape)}.")
+    for group in optimizer.param_groups:
+        for key, default in optimizer.defaults.items():
+            kinds = int | float | th.Tensor if type(default) in (int, float) else type(default)
+            if default is not None and not isinstance(group.get(key, default), kinds):
+                raise ValueError(f"`{key}` of {name} is {group.get(key)!r}.")
+
+
 @contextmanager
 def load_errors(cls: type, path: Any) -> Iterator[None]:
     """
