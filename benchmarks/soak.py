@@ -178,6 +178,24 @@ def expected(spec: Spec, fault: Fault, end: End) -> str:
     return "exit code -9"
 
 
+def problems_of(spec: Spec, fault: Fault | None, end: End) -> list[str]:
+    """What was wrong with the end of a training."""
+    if fault is None:
+        return [f"without faults: {end.error}"] if end.error else []
+    if end.error is None:
+        return [f"{fault.kind}: no error"] if end.happened and fault.kind in ("observation", "reward", "environment") else []
+    if not end.happened:
+        return [f"{fault.kind}, which did not happen: {end.error}"]
+    pattern = expected(spec, fault, end)
+    return [] if re.search(pattern, end.error) else [f"{fault.kind}: {end.error}; expected {pattern}"]
+
+
+def row_of(fault: Fault, end: End) -> dict[str, Any]:
+    """A fault in the results, with the last line of its error."""
+    error = None if end.error is None else end.error.strip().splitlines()[-1][:300]
+    return {**asdict(fault), "happened": bool(end.happened and end.error), "timesteps": end.timesteps, "error": error}
+
+
 def soak(number: int, seed: int, folder: Path) -> dict[str, Any]:
     """
     One run with faults, and one without.
@@ -188,50 +206,32 @@ def soak(number: int, seed: int, folder: Path) -> dict[str, Any]:
     :return: The row of results
     """
     spec, faults = draw(number, seed)
-    clock, problems, rows, memory = Clock(), list[str](), list[dict[str, Any]](), list[float]()
-    whole = Process(spec, folder / "whole" / "run", [None], clock) if not (folder / "whole").mkdir() else None
-    assert whole is not None
-    end = whole.train(None)
-    whole.close()
-    if end.error:
-        problems.append(f"without faults: {end.error}")
-    failing = folder / "failing"
-    failing.mkdir()
+    clock, rows, memory = Clock(), list[dict[str, Any]](), list[float]()
+    whole, failing = folder / "whole" / "run", folder / "failing" / "run"
+    for run in (whole, failing):
+        run.parent.mkdir()
+    process = Process(spec, whole, [None], clock)
+    problems = problems_of(spec, None, process.train(None))
+    process.close()
     plan: list[Fault | None] = [*faults, None]
-    shared = Process(spec, failing / "run", plan, clock) if spec.mode == "loop" else None
+    shared = Process(spec, failing, plan, clock) if spec.mode == "loop" else None
     for fault in plan:
-        process = shared or Process(spec, failing / "run", [fault], clock)
+        process = shared or Process(spec, failing, [fault], clock)
         end = process.train(fault)
+        problems += problems_of(spec, fault, end)
         memory += [end.rss] * bool(end.rss)
+        rows += [row_of(fault, end)] if fault is not None else []
         if process is not shared:
             process.close()
-        happened = bool(end.happened) and end.error is not None
-        if fault is not None:
-            rows.append({**asdict(fault), "happened": happened, "timesteps": end.timesteps, "error": shown(end.error)})
-        if end.error and fault is None:
-            problems.append(f"at the end: {end.error}")
-        if end.error and fault is not None and not (happened and re.search(expected(spec, fault, end), end.error)):
-            problems.append(f"{fault.kind}: {end.error}; expected {expected(spec, fault, end) if happened else 'no error'}")
-        if fault is not None and end.happened and end.error is None and fault.kind in ("observation", "reward", "environment"):
-            problems.append(f"{fault.kind}: no error")
-        if end.error is None and process is not shared:
-            break
+            if end.error is None:
+                break
     if shared is not None:
         shared.close()
-    differences = compare(folder / "whole" / "run", failing / "run")
+    differences = compare(whole, failing)
     return {
         **{"run": number, **asdict(spec), "faults": rows, "problems": problems, "equal": not differences},
-        **{
-            "differences": differences[:20],
-            "memory_mb": [round(value) for value in memory],
-            "seconds": round(clock.tick(), 1),
-        },
+        **{"differences": differences[:20], "memory_mb": [*map(round, memory)], "seconds": round(clock.tick(), 1)},
     }
-
-
-def shown(error: str | None) -> str | None:
-    """The last line of an error."""
-    return None if error is None else error.strip().splitlines()[-1][:300]
 
 
 def compare(whole: Path, failing: Path) -> list[str]:
