@@ -403,7 +403,7 @@ def hdf5(edits: Edits, folder: Path) -> None:
         groups = edits.one([[""], ["data/demo_0/", "data/demo_1/"], ["traj_0/"], ["episode_0/", "episode_3/"]])
         for group in groups:
             for name, column in edits.columns(data()).items():
-                array, name = np.asarray(column), str(name).strip("/no").replace("\x00", "0") or "empty"
+                array, name = np.asarray(column), str(name).strip("/").replace("\x00", "0") or "empty"
                 if array.dtype.kind in "fiubSc":
                     options = {"chunks": True, "compression": "gzip"} if edits.rarely() and array.size else {}
                     try:
@@ -541,7 +541,7 @@ def names(edits: Edits, folder: Path) -> None:
         ".zarr",
         ".parquet",
         "~nobody",
-        "/",
+        "/no",
         "..",
     ]
     source = "".join(edits.one(pieces) if edits.upto(2) else edits.text() for _ in range(edits.upto(4)))

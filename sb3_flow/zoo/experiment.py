@@ -148,13 +148,13 @@ class FlowExperimentManager(HyperparameterReader):
 
     @contextmanager
     def _record_interrupts(self, model: Any) -> Iterator[None]:
-        """Record an interrupt of ``model.learn``, which RL Zoo treats as the end of training."""
+        """Record an interrupt of ``model.learn``, which RL Zoo treats as the end of training, and show its progress."""
         cls: Any = type(model)  # attributes of the model would be saved with it
         learn = cls.learn
 
         def recording(*args: Any, **kwargs: Any) -> Any:
             try:
-                return learn(*args, **kwargs)
+                return learn(*args, **kwargs, progress_bar=self.show_progress)
             except KeyboardInterrupt:
                 self.interrupted = True
                 raise
@@ -178,7 +178,9 @@ class FlowExperimentManager(HyperparameterReader):
         """As in RL Zoo, with an evaluation of each of ``eval_samplers``, a clock, and checkpoints."""
         super().create_callbacks()  # type: ignore[no-untyped-call]
         usual = [callback for callback in self.callbacks if isinstance(callback, callbacks.EvalCallback)]
-        self.callbacks = [callback for callback in self.callbacks if callback not in usual]
+        # `learn` shows the progress: RL Zoo ends a bar of its own also if training did not start, which raises an error.
+        bars = [callback for callback in self.callbacks if isinstance(callback, callbacks.ProgressBarCallback)]
+        self.callbacks = [callback for callback in self.callbacks if callback not in usual + bars]
         evaluations = [EvalCallback.like(callback) for callback in usual]
         evaluations += [self._evaluation(sampler) for sampler in self.eval_samplers if usual]
         if evaluations:

@@ -174,6 +174,15 @@ def test_baselines_train_on_named_data(room: Path, name: str) -> None:
     assert np.load(room / "logs" / name / f"{MAZE}_1" / "evaluations.npz")["successes"].shape == (1, 1)
 
 
+def test_progress_without_a_terminal(tmp_path: Path) -> None:
+    """It is printed as lines, which do not disturb a log."""
+    text = f"{PENDULUM}: {{policy: FlowPolicy, n_timesteps: 6, policy_kwargs: {{net_arch: [4]}}}}"
+    (tmp_path / "c.yml").write_text(text, "utf-8")
+    options = ["--algo", "fql", "--env", PENDULUM, "--conf-file", "c.yml", "--eval-freq", "-1", "--device", "cpu"]
+    assert "FQL: 6 of 6 timesteps (100 %)" in succeed("train", *options, folder=tmp_path)
+    assert "of 6 timesteps" not in succeed("train", *options, "--verbose", "0", folder=tmp_path)
+
+
 def test_our_files_are_found_by_name(tmp_path: Path) -> None:
     arguments = ["train", "--algo", "fql", "--env", MAZE, "--conf-file", "fql_small", "-params", "dataset:nothing.npz"]
     result = run(*arguments, folder=tmp_path)
