@@ -38,12 +38,6 @@ except ImportError:
 with atheris.instrument_imports(include=["sb3_flow"]):
     import fuzz_targets
 
-    import sb3_flow
-
-#: Exceptions with a message for users.
-ERRORS = (ValueError, TypeError, OSError, ImportError, NotImplementedError, MemoryError)
-LONGEST = 1000
-PACKAGE = str(Path(sb3_flow.__file__).parent)
 #: Memory of a process, bytes: an input must not claim more.
 MEMORY = 6 * 2**30
 
@@ -51,23 +45,9 @@ MEMORY = 6 * 2**30
 def place_of(error: BaseException) -> str:
     """Where an exception was raised: file, line and function of the last frame, and of the last one in this package."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if frame.filename.startswith(PACKAGE)]
+    ours = [frame for frame in frames if frame.filename.startswith(fuzz_targets.PACKAGE)]
     last = [frames[-1], *ours[-1:]]
     return " < ".join(f"{Path(frame.filename).name}:{frame.lineno}:{frame.name}" for frame in last)
-
-
-def unclear(error: BaseException) -> str | None:
-    """What is wrong with an error; None: it is one of this package."""
-    frames = traceback.extract_tb(error.__traceback__)
-    message = str(error)
-    if not isinstance(error, ERRORS):
-        return "another class"
-    names_a_file = isinstance(error, OSError) and error.filename is not None
-    if not (names_a_file or frames[-1].filename.startswith(PACKAGE)):
-        return "not raised by this package"
-    if len(message.strip().splitlines()) != 1:
-        return "not one line"
-    return f"{len(message)} characters" if len(message) > LONGEST else None
 
 
 class Fuzzer:
@@ -96,7 +76,7 @@ class Fuzzer:
                 self.target(atheris.FuzzedDataProvider(content), self.scratch)
                 self.outcomes["accepted"] += 1
             except Exception as error:
-                reason = unclear(error)
+                reason = fuzz_targets.unclear(error)
                 self.outcomes["error" if reason is None else "finding"] += 1
                 if reason is not None:
                     self.write(reason, error, content)

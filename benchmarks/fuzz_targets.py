@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import shutil
+import traceback
 import zipfile
 from collections.abc import Callable
 from functools import cache
@@ -17,6 +18,7 @@ from gymnasium.envs.classic_control import PendulumEnv
 from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+import sb3_flow
 from sb3_flow import FQL
 from sb3_flow.common.checkpoints import TrainingCheckpoint
 from sb3_flow.common.guards import not_finite
@@ -28,6 +30,10 @@ from sb3_flow.zoo.options import check_numbers, check_plot, check_texts
 from sb3_flow.zoo.trust import read_yaml
 from sb3_flow.zoo.values import NotAValue, parse_value
 
+#: Exceptions with a message for users, and the length of a message.
+ERRORS = (ValueError, TypeError, OSError, ImportError, NotImplementedError, MemoryError)
+LONGEST = 1000
+PACKAGE = str(Path(sb3_flow.__file__).parent)
 SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [4]}, "flow_steps": 2, "batch_size": 4, "device": "cpu", "seed": 0}
 NUMBERS = [0, 1, -1, 2, 3, 7, 255, 256, 2**31, 2**63, -(2**63), 10**30, 0.5, -0.0, 1e-300, 1e39, 1e308]
 BAD = [float("nan"), float("inf"), float("-inf")]
@@ -230,6 +236,20 @@ def nodes(root: Any) -> Any:
     for key in [*keys]:
         yield root, key
         yield from nodes(root[key])
+
+
+def unclear(error: BaseException) -> str | None:
+    """What is wrong with an error; None: it is one of this package."""
+    frames = traceback.extract_tb(error.__traceback__)
+    message = str(error)
+    if not isinstance(error, ERRORS):
+        return "another class"
+    names_a_file = isinstance(error, OSError) and error.filename is not None
+    if not (names_a_file or frames[-1].filename.startswith(PACKAGE)):
+        return "not raised by this package"
+    if len(message.strip().splitlines()) != 1:
+        return "not one line"
+    return f"{len(message)} characters" if len(message) > LONGEST else None
 
 
 # What the targets start from.
