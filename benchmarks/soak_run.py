@@ -97,7 +97,7 @@ class Plan:
 
     def begin(self, fault: Fault | None) -> None:
         self.fault, self.steps, self.happened = fault, 0, dict[str, Any]()
-        self.environments = 0
+        self.environments = self.calls = 0
 
     def due(self, *kinds: str) -> bool:
         return self.fault is not None and not self.happened and self.fault.kind in kinds and self.steps >= self.fault.after
@@ -154,14 +154,11 @@ class Progress(BaseCallback):
     def _on_step(self) -> bool:
         model: Any = self.model
         self.connection.send(("step", model.timesteps_done, model.n_env_steps))
-        self.count = getattr(self, "count", 0) + 1
-        if PLAN.fault is not None and PLAN.fault.kind == "disk" and self.count == PLAN.fault.after:
+        PLAN.calls += 1  # not in this object, whose state is in the checkpoints
+        if PLAN.fault is not None and PLAN.fault.kind == "disk" and PLAN.calls == PLAN.fault.after:
             PLAN.happened = {"room": PLAN.fault.room}
             resource.setrlimit(resource.RLIMIT_FSIZE, (PLAN.fault.room, resource.RLIM_INFINITY))
         return True
-
-    def _on_training_start(self) -> None:
-        self.count = 0
 
 
 def dataset() -> dict[str, np.ndarray]:
