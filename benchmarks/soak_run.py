@@ -10,6 +10,7 @@ import random
 import resource
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -259,6 +260,7 @@ def work(spec: Spec, folder: Path, faults: list[Fault | None], connection: Conne
     """
     th.set_num_threads(1)
     sys.stdout = open(os.devnull, "w")  # until the process ends
+    tempfile.tempdir = str(folder.parent)  # of the folders that Stable-Baselines3's logger makes
     Progress.connection = connection
     for fault in faults:
         PLAN.begin(fault)
