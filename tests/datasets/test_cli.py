@@ -21,7 +21,8 @@ def test_collect_info_list(tmp_path):
     command = [sys.executable, "-m", "sb3_flow.cli", "datasets", "collect", name, "--transitions", "1000", "--workers", "1"]
     collected = subprocess.run(command, capture_output=True, text=True, check=False)
     assert collected.returncode == 0, collected.stderr
-    assert "Wrote" in collected.stdout and "2000/2000" in collected.stderr and "Warning" not in collected.stderr
+    assert "Wrote" in collected.stdout and "2,000 of 2,000 steps (100 %)" in collected.stdout
+    assert "Warning" not in collected.stderr
     info = run("datasets", "info", name, "--env", "pointmaze-medium-singletask-task1-v0")
     assert info.returncode == 0 and info.stderr == ""
     lines = dict(line.split(":", 1) for line in info.stdout.splitlines() if ":" in line)
