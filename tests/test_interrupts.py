@@ -6,8 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch as th
+
+from sb3_flow import FQL
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,6 +39,35 @@ def test_an_interrupt_during_the_import(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("save", ["model", "policy"])
+def test_an_interrupt_during_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: str) -> None:
+    """PyTorch aborts the process if an interrupt is raised while it writes, so that comes after it has written."""
+    saved: list[int] = []
+    write = th.save
+
+    def interrupted(*args: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        saved.append(1)
+        write(*args)
+
+    model = FQL("FlowPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [4]}, buffer_size=10, device="cpu")
+    monkeypatch.setattr(th, "save", interrupted)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may run where it is ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            {"model": model, "policy": model.policy}[save].save(tmp_path / "file")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert len(saved) == {"model": 3, "policy": 1}[save] and not [*tmp_path.iterdir()]
+    signal.signal(signal.SIGINT, lambda *_: saved.clear())
+    try:
+        {"model": model, "policy": model.policy}[save].save(tmp_path / "file")  # a handler of the user's own
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert saved == [] and len([*tmp_path.iterdir()]) == 1
+
+
 def test_the_command(capfd: pytest.CaptureFixture) -> None:
     result = subprocess.run([sys.executable, str(ROOT / "sb3_flow_command.py"), "trian"], capture_output=True, text=True)
     assert result.returncode == 2 and "invalid choice: 'trian'" in result.stderr

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import signal
 import sys
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -43,6 +45,23 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         if origin is not error:
             raise origin from error
         raise
+
+
+@contextmanager
+def deferred_interrupts() -> Iterator[None]:
+    """Handle Ctrl-C at the end of the block: PyTorch may abort the process if it is interrupted while it writes a file."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    received: list[tuple[int, Any]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: received.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if received:
+            handler(*received[-1])
 
 
 def _origin(error: BaseException, handled: BaseException | None) -> BaseException:

@@ -4,6 +4,7 @@ import copy
 import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from sb3_flow.common.arguments import CheckedArguments, checked_value
 from sb3_flow.common.checkpoints.saving import load_errors, pack_settings, read_policy
 from sb3_flow.common.chunks import ChunkState
 from sb3_flow.common.encoders import FlowExtractor, ObservationNormalizer, discrete_from_zero
+from sb3_flow.common.files import atomic_write, deferred_interrupts, is_path
 from sb3_flow.common.guards import check_observation, check_state
 from sb3_flow.common.networks import MLP, EnsembleMLP, VelocityMLP
 from sb3_flow.common.type_aliases import TensorObs, Velocity
@@ -577,7 +579,9 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         arguments = self._get_constructor_parameters()
         del arguments["lr_schedule"]  # the algorithm has the real one
         settings = pack_settings(arguments, (), f"{type(self).__name__}.load(..., trusted=True)")
-        th.save({"state_dict": self.state_dict(), "data": json.dumps(settings, allow_nan=False)}, path)
+        content = {"state_dict": self.state_dict(), "data": json.dumps(settings, allow_nan=False)}
+        with atomic_write(path) if is_path(path) else nullcontext(path) as file, deferred_interrupts():
+            th.save(content, file)
 
     @classmethod
     def load(cls: type[SelfPolicy], path: Any, device: th.device | str = "auto", *, trusted: bool = False) -> SelfPolicy:

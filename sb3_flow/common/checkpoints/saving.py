@@ -14,7 +14,7 @@ from stable_baselines3.common.save_util import data_to_json, json_to_data, recur
 
 from sb3_flow.common.checkpoints.old_files import moved_modules
 from sb3_flow.common.checkpoints.plain import NotPlain, from_plain, to_plain
-from sb3_flow.common.files import is_path, name_of, reason
+from sb3_flow.common.files import deferred_interrupts, is_path, name_of, reason
 from sb3_flow.common.warn import warn
 
 #: Key of a pickle in the settings, as in Stable-Baselines3.
@@ -36,12 +36,10 @@ def save_model(model: BaseAlgorithm, file: IO[bytes], exclude: Iterable[str], in
     left_out = {*exclude, *model._excluded_save_params()} - set(include)
     left_out |= {name.split(".")[0] for name in (*state_dicts, *variables)}
     settings = {name: value for name, value in vars(model).items() if name not in left_out}
-    save_to_zip_file(
-        file,  # type: ignore[arg-type]
-        data=pack_settings(settings, policy_classes(type(model)), f"{type(model).__name__}.load(..., trusted=True)"),
-        params=model.get_parameters(),
-        pytorch_variables={name: recursive_getattr(model, name) for name in variables},
-    )
+    data = pack_settings(settings, policy_classes(type(model)), f"{type(model).__name__}.load(..., trusted=True)")
+    tensors = {name: recursive_getattr(model, name) for name in variables}
+    with deferred_interrupts():
+        save_to_zip_file(file, data, model.get_parameters(), tensors)  # type: ignore[arg-type]
 
 
 def policy_classes(cls: type[BaseAlgorithm]) -> list[type]:
