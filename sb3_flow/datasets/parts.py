@@ -14,7 +14,10 @@ from sb3_flow.common.data.columns import DatasetError, short
 
 def user_path(path: str | os.PathLike[str]) -> Path:
     """A path with ``~`` replaced by the home directory, if there is one."""
-    return Path(os.path.expanduser(path))  # pathlib's method raises a RuntimeError
+    try:
+        return Path(os.path.expanduser(path))  # pathlib's method raises a RuntimeError
+    except ValueError as error:
+        raise DatasetError(f"{path!r} is not a path ({error}).") from error
 
 
 def split_parts(source: str) -> tuple[str, list[str]]:
