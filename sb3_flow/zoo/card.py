@@ -80,7 +80,7 @@ def model_card(package: Package) -> str:
     :return: Markdown, without metadata
     """
     title = f"# {type(package.model).__name__} on {package.env_id}"
-    sections = [title, _summary(package), _usage(package), _exported(package), _evaluations(package), _seeds(package)]
+    sections = [title, _summary(package), _usage(package), exported_policy(package), _evaluations(package), _seeds(package)]
     return "\n\n".join(filter(None, [*sections, _settings(package), _versions(package)])) + "\n"
 
 
@@ -118,6 +118,9 @@ def _summary(package: Package) -> str:
 def _usage(package: Package) -> str:
     organization, _, name = package.repo_id.partition("/")
     trusted, warning, option = "", "", ""
+    modules = package.read("args.yml").get("gym_packages") or []
+    imports = "".join(f"import {module}  # registers the environment\n" for module in modules)
+    packages = f" --gym-packages {' '.join(modules)}" if modules else ""
     if package.needs_trust:
         trusted, option = ", trusted=True", " --trusted"
         warning = (
@@ -131,7 +134,7 @@ pip install "sb3_flow[zoo]"
 ```
 
 ```python
-from stable_baselines3.common.evaluation import evaluate_policy
+{imports}from stable_baselines3.common.evaluation import evaluate_policy
 from sb3_flow.zoo import load_from_hub
 
 model, env = load_from_hub("{package.repo_id}"{trusted})
@@ -141,12 +144,13 @@ mean, std = evaluate_policy(model, env, n_eval_episodes=10, deterministic={packa
 From the command line:
 
 ```bash
-sb3-flow load-from-hub --algo {package.algorithm} --env {package.env_id} -orga {organization}{renamed} -f logs
-sb3-flow enjoy --algo {package.algorithm} --env {package.env_id} -f logs{option}
+sb3-flow load-from-hub --algo {package.algorithm} --env {package.env_id} -orga {organization}{renamed}{packages} -f logs
+sb3-flow enjoy --algo {package.algorithm} --env {package.env_id}{packages} -f logs{option}
 ```"""
 
 
-def _exported(package: Package) -> str:
+def exported_policy(package: Package) -> str:
+    """The section about the exported policy; empty if there is none."""
     if package.observations is None:
         return ""
     zeros = {key: f"np.zeros({tuple(part['shape'])}, {part['dtype']!r})" for key, part in package.observations.items()}
@@ -220,6 +224,8 @@ def _settings(package: Package) -> str:
     settings = _plain(package.read("config.yml"))
     command = f"sb3-flow train --algo {package.algorithm} --env {package.env_id} --conf-file settings.yml"
     arguments = package.read("args.yml")
+    if arguments.get("gym_packages"):
+        command += f" --gym-packages {' '.join(arguments['gym_packages'])}"
     if "seed" in arguments:
         command += f" --seed {arguments['seed']}"
     try:

@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 import python_process
 import yaml
-from conformance.environments import transitions
+from conformance.environments import AnySpaces, transitions
+from gymnasium import spaces
 from hub_server import Hub
 from stable_baselines3 import SAC
 from test_trust import RUN, plant
 
 from sb3_flow import FQL
 from sb3_flow.cli import main
+from sb3_flow.common.export import ExportedPolicy, describe
 from sb3_flow.zoo import load_from_hub
+from sb3_flow.zoo.card import Package, exported_policy
 
 pytest.importorskip("rl_zoo3")
 pytest.importorskip("huggingface_sb3")
@@ -141,6 +144,23 @@ def test_a_card_is_made_from_the_run(hub: Hub, tmp_path: Path) -> None:
         again.predict(np.ones(3, np.float32), deterministic=True)[0],
         model.predict(np.ones(3, np.float32), deterministic=True)[0],
     )
+
+
+@pytest.mark.slow
+def test_the_code_for_an_exported_policy_of_dictionaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    space = spaces.Dict(camera=spaces.Box(0, 255, (8, 8, 3), np.uint8), mode=spaces.Discrete(3))
+    env = AnySpaces(space, spaces.Box(-1, 1, (2,)))
+    model = FQL("FlowPolicy", env, horizon_length=2, policy_kwargs={"net_arch": [8]}, device="cpu")
+    model.export(tmp_path / "fql-Robot-v0.onnx")
+    (tmp_path / "results.json").write_text('{"is_deterministic": true}', "utf-8")
+    observations = describe(ExportedPolicy(model.policy, model.env), "FQL")["observations"]
+    package = Package(model, "fql", "Robot-v0", "Robot-v0", "me/robot", tmp_path, tmp_path, 0, observations, False)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda _, name: tmp_path / name)
+    names: dict[str, Any] = {}
+    exec(blocks(exported_policy(package))[0], names)
+    zeros = {"camera": np.zeros((8, 8, 3), np.uint8), "mode": 0}
+    np.testing.assert_allclose(names["action"], model.predict(zeros, deterministic=True)[0], atol=1e-5)
 
 
 @pytest.mark.slow
