@@ -90,6 +90,7 @@ def parts_of(model: FlowAlgorithm) -> dict[str, Callable[[], Any]]:
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--side", type=int, default=0, help="side of images in pixels; default: vectors")
     parser.add_argument("--encoder", default="impala", choices=list(ENCODERS))
+    parser.add_argument("--operators", type=int, default=0, help="also list so many operators of an update, by their time")
 
 
 def main() -> None:
@@ -107,6 +108,11 @@ def main() -> None:
                 synchronize(arguments.device)
                 if i >= 3:  # warm
                     times[name].append(now() - start)
+        if arguments.operators:
+            with th.profiler.profile(activities=[th.profiler.ProfilerActivity.CPU]) as profiler:
+                for _ in range(3):
+                    parts["whole update"]()
+            print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=arguments.operators))
         whole = np.median(times["whole update"])
         print(f"\n{arguments.algo}, {size}, load {load()}\n{'':<28}{'ms':>10}{'share':>8}")
         for name, seconds in times.items():

@@ -169,13 +169,16 @@ class ImpalaEncoder(nn.Module):
         :param images: ``(B, channels, height, width)`` in [0, 1]
         :return: ``(B, features_dim)``
         """
+        if images.device.type == "cpu":  # PyTorch's max-pooling on a CPU is eight times faster in this layout
+            images = images.contiguous(memory_format=th.channels_last)
         x = F.relu(self.stacks(images))
         return gelu_tanh(self.linear(x.permute(0, 2, 3, 1).flatten(start_dim=1)))  # channels last, as published
 
 
 class SmallEncoder(nn.Module):
     """
-    Three 3x3 convolutions of stride 2, each followed by ReLU: an eighth of the operations of ``ImpalaEncoder``.
+    Three 3x3 convolutions of stride 2, each followed by ReLU: a sixth of the operations of ``ImpalaEncoder`` for images of
+    32 x 32 pixels.
 
     :param shape: Shape of an image, channels first
     :param features_dim: Number of features
