@@ -44,21 +44,40 @@ Variant = Callable[[float], float]
 
 
 class Spaces(gym.Env[np.ndarray, np.ndarray]):
-    """The spaces of OGBench's cube-single without an environment: only updates are timed."""
+    """
+    The spaces of data without an environment: only updates are timed.
 
-    observation_space = spaces.Box(-np.inf, np.inf, (OBSERVATION_DIM,), np.float32)
+    :param data: From ``random_data``
+    """
+
     action_space = spaces.Box(-1, 1, (ACTION_DIM,), np.float32)
 
+    def __init__(self, data: dict[str, np.ndarray]) -> None:
+        _, *shape = data["observations"].shape
+        images = data["observations"].dtype == np.uint8
+        self.observation_space = spaces.Box(0, 255, shape, np.uint8) if images else spaces.Box(-np.inf, np.inf, shape)
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        return np.zeros(OBSERVATION_DIM, dtype=np.float32), {}
+        return np.zeros(self.observation_space.shape, self.observation_space.dtype), {}
 
 
-def random_data(n: int = 100_000) -> dict[str, np.ndarray]:
-    """Random transitions in episodes of 1000 steps."""
+def random_data(n: int = 100_000, side: int = 0) -> dict[str, np.ndarray]:
+    """
+    Random transitions in episodes of 1000 steps: vectors of OGBench's cube-single, or images.
+
+    :param n: Number of transitions
+    :param side: Side of the images in pixels; 0: vectors
+    """
     rng = np.random.default_rng(0)
+
+    def observations() -> np.ndarray:
+        if side:
+            return rng.integers(0, 256, (n, 3, side, side), np.uint8)
+        return rng.normal(size=(n, OBSERVATION_DIM)).astype(np.float32)
+
     return {
-        "observations": rng.normal(size=(n, OBSERVATION_DIM)).astype(np.float32),
-        "next_observations": rng.normal(size=(n, OBSERVATION_DIM)).astype(np.float32),
+        "observations": observations(),
+        "next_observations": observations(),
         "actions": rng.uniform(-1, 1, size=(n, ACTION_DIM)).astype(np.float32),
         "rewards": -np.ones(n, dtype=np.float32),
         "terminations": np.zeros(n, dtype=bool),
@@ -80,7 +99,7 @@ def make_model(
     algorithm, variant = ALGORITHMS[algo]
     model: OfflineToOnlineAlgorithm = algorithm(
         "FlowPolicy",
-        Spaces(),
+        Spaces(data),
         dataset=data,
         policy_kwargs={"net_arch": list(net_arch), **policy_kwargs},
         seed=0,
@@ -95,7 +114,7 @@ def make_model(
 def make_sac(net_arch: Sequence[int], data: dict[str, np.ndarray], device: str) -> SAC:
     """Create SB3's SAC with networks of the same size."""
     policy_kwargs = {"net_arch": list(net_arch), "activation_fn": th.nn.GELU}
-    model = SAC("MlpPolicy", Spaces(), buffer_size=10_000, policy_kwargs=policy_kwargs, seed=0, device=device)
+    model = SAC("MlpPolicy", Spaces(data), buffer_size=10_000, policy_kwargs=policy_kwargs, seed=0, device=device)
     model.set_logger(configure(None, []))
     assert model.replay_buffer is not None
     for i in range(10_000):

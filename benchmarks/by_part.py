@@ -1,12 +1,14 @@
 """
 Time of the parts of an update: sampling of batches, each sampler, each loss, the optimizer, the target networks.
 
-    python benchmarks/by_part.py [--algo fql] [--threads 1] [--device cuda]
+    python benchmarks/by_part.py [--algo fql] [--threads 1] [--side 32 --encoder small] [--device cuda]
 
 The parts are timed in alternation; results are medians in milliseconds, and as fractions of a whole update. Samplers are part
-of losses; they are listed to show their cost: FQL's `bc_flow` has its ten Euler steps.
+of losses; they are listed to show their cost: FQL's `bc_flow` has its ten Euler steps. With images (`--side`),
+the encoder of one network is listed, too.
 """
 
+import argparse
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,7 +16,9 @@ from typing import Any
 import numpy as np
 import torch as th
 from alternating import BATCH_SIZE, SIZES, load, make_model, now, parse, random_data, synchronize
+from stable_baselines3.common.preprocessing import preprocess_obs
 
+from sb3_flow.common.encoders import ENCODERS, image_keys
 from sb3_flow.common.flow_algorithm import FlowAlgorithm
 from sb3_flow.common.type_aliases import Batch
 
@@ -65,6 +69,11 @@ def parts_of(model: FlowAlgorithm) -> dict[str, Callable[[], Any]]:
         "draw a batch": partial(model.sample_batch, BATCH_SIZE),
         "draw noise": partial(model.draw_noise, BATCH_SIZE),
     }
+    if image_keys(model.observation_space):
+        encoder = policy.critic.features_extractor
+        inputs = preprocess_obs(batch.observations, model.observation_space)
+        parts["encoder: forward"] = partial(encoder, inputs)
+        parts["encoder: both"] = lambda: encoder(inputs).sum().backward()
     for sampler in policy.samplers:
         parts[f"act: {sampler}"] = partial(act, sampler)
     for target in (name for name in model.targets if name.startswith("critic")):
@@ -78,10 +87,18 @@ def parts_of(model: FlowAlgorithm) -> dict[str, Callable[[], Any]]:
     return parts
 
 
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--side", type=int, default=0, help="side of images in pixels; default: vectors")
+    parser.add_argument("--encoder", default="impala", choices=list(ENCODERS))
+    parser.add_argument("--operators", type=int, default=0, help="also list so many operators of an update, by their time")
+
+
 def main() -> None:
-    arguments = parse(__doc__)
+    arguments = parse(__doc__, add)
+    data = random_data(2_000 if arguments.side else 100_000, arguments.side)
+    extractor = {"features_extractor_kwargs": {"encoder": arguments.encoder}} if arguments.side else {}
     for size in arguments.sizes:
-        parts = parts_of(make_model(arguments.algo, SIZES[size], random_data(), arguments.device))
+        parts = parts_of(make_model(arguments.algo, SIZES[size], data, arguments.device, **extractor))
         times: dict[str, list[float]] = {name: [] for name in parts}
         for i in range(5 * arguments.rounds + 3):
             for name, part in parts.items():
@@ -91,6 +108,11 @@ def main() -> None:
                 synchronize(arguments.device)
                 if i >= 3:  # warm
                     times[name].append(now() - start)
+        if arguments.operators:
+            with th.profiler.profile(activities=[th.profiler.ProfilerActivity.CPU]) as profiler:
+                for _ in range(3):
+                    parts["whole update"]()
+            print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=arguments.operators))
         whole = np.median(times["whole update"])
         print(f"\n{arguments.algo}, {size}, load {load()}\n{'':<28}{'ms':>10}{'share':>8}")
         for name, seconds in times.items():

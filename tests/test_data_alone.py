@@ -14,6 +14,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_flow import FQL
 from sb3_flow.datasets import DatasetError
@@ -128,6 +129,24 @@ def test_a_dataset_that_is_gone_is_left_aside_once(tmp_path: Path) -> None:
     assert moved.n_env_steps == 6 and len([w for w in caught if "Going on" in str(w.message)]) == 1
     with pytest.raises(DatasetError, match=r"cannot be read: .*log\.npz: there is no such file.*`model\.set_dataset"):
         FQL.load(tmp_path / "unfinished", env=robot, device="cpu").learn(6)
+
+
+def test_any_number_of_environments_is_accepted_later(tmp_path: Path) -> None:
+    """Before the first step: by `set_env`, also after loading; then no other number. Each has its place in the buffer."""
+    robots = DummyVecEnv([lambda: gym.wrappers.TimeLimit(Robot(), 5)] * 2)
+    model(log(), offline_steps=4).learn(4).save(tmp_path / "model")
+    for alone in (model(log(), offline_steps=4).learn(4), FQL.load(tmp_path / "model", dataset=log(), device="cpu")):
+        alone.set_env(robots)
+        alone.learn(8)
+        assert alone.n_env_steps == 8 and alone.n_offline_updates == 4
+        assert alone.replay_buffer.n_envs == 2 and len(alone.replay_buffer) == 8
+        with pytest.raises(AssertionError, match=r"2.*1|1.*2"):
+            alone.set_env(Robot())
+
+
+def test_a_model_of_several_environments_learns_without_one(tmp_path: Path) -> None:
+    FQL("FlowPolicy", DummyVecEnv([Robot] * 2), dataset=log(), **SMALL).learn(2).save(tmp_path / "model")
+    assert FQL.load(tmp_path / "model", dataset=log(), device="cpu").learn(4).n_offline_updates == 6
 
 
 # Data that follows the wrappers of an environment.

@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from sb3_flow import FQL
 from sb3_flow.common.data.batches import random_crop
-from sb3_flow.common.encoders import FlowExtractor, ImpalaEncoder, ObservationNormalizer
+from sb3_flow.common.encoders import FlowExtractor, ImpalaEncoder, ObservationNormalizer, SmallEncoder
 from sb3_flow.fql import FQLPolicy
 
 ACTIONS = spaces.Box(-1.0, 1.0, (2,))
@@ -87,6 +87,37 @@ def test_impala_encoder(shape: tuple[int, int, int]) -> None:
     images = th.rand(2, *shape, generator=generator, dtype=th.float64)
     expected = np.stack([naive_encoder(encoder, image) for image in images.numpy()])
     np.testing.assert_allclose(encoder(images).detach().numpy(), expected, rtol=0, atol=1e-11)
+
+
+def naive_small_encoder(encoder: SmallEncoder, image: np.ndarray) -> np.ndarray:
+    """Three times every second row and column of a convolution, then ReLU; C-H-W flattening, dense, GELU."""
+    weights: Iterator[np.ndarray] = (parameter.detach().numpy() for parameter in encoder.parameters())
+    x = image
+    for _ in range(3):
+        x = np.maximum(convolve(x, next(weights), next(weights))[:, ::2, ::2], 0)
+    h = next(weights) @ x.reshape(-1) + next(weights)
+    assert next(weights, None) is None
+    return 0.5 * h * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h**3)))
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 13, 11), (1, 1, 2)])
+def test_small_encoder(shape: tuple[int, int, int]) -> None:
+    """It equals explicit loops, on even and odd sides."""
+    encoder = SmallEncoder(shape, features_dim=5).double()
+    generator = th.Generator().manual_seed(0)
+    with th.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.05 * th.randn(parameter.shape, generator=generator, dtype=th.float64))
+    images = th.rand(2, *shape, generator=generator, dtype=th.float64)
+    expected = np.stack([naive_small_encoder(encoder, image) for image in images.numpy()])
+    np.testing.assert_allclose(encoder(images).detach().numpy(), expected, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("encoder", [ImpalaEncoder, SmallEncoder])
+def test_gradients_reach_all_weights(encoder: type[Any]) -> None:
+    network = encoder((3, 20, 20))
+    network(th.rand(4, 3, 20, 20)).square().sum().backward()
+    assert all((parameter.grad != 0).any() for parameter in network.parameters())
 
 
 def test_published_size() -> None:
@@ -211,6 +242,24 @@ def test_extractor_of_images() -> None:
     images = th.rand(2, 3, 8, 8)
     assert th.equal(extractor(images), extractor.encoders[0](images))
     assert isinstance(extractor.encoders[0], ImpalaEncoder)
+
+
+def test_encoder_by_name(tmp_path: pathlib.Path) -> None:
+    """Each network has the encoder that ``policy_kwargs`` names, also after loading; the default is IMPALA's."""
+    space = spaces.Dict(camera=spaces.Box(0, 255, (3, 8, 8), np.uint8), arm=spaces.Box(-1, 1, (2,)))
+    for kwargs, expected in (({}, ImpalaEncoder), ({"encoder": "small", "cnn_output_dim": 4}, SmallEncoder)):
+        policy_kwargs = {**SMALL, "features_extractor_kwargs": kwargs}
+        model = FQL("FlowPolicy", SpacesOnly(space), policy_kwargs=policy_kwargs, device="cpu")
+        model.save(tmp_path / "model")
+        loaded = FQL.load(tmp_path / "model", device="cpu")
+        for policy in (model.policy, loaded.policy):
+            for network in (policy.actor, policy.bc_flow, policy.critic, policy.critic_target):
+                assert type(network.features_extractor.encoders[network.features_extractor.keys.index("camera")]) is expected
+        batch = {key: np.stack([part] * 3) for key, part in space.sample().items()}
+        actions = [each.predict(batch, deterministic=True)[0] for each in (model, loaded)]
+        np.testing.assert_array_equal(*actions)
+    with pytest.raises(ValueError, match="There is no `encoder` 'tiny'; choose one of impala, small"):
+        FQL("FlowPolicy", SpacesOnly(space), policy_kwargs={"features_extractor_kwargs": {"encoder": "tiny"}})
 
 
 def test_extractor_of_dictionaries() -> None:

@@ -104,12 +104,14 @@ class Robot(gym.Env[Any, Any]):
 
 
 @pytest.mark.slow
-def test_what_stands_between_environment_and_policy_is_in_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoder", ["impala", "small"])
+def test_what_stands_between_environment_and_policy_is_in_the_file(encoder: str, tmp_path: Path) -> None:
     """VecNormalize, image layout, one-hot encoding, scaling of actions, and chunks that are executed in part."""
     env = VecNormalize(VecTransposeImage(DummyVecEnv([Robot])), norm_obs_keys=["joints"], norm_reward=False)
     env.obs_rms["joints"].mean[:] = [1, -2, 3, 0]
     env.obs_rms["joints"].var[:] = [4, 0.5, 1, 9]
-    model = FQL("FlowPolicy", env, horizon_length=3, n_action_steps=2, **SMALL)
+    policy_kwargs = {"net_arch": [8], "features_extractor_kwargs": {"encoder": encoder}}
+    model = FQL("FlowPolicy", env, horizon_length=3, n_action_steps=2, **{**SMALL, "policy_kwargs": policy_kwargs})
     model.export(tmp_path / "robot.onnx")
     exported = OnnxPolicy(tmp_path / "robot.onnx")
     assert exported.spec["observations"]["camera"] == {"shape": [36, 36, 3], "dtype": "uint8"}

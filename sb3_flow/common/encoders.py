@@ -141,8 +141,8 @@ class _ImpalaStack(nn.Module):
         return x + self.second(F.relu(self.first(F.relu(x))))  # type: ignore[no-any-return]
 
 
-def _conv(n_in: int, n_out: int) -> nn.Conv2d:
-    conv = nn.Conv2d(n_in, n_out, kernel_size=3, padding=1)
+def _conv(n_in: int, n_out: int, stride: int = 1) -> nn.Conv2d:
+    conv = nn.Conv2d(n_in, n_out, kernel_size=3, stride=stride, padding=1)
     nn.init.xavier_uniform_(conv.weight)
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
@@ -169,8 +169,41 @@ class ImpalaEncoder(nn.Module):
         :param images: ``(B, channels, height, width)`` in [0, 1]
         :return: ``(B, features_dim)``
         """
+        if images.device.type == "cpu":  # PyTorch's max-pooling on a CPU is eight times faster in this layout
+            images = images.contiguous(memory_format=th.channels_last)
         x = F.relu(self.stacks(images))
         return gelu_tanh(self.linear(x.permute(0, 2, 3, 1).flatten(start_dim=1)))  # channels last, as published
+
+
+class SmallEncoder(nn.Module):
+    """
+    Three 3x3 convolutions of stride 2, each followed by ReLU: a sixth of the operations of ``ImpalaEncoder`` for images of
+    32 x 32 pixels.
+
+    :param shape: Shape of an image, channels first
+    :param features_dim: Number of features
+    """
+
+    def __init__(self, shape: tuple[int, ...], features_dim: int = 512) -> None:
+        super().__init__()
+        channels, height, width = shape
+        widths = (16, 32, 32)
+        self.convolutions = nn.ModuleList(map(_conv, (channels, *widths), widths, (2, 2, 2)))
+        self.linear = linear(math.ceil(height / 8) * math.ceil(width / 8) * widths[-1], features_dim)
+
+    def forward(self, images: th.Tensor) -> th.Tensor:
+        """
+        :param images: ``(B, channels, height, width)`` in [0, 1]
+        :return: ``(B, features_dim)``
+        """
+        x = images
+        for convolution in self.convolutions:
+            x = F.relu(convolution(x))
+        return gelu_tanh(self.linear(x.flatten(start_dim=1)))
+
+
+#: Encoders of images by name.
+ENCODERS: dict[str, type[nn.Module]] = {"impala": ImpalaEncoder, "small": SmallEncoder}
 
 
 class Flatten(nn.Module):
@@ -187,11 +220,19 @@ class FlowExtractor(BaseFeaturesExtractor):
     :param observation_space: Any space that Stable-Baselines3 supports
     :param cnn_output_dim: Number of features of each image
     :param normalized_image: Whether images are already scaled, see ``image_keys``
+    :param encoder: Encoder of images: ``"impala"``, as published with FQL, or ``"small"``, which is faster
+    :raises ValueError: If there is no such encoder, or images have their channels last.
     """
 
     def __init__(
-        self, observation_space: spaces.Space[Any], cnn_output_dim: int = 512, normalized_image: bool = False
+        self,
+        observation_space: spaces.Space[Any],
+        cnn_output_dim: int = 512,
+        normalized_image: bool = False,
+        encoder: str = "impala",
     ) -> None:
+        if encoder not in ENCODERS:
+            raise ValueError(f"There is no `encoder` {encoder!r}; choose one of {', '.join(ENCODERS)}.")
         parts = subspaces(observation_space)
         images = image_keys(observation_space, normalized_image)
         sizes = [cnn_output_dim if key in images else get_flattened_obs_dim(part) for key, part in parts.items()]
@@ -209,8 +250,7 @@ class FlowExtractor(BaseFeaturesExtractor):
                 )
         self.keys = list(parts)
         self.encoders = nn.ModuleList(
-            ImpalaEncoder(part.shape, cnn_output_dim) if key in images else Flatten()  # type: ignore[arg-type]
-            for key, part in parts.items()
+            ENCODERS[encoder](part.shape, cnn_output_dim) if key in images else Flatten() for key, part in parts.items()
         )
 
     def forward(self, observations: TensorObs) -> th.Tensor:

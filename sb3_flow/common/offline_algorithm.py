@@ -10,6 +10,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_flow.common import checkpoints
 from sb3_flow.common.arguments import CheckedArguments, check_load_arguments, check_policy
@@ -120,7 +121,8 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """
-        As in Stable-Baselines3. A model that was created from a dataset only accepts any environment that its spaces fit.
+        As in Stable-Baselines3. A model that was created from a dataset only accepts any environment that its spaces fit, and
+        before its first step any number of environments.
 
         :param env: The environment
         :param force_reset: As in Stable-Baselines3
@@ -128,6 +130,8 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         env = as_environment(env)
         if self.spaces_from_data and not isinstance(env, NoEnvironment):
             env = WithinSpaces(self._wrap_env(env, self.verbose), self.observation_space, self.action_space)
+            if self.n_env_steps == 0:
+                self.n_envs = env.num_envs
         super().set_env(env, force_reset)
 
     @staticmethod
@@ -264,7 +268,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
     def require_environment(self) -> None:
         """After ``load`` without an environment, train with the spaces only."""
         if self.env is None:
-            self.set_env(NoEnvironment(self.observation_space, self.action_space))
+            super().set_env(DummyVecEnv([partial(NoEnvironment, self.observation_space, self.action_space)] * self.n_envs))
 
     def _run_phases(self, total_timesteps: int, callback: BaseCallback, log_interval: int) -> None:
         self._learn_offline(total_timesteps, callback)

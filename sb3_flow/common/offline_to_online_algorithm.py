@@ -145,9 +145,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
     def _setup_model(self) -> None:
         super()._setup_model()
         if self.replay_buffer is None:
-            self.replay_buffer = OnlineBuffer(
-                self.buffer_size, self.observation_space, self.action_space, self.device, self.n_envs, self.sparse_rewards
-            )
+            self._make_replay_buffer()
         self._convert_train_freq()
         if self.sparse_rewards and self._vec_normalize_env is not None and self._vec_normalize_env.norm_reward:
             raise ValueError(
@@ -159,9 +157,16 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         if self.env is not None:
             self._check_online_phase(self.env)
 
+    def _make_replay_buffer(self) -> None:
+        self.replay_buffer = OnlineBuffer(
+            self.buffer_size, self.observation_space, self.action_space, self.device, self.n_envs, self.sparse_rewards
+        )
+
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         super().set_env(env, force_reset)
         assert self.env is not None
+        if self.replay_buffer.n_envs != self.n_envs:  # of a model that was made from data alone: it is empty
+            self._make_replay_buffer()
         self._check_online_phase(self.env)
 
     def _check_online_phase(self, env: VecEnv) -> None:

@@ -107,7 +107,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
     :param best_of_n: Number of sampled actions; the one with the highest Q-value is executed
     :param sampler: Name of the sampler; None: the first one
     :param features_extractor_class: Features extractor; the default one depends on the observation space
-    :param features_extractor_kwargs: Arguments of the features extractor
+    :param features_extractor_kwargs: Arguments of the features extractor; for those of the default one see ``FlowExtractor``
     :param normalize_images: Whether images are uint8 and divided by 255. If False, any box of three axes is an image.
     :param optimizer_class: The optimizer of all networks
     :param optimizer_kwargs: Arguments of the optimizer, except for the learning rate

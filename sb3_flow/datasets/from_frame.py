@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from functools import partial
 from typing import Any
 
@@ -24,8 +24,9 @@ def read_frame(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     Read a table with one row per step: a pandas DataFrame, or a parquet file.
 
     The columns have the names of any dialect. Observations and actions are columns of arrays, or one column per element, in
-    the order of the table: ``obs_x, obs_y, action_0, action_1``. A column must determine where episodes end, such as the
-    number of the episode.
+    the order of the table: ``obs_x, obs_y, action_0, action_1``. If a column of observations with such a name has arrays, as
+    in ``observations/camera, observations/joints``, the columns are the parts of a dictionary. A column must determine where
+    episodes end, such as the number of the episode.
 
     :param source: A ``pandas.DataFrame``, or a path that ends with ``.parquet``
     :param env_id: Not used
@@ -35,29 +36,38 @@ def read_frame(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     if type(source).__module__.split(".")[0] == "pandas" and hasattr(source, "columns"):
         names = ["/".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in source.columns]
         positions = {name: i for i, name in enumerate(names)}
-        return OfflineDataset.from_dict(
-            _gather(names, lambda name: _cells(source.iloc[:, positions[name]], name)), "DataFrame"
-        )
+        arrays = {name for name, i in positions.items() if _holds_arrays(source.iloc[:, i].to_numpy())}
+        columns = _gather(names, lambda name: _cells(source.iloc[:, positions[name]], name), arrays)
+        return OfflineDataset.from_dict(columns, "DataFrame")
     if not isinstance(source, str | os.PathLike) or not os.fspath(source).endswith(".parquet"):
         return None
     path = user_path(source)
     table = ParquetColumns([path], path)
-    return OfflineDataset.from_dict(_gather(table.names, table.column), str(path))
+    return OfflineDataset.from_dict(_gather(table.names, table.column, table.arrays), str(path))
 
 
-def _gather(names: Iterable[str], column: Callable[[str], np.ndarray]) -> LazyColumns:
-    """Columns by name, with the elements of vectors joined."""
+def _gather(names: Iterable[str], column: Callable[[str], np.ndarray], arrays: Set[str]) -> LazyColumns:
+    """
+    Columns by name, with the elements of vectors joined.
+
+    :param names: Names of the columns
+    :param column: Reads a column
+    :param arrays: Names of the columns with an array in each cell
+    """
     data: dict[str, Callable[[], np.ndarray]] = {}
-    vectors: dict[str, list[str]] = {}
+    elements: dict[str, dict[str, str]] = {}
     for name in names:
         match = _ELEMENT.fullmatch(name)
         if match is None:
             data[name] = partial(column, name)
         else:
             field = "actions" if match["field"].startswith("act") else "observations"
-            vectors.setdefault(f"{match['next'] or ''}{field}", []).append(name)
-    for field, elements in vectors.items():
-        data[field] = partial(_vectors, elements, column)
+            elements.setdefault(f"{match['next'] or ''}{field}", {})[match["element"]] = name
+    for field, parts in elements.items():
+        if field != "actions" and arrays & set(parts.values()):
+            data |= {f"{field}/{element}": partial(column, name) for element, name in parts.items()}
+        else:
+            data[field] = partial(_vectors, [*parts.values()], column)
     return LazyColumns(data)
 
 
@@ -65,19 +75,23 @@ def _vectors(elements: list[str], column: Callable[[str], np.ndarray]) -> np.nda
     """Join columns of numbers to one column of vectors."""
     columns = [column(name) for name in elements]
     for name, values in zip(elements, columns, strict=True):
-        if values.dtype.kind not in "fiub":
-            raise DatasetError(f"`{name}` has {values.dtype} values; expected numbers.")
-        if values.size != len(columns[0]):
-            raise DatasetError(f"`{name}` has the shape {values.shape}; expected one number per row, as in `{elements[0]}`.")
-    return np.stack([values.reshape(-1) for values in columns], axis=1).astype(np.float32)
+        if values.dtype.kind not in "fiub" or values.ndim != 1:
+            found = "arrays" if values.ndim != 1 else f"{values.dtype} values"
+            raise DatasetError(f"`{name}` has {found}; expected numbers.")
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _cells(column: Any, name: str) -> np.ndarray:
     """A column of a DataFrame: numbers, texts, or an array in each cell."""
     values: np.ndarray = column.to_numpy()
-    if values.dtype == object and len(values) and isinstance(values[0], (np.ndarray, list, tuple)):
+    if _holds_arrays(values):
         try:
             return np.stack([np.asarray(cell) for cell in values])
         except ValueError as error:
             raise DatasetError(f"DataFrame: `{name}` has arrays of different shapes ({error}).") from error
     return values
+
+
+def _holds_arrays(values: np.ndarray) -> bool:
+    """Whether the cells of a column are arrays."""
+    return values.dtype == object and len(values) > 0 and isinstance(values[0], (np.ndarray, list, tuple))

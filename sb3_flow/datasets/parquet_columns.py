@@ -29,6 +29,8 @@ class ParquetColumns:
         self.names: list[str] = []
         #: Columns of structures (an image, or a position in a video): names of their fields.
         self.structures: dict[str, list[str]] = {}
+        #: Columns with an array in each cell.
+        self.arrays: set[str] = set()
         for i, file in enumerate(files):
             schema = self._open(file).schema_arrow
             incomplete = set(self.names) ^ set(schema.names) if i else set()
@@ -38,6 +40,8 @@ class ParquetColumns:
             for name in schema.names:
                 if self.arrow.types.is_struct(schema.field(name).type):
                     self.structures[name] = [part.name for part in schema.field(name).type]
+                elif self.arrow.types.is_nested(schema.field(name).type):
+                    self.arrays.add(name)
 
     def _open(self, file: Path) -> Any:
         try:

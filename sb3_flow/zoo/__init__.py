@@ -10,6 +10,7 @@ RL Zoo with the algorithms of this package.
 """
 
 from sb3_flow.zoo.algorithms import ALGORITHMS
+from sb3_flow.zoo.hub import load_from_hub
 from sb3_flow.zoo.registration import register
 
-__all__ = ["ALGORITHMS", "register"]
+__all__ = ["ALGORITHMS", "load_from_hub", "register"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import runpy
 import sys
 from collections.abc import Callable, Collection
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from sb3_flow.common.environments import import_packages, register_environment
 from sb3_flow.common.optional import require
 from sb3_flow.zoo.algorithms import ALGORITHMS, acts_by_sampling
 from sb3_flow.zoo.arguments import ACTING, add_defaults, quote_values
+from sb3_flow.zoo.hub import downloading, uploading
 from sb3_flow.zoo.options import IMPORTING, check_environment, check_numbers, check_plot, check_texts
 from sb3_flow.zoo.registration import register
 from sb3_flow.zoo.trust import REMEDY, parsed_values, reading
@@ -51,6 +51,8 @@ SCRIPTS = {
 }
 #: Scripts that read files of runs.
 READING = {*ACTING, "load-from-hub", "plot-from-file", "train"}
+#: Contexts of the scripts for the Hugging Face hub.
+HUB = {"push-to-hub": uploading, "load-from-hub": downloading}
 
 
 def add_commands(subparsers: Subparsers) -> None:
@@ -84,8 +86,6 @@ def run_script(name: str, arguments: list[str]) -> None:
     ours, arguments = _parse_ours(name, arguments)
     if not {"-h", "--help"} & set(arguments):
         arguments = _check(name, ours, arguments, utils.ALGOS)
-    if name == "load-from-hub" and ours.trusted:
-        os.environ["TRUST_REMOTE_CODE"] = "True"  # huggingface_sb3 asks for it before it downloads
     arguments = quote_values(arguments)
     arguments = add_defaults(name, arguments, [*filter(acts_by_sampling, ALGORITHMS)], ALGORITHMS)
     if name == "optimize":
@@ -94,8 +94,14 @@ def run_script(name: str, arguments: list[str]) -> None:
     before = sys.argv
     sys.argv = [f"sb3-flow {name}", *arguments]
     try:
-        with parsed_values(), reading(ours.trusted) if name in ACTING else nullcontext():
-            _function(script, ours)()
+        function = _function(script, ours)
+        with ExitStack() as stack:
+            stack.enter_context(parsed_values())
+            if name in ACTING:
+                stack.enter_context(reading(ours.trusted))
+            if name in HUB:
+                stack.enter_context(HUB[name](arguments, ours.trusted))
+            function()
     except AssertionError as error:  # RL Zoo's error for a missing file or folder
         raise ValueError(str(error) or f"{name} failed") from error
     except KeyError as error:
@@ -160,8 +166,6 @@ def _parse_ours(name: str, arguments: list[str]) -> tuple[argparse.Namespace, li
 
 
 def _function(script: Script, ours: argparse.Namespace) -> Callable[[], Any]:
-    if script.module == "rl_zoo3.push_to_hub":
-        _fix_hub()
     if script.function is None:
         return partial(runpy.run_module, script.module, run_name="__main__")
     try:
@@ -174,10 +178,3 @@ def _function(script: Script, ours: argparse.Namespace) -> Callable[[], Any]:
 
         module.ExperimentManager = partial(FlowExperimentManager, **options)
     return getattr(module, script.function)  # type: ignore[no-any-return]
-
-
-def _fix_hub() -> None:
-    """Provide a function that RL Zoo 2.9 imports from huggingface_sb3, where it is now private and returns another type."""
-    hub: Any = require("huggingface_sb3.push_to_hub", "zoo", "Uploading an agent")
-    if not hasattr(hub, "generate_metadata"):
-        hub.generate_metadata = lambda *args: hub._generate_metadata(*args).to_dict()

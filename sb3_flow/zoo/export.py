@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import pathlib
 from typing import Any
 
-from sb3_flow.common.environments import import_packages, register_environment
+from sb3_flow.common.environments import import_packages
 from sb3_flow.common.optional import require
 from sb3_flow.zoo.algorithms import ALGORITHMS
-from sb3_flow.zoo.options import check_environment
-from sb3_flow.zoo.registration import register
-from sb3_flow.zoo.trust import parsed_values, read_yaml, reading
+from sb3_flow.zoo.runs import load_run
 
 
 def add_commands(subparsers: Any) -> None:
@@ -41,28 +38,11 @@ def export(options: argparse.Namespace) -> None:
     :raises ValueError: If there is no such algorithm or run, or the policy cannot be exported.
     """
     utils: Any = require("rl_zoo3.utils", "zoo", "Reading a run of RL Zoo")
-    register()
     if not hasattr(ALGORITHMS.get(options.algo), "export"):
         exportable = sorted(name for name, cls in ALGORITHMS.items() if hasattr(cls, "export"))
         raise ValueError(f"--algo {options.algo!r} cannot be exported; choose one of {', '.join(exportable)}.")
     import_packages(options.gym_packages)
-    register_environment(options.env)
-    check_environment("export", options.env)
-    name = utils.EnvironmentName(options.env)
-    try:
-        _, model_path, log_path = utils.get_model_path(options.exp_id, options.folder, options.algo, name, options.load_best)
-    except AssertionError as error:  # RL Zoo's error for a missing folder
-        raise ValueError(str(error)) from error
-    with parsed_values(), reading(options.trusted):
-        folder = pathlib.Path(log_path) / name
-        settings, statistics = utils.get_saved_hyperparams(str(folder), test_mode=True)
-        env_kwargs = settings.pop("env_kwargs", None)
-        if (folder / "args.yml").is_file():  # the command line has priority, as in `enjoy`
-            env_kwargs = read_yaml(folder / "args.yml", options.trusted).get("env_kwargs") or env_kwargs
-        env = utils.create_test_env(
-            options.env, stats_path=statistics, log_dir=None, hyperparams=settings, env_kwargs=env_kwargs or {}
-        )
-        model = ALGORITHMS[options.algo].load(model_path, env=env, device="cpu")
-    output = options.output or pathlib.Path(log_path) / f"{options.algo}-{name}.onnx"
-    model.export(output, options.sampler)  # type: ignore[attr-defined]
-    print(f"Exported {model_path} to {output}")
+    run = load_run(options.algo, options.env, options.folder, options.exp_id, options.load_best, options.trusted)
+    output = options.output or run.folder / f"{options.algo}-{utils.EnvironmentName(options.env)}.onnx"
+    run.model.export(output, options.sampler)  # type: ignore[attr-defined]
+    print(f"Exported {run.path} to {output}")

@@ -38,6 +38,8 @@ def check_numbers(name: str, arguments: list[str]) -> list[str]:
     :raises ValueError: If a number is too small, or not a whole number.
     """
     least = NUMBERS.get(name, {})
+    # A parser that knows `-n`, but not `-name` of the scripts for the hub, reads it as `-n ame`.
+    arguments = ["--repo-name" if argument == "-name" else argument for argument in arguments]
     peek = argparse.ArgumentParser(prog=f"sb3-flow {name}", add_help=False, argument_default=argparse.SUPPRESS)
     for option in least:
         peek.add_argument(*(["-n"] if option == "--n-timesteps" else []), option, dest=option)

@@ -139,7 +139,8 @@ def _loader(remedy: str = "") -> Any:
         return OrderedDict(pairs)
 
     def name(loader: Any, suffix: str, node: Any) -> str:
-        return str(loader.construct_mapping(node, deep=True)["args"][0])
+        fields = loader.construct_mapping(node, deep=True)
+        return str(fields.get("state", {}).get("_gym_id", fields["args"][0]))  # the id, not the name of its folder
 
     def known_class(loader: Any, suffix: str, node: Any) -> Any:
         try:

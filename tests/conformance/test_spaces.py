@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from conformance.case import AlgorithmCase, parameters, same_parameters
 from conformance.environments import AnySpaces, collect, pendulum
+from sb3_flow.common.encoders import FlowExtractor, ImpalaEncoder, SmallEncoder
 
 VECTOR = spaces.Box(-np.inf, np.inf, (3,))
 CHANNELS_LAST = spaces.Box(0, 255, (12, 12, 3), dtype=np.uint8)
@@ -75,6 +76,29 @@ def test_trains_acts_and_is_saved(two_phase_algorithm: AlgorithmCase, tmp_path: 
     np.testing.assert_allclose(model.predict(single, deterministic=True)[0], actions[0], rtol=1e-4, atol=1e-4)
     model.save(tmp_path / "model")
     loaded = two_phase_algorithm.load(tmp_path / "model", env=DummyVecEnv([make_env]))
+    np.testing.assert_array_equal(loaded.predict(batch, deterministic=True)[0], actions)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["image, channels last", "dictionary"])
+@pytest.mark.one_variant
+def test_small_encoder(algorithm: AlgorithmCase, tmp_path: Path, name: str) -> None:
+    """It is trained, and saved with the model."""
+    make_env = partial(AnySpaces, OBSERVATIONS[name], TORQUE)
+    extractor = {"features_extractor_class": FlowExtractor, "features_extractor_kwargs": {"encoder": "small"}}
+    dataset = collect(make_env, 20) if algorithm.offline else None
+    policy_kwargs = {**algorithm.policy_kwargs, **extractor}
+    model = algorithm.make(make_env(), dataset=dataset, policy_kwargs=policy_kwargs)
+    assert not any(isinstance(part, ImpalaEncoder) for part in model.policy.modules())
+    encoders = [part for part in model.policy.modules() if isinstance(part, SmallEncoder)]
+    weights = [weight for encoder in encoders for weight in encoder.parameters() if weight.requires_grad]
+    before = [weight.clone() for weight in weights]
+    model.learn(max(algorithm.stages, 12))
+    assert weights and not any(th.equal(*pair) for pair in zip(weights, before, strict=True))
+    model.save(tmp_path / "model")
+    batch = _batch(OBSERVATIONS[name], 4)
+    actions = model.predict(batch, deterministic=True)[0]
+    loaded = algorithm.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.predict(batch, deterministic=True)[0], actions)
 
 

@@ -388,6 +388,28 @@ def test_texts_of_rlds_are_left_out_with_a_word() -> None:
         load_dataset({"steps": []})
 
 
+def test_tables_with_parts_of_observations(tmp_path: Path) -> None:
+    """Columns of observations are the parts of a dictionary if one of them has arrays, else the elements of a vector."""
+    pd = pytest.importorskip("pandas")
+    images = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), np.uint8)
+    joints = np.arange(12, dtype=np.float32).reshape(6, 2)
+    rest = {"actions": list(joints), "rewards": np.zeros(6), "episode": np.repeat([0, 1], 3)}
+    frame = pd.DataFrame({"obs/camera": list(images), "obs/joints": list(joints), "obs/force": joints[:, 0], **rest})
+    observations = load_dataset(frame).observations
+    assert isinstance(observations, dict) and observations.keys() == {"camera", "joints", "force"}
+    for key, expected in (("camera", images), ("joints", joints), ("force", joints[:, 0])):
+        np.testing.assert_array_equal(observations[key], expected)
+    np.testing.assert_array_equal(load_dataset(frame[["obs/force", *rest]]).observations, joints[:, :1])
+    with pytest.raises(DatasetError, match="`action/left` has arrays; expected numbers"):
+        load_dataset(frame.rename(columns={"actions": "action/left"}))
+    pytest.importorskip("pyarrow")
+    frame.drop(columns="obs/camera").to_parquet(tmp_path / "log.parquet")
+    observations = load_dataset(tmp_path / "log.parquet").observations
+    assert isinstance(observations, dict)
+    np.testing.assert_array_equal(observations["joints"], joints)
+    np.testing.assert_array_equal(observations["force"], joints[:, 0])
+
+
 def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
     pd = pytest.importorskip("pandas")
     columns = joined(EPISODES)

@@ -510,16 +510,6 @@ def test_what_is_missing_is_said(arguments: list[str], message: str, tmp_path: P
     assert result.code == 2 and message in result.err.replace(os.sep, "/") and "Traceback" not in result.err
 
 
-def test_a_card_for_the_hub_is_written(tmp_path: Path) -> None:
-    run("push-to-hub", "--help")  # replaces an import of RL Zoo
-    from rl_zoo3.push_to_hub import generate_model_card, save_model_card
-
-    card, metadata = generate_model_card("fql", "FQL", "nobody", PENDULUM, -150.0, 3.0, {"alpha": 1.0}, {})
-    save_model_card(tmp_path, card, metadata)
-    text = (tmp_path / "README.md").read_text("utf-8")
-    assert "-150.00 +/- 3.00" in text and f"**{PENDULUM}**" in text
-
-
 @pytest.mark.slow
 def test_without_rl_zoo_the_package_is_named() -> None:
     program = """

@@ -1,0 +1,74 @@
+"""Loading a run of RL Zoo: the model, and the environment with the wrappers and statistics of the run."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any, NamedTuple
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_flow.common.environments import register_environment
+from sb3_flow.common.optional import require
+from sb3_flow.zoo.algorithms import ALGORITHMS
+from sb3_flow.zoo.options import check_environment
+from sb3_flow.zoo.registration import register
+from sb3_flow.zoo.trust import parsed_values, read_yaml, reading
+
+
+class LoadedRun(NamedTuple):
+    """
+    A run.
+
+    :param model: Its model, on the CPU
+    :param env: Its environment
+    :param path: The file of the model
+    :param folder: The folder of the run
+    """
+
+    model: BaseAlgorithm
+    env: VecEnv
+    path: str
+    folder: pathlib.Path
+
+
+def load_run(
+    algorithm: str, env_id: str, folder: str | pathlib.Path, exp_id: int = 0, load_best: bool = False, trusted: bool = False
+) -> LoadedRun:
+    """
+    Load a run of one of our algorithms.
+
+    :param algorithm: Its name for RL Zoo, such as ``"fql"``
+    :param env_id: Id of the environment
+    :param folder: Folder of the runs
+    :param exp_id: Number of the run; 0: the last one
+    :param load_best: Whether to load the best model instead of the last one
+    :param trusted: Whether code in files of the run may run, such as pickles
+    :raises ImportError: If RL Zoo is not installed.
+    :raises ValueError: If there is no such environment or run, or it needs code that is not trusted.
+    """
+    utils: Any = require("rl_zoo3.utils", "zoo", "Reading a run of RL Zoo")
+    register()
+    register_environment(env_id)
+    check_environment("export", env_id)
+    name = utils.EnvironmentName(env_id)
+    try:
+        _, path, run_folder = utils.get_model_path(exp_id, str(folder), algorithm, name, load_best)
+    except AssertionError as error:  # RL Zoo's error for a missing folder
+        raise ValueError(str(error)) from error
+    with parsed_values(), reading(trusted):
+        files = pathlib.Path(run_folder) / name
+        settings, statistics = utils.get_saved_hyperparams(str(files), test_mode=True)
+        env_kwargs = settings.pop("env_kwargs", None)
+        if (files / "args.yml").is_file():  # the command line has priority, as in `enjoy`
+            env_kwargs = read_yaml(files / "args.yml", trusted).get("env_kwargs") or env_kwargs
+        env: VecEnv = utils.create_test_env(
+            env_id,
+            stats_path=statistics,
+            log_dir=None,
+            should_render=False,
+            hyperparams=settings,
+            env_kwargs=env_kwargs or {},
+        )
+        model = ALGORITHMS[algorithm].load(path, env=env, device="cpu")
+    return LoadedRun(model, env, path, pathlib.Path(run_folder))
