@@ -5,7 +5,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
@@ -21,8 +21,10 @@ from sb3_flow.common.arguments import CheckedArguments, checked_value
 from sb3_flow.common.checkpoints.saving import pack_settings, read_policy
 from sb3_flow.common.chunks import ChunkState
 from sb3_flow.common.encoders import FlowExtractor, ObservationNormalizer, discrete_from_zero
+from sb3_flow.common.flow import guided
 from sb3_flow.common.guards import check_observation, check_state
 from sb3_flow.common.networks import MLP, EnsembleMLP, VelocityMLP
+from sb3_flow.common.real_time import RealTimePlanner
 from sb3_flow.common.type_aliases import TensorObs, Velocity
 
 SelfPolicy = TypeVar("SelfPolicy", bound="FlowPolicy")
@@ -115,6 +117,8 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
     #: Maps the name of each sampler to the name of its method, which takes ``(observations, noise)``. Set by ``build``; the
     #: first sampler is the default.
     samplers: dict[str, str]
+    #: Samplers that integrate a velocity field from noise, which ``known_actions`` guides.
+    guided_samplers: ClassVar[tuple[str, ...]] = ()
     critic: Network
     action_space: spaces.Box
 
@@ -172,6 +176,8 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         self.action_dim = get_action_dim(action_space) * horizon_length
         #: Generator of the noise; None: PyTorch's global generator.
         self.generator: th.Generator | None = None
+        #: Known actions of the chunk in [-1, 1] and their weights, ``(1, action_dim)`` each, see ``flow.guided``; None: none.
+        self.known_actions: tuple[th.Tensor, th.Tensor] | None = None
         self.method_kwargs = method_kwargs
         self.normalizer = ObservationNormalizer(observation_space, normalized_image=not normalize_images)
         #: Target networks.
@@ -293,7 +299,11 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         :return: ``(x, t) -> v``, of shapes ``(copies * B, action_dim), (copies * B, 1) -> (copies * B, action_dim)``
         """
         context = network.net.context(self.features(network, observations))  # type: ignore[operator]
-        return partial(network.net, context.repeat(copies, 1) if copies > 1 else context)
+        return self.guide(partial(network.net, context.repeat(copies, 1) if copies > 1 else context))
+
+    def guide(self, velocity: Velocity) -> Velocity:
+        """Guide a velocity field toward ``known_actions``, if there are any."""
+        return velocity if self.known_actions is None else guided(velocity, *self.known_actions)
 
     def one_step(self, network: Network, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
         """
@@ -380,6 +390,10 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
     def head(self, sampler: str) -> None:
         warnings.warn("`head` is deprecated; set `sampler`.", DeprecationWarning, stacklevel=2)
         self.sampler = sampler
+
+    def planner(self) -> RealTimePlanner:
+        """Get the policy as the planner of a ``ControlLoop``."""
+        return RealTimePlanner(self)
 
     def exploring(self: SelfPolicy, generator: th.Generator) -> SelfPolicy:
         """
