@@ -5,11 +5,11 @@ The control loop of `sb3_flow.deploy` with simulated latencies of 0, 1, 3 and 8 
     sb3-flow datasets collect cube-single-expert-task2 --episodes 200
     python benchmarks/control_loop.py train --task pusht --algo streaming_flow
     python benchmarks/control_loop.py evaluate --task pusht --algo streaming_flow --output results/control_loop
-    python benchmarks/control_loop.py jitter --seconds 60 --output results/control_loop
-    python benchmarks/control_loop.py plot --output results/control_loop
+    python benchmarks/control_loop.py jitter --task cube --output results/control_loop
+    python benchmarks/control_loop.py report --output results/control_loop
 
-Tasks: `pusht`, `cube`. Algorithms: `streaming_flow`, `chunk_flow`. Results of evaluations and of jitter are appended to CSV files;
-an evaluation that is already there is not repeated, so that a stopped command continues when it is run again.
+Tasks: `pusht`, `cube`. Algorithms: `streaming_flow`, `chunk_flow`. Results are appended to CSV files. Episodes that are
+already there are not repeated: a stopped command continues when it is run again.
 """
 
 import argparse
@@ -34,6 +34,9 @@ from sb3_flow.envs.absolute_action import AbsoluteActionWrapper, absolute_datase
 from sb3_flow.envs.pusht import PushTMeasures
 
 LATENCIES = (0, 1, 3, 8)
+FREQUENCY = 50
+#: Columns that identify an episode.
+KEYS = ("task", "algorithm", "execution", "latency", "seed")
 #: First seed of the evaluation. Seeds of demonstrations have ten digits.
 FIRST_SEED = 10_000
 ALGORITHMS: dict[str, Any] = {"streaming_flow": StreamingFlow, "chunk_flow": ChunkFlow}
@@ -85,6 +88,15 @@ EXECUTIONS: dict[str, tuple[type[ControlLoop], bool]] = {
     "real-time chunking": (ControlLoop, True),
 }
 
+#: Colors that people with color blindness can tell apart (Okabe and Ito, 2008), and markers.
+COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00")
+STYLES = dict(zip(EXECUTIONS, zip(COLORS, "osD^", strict=False), strict=True))
+#: Styles of lines of the jitter.
+LINES = {
+    "only waiting": ":",
+    **{f"{algo}, {runner}": line for algo in ALGORITHMS for runner, line in (("PyTorch", "-"), ("ONNX Runtime", "--"))},
+}
+
 
 def make(task: str) -> gym.Env[Any, Any]:
     """The environment of a task."""
@@ -123,7 +135,8 @@ def run_episode(env: gym.Env[Any, Any], loop: ControlLoop, seed: int) -> dict[st
     loop.reset()
     space: Any = env.action_space
     previous, jumps, success = None, [], False
-    for steps in itertools.count(1):
+    done = False
+    while not done:
         plan = loop.current
         action = loop.act(observation)
         if plan is not None and loop.current is not plan:
@@ -131,10 +144,9 @@ def run_episode(env: gym.Env[Any, Any], loop: ControlLoop, seed: int) -> dict[st
         previous = action
         observation, _, terminated, truncated, info = env.step(action)
         success = success or bool(info.get("is_success", info.get("success", False)))
-        if terminated or truncated:
-            break
+        done = terminated or truncated
     measures = info.get("measures", {})
-    return {"success": float(success), "steps": steps, "jump": float(np.mean(jumps or [0.0])), **measures}
+    return {"success": float(success), "steps": loop.step, "jump": float(np.mean(jumps or [0.0])), **measures}
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -154,8 +166,112 @@ def evaluate(options: argparse.Namespace) -> None:
             if key not in done:
                 th.manual_seed(seed)
                 found = run_episode(env, loop, seed)
-                names = ("task", "algorithm", "execution", "latency", "seed")
-                append(file, dict(zip(names, key, strict=True)) | {"score": "", "coverage": ""} | found)
+                append(file, dict(zip(KEYS, key, strict=True)) | {"score": "", "coverage": ""} | found)
+
+
+def jitter(options: argparse.Namespace) -> None:
+    """Record the times between actions: of a loop that only waits, and of loops with PyTorch and with ONNX Runtime."""
+    th.set_num_threads(1)
+    observation = make(options.task).reset(seed=0)[0]
+    loops: dict[str, Any] = {"only waiting": None}
+    for algo, algorithm in ALGORITHMS.items():
+        options.algo = algo
+        model = algorithm.load(path_of(options), device="cpu")
+        with tempfile.TemporaryDirectory() as folder:
+            model.export(f"{folder}/policy.onnx", real_time=True)
+            loops |= {f"{algo}, PyTorch": model, f"{algo}, ONNX Runtime": OnnxPolicy(f"{folder}/policy.onnx")}
+    for name, policy in loops.items():
+        times: list[float] = []
+        with ControlLoop(policy or Nothing(), frequency=FREQUENCY) as loop:
+            for _ in loop.actions(lambda: observation):
+                times.append(time.perf_counter())
+                if len(times) > options.seconds * FREQUENCY:
+                    break
+        for interval in np.diff(times[10:]):
+            append(options.output / "intervals.csv", {"loop": name, "milliseconds": f"{1e3 * interval:.4f}"})
+        print(f"{name}: {loop.n_late} late actions; delays of plans up to {max(loop.delays)} steps", flush=True)
+
+
+class Nothing:
+    """A planner that needs no time."""
+
+    prediction_horizon, n_action_steps, n_obs_steps, action_shape = 16, 8, 1, (1,)
+
+    def check(self, observation: Any) -> None:
+        pass
+
+    def plan(self, *arguments: Any) -> np.ndarray:
+        return np.zeros((16, 1))
+
+
+def report(options: argparse.Namespace) -> None:
+    """Print the tables, and draw the picture."""
+    rows, intervals = read(options.output / "episodes.csv"), read(options.output / "intervals.csv")
+    panels = sorted({(row["task"], row["algorithm"]) for row in rows}, reverse=True)
+    for task, algo in panels:
+        print(f"\n| {task}, {algo} | measure | {' | '.join(f'{latency} steps' for latency in LATENCIES)} |")
+        print("| --- " * (2 + len(LATENCIES)) + "|")
+        for execution in EXECUTIONS:
+            for measure in ["success", *(["score", "coverage"] if task == "pusht" else []), "jump"]:
+                cells = [interval_of(values(rows, task, algo, execution, latency, measure)) for latency in LATENCIES]
+                cells = [f"{mean:.2f} ({low:.2f} to {high:.2f})" for mean, low, high in cells]
+                print(f"| {execution} | {measure} | {' | '.join(cells)} |")
+    print("\n| loop | actions | median | 99 % | largest |\n| --- | --- | --- | --- | --- |")
+    for name in dict.fromkeys(row["loop"] for row in intervals):
+        errors = np.abs([float(row["milliseconds"]) - 1e3 / FREQUENCY for row in intervals if row["loop"] == name])
+        print(f"| {name} | {len(errors)} | {np.median(errors):.2f} | {np.quantile(errors, 0.99):.2f} | {errors.max():.2f} |")
+    draw(rows, intervals, panels, options.output / "control_loop.png")
+
+
+def values(rows: list[dict[str, str]], task: str, algo: str, execution: str, latency: int, measure: str) -> list[float]:
+    """A measure of the episodes of a cell. Without latency, asynchronous execution without conditions is synchronous."""
+    if latency == 0 and execution != "real-time chunking":
+        execution = "synchronous"
+    cell = task, algo, execution, str(latency)
+    return [float(row[measure]) for row in rows if tuple(row[key] for key in KEYS[:4]) == cell]
+
+
+def interval_of(numbers: list[float]) -> tuple[float, float, float]:
+    """The mean and its 95 % bootstrap interval."""
+    if not numbers:
+        return np.nan, np.nan, np.nan
+    means = np.random.default_rng(0).choice(numbers, (2000, len(numbers))).mean(axis=1)
+    return float(np.mean(numbers)), *(float(bound) for bound in np.quantile(means, [0.025, 0.975]))
+
+
+def draw(rows: list[dict[str, str]], intervals: list[dict[str, str]], panels: list[tuple[str, str]], file: Any) -> None:
+    """A panel for each task and algorithm, and one with the jitter."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, len(panels) + 1, figsize=(4 * len(panels) + 4.6, 4.2), layout="constrained")
+    for axis, (task, algo) in zip(axes, panels, strict=False):
+        measure = "score" if task == "pusht" else "success"
+        for number, (execution, (color, marker)) in enumerate(STYLES.items()):
+            found = np.array([interval_of(values(rows, task, algo, execution, latency, measure)) for latency in LATENCIES])
+            shifted = np.array(LATENCIES) + 0.12 * (number - 1.5)
+            errors = np.abs(found[:, 1:].T - found[:, 0])
+            axis.errorbar(shifted, found[:, 0], errors, color=color, marker=marker, capsize=3, label=execution)
+        title = {"pusht": "Push-T", "cube": "Cube (robot arm)"}[task]
+        axis.set(
+            title=f"{title}, {algo.replace('_', ' ')}", xlabel="Latency [control steps]", xticks=LATENCIES, ylim=(-0.03, 1.03)
+        )
+        axis.set_ylabel("Score (largest reward of an episode)" if task == "pusht" else "Success rate")
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=9)
+    for (name, style), color in zip(LINES.items(), COLORS, strict=False):
+        errors = np.sort(np.abs([float(row["milliseconds"]) - 1e3 / FREQUENCY for row in intervals if row["loop"] == name]))
+        if len(errors):
+            axes[-1].plot(errors, 1 - np.arange(len(errors)) / len(errors), style, color=color, label=name)
+    axes[-1].set(
+        title=f"Jitter at {FREQUENCY} Hz", xlabel="Deviation of the time between two actions [ms]", xscale="log", yscale="log"
+    )
+    axes[-1].set_ylabel("Fraction of larger deviations")
+    axes[-1].grid(alpha=0.3)
+    axes[-1].legend(fontsize=8)
+    figure.savefig(file, dpi=110)
 
 
 def read(file: pathlib.Path) -> list[dict[str, str]]:
@@ -176,7 +292,7 @@ def append(file: pathlib.Path, row: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["train", "evaluate"])
+    parser.add_argument("command", choices=["train", "evaluate", "jitter", "report"])
     parser.add_argument("--task", choices=list(TASKS), default="pusht")
     parser.add_argument("--algo", choices=list(ALGORITHMS), default="streaming_flow")
     parser.add_argument("--data", type=pathlib.Path, help="folder of the datasets")
@@ -186,8 +302,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of training")
     parser.add_argument("--episodes", type=int, default=50)
     parser.add_argument("--latencies", type=int, nargs="+", default=LATENCIES)
+    parser.add_argument("--seconds", type=float, default=20, help="seconds of each loop whose jitter is recorded")
     options = parser.parse_args()
-    {"train": train, "evaluate": evaluate}[options.command](options)
+    {"train": train, "evaluate": evaluate, "jitter": jitter, "report": report}[options.command](options)
 
 
 if __name__ == "__main__":

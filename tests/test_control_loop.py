@@ -1,5 +1,6 @@
 """The control loop: which action of which plan is executed when, conditions on known actions, deadlines and errors."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -245,7 +246,7 @@ def test_guided_samples_have_the_known_coordinate_and_the_conditional_mean() -> 
 
 @pytest.mark.parametrize("flow", ["chunk flow", "FQL"])
 def test_a_flow_follows_known_actions(flow: str) -> None:
-    """Of an untrained flow, too: the plan is closer to the known actions, by their weights; without weights nothing changes."""
+    """Of an untrained flow, too: its first action is closer to the known one; without weights nothing changes."""
     algorithm, arguments, _ = MODELS[flow]
     model = algorithm("FlowPolicy", pendulum(), dataset=transitions(), **arguments, **SMALL)
     policy = model.policy.with_sampler("bc_flow") if flow == "FQL" else model.policy
@@ -336,14 +337,14 @@ def test_a_thread_plans_while_actions_are_executed(horizon: int, n_action_steps:
     """Whatever the delays are, each action is the next one, or the robot waits, which is counted."""
     delays = np.random.default_rng(0).uniform(0, 0.02, 1000)
     planner = Counting(horizon, n_action_steps, delay=iter(delays).__next__, per_action=per_action)
-    position = 0.0
+    position = at(0)
     with ControlLoop(planner, frequency=200, max_late=1000) as loop:
-        for step, action in enumerate(loop.actions(lambda: at(position))):
-            assert action[0] in (position, position + 1)
-            position = action[0]
+        for step, action in enumerate(loop.actions(lambda: position)):
+            assert action[0] in (position[0], position[0] + 1)
+            position[:] = action  # in place, as drivers of robots do
             if step == 60:
                 break
-        assert position == 61 - loop.n_late
+        assert position[0] == 61 - loop.n_late
     assert not any(thread.name.startswith("planner") and thread.is_alive() for thread in threading.enumerate())
 
 
@@ -425,7 +426,7 @@ def test_a_closed_loop_does_not_act() -> None:
 @pytest.mark.parametrize(
     ("observation", "message"),
     [
-        (np.zeros(4, np.float32), "shape"),
+        (np.zeros(4, np.float32), r"\(4,\)"),
         (np.full(3, np.nan, np.float32), "finite|nan"),
         (np.zeros((2, 3), np.float32), "The observation is a batch"),
         ({"joints": np.zeros(3)}, r"\['joints'\]"),
@@ -460,3 +461,15 @@ def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None
 def test_policies_that_cannot_plan() -> None:
     with pytest.raises(TypeError, match="SAC cannot plan; expected a model or policy of sb3_flow"):
         ControlLoop(SAC("MlpPolicy", pendulum()))
+
+
+# Documentation.
+
+
+@pytest.mark.slow
+def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "deployment.md").read_text("utf-8").split("## Real-time control")[1]
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[0], names)
+    assert names["steps"] == 25 and names["loop"].closed

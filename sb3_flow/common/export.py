@@ -233,7 +233,7 @@ def without_gradients(exported: ExportedPolicy, arguments: tuple[Any, ...]) -> n
     :param arguments: Its arguments; others must have the same shapes
     :return: A module that computes the same
     """
-    return make_fx(lambda *inputs: exported(*inputs))(*arguments)  # type: ignore[no-any-return]
+    return make_fx(lambda *inputs: exported(*inputs))(*arguments)
 
 
 def examples(exported: ExportedPolicy, description: dict[str, Any]) -> tuple[Any, ...]:

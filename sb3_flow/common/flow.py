@@ -80,9 +80,10 @@ def guided(velocity: Velocity, target: th.Tensor, weights: th.Tensor, max_weight
             v = velocity(point, t)
             return point + (1 - t) * v, v
 
-        x1, transposed_jacobian, v = th.func.vjp(expected, x, has_aux=True)
+        x1, transposed_jacobian, v = th.func.vjp(expected, x, has_aux=True)  # type: ignore[misc]
         (gradient,) = transposed_jacobian(weights * (target - x1))
         scale = ((t.square() + (1 - t).square()) / (t * (1 - t))).clamp(max=max_weight)
-        return v + scale * gradient
+        guided_v: th.Tensor = v + scale * gradient
+        return guided_v
 
     return field

@@ -44,6 +44,14 @@ class Network(nn.Module):
         self.features_extractor = features_extractor
         self.net = net
 
+    def forward(self, *inputs: Any) -> th.Tensor:
+        """Say which method of the policy evaluates a network, because ``net`` takes features, not observations."""
+        raise NotImplementedError(
+            "A network of a policy is evaluated by the policy: `policy(observations)` for actions, `policy.q_values(network, "
+            "observations, actions)` for critics, `policy.velocity(network, observations)` for flows, and "
+            "`policy.one_step(network, observations, noise)` for one-step actors."
+        )
+
 
 def batch_size(observations: TensorObs) -> int:
     """The number of observations. It stays dynamic when a policy is traced."""

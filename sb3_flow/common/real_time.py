@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -12,18 +12,18 @@ import torch as th
 from sb3_flow.common.encoders import subspaces
 from sb3_flow.common.guards import check_observation
 
-if TYPE_CHECKING:
-    from sb3_flow.common.policies import FlowPolicy
+#: A ``FlowPolicy``, whose module imports this one.
+Policy = Any
 
 
-def planning_all(policy: FlowPolicy) -> FlowPolicy:
+def planning_all(policy: Policy) -> Policy:
     """A policy that shares the networks of another one, and whose ``plan_actions`` returns whole chunks."""
     twin = copy.copy(policy)
     twin.n_action_steps = policy.prediction_horizon
     return twin
 
 
-def condition(policy: FlowPolicy, known: th.Tensor, weights: th.Tensor) -> None:
+def condition(policy: Policy, known: th.Tensor, weights: th.Tensor) -> None:
     """
     Condition the next plan on known actions, if the sampler can be conditioned.
 
@@ -42,8 +42,8 @@ class RealTimePlanner:
     :param policy: The policy, with the sampler that plans
     """
 
-    def __init__(self, policy: FlowPolicy) -> None:
-        self.policy: Any = planning_all(policy)
+    def __init__(self, policy: Policy) -> None:
+        self.policy = planning_all(policy)
         self.prediction_horizon, self.n_action_steps = policy.prediction_horizon, policy.n_action_steps
         self.n_obs_steps, self.action_shape = policy.n_obs_steps, policy.action_space.shape
 

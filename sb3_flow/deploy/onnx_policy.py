@@ -21,7 +21,10 @@ class OnnxPolicy:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self.spec = json.loads(self.session.get_modelmeta().custom_metadata_map["sb3_flow"])
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        if "sb3_flow" not in metadata:
+            raise ValueError(f"{path} was not written by `model.export` of sb3_flow.")
+        self.spec = json.loads(metadata["sb3_flow"])
         self.generator = np.random.default_rng(seed)
 
     def predict(self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False) -> Any:
@@ -62,7 +65,6 @@ class OnnxPolicy:
             part, shape, dtype = np.asarray(parts[key]), tuple(expected["shape"]), expected["dtype"]
             single, fits = part.shape == shape, shape in (part.shape, part.shape[1:])
             if not fits or not np.can_cast(part.dtype, dtype, "same_kind") or not np.isfinite(part).all():
-                found = f"the shape {part.shape} and the type {part.dtype}"
-                raise ValueError(f"{key!r} has {found}; expected finite {dtype}, {shape} or {('n_envs', *shape)}.")
+                raise ValueError(f"{key!r} is {part.dtype} {part.shape}; expected finite {dtype} {shape}, or a batch.")
             batch[key] = part.reshape(-1, *shape).astype(dtype)
         return batch, single

@@ -243,8 +243,8 @@ class StreamingPlanner(RealTimePlanner):
         for action in known[:first]:
             actions = self.scaled(action[None])[0]
             yield action
-        for actions in policy.stream(context, actions, latents, first):
-            yield self.unscaled(actions)[0]
+        for computed in policy.stream(context, actions, latents, first):
+            yield self.unscaled(computed)[0]
 
 
 def _rows(observations: PyTorchObs, rows: np.ndarray) -> Any:

@@ -27,6 +27,7 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument("--exp-id", type=int, default=0, help="number of the run (default: the last one)")
     parser.add_argument("--load-best", action="store_true", help="export the best model instead of the last one")
     parser.add_argument("--sampler", help="sampler to export, such as bc_flow (default: that of the model)")
+    parser.add_argument("--real-time", action="store_true", help="export whole chunks with conditions, for a control loop")
     parser.add_argument("-o", "--output", help="file to write (default: ALGO-ENV.onnx in the run's folder)")
     parser.add_argument("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
     parser.add_argument("--trusted", action="store_true", help="run the code that files of the run contain, such as pickles")
@@ -64,5 +65,5 @@ def export(options: argparse.Namespace) -> None:
         )
         model = ALGORITHMS[options.algo].load(model_path, env=env, device="cpu")
     output = options.output or pathlib.Path(log_path) / f"{options.algo}-{name}.onnx"
-    model.export(output, options.sampler)  # type: ignore[attr-defined]
+    model.export(output, options.sampler, options.real_time)  # type: ignore[attr-defined]
     print(f"Exported {model_path} to {output}")
