@@ -203,39 +203,28 @@ def test_a_streaming_plan_continues_at_the_known_actions(stochastic: bool) -> No
             np.testing.assert_allclose(plan[cursor], 2 * action[0], rtol=1e-5, atol=1e-6)
 
 
-def gaussian(mean: th.Tensor, covariance: th.Tensor) -> Any:
-    """The velocity field from N(0, I) to N(mean, covariance), and the derivative of the expected sample."""
-
-    def gain(t: float) -> th.Tensor:
-        return t * covariance @ th.linalg.inv((1 - t) ** 2 * th.eye(2) + t**2 * covariance)
-
-    def velocity(x: th.Tensor, t: th.Tensor) -> th.Tensor:
-        time = float(t[0])
-        return (mean + (x - time * mean) @ gain(time).T - x) / (1 - t)
-
-    return velocity, gain
-
-
-MEAN, COVARIANCE = th.tensor([0.3, -0.2]), th.tensor([[1.0, 0.8], [0.8, 1.0]])
-
-
 @pytest.mark.parametrize("t", [0.0, 0.1, 0.5, 0.9])
-def test_guidance_of_a_linear_flow(t: float) -> None:
-    """``v + min(5, (t^2 + (1 - t)^2) / (t (1 - t))) J^T W (y - x_1)``"""
-    velocity, gain = gaussian(MEAN, COVARIANCE)
-    x, target, weights = th.tensor([[0.5, 1.0], [-1.0, 0.2]]), th.tensor([[1.2, 9.0]]), th.tensor([[0.7, 0.0]])
-    times = th.full((2, 1), t)
-    v = velocity(x, times)
+def test_guidance_of_a_linear_field(t: float) -> None:
+    """For ``v = A x``: ``v + min(5, (t^2 + (1 - t)^2) / (t (1 - t))) J^T W (y - x_1)`` with ``J = 1 + (1 - t) A``."""
+    numbers = [[0.3, -1.2], [0.5, 0.8]], [[0.5, 1.0], [-1.0, 0.2]], [[1.2, 9.0]], [[0.7, 0.1]]
+    matrix, x, target, weights = (th.tensor(each, dtype=th.float64) for each in numbers)
+    v = x @ matrix.T
     errors = weights * (target - (x + (1 - t) * v))
     weight = min(5.0, (t**2 + (1 - t) ** 2) / (t * (1 - t)) if t else 5.0)
     with th.no_grad():
-        found = guided(velocity, target, weights)(x, times)
-    np.testing.assert_allclose(found, v + weight * errors @ gain(t), rtol=1e-4, atol=1e-5)
+        found = guided(lambda x, t: x @ matrix.T, target, weights)(x, th.full((2, 1), t, dtype=th.float64))
+    np.testing.assert_allclose(found, v + weight * errors @ (th.eye(2, dtype=th.float64) + (1 - t) * matrix), rtol=1e-10)
 
 
 def test_guided_samples_have_the_known_coordinate_and_the_conditional_mean() -> None:
-    """Given ``x_0``, the mean of ``x_1`` is ``-0.2 + 0.8 (x_0 - 0.3)``."""
-    velocity, _ = gaussian(MEAN, COVARIANCE)
+    """Of a Gaussian with the correlation 0.8; given ``x_0``, the mean of ``x_1`` is ``-0.2 + 0.8 (x_0 - 0.3)``."""
+    mean, covariance = th.tensor([0.3, -0.2]), th.tensor([[1.0, 0.8], [0.8, 1.0]])
+
+    def velocity(x: th.Tensor, t: th.Tensor) -> th.Tensor:
+        time = float(t[0])
+        gain = time * covariance @ th.linalg.inv((1 - time) ** 2 * th.eye(2) + time**2 * covariance)
+        return (mean + (x - time * mean) @ gain.T - x) / (1 - t)
+
     noise = th.randn(4000, 2, generator=th.Generator().manual_seed(0))
     samples = euler(guided(velocity, th.tensor([[1.5, 0.0]]), th.tensor([[1.0, 0.0]])), noise, 50)
     free = euler(velocity, noise, 50)
