@@ -26,6 +26,7 @@ import torch as th
 
 from sb3_flow import StreamingFlow
 from sb3_flow.baselines import ChunkFlow
+from sb3_flow.common.checkpoints import TrainingCheckpoint, latest_checkpoint
 from sb3_flow.common.environments import make_env
 from sb3_flow.datasets import load_dataset
 from sb3_flow.deploy import ControlLoop, OnnxPolicy
@@ -47,7 +48,6 @@ TASKS: dict[str, tuple[str, str, dict[str, tuple[int, dict[str, Any]]]]] = {
         "pusht",
         {
             "streaming_flow": (20_000, {"policy_kwargs": {"net_arch": [256] * 3}, "sigma_0": 0.1, "start_from": [0, 1]}),
-            "chunk_flow": (15_000, {"policy_kwargs": {"net_arch": [512] * 3}}),
         },
     ),
     "cube": (
@@ -105,17 +105,19 @@ def make(task: str) -> gym.Env[Any, Any]:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train a model and save it."""
+    """Train a model and save it. It continues from its last checkpoint."""
     _, name, algorithms = TASKS[options.task]
     updates, arguments = algorithms[options.algo]
     source = str(options.data / f"{name}.npz") if options.data else name
     data = absolute_dataset(source) if options.task == "cube" else load_dataset(source)
-    common: dict[str, Any] = {"learning_rate": 1e-3, "normalize_observations": True, "seed": options.seed, "device": "cpu"}
-    model = ALGORITHMS[options.algo]("FlowPolicy", make(options.task), dataset=data, **common, **arguments)
-    start = time.perf_counter()
-    model.learn(options.updates or updates)
+    folder = path_of(options).with_suffix("")
+    if latest_checkpoint(folder):
+        model = ALGORITHMS[options.algo].resume(folder, make(options.task), dataset=data)
+    else:
+        common: dict[str, Any] = {"learning_rate": 1e-3, "normalize_observations": True, "seed": options.seed, "device": "cpu"}
+        model = ALGORITHMS[options.algo]("FlowPolicy", make(options.task), dataset=data, **common, **arguments)
+    model.learn(options.updates or updates, callback=TrainingCheckpoint(folder, save_freq=1000))
     model.save(path_of(options))
-    print(f"{options.task} {options.algo}: {time.perf_counter() - start:.0f} s")
 
 
 def path_of(options: argparse.Namespace) -> pathlib.Path:
@@ -155,18 +157,18 @@ def evaluate(options: argparse.Namespace) -> None:
     model = ALGORITHMS[options.algo].load(path_of(options), device="cpu")
     env, file = make(options.task), options.output / "episodes.csv"
     done = {(row["task"], row["algorithm"], row["execution"], int(row["latency"]), int(row["seed"])) for row in read(file)}
-    for latency, (execution, (loop_class, condition)) in itertools.product(options.latencies, EXECUTIONS.items()):
-        th.manual_seed(0)
-        if latency == 0 and execution in ("naive asynchronous", "skipping"):
-            continue  # the same as synchronous execution
-        deterministic = options.algo == "streaming_flow"  # as published; flows sample
-        loop = loop_class(model, latency=latency, condition=condition, deterministic=deterministic, max_late=10**9)
-        for seed in range(FIRST_SEED, FIRST_SEED + options.episodes):
-            key = (options.task, options.algo, execution, latency, seed)
-            if key not in done:
-                th.manual_seed(seed)
-                found = run_episode(env, loop, seed)
-                append(file, dict(zip(KEYS, key, strict=True)) | {"score": "", "coverage": ""} | found)
+    deterministic = options.algo == "streaming_flow"  # as published; flows sample
+    loops: dict[tuple[str, int], ControlLoop] = {}
+    for latency, (execution, (loop, condition)) in itertools.product(options.latencies, EXECUTIONS.items()):
+        if latency or execution in ("synchronous", "real-time chunking"):  # the others are the same without latency
+            arguments = {"latency": latency, "condition": condition, "deterministic": deterministic, "max_late": 10**9}
+            loops[execution, latency] = loop(model, **arguments)
+    for seed, (execution, latency) in itertools.product(range(FIRST_SEED, FIRST_SEED + options.episodes), loops):
+        key = (options.task, options.algo, execution, latency, seed)
+        if key not in done:
+            th.manual_seed(seed)
+            found = run_episode(env, loops[execution, latency], seed)
+            append(file, dict(zip(KEYS, key, strict=True)) | {"score": "", "coverage": ""} | found)
 
 
 def jitter(options: argparse.Namespace) -> None:

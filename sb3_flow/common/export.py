@@ -218,6 +218,9 @@ def export_policy(
     assert program is not None
     model = program.model_proto
     onnx.helper.set_model_props(model, {KEY: json.dumps(description)})
+    used = {name for node in model.graph.node for name in node.input}
+    for unused in [each for each in model.graph.input if each.name not in used]:
+        model.graph.input.remove(unused)
     for name, value in zip(names[-2:], arguments[4:], strict=False):  # these inputs are optional: the default is the weight 0
         if name in [each.name for each in model.graph.input]:
             model.graph.initializer.append(onnx.numpy_helper.from_array(value.numpy(), name))

@@ -25,6 +25,8 @@ class OnnxPolicy:
         if "sb3_flow" not in metadata:
             raise ValueError(f"{path} was not written by `model.export` of sb3_flow.")
         self.spec = json.loads(metadata["sb3_flow"])
+        self.fixed_noise = np.array([self.spec["deterministic_noise"]], np.float32)
+        self.names = {each.name for each in (*self.session.get_inputs(), *self.session.get_overridable_initializers())}
         self.generator = np.random.default_rng(seed)
 
     def predict(self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False) -> Any:
@@ -33,16 +35,15 @@ class OnnxPolicy:
         n, shape = len(next(iter(latest.values()))), self.spec["action"]["shape"]
         length, steps = self.spec["n_obs_steps"], self.spec["n_action_steps"]
         new = np.full(n, state is None) | (episode_start is not None and episode_start)
-        frames = {key: np.stack([part] * length, axis=1) for key, part in latest.items()}
-        blank = np.zeros((n, steps, *shape)), np.zeros(n, int), np.zeros((n, int(np.prod(shape))), np.float32), frames
-        actions, cursor, last, before = state or blank
-        for key, part in frames.items():
+        frames = {key: part[:, None].repeat(length, axis=1) for key, part in latest.items()}
+        blank = np.zeros((n, steps, *shape), np.float32)
+        actions, cursor, last, before = state or (blank, np.zeros(n, int), blank[:, -1].reshape(n, -1), frames)
+        for key, part in frames.items() if length > 1 else ():
             part[~new] = np.concatenate([before[key][:, 1:], part[:, -1:]], axis=1)[~new]
         rows = new | (cursor == steps)
         if rows.any():
             inputs = {key: part[rows] if length > 1 else part[rows, 0] for key, part in frames.items()}
-            inputs |= {"last_actions": last[rows], "episode_start": new[rows]}
-            plans, lasts = self.plan(inputs, deterministic)
+            plans, lasts = self.plan({**inputs, "last_actions": last[rows], "episode_start": new[rows]}, deterministic)
             actions, cursor, last = actions.astype(plans.dtype), np.where(rows, 0, cursor), last.copy()
             actions[rows], last[rows] = plans[:, :steps], lasts
         result = actions[np.arange(n), cursor]
@@ -50,10 +51,9 @@ class OnnxPolicy:
 
     def plan(self, inputs: dict[str, np.ndarray], deterministic: bool) -> Any:
         """Run the graph with noise and those of the inputs that it has."""
-        noise = np.array([self.spec["deterministic_noise"]] * len(inputs["episode_start"]), np.float32)
-        inputs["noise"] = noise if deterministic else self.generator.standard_normal(noise.shape, dtype=np.float32)
-        names = [each.name for each in (*self.session.get_inputs(), *self.session.get_overridable_initializers())]
-        return self.session.run(None, {name: inputs[name] for name in names if name in inputs})
+        fixed = self.fixed_noise.repeat(len(inputs["episode_start"]), 0)
+        inputs["noise"] = fixed if deterministic else self.generator.standard_normal(fixed.shape, np.float32)
+        return self.session.run(None, {name: inputs[name] for name in self.names & inputs.keys()})
 
     def check(self, observation: Any) -> tuple[dict[str, np.ndarray], bool]:
         """Check an observation. Return it as a batch by names, and whether it was a single one."""
