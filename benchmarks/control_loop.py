@@ -248,31 +248,38 @@ def draw(rows: list[dict[str, str]], intervals: list[dict[str, str]], panels: li
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, len(panels) + 1, figsize=(4 * len(panels) + 4.6, 4.2), layout="constrained")
-    for axis, (task, algo) in zip(axes, panels, strict=False):
-        measure = "score" if task == "pusht" else "success"
-        for number, (execution, (color, marker)) in enumerate(STYLES.items()):
-            found = np.array([interval_of(values(rows, task, algo, execution, latency, measure)) for latency in LATENCIES])
-            shifted = np.array(LATENCIES) + 0.12 * (number - 1.5)
-            errors = np.abs(found[:, 1:].T - found[:, 0])
-            axis.errorbar(shifted, found[:, 0], errors, color=color, marker=marker, capsize=3, label=execution)
-        title = {"pusht": "Push-T", "cube": "Cube (robot arm)"}[task]
-        axis.set(
-            title=f"{title}, {algo.replace('_', ' ')}", xlabel="Latency [control steps]", xticks=LATENCIES, ylim=(-0.03, 1.03)
-        )
-        axis.set_ylabel("Score (largest reward of an episode)" if task == "pusht" else "Success rate")
-        axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=9)
+    columns = len(panels) + 1
+    figure, axes = plt.subplots(2, columns, figsize=(4 * columns + 0.6, 7.4), layout="constrained", squeeze=False)
+    labels = {
+        "success": "Success rate",
+        "score": "Score (largest reward of an episode)",
+        "jump": "Change of the action where plans change\n[fraction of the action space]",
+    }
+    for column, (task, algo) in enumerate(panels):
+        for axis, measure in zip(axes[:, column], ["score" if task == "pusht" else "success", "jump"], strict=True):
+            for number, (execution, (color, marker)) in enumerate(STYLES.items()):
+                found = np.array([interval_of(values(rows, task, algo, execution, each, measure)) for each in LATENCIES])
+                shifted = np.array(LATENCIES) + 0.12 * (number - 1.5)
+                errors = np.abs(found[:, 1:].T - found[:, 0])
+                axis.errorbar(shifted, found[:, 0], errors, color=color, marker=marker, capsize=3, label=execution)
+            title = {"pusht": "Push-T", "cube": "Cube (robot arm)"}[task]
+            axis.set(title=f"{title}, {algo.replace('_', ' ')}", xlabel="Latency [control steps]", xticks=LATENCIES)
+            axis.set(ylabel=labels[measure], ylim=(0, None if measure == "jump" else 1.03))
+            axis.grid(alpha=0.3)
+    axes[0, 0].legend(fontsize=9)
     for (name, style), color in zip(LINES.items(), COLORS, strict=False):
         errors = np.sort(np.abs([float(row["milliseconds"]) - 1e3 / FREQUENCY for row in intervals if row["loop"] == name]))
         if len(errors):
-            axes[-1].plot(errors, 1 - np.arange(len(errors)) / len(errors), style, color=color, label=name)
-    axes[-1].set(
-        title=f"Jitter at {FREQUENCY} Hz", xlabel="Deviation of the time between two actions [ms]", xscale="log", yscale="log"
+            axes[0, -1].plot(
+                errors, 1 - np.arange(len(errors)) / len(errors), style, color=color, label=name.replace("_", " ")
+            )
+    axes[0, -1].set(title=f"Jitter of actions at {FREQUENCY} Hz", xscale="log", yscale="log", xlim=(1e-2, None))
+    axes[0, -1].set(
+        xlabel="Deviation of the time between two actions [ms]", ylabel="Fraction of actions with larger deviations"
     )
-    axes[-1].set_ylabel("Fraction of larger deviations")
-    axes[-1].grid(alpha=0.3)
-    axes[-1].legend(fontsize=8)
+    axes[0, -1].grid(alpha=0.3)
+    axes[0, -1].legend(fontsize=8)
+    axes[1, -1].set_axis_off()
     figure.savefig(file, dpi=110)
 
 

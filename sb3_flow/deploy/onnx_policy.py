@@ -19,7 +19,7 @@ class OnnxPolicy:
         import onnxruntime  # pip install onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads, options.log_severity_level = threads, 3  # no warnings that known actions are optional
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         metadata = self.session.get_modelmeta().custom_metadata_map
         if "sb3_flow" not in metadata:
