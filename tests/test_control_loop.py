@@ -98,6 +98,14 @@ def test_no_action_is_skipped_or_repeated(latency: int, horizon: int, n_action_s
     assert loop.n_late == 0 if latency + 1 <= horizon / 2 else position > 0
 
 
+def test_only_late_steps_in_a_row_are_an_error() -> None:
+    """Plans of four actions are ready after six steps: some steps of each plan are late."""
+    loop = ControlLoop(Counting(4, 4), latency=6, max_late=5)
+    for _ in range(60):
+        loop.act(at(0))
+    assert loop.n_late > 10
+
+
 def test_a_plan_gets_what_will_have_been_executed() -> None:
     planner = Numbered(horizon := 16, 8)
     loop = ControlLoop(planner, latency=3, deterministic=True)
@@ -191,7 +199,11 @@ def test_a_streaming_plan_continues_at_the_known_actions(stochastic: bool) -> No
     known = np.array([[0.1], [-0.4], [1.0], [0.7], [0.0], [0.0]], np.float32)
     weights = soft_mask(3, 4, 6)
     history = list(observations(2))
+    evaluations: list[int] = []
+    hook = policy.acting.net.register_forward_hook(lambda *_: evaluations.append(1))
     plan = np.array(list(planner.plan(history, at(0.2), known, weights, True)))
+    hook.remove()
+    assert len(evaluations) == (6 if stochastic else 3)  # latents are integrated, known actions are not
     np.testing.assert_allclose(plan[:3], known[:3], rtol=1e-6)
     with th.no_grad():
         context = policy.context(policy.acting, th.as_tensor(np.stack(history)))
