@@ -47,7 +47,7 @@ TASKS: dict[str, tuple[str, str, dict[str, tuple[int, dict[str, Any]]]]] = {
         "gym_pusht/PushT-v0",
         "pusht",
         {
-            "streaming_flow": (20_000, {"policy_kwargs": {"net_arch": [256] * 3}, "sigma_0": 0.1, "start_from": [0, 1]}),
+            "streaming_flow": (10_000, {"policy_kwargs": {"net_arch": [256] * 3}, "sigma_0": 0.1, "start_from": [0, 1]}),
         },
     ),
     "cube": (
