@@ -156,13 +156,30 @@ def test_the_runner_needs_no_torch(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_the_runner_is_short() -> None:
+    """At most 60 lines, without blank ones."""
+    file = Path(__file__).parents[1] / "sb3_flow" / "deploy" / "onnx_policy.py"
+    assert sum(bool(line.strip()) for line in file.read_text("utf-8").splitlines()) <= 60
+
+
+@pytest.mark.slow
+def test_another_onnx_file_is_refused(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = onnx.helper.make_graph([node], "other", values[:1], values[1:])
+    file = tmp_path / "other.onnx"
+    onnx.save(onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)]), file)
+    with pytest.raises(ValueError, match=r"other.onnx was not written by `model.export` of sb3_flow"):
+        OnnxPolicy(file)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("observation", "message"),
     [
-        (np.zeros(4, np.float32), r"'observation' has the shape \(4,\); expected \(3,\) or \('n_envs', 3\)"),
-        (np.full(3, np.nan, np.float32), "'observation' has the type float32; expected finite float32"),
-        (np.zeros(3, np.complex64), "'observation' has the type complex64"),
+        (np.zeros(4, np.float32), r"'observation' is float32 \(4,\); expected finite float32 \(3,\), or a batch"),
+        (np.full(3, np.nan, np.float32), r"'observation' is float32 \(3,\); expected finite float32"),
+        (np.zeros(3, np.complex64), "'observation' is complex64"),
         ({"joints": np.zeros(3)}, r"The observation has \['joints'\]; expected \['observation'\]"),
     ],
 )
@@ -179,6 +196,11 @@ def pendulum_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_inputs_that_a_policy_does_not_use_are_not_in_the_graph(pendulum_file: Path) -> None:
+    assert OnnxPolicy(pendulum_file).names == {"observation", "noise"}
+
+
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no sampler 'teacher'; choose one of one_step, bc_flow"):
         FQL("FlowPolicy", pendulum(), **SMALL).export(tmp_path / "policy.onnx", "teacher")
@@ -251,3 +273,10 @@ def test_a_model_from_data_alone_is_exported_with_the_wrappers_of_its_environmen
     expected = model.predict(env.normalize_obs(observations), deterministic=True)[0]
     actions = OnnxPolicy(tmp_path / "policy.onnx").predict(observations, deterministic=True)[0]
     np.testing.assert_allclose(actions, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_network_says_how_to_evaluate_it() -> None:
+    policy = FQL("FlowPolicy", pendulum(), **SMALL).policy
+    for network in (policy.critic, policy.actor, policy.bc_flow):
+        with pytest.raises(NotImplementedError, match=r"`policy.q_values\(network, observations, actions\)` for critics"):
+            network(th.zeros(1, 3))

@@ -25,6 +25,8 @@ class ChunkFlowPolicy(ChunkPolicy):
     :param kwargs: As for ``ChunkPolicy``
     """
 
+    guided_samplers: ClassVar[tuple[str, ...]] = ("average", "latest")
+
     def build(  # type: ignore[override]
         self, flow_steps: int = 10, encode_time_dim: int = 64, modulated: bool = False, **kwargs: Any
     ) -> None:
@@ -35,7 +37,7 @@ class ChunkFlowPolicy(ChunkPolicy):
 
     def plan(self, context: th.Tensor, noise: th.Tensor) -> th.Tensor:
         """The field integrated from noise, then clipped to [-1, 1]."""
-        return euler(self.field(self.acting, context), noise, self.flow_steps).clamp(-1.0, 1.0)
+        return euler(self.guide(self.field(self.acting, context)), noise, self.flow_steps).clamp(-1.0, 1.0)
 
 
 class ChunkFlowNoise(NamedTuple):

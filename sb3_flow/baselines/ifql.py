@@ -25,6 +25,8 @@ class IFQLPolicy(FlowPolicy):
     :param num_samples: Number of actions from which ``"best_of_n"`` selects
     """
 
+    guided_samplers: ClassVar[tuple[str, ...]] = ("bc_flow",)
+
     def build(self, flow_steps: int = 10, num_samples: int = 32) -> None:
         for name, value in (("flow_steps", flow_steps), ("num_samples", num_samples)):
             if value < 1:

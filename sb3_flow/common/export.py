@@ -16,12 +16,14 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor, VecNormalize, VecTransposeImage
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from sb3_flow.common.data.no_environment import WithinSpaces
 from sb3_flow.common.encoders import subspaces
 from sb3_flow.common.files import atomic_write, file_to_write
 from sb3_flow.common.optional import require
 from sb3_flow.common.policies import FlowPolicy
+from sb3_flow.common.real_time import condition, planning_all
 from sb3_flow.common.type_aliases import TensorObs
 
 #: Key of the description in the metadata of the file, and the version of its format.
@@ -36,14 +38,16 @@ class ExportedPolicy(nn.Module):
 
     :param policy: The policy
     :param env: The environment of the model, for its wrappers; None: observations are those of the policy
+    :param real_time: Whether plans are whole chunks, conditioned on known actions
     """
 
     low: th.Tensor
     high: th.Tensor
 
-    def __init__(self, policy: FlowPolicy, env: VecEnv | None) -> None:
+    def __init__(self, policy: FlowPolicy, env: VecEnv | None, real_time: bool = False) -> None:
         super().__init__()
-        self.policy = policy
+        self.n_action_steps, self.real_time = policy.n_action_steps, real_time
+        self.policy = planning_all(policy) if real_time else policy
         self.observation_space: spaces.Space[Any] = policy.observation_space
         #: Wrappers that change observations, in the order of their application.
         self.wrappers: list[VecEnvWrapper] = []
@@ -57,7 +61,13 @@ class ExportedPolicy(nn.Module):
         self.register_buffer("high", high)
 
     def forward(
-        self, observations: dict[str, th.Tensor], noise: th.Tensor, last_actions: th.Tensor, episode_start: th.Tensor
+        self,
+        observations: dict[str, th.Tensor],
+        noise: th.Tensor,
+        last_actions: th.Tensor,
+        episode_start: th.Tensor,
+        known_actions: th.Tensor | None = None,
+        weights: th.Tensor | None = None,
     ) -> tuple[th.Tensor, th.Tensor]:
         """
         Plan actions.
@@ -66,8 +76,13 @@ class ExportedPolicy(nn.Module):
         :param noise: Standard normal noise, ``(B, best_of_n, noise_dim)``
         :param last_actions: Second output of the previous plan, ``(B, action_dim)``
         :param episode_start: Whether an episode begins, ``(B,)`` of bool
-        :return: Actions in the units of the environment, ``(B, n_action_steps, *action_shape)``, and the last one in [-1, 1]
+        :param known_actions: Actions in [-1, 1] that are known, if ``real_time``, ``(1, horizon_length, action_dim)``
+        :param weights: How much the plan should follow each of them, in [0, 1], ``(1, horizon_length)``
+        :return: Actions in the units of the environment, ``(B, n_action_steps, *action_shape)``, and the last one in [-1, 1];
+            if ``real_time``, ``horizon_length`` actions, and the one before the next plan of ``predict``
         """
+        if known_actions is not None and weights is not None:
+            condition(self.policy, known_actions, weights)
         parts = observations
         if self.policy.n_obs_steps > 1:
             parts = {key: part.flatten(end_dim=1) for key, part in parts.items()}
@@ -75,7 +90,7 @@ class ExportedPolicy(nn.Module):
             parts = normalize(parts, wrapper) if isinstance(wrapper, VecNormalize) else transpose(parts, wrapper)
         inputs: TensorObs = parts if isinstance(self.policy.observation_space, spaces.Dict) else parts[OBSERVATION]
         scaled = self.policy.plan_actions(inputs, noise, last_actions, episode_start)
-        return self.unscale(scaled.view(*scaled.shape[:2], *self.low.shape)), scaled[:, -1]
+        return self.unscale(scaled.view(*scaled.shape[:2], *self.low.shape)), scaled[:, self.n_action_steps - 1]
 
     def unscale(self, scaled: th.Tensor) -> th.Tensor:
         """As ``FlowPolicy.unscale_action``."""
@@ -135,7 +150,8 @@ def describe(exported: ExportedPolicy, algorithm: str) -> dict[str, Any]:
             "high": space.high.tolist(),
         },
         "horizon_length": policy.prediction_horizon,
-        "n_action_steps": policy.n_action_steps,
+        "n_action_steps": exported.n_action_steps,
+        "real_time": exported.real_time,
         "deterministic_noise": policy._noise(1, deterministic=True)[0].tolist(),
         "noise": [policy.best_of_n, policy.noise_dim],
         "versions": {
@@ -153,7 +169,9 @@ def input_type(space: spaces.Space[Any]) -> str:
     return "float32" if name == "float16" else name
 
 
-def export_policy(policy: FlowPolicy, env: VecEnv | None, algorithm: str, path: str | pathlib.Path) -> None:
+def export_policy(
+    policy: FlowPolicy, env: VecEnv | None, algorithm: str, path: str | pathlib.Path, real_time: bool = False
+) -> None:
     """
     Write a policy to an ONNX file.
 
@@ -161,26 +179,27 @@ def export_policy(policy: FlowPolicy, env: VecEnv | None, algorithm: str, path: 
     :param env: Environment of the model, for the statistics of ``VecNormalize`` and the layout of images, or None
     :param algorithm: Name of the algorithm, for the description in the file
     :param path: The file; ``.onnx`` is added if it has no suffix
+    :param real_time: Whether plans are whole chunks, conditioned on known actions, for ``ControlLoop``
     :raises ImportError: If the extra ``export`` is not installed.
     :raises ValueError: If the policy cannot be exported, for instance because of an operator of a features extractor.
     """
     require("onnxscript", "export", "Exporting a policy")
     onnx = require("onnx", "export", "Exporting a policy")
-    exported = ExportedPolicy(copy.deepcopy(policy), env).cpu().eval()
+    exported = ExportedPolicy(copy.deepcopy(policy), env, real_time).cpu().eval()
     description = describe(exported, algorithm)
     arguments = examples(exported, description)
-    batch = {0: th.export.Dim.DYNAMIC}
-    shapes = ({key: batch for key in arguments[0]}, batch, batch, batch)
-    names = [*arguments[0], "noise", "last_actions", "episode_start"]
+    batch = None if real_time else {0: th.export.Dim.DYNAMIC}
+    shapes = ({key: batch for key in arguments[0]}, *[batch] * (len(arguments) - 1))
+    names = [*arguments[0], "noise", "last_actions", "episode_start", "known_actions", "weights"]
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with th.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = th.onnx.export(
-                exported,
+                without_gradients(exported, arguments) if real_time else exported,
                 arguments,
-                input_names=names,
+                input_names=names[: len(arguments[0]) + len(arguments) - 1],
                 output_names=["actions", "next_last_actions"],
                 dynamic_shapes=shapes,
                 dynamo=True,
@@ -199,17 +218,38 @@ def export_policy(policy: FlowPolicy, env: VecEnv | None, algorithm: str, path: 
     assert program is not None
     model = program.model_proto
     onnx.helper.set_model_props(model, {KEY: json.dumps(description)})
+    used = {name for node in model.graph.node for name in node.input}
+    for unused in [each for each in model.graph.input if each.name not in used]:
+        model.graph.input.remove(unused)
+    for name, value in zip(names[-2:], arguments[4:], strict=False):  # these inputs are optional: the default is the weight 0
+        if name in [each.name for each in model.graph.input]:
+            model.graph.initializer.append(onnx.numpy_helper.from_array(value.numpy(), name))
     with atomic_write(file_to_write(path, "onnx")) as file:
         file.write(model.SerializeToString())
 
 
+def without_gradients(exported: ExportedPolicy, arguments: tuple[Any, ...]) -> nn.Module:
+    """
+    The operations of a policy, including those that compute the gradients of the guidance, which the exporter cannot trace.
+
+    :param exported: The policy
+    :param arguments: Its arguments; others must have the same shapes
+    :return: A module that computes the same
+    """
+    return make_fx(lambda *inputs: exported(*inputs))(*arguments)
+
+
 def examples(exported: ExportedPolicy, description: dict[str, Any]) -> tuple[Any, ...]:
-    """Inputs for three environments, from which the graph is traced."""
-    n, policy = 3, exported.policy
+    """Inputs from which the graph is traced: for three environments, if ``real_time`` for one."""
+    n, policy = 1 if exported.real_time else 3, exported.policy
     steps = [policy.n_obs_steps] if policy.n_obs_steps > 1 else []
     observations = {
         key: th.zeros(n, *steps, *part["shape"], dtype=getattr(th, part["dtype"]))
         for key, part in description["observations"].items()
     }
     noise = th.zeros(n, *description["noise"])
-    return observations, noise, th.zeros(n, exported.low.numel()), th.ones(n, dtype=th.bool)
+    known: list[th.Tensor] = []
+    if exported.real_time:
+        horizon = description["horizon_length"]
+        known = [th.zeros(1, horizon, exported.low.numel()), th.zeros(1, horizon)]
+    return observations, noise, th.zeros(n, exported.low.numel()), th.ones(n, dtype=th.bool), *known

@@ -11,6 +11,9 @@ from torch.nn import functional as F
 
 from sb3_flow.common.type_aliases import Velocity
 
+#: Upper bound of the weight of the guidance in real-time chunking, as published.
+MAX_GUIDANCE = 5.0
+
 
 def interpolate(x0: th.Tensor, x1: th.Tensor, t: th.Tensor) -> th.Tensor:
     """
@@ -54,3 +57,33 @@ def euler(velocity: Velocity, x: th.Tensor, n_steps: int) -> th.Tensor:
     for i in range(n_steps):
         x = th.add(x, velocity(x, x.new_full((x.shape[0], 1), i * step)), alpha=step)
     return x
+
+
+def guided(velocity: Velocity, target: th.Tensor, weights: th.Tensor, max_weight: float = MAX_GUIDANCE) -> Velocity:
+    """
+    Guide a flow on straight paths to samples with known coordinates (real-time chunking, Black et al., 2025, equations 2 to 4,
+    after Pokle et al., 2024).
+
+    With the expected sample ``x_1(x) = x + (1 - t) v(x, t)``, the guided field is::
+
+        v(x, t) + min(max_weight, (t^2 + (1 - t)^2) / (t (1 - t))) J^T W (target - x_1(x)),  J = dx_1 / dx
+
+    :param velocity: The field, ``(x, t) -> v``, evaluated before ``t = 1``
+    :param target: The known coordinates, ``(B, D)`` or ``(1, D)``
+    :param weights: Diagonal of ``W``, in [0, 1]; 0: the coordinate is not known, ``(B, D)`` or ``(1, D)``
+    :param max_weight: Upper bound of the weight of the guidance
+    :return: The guided field
+    """
+
+    def field(x: th.Tensor, t: th.Tensor) -> th.Tensor:
+        def expected(point: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+            v = velocity(point, t)
+            return point + (1 - t) * v, v
+
+        x1, transposed_jacobian, v = th.func.vjp(expected, x, has_aux=True)  # type: ignore[misc]
+        (gradient,) = transposed_jacobian(weights * (target - x1))
+        scale = ((t.square() + (1 - t).square()) / (t * (1 - t))).clamp(max=max_weight)
+        guided_v: th.Tensor = v + scale * gradient
+        return guided_v
+
+    return field

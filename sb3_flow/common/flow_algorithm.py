@@ -388,19 +388,20 @@ class FlowAlgorithm(OfflineAlgorithm):
         self.check_finite()
         return super().predict(observation, state, episode_start, deterministic)
 
-    def export(self, path: str | pathlib.Path, sampler: str | None = None) -> None:
+    def export(self, path: str | pathlib.Path, sampler: str | None = None, real_time: bool = False) -> None:
         """
         Write the policy to an ONNX file, with normalization, image layout and scaling of actions.
         ``sb3_flow.deploy.OnnxPolicy`` runs it without PyTorch. Needs the extra ``export``.
 
         :param path: The file; ``.onnx`` is added if it has no suffix
         :param sampler: Name of the sampler, see ``policy.samplers``; None: the current one, with its ``best_of_n``
+        :param real_time: Whether the file plans whole chunks, conditioned on known actions, for ``deploy.ControlLoop``
         :raises ImportError: If the extra is not installed.
         :raises ValueError: If there is no such sampler, the policy cannot be exported, or the last updates were not finite.
         """
         self.check_finite()
         policy = self.policy if sampler is None else self.policy.with_sampler(sampler)
-        export_policy(policy, self.env, type(self).__name__, path)
+        export_policy(policy, self.env, type(self).__name__, path, real_time)
 
     # Random streams.
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
@@ -23,8 +23,10 @@ from sb3_flow.common.checkpoints.saving import load_errors, pack_settings, read_
 from sb3_flow.common.chunks import ChunkState
 from sb3_flow.common.encoders import FlowExtractor, ObservationNormalizer, discrete_from_zero
 from sb3_flow.common.files import atomic_write, deferred_interrupts, is_path
+from sb3_flow.common.flow import guided
 from sb3_flow.common.guards import check_observation, check_state
 from sb3_flow.common.networks import MLP, EnsembleMLP, VelocityMLP
+from sb3_flow.common.real_time import RealTimePlanner
 from sb3_flow.common.type_aliases import TensorObs, Velocity
 
 SelfPolicy = TypeVar("SelfPolicy", bound="FlowPolicy")
@@ -43,6 +45,14 @@ class Network(nn.Module):
         super().__init__()
         self.features_extractor = features_extractor
         self.net = net
+
+    def forward(self, *inputs: Any) -> th.Tensor:
+        """Say which method of the policy evaluates a network, because ``net`` takes features, not observations."""
+        raise NotImplementedError(
+            "A network of a policy is evaluated by the policy: `policy(observations)` for actions, `policy.q_values(network, "
+            "observations, actions)` for critics, `policy.velocity(network, observations)` for flows, and "
+            "`policy.one_step(network, observations, noise)` for one-step actors."
+        )
 
 
 def batch_size(observations: TensorObs) -> int:
@@ -117,6 +127,8 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
     #: Maps the name of each sampler to the name of its method, which takes ``(observations, noise)``. Set by ``build``; the
     #: first sampler is the default.
     samplers: dict[str, str]
+    #: Samplers that integrate a velocity field from noise, which ``known_actions`` guides.
+    guided_samplers: ClassVar[tuple[str, ...]] = ()
     critic: Network
     action_space: spaces.Box
 
@@ -174,6 +186,8 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         self.action_dim = get_action_dim(action_space) * horizon_length
         #: Generator of the noise; None: PyTorch's global generator.
         self.generator: th.Generator | None = None
+        #: Known actions of the chunk in [-1, 1] and their weights, ``(1, action_dim)`` each, see ``flow.guided``; None: none.
+        self.known_actions: tuple[th.Tensor, th.Tensor] | None = None
         self.method_kwargs = method_kwargs
         self.normalizer = ObservationNormalizer(observation_space, normalized_image=not normalize_images)
         #: Target networks.
@@ -295,7 +309,11 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         :return: ``(x, t) -> v``, of shapes ``(copies * B, action_dim), (copies * B, 1) -> (copies * B, action_dim)``
         """
         context = network.net.context(self.features(network, observations))  # type: ignore[operator]
-        return partial(network.net, context.repeat(copies, 1) if copies > 1 else context)
+        return self.guide(partial(network.net, context.repeat(copies, 1) if copies > 1 else context))
+
+    def guide(self, velocity: Velocity) -> Velocity:
+        """Guide a velocity field toward ``known_actions``, if there are any."""
+        return velocity if self.known_actions is None else guided(velocity, *self.known_actions)
 
     def one_step(self, network: Network, observations: TensorObs, noise: th.Tensor) -> th.Tensor:
         """
@@ -382,6 +400,10 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
     def head(self, sampler: str) -> None:
         warnings.warn("`head` is deprecated; set `sampler`.", DeprecationWarning, stacklevel=2)
         self.sampler = sampler
+
+    def planner(self) -> RealTimePlanner:
+        """Get the policy as the planner of a ``ControlLoop``."""
+        return RealTimePlanner(self)
 
     def exploring(self: SelfPolicy, generator: th.Generator) -> SelfPolicy:
         """

@@ -1,5 +1,7 @@
 """The networks of Decision Flow, and its samplers."""
 
+from typing import ClassVar
+
 import torch as th
 
 from sb3_flow.common.flow import euler
@@ -22,6 +24,8 @@ class DecisionFlowPolicy(FlowPolicy):
     :param state_value: Whether there is a state value
     :param encode_time_dim: Size of the embedding of the inner time; 0: the time itself
     """
+
+    guided_samplers: ClassVar[tuple[str, ...]] = ("flow", "bc_flow")
 
     #: Running mean of one over the mean of ``|Q|``; 0 before the first update.
     inverse_scale: th.Tensor

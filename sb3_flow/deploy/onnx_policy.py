@@ -8,7 +8,7 @@ import numpy as np
 
 class OnnxPolicy:
     """
-    An exported policy with the ``predict`` of SB3's policies, for instance for ``evaluate_policy``.
+    An exported policy with the ``predict`` of SB3's policies.
 
     :param path: A file from ``model.export``
     :param seed: Seed of the noise
@@ -19,39 +19,41 @@ class OnnxPolicy:
         import onnxruntime  # pip install onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads, options.log_severity_level = threads, 3  # no warnings that known actions are optional
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self.spec = json.loads(self.session.get_modelmeta().custom_metadata_map["sb3_flow"])
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        if "sb3_flow" not in metadata:
+            raise ValueError(f"{path} was not written by `model.export` of sb3_flow.")
+        self.spec = json.loads(metadata["sb3_flow"])
+        self.fixed_noise = np.array([self.spec["deterministic_noise"]], np.float32)
+        self.names = {each.name for each in (*self.session.get_inputs(), *self.session.get_overridable_initializers())}
         self.generator = np.random.default_rng(seed)
-
-    def noise(self, n: int, deterministic: bool) -> np.ndarray:
-        """The noise of ``n`` plans, ``(n, best_of_n, noise_dim)``."""
-        if deterministic:
-            return np.repeat(np.array([self.spec["deterministic_noise"]], np.float32), n, axis=0)
-        return self.generator.standard_normal((n, *self.spec["noise"]), dtype=np.float32)
 
     def predict(self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False) -> Any:
         """As ``predict`` of SB3's policies. ``state`` has plans and histories; pass it to the next call."""
         latest, single = self.check(observation)
-        n, action, steps = len(next(iter(latest.values()))), self.spec["action"], self.spec["n_action_steps"]
-        if state is None:  # a plan that is used up
-            actions = np.zeros((n, steps, *action["shape"]), action["dtype"])
-            state = actions, np.full(n, steps), np.zeros((n, actions[0, 0].size), np.float32), None
-            episode_start = np.ones(n, bool)
-        (actions, cursor, last, frames), new = state, np.zeros(n, bool) | (False if episode_start is None else episode_start)
-        copies = {key: np.stack([part] * self.spec["n_obs_steps"], axis=1) for key, part in latest.items()}
-        for key, part in copies.items():
-            if not new.all():
-                part[~new] = np.concatenate([frames[key][:, 1:], part[:, -1:]], axis=1)[~new]
+        n, shape = len(next(iter(latest.values()))), self.spec["action"]["shape"]
+        length, steps = self.spec["n_obs_steps"], self.spec["n_action_steps"]
+        new = np.full(n, state is None) | (episode_start is not None and episode_start)
+        frames = {key: part[:, None].repeat(length, axis=1) for key, part in latest.items()}
+        blank = np.zeros((n, steps, *shape), np.float32)
+        actions, cursor, last, before = state or (blank, np.zeros(n, int), blank[:, -1].reshape(n, -1), frames)
+        for key, part in frames.items() if length > 1 else ():
+            part[~new] = np.concatenate([before[key][:, 1:], part[:, -1:]], axis=1)[~new]
         rows = new | (cursor == steps)
         if rows.any():
-            inputs = {key: part[rows] if self.spec["n_obs_steps"] > 1 else part[rows, 0] for key, part in copies.items()}
-            inputs |= {"noise": self.noise(rows.sum(), deterministic), "last_actions": last[rows], "episode_start": new[rows]}
-            inputs = {each.name: inputs[each.name] for each in self.session.get_inputs()}  # the graph has only what it uses
-            actions, last, cursor = actions.copy(), last.copy(), np.where(rows, 0, cursor)
-            actions[rows], last[rows] = self.session.run(None, inputs)
+            inputs = {key: part[rows] if length > 1 else part[rows, 0] for key, part in frames.items()}
+            plans, lasts = self.plan({**inputs, "last_actions": last[rows], "episode_start": new[rows]}, deterministic)
+            actions, cursor, last = actions.astype(plans.dtype), np.where(rows, 0, cursor), last.copy()
+            actions[rows], last[rows] = plans[:, :steps], lasts
         result = actions[np.arange(n), cursor]
-        return (result[0] if single else result), (actions, cursor + 1, last, copies)
+        return (result[0] if single else result), (actions, cursor + 1, last, frames)
+
+    def plan(self, inputs: dict[str, np.ndarray], deterministic: bool) -> Any:
+        """Run the graph with noise and those of the inputs that it has."""
+        fixed = self.fixed_noise.repeat(len(inputs["episode_start"]), 0)
+        inputs["noise"] = fixed if deterministic else self.generator.standard_normal(fixed.shape, np.float32)
+        return self.session.run(None, {name: inputs[name] for name in self.names & inputs.keys()})
 
     def check(self, observation: Any) -> tuple[dict[str, np.ndarray], bool]:
         """Check an observation. Return it as a batch by names, and whether it was a single one."""
@@ -60,11 +62,9 @@ class OnnxPolicy:
             raise ValueError(f"The observation has {sorted(parts)}; expected {sorted(self.spec['observations'])}.")
         batch, single = {}, False
         for key, expected in self.spec["observations"].items():
-            part, shape = np.asarray(parts[key]), tuple(expected["shape"])
-            single = part.shape == shape
-            if not single and part.shape[1:] != shape:
-                raise ValueError(f"{key!r} has the shape {part.shape}; expected {shape} or {('n_envs', *shape)}.")
-            if not np.can_cast(part.dtype, expected["dtype"], "same_kind") or not np.isfinite(part).all():
-                raise ValueError(f"{key!r} has the type {part.dtype}; expected finite {expected['dtype']}.")
-            batch[key] = np.array(part[None] if single else part, expected["dtype"])
+            part, shape, dtype = np.asarray(parts[key]), tuple(expected["shape"]), expected["dtype"]
+            single, fits = part.shape == shape, shape in (part.shape, part.shape[1:])
+            if not fits or not np.can_cast(part.dtype, dtype, "same_kind") or not np.isfinite(part).all():
+                raise ValueError(f"{key!r} is {part.dtype} {part.shape}; expected finite {dtype} {shape}, or a batch.")
+            batch[key] = part.reshape(-1, *shape).astype(dtype)
         return batch, single

@@ -1,5 +1,7 @@
 """The networks of FQL, and its samplers."""
 
+from typing import ClassVar
+
 import torch as th
 
 from sb3_flow.common.flow import euler
@@ -16,6 +18,8 @@ class FQLPolicy(FlowPolicy):
     :param flow_steps: Euler steps of the flow
     :param encode_time_dim: Size of the embedding of the flow's time; 0: the time itself
     """
+
+    guided_samplers: ClassVar[tuple[str, ...]] = ("bc_flow",)
 
     def build(self, flow_steps: int = 10, encode_time_dim: int = 0) -> None:
         if flow_steps < 1:

@@ -1,7 +1,7 @@
 """The networks and samplers of QAM and its variants."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch as th
 from gymnasium import spaces
@@ -36,6 +36,8 @@ class QAMPolicy(FlowPolicy):
         and ``kl_average``
     :param kwargs: The other arguments of ``FlowPolicy``
     """
+
+    guided_samplers: ClassVar[tuple[str, ...]] = ("flow", "bc_flow")
 
     kl_coef: th.Tensor
     kl_average: th.Tensor

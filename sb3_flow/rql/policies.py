@@ -1,7 +1,7 @@
 """Networks and samplers of RQL."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch as th
 from gymnasium import spaces
@@ -30,6 +30,8 @@ class RQLPolicy(FlowPolicy):
     :param flow_steps: Euler steps of the flow
     :param kwargs: The other arguments of ``FlowPolicy``
     """
+
+    guided_samplers: ClassVar[tuple[str, ...]] = ("average", "latest")
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """The policy of streaming flow: its network and its samplers."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -10,6 +11,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_flow.common.encoders import subspaces
 from sb3_flow.common.policies import batch_size
+from sb3_flow.common.real_time import RealTimePlanner, condition
 from sb3_flow.common.type_aliases import TensorObs
 from sb3_flow.imitation.history import as_arrays, length, update_history
 from sb3_flow.imitation.history_policy import HistoryPolicy
@@ -37,6 +39,7 @@ class StreamingFlowPolicy(HistoryPolicy):
         path, and ``activation`` is not used. If False, the network is an MLP.
     """
 
+    guided_samplers: ClassVar[tuple[str, ...]] = ("average", "latest")
     #: The mean of the first actions in the data, in [-1, 1], ``(action_dim,)``
     start_action: th.Tensor
 
@@ -143,12 +146,25 @@ class StreamingFlowPolicy(HistoryPolicy):
         """All actions of a plan. ``predict`` computes them one by one; the results are equal."""
         context = self.context(self.acting, observations)
         starts = th.where(episode_start[:, None], self.start(self.latest_frames(observations)), last_actions)
-        points = self.begin(starts, noise[:, 0])
-        actions = []
-        for cursor in range(self.n_action_steps):
-            points = self.step(context, th.cat(points, dim=1), th.full_like(starts[:, :1], cursor))
-            actions.append(points[0])
-        return th.stack(actions, dim=1)
+        return th.stack(list(self.stream(context, *self.begin(starts, noise[:, 0]))), dim=1)
+
+    def stream(self, context: th.Tensor, actions: th.Tensor, latents: th.Tensor, first: int = 0) -> Iterator[th.Tensor]:
+        """
+        The actions of a plan, one after the other. Those of ``known_actions`` whose weight is 1 replace the computed ones.
+
+        :param context: As returned by ``context``
+        :param actions: The last actions, ``(B, action_dim)``
+        :param latents: The latents, ``(B, latent_dim)``
+        :param first: Number of actions of the plan that have been executed
+        :return: ``n_action_steps - first`` times ``(B, action_dim)``
+        """
+        for cursor in range(first, self.n_action_steps):
+            points = th.cat([actions, latents], dim=1)
+            actions, latents = self.step(context, points, actions.new_full((len(actions), 1), cursor))
+            if self.known_actions is not None:
+                known, weights = (part.view(1, -1, self.action_dim)[:, cursor] for part in self.known_actions)
+                actions = th.where(weights == 1, known, actions)
+            yield actions
 
     def decide(
         self,
@@ -200,6 +216,35 @@ class StreamingFlowPolicy(HistoryPolicy):
         return stream.replaced(
             rows, actions=actions.cpu().numpy(), latents=latents.cpu().numpy(), cursor=0, context=context.cpu().numpy()
         )
+
+    def planner(self) -> RealTimePlanner:
+        return StreamingPlanner(self)
+
+
+class StreamingPlanner(RealTimePlanner):
+    """A streaming policy as the planner of a ``ControlLoop``: each action can be executed after its integration step."""
+
+    @th.no_grad()
+    def plan(
+        self, history: list[Any], previous: np.ndarray | None, known: np.ndarray, weights: np.ndarray, deterministic: bool
+    ) -> Iterator[np.ndarray]:
+        """
+        As for ``ControlLoop``. Actions of weight 1 are returned as they are. Without latents, the integration starts at the
+        last one of these; with latents, it starts at the last executed action, to integrate the latents.
+        """
+        policy, frames = self.policy, self.inputs(history)
+        context = policy.context(policy.acting, frames)
+        start = policy.start(policy.latest_frames(frames)) if previous is None else self.scaled(previous[None])[0]
+        actions, latents = policy.begin(start, policy._noise(1, deterministic)[:, 0])
+        policy.known_actions, first = None, 0
+        if weights.any():
+            condition(policy, self.scaled(known), th.as_tensor(weights[None], device=policy.device))
+            first = 0 if policy.latent_dim else int((weights == 1).sum())
+        for action in known[:first]:
+            actions = self.scaled(action[None])[0]
+            yield action
+        for computed in policy.stream(context, actions, latents, first):
+            yield self.unscaled(computed)[0]
 
 
 def _rows(observations: PyTorchObs, rows: np.ndarray) -> Any:

@@ -24,6 +24,7 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument("--exp-id", type=int, default=0, help="number of the run (default: the last one)")
     parser.add_argument("--load-best", action="store_true", help="export the best model instead of the last one")
     parser.add_argument("--sampler", help="sampler to export, such as bc_flow (default: that of the model)")
+    parser.add_argument("--real-time", action="store_true", help="export whole chunks with conditions, for a control loop")
     parser.add_argument("-o", "--output", help="file to write (default: ALGO-ENV.onnx in the run's folder)")
     parser.add_argument("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
     parser.add_argument("--trusted", action="store_true", help="run the code that files of the run contain, such as pickles")
@@ -44,5 +45,5 @@ def export(options: argparse.Namespace) -> None:
     import_packages(options.gym_packages)
     run = load_run(options.algo, options.env, options.folder, options.exp_id, options.load_best, options.trusted)
     output = options.output or run.folder / f"{options.algo}-{utils.EnvironmentName(options.env)}.onnx"
-    run.model.export(output, options.sampler)  # type: ignore[attr-defined]
+    run.model.export(output, options.sampler, options.real_time)  # type: ignore[attr-defined]
     print(f"Exported {run.path} to {output}")

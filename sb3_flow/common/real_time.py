@@ -1,0 +1,85 @@
+"""Planning of a chunk while the previous one is being executed, for ``sb3_flow.deploy.ControlLoop``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch as th
+
+from sb3_flow.common.encoders import subspaces
+from sb3_flow.common.guards import check_observation
+
+#: A ``FlowPolicy``, whose module imports this one.
+Policy = Any
+
+
+def planning_all(policy: Policy) -> Policy:
+    """A policy that shares the networks of another one, and whose ``plan_actions`` returns whole chunks."""
+    twin = copy.copy(policy)
+    twin.n_action_steps = policy.prediction_horizon
+    return twin
+
+
+def condition(policy: Policy, known: th.Tensor, weights: th.Tensor) -> None:
+    """
+    Condition the next plan on known actions, if the sampler can be conditioned.
+
+    :param policy: The policy
+    :param known: Actions in [-1, 1], ``(1, prediction_horizon, action_dim)``
+    :param weights: How much the plan should follow each of them, in [0, 1], ``(1, prediction_horizon)``
+    """
+    if policy.sampler in policy.guided_samplers:
+        policy.known_actions = known.flatten(start_dim=1), weights[..., None].expand(known.shape).flatten(start_dim=1)
+
+
+class RealTimePlanner:
+    """
+    A policy as the planner of a ``ControlLoop``, which documents its attributes and methods.
+
+    :param policy: The policy, with the sampler that plans
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = planning_all(policy)
+        self.prediction_horizon, self.n_action_steps = policy.prediction_horizon, policy.n_action_steps
+        self.n_obs_steps, self.action_shape = policy.n_obs_steps, policy.action_space.shape
+
+    def check(self, observation: Any) -> None:
+        space = self.policy.observation_space
+        check_observation(observation, space)
+        parts = observation if isinstance(observation, dict) else {"": observation}
+        if parts.keys() != subspaces(space).keys():
+            raise ValueError(f"The observation has {sorted(parts)}; expected {sorted(subspaces(space))}.")
+        if self.policy.obs_to_tensor(observation)[1]:  # raises for other shapes
+            raise ValueError("The observation is a batch; a control loop takes the observation of one robot.")
+
+    def plan(
+        self, history: list[Any], previous: np.ndarray | None, known: np.ndarray, weights: np.ndarray, deterministic: bool
+    ) -> Iterable[np.ndarray]:
+        policy = self.policy
+        last = th.zeros(1, int(np.prod(self.action_shape)), device=policy.device)
+        start = th.ones(1, dtype=th.bool, device=policy.device)
+        with th.no_grad():
+            policy.known_actions = None
+            if weights.any():
+                condition(policy, self.scaled(known), th.as_tensor(weights[None], device=policy.device))
+            plan = policy.plan_actions(self.inputs(history), policy._noise(1, deterministic), last, start)
+        return self.unscaled(plan[0])
+
+    def inputs(self, history: list[Any]) -> Any:
+        """The observations of a history as tensors."""
+        self.policy.set_training_mode(False)
+        if isinstance(history[0], dict):
+            return self.policy.obs_to_tensor({key: np.stack([each[key] for each in history]) for key in history[0]})[0]
+        return self.policy.obs_to_tensor(np.stack(history))[0]
+
+    def scaled(self, actions: np.ndarray) -> th.Tensor:
+        """Scale actions to [-1, 1]: ``(n, *action_shape) -> (1, n, action_dim)``."""
+        return th.as_tensor(self.policy.scale_action(actions), device=self.policy.device).view(1, len(actions), -1)
+
+    def unscaled(self, actions: th.Tensor) -> np.ndarray:
+        """Scale actions to their units: ``(n, action_dim) -> (n, *action_shape)``."""
+        return self.policy.unscale_action(actions.cpu().numpy().reshape(-1, *self.action_shape))  # type: ignore[no-any-return]

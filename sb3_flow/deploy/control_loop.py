@@ -1,0 +1,336 @@
+"""A control loop that keeps time: it plans in a second thread while planned actions are executed. Needs numpy only."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any, Protocol
+
+import numpy as np
+
+from sb3_flow.deploy.onnx_policy import OnnxPolicy
+
+
+class Planner(Protocol):
+    """
+    What plans for a ``ControlLoop``. ``planner_of`` makes one of a policy.
+
+    Its attributes: the number of actions of a plan, the number of actions after which a new plan is started, the number of
+    observations in a history, and the shape of actions.
+    """
+
+    prediction_horizon: int
+    n_action_steps: int
+    n_obs_steps: int
+    action_shape: tuple[int, ...]
+
+    def check(self, observation: Any) -> None:
+        """
+        :raises ValueError: If an observation is not that of the policy.
+        """
+
+    def plan(
+        self, history: list[Any], previous: np.ndarray | None, known: np.ndarray, weights: np.ndarray, deterministic: bool
+    ) -> Iterable[np.ndarray]:
+        """
+        Plan the next actions. It is called in another thread.
+
+        :param history: The last ``n_obs_steps`` observations, oldest first
+        :param previous: The last executed action; None at the start of an episode
+        :param known: Actions of the previous plan for the same steps, zero where it has none,
+            ``(prediction_horizon, *action_shape)``
+        :param weights: How much the new plan should follow each of them, ``(prediction_horizon,)`` in [0, 1]. 1: the action
+            will have been executed.
+        :param deterministic: As for ``predict``
+        :return: ``prediction_horizon`` actions, in the units of the environment; each is executed as soon as it is needed and
+            there, so that they may be yielded one by one
+        """
+
+
+def soft_mask(n_frozen: int, n_known: int, horizon: int) -> np.ndarray:
+    """
+    Weights of the actions of the previous plan (Black et al., 2025, equation 5): 1 for those that will have been executed when
+    the next plan is ready, then decaying to 0.
+
+    :param n_frozen: Number of actions that will have been executed
+    :param n_known: Number of remaining actions of the previous plan
+    :param horizon: Number of actions of the next plan
+    :return: ``(horizon,)``
+    """
+    steps = np.arange(horizon)
+    share = np.clip((n_known - steps) / (n_known - n_frozen + 1), 0.0, 1.0)
+    decay = share * np.expm1(share) / np.expm1(1.0)
+    return np.where(steps < n_frozen, 1.0, decay).astype(np.float32)
+
+
+class OnnxPlanner:
+    """
+    An exported policy as a planner. If the file was written with ``real_time=True``, plans are whole chunks, and conditioned.
+
+    :param policy: The policy
+    """
+
+    def __init__(self, policy: OnnxPolicy) -> None:
+        self.policy, spec = policy, policy.spec
+        self.n_action_steps, self.n_obs_steps = spec["n_action_steps"], spec["n_obs_steps"]
+        self.prediction_horizon = spec["horizon_length"] if spec.get("real_time") else self.n_action_steps
+        self.action_shape = tuple(spec["action"]["shape"])
+
+    def check(self, observation: Any) -> None:
+        if not self.policy.check(observation)[1]:
+            raise ValueError("The observation is a batch; a control loop takes the observation of one robot.")
+
+    def plan(
+        self, history: list[Any], previous: np.ndarray | None, known: np.ndarray, weights: np.ndarray, deterministic: bool
+    ) -> np.ndarray:
+        parts = [self.policy.check(each)[0] for each in history]
+        frames = {key: np.stack([part[key] for part in parts], axis=1) for key in parts[0]}
+        inputs = frames if self.n_obs_steps > 1 else parts[0]
+        last = np.zeros(self.action_shape) if previous is None else previous
+        inputs |= {"last_actions": self.scaled(last[None])[0], "episode_start": np.array([previous is None])}
+        inputs |= {"known_actions": self.scaled(known), "weights": weights[None]}
+        actions: np.ndarray = self.policy.plan(inputs, deterministic)[0][0]
+        return actions
+
+    def scaled(self, actions: np.ndarray) -> np.ndarray:
+        """Scale actions to [-1, 1]: ``(n, *action_shape) -> (1, n, action_dim)``."""
+        low, high = (np.array(self.policy.spec["action"][bound], np.float64) for bound in ("low", "high"))
+        scaled = 2.0 * (actions - low) / (high - low) - 1.0
+        return scaled.astype(np.float32).reshape(1, len(actions), -1)
+
+
+def planner_of(policy: Any) -> Planner:
+    """
+    :param policy: A model or policy of this package, an ``OnnxPolicy``, or a ``Planner``
+    :return: Its planner
+    :raises TypeError: If it is something else.
+    """
+    if isinstance(policy, OnnxPolicy):
+        return OnnxPlanner(policy)
+    of_model = getattr(policy, "policy", policy)
+    if hasattr(of_model, "planner"):
+        return of_model.planner()  # type: ignore[no-any-return]
+    if not all(hasattr(policy, name) for name in ("check", "plan", *Planner.__annotations__)):
+        raise TypeError(
+            f"{type(policy).__name__} cannot plan; expected a model or policy of sb3_flow, an `OnnxPolicy`, or an object with "
+            "the attributes and methods of `Planner`."
+        )
+    return policy  # type: ignore[no-any-return]
+
+
+@dataclass
+class Plan:
+    """
+    A plan, whose actions are appended by the planning thread.
+
+    :param start: Number of planned actions that had been executed when its observation was read
+    :param step: The control step of its observation
+    :param actions: Its actions so far, in the units of the environment
+    :param future: The call of the planner; None if it was simulated
+    """
+
+    start: int
+    step: int
+    actions: list[np.ndarray] = field(default_factory=list)
+    future: Future[None] | None = None
+
+
+class ControlLoop:
+    """
+    Real-time chunking (Black, Galliker and Levine, 2025, https://arxiv.org/abs/2506.07339): while a plan is executed, a second
+    thread makes the next one.
+
+    A plan starts after ``n_action_steps`` actions of the plan before it, from the observation of that step. When it is ready,
+    ``d`` of its actions belong to the past: they are skipped. Flow samplers and streaming policies are conditioned on the
+    actions that will have been executed by then, as predicted by the longest of the last ten delays; and flow samplers are
+    drawn, with decaying weights, to the other actions of the previous plan. Other samplers cannot be conditioned.
+
+    If no planned action is left, the loop waits for half a period, then hands out ``hold(previous)``, with a plan's actions
+    postponed, until one is there. It is a context manager; leaving it waits for the planner.
+
+    :param policy: A model or policy of this package, an ``OnnxPolicy``, or a ``Planner``
+    :param frequency: Actions per second
+    :param n_action_steps: Number of actions after which a new plan is started; None: that of the policy. If delays are long,
+        it is started earlier.
+    :param deterministic: As for ``predict``
+    :param condition: Whether plans are conditioned on known actions
+    :param hold: From the last action to one that keeps the robot where it is. None: the last action itself, which is right for
+        target positions, but not for velocities or displacements.
+    :param max_late: Number of consecutive steps without a planned action after which ``TimeoutError`` is raised
+    :param latency: Simulate, without a thread and a clock: each plan but the first is available after this number of control
+        steps. None: do not simulate.
+    :raises TypeError: If the policy cannot plan.
+    :raises ValueError: If an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        frequency: float = 50.0,
+        *,
+        n_action_steps: int | None = None,
+        deterministic: bool = False,
+        condition: bool = True,
+        hold: Callable[[np.ndarray], np.ndarray] | None = None,
+        max_late: int = 10,
+        latency: int | None = None,
+    ) -> None:
+        self.planner = planner_of(policy)
+        self.horizon = self.planner.prediction_horizon
+        self.n_action_steps = self.planner.n_action_steps if n_action_steps is None else n_action_steps
+        for name, value, least, most in (
+            ("frequency", frequency, 1e-6, 1e6),
+            ("n_action_steps", self.n_action_steps, 1, self.horizon),
+            ("max_late", max_late, 0, float("inf")),
+            ("latency", latency or 0, 0, float("inf")),
+        ):
+            if not least <= value <= most:
+                raise ValueError(f"`{name}` is {value}; it must be from {least} to {most}.")
+        self.period, self.deterministic, self.condition = 1.0 / frequency, deterministic, condition
+        self.hold, self.max_late, self.latency = hold or (lambda previous: previous), max_late, latency
+        #: The last delays of plans, in control steps.
+        self.delays: deque[int] = deque([] if latency is None else [latency], maxlen=10)
+        #: Numbers of steps without a planned action, and of periods that were too long because of the caller.
+        self.n_late = self.n_overrun = 0
+        self.pool = ThreadPoolExecutor(1, "planner") if latency is None else None
+        self.closed = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Start an episode: forget all plans and observations."""
+        self.history: deque[Any] = deque(maxlen=self.planner.n_obs_steps)
+        self.current: Plan | None = None
+        self.pending: Plan | None = None
+        self.previous: np.ndarray | None = None
+        #: Numbers of control steps, of executed planned actions, and of consecutive steps without one.
+        self.step = self.executed = self.late = 0
+
+    def __enter__(self) -> ControlLoop:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop planning."""
+        self.closed = True
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+    def actions(self, observe: Callable[[], Any]) -> Iterator[np.ndarray]:
+        """
+        Hand out actions at the loop's frequency, without end. The clock starts when the first plan is ready. If the caller
+        takes longer than a period, the following actions are later, not faster.
+
+        :param observe: Reads an observation; called once per period, in the caller's thread, just before the action
+        :return: Actions in the units of the environment
+        :raises ValueError: If an observation is not that of the policy.
+        :raises TimeoutError: If the planner is too slow, see ``max_late``.
+        """
+        yield self.act(observe())
+        due = time.perf_counter() + self.period
+        while True:
+            if (now := time.perf_counter()) > due + self.period:
+                due, self.n_overrun = now, self.n_overrun + 1
+            time.sleep(max(0.0, due - now))
+            yield self.act(observe())
+            due += self.period
+
+    def act(self, observation: Any) -> np.ndarray:
+        """
+        One control step, for callers with a clock of their own, and for simulations.
+
+        :param observation: The observation of this step
+        :return: Its action
+        :raises ValueError: If the observation is not that of the policy. Errors of the planner are raised, too.
+        :raises TimeoutError: If the planner is too slow, see ``max_late``.
+        """
+        if self.closed:
+            raise RuntimeError("The control loop is closed.")
+        self.planner.check(observation)
+        observation = copy.deepcopy(observation)  # the caller may reuse its arrays while the planner reads them
+        self.history.extend([observation] * (1 if self.history else self.planner.n_obs_steps))
+        action = self._planned_action()
+        if self.pending is None and self._plan_is_due():
+            self._start_plan()
+            action = self._planned_action()
+        if action is None:
+            self._wait(None if self.current is None else self.period / 2)
+            action = self._planned_action()
+        if action is None:
+            action = self._late_action()
+        else:
+            self.executed, self.late = self.executed + 1, 0
+        self.step, self.previous = self.step + 1, action
+        return action.copy()
+
+    def _plan_is_due(self) -> bool:
+        delay = max(self.delays, default=0)
+        interval = max(1, min(self.n_action_steps, self.horizon - delay))
+        return self.current is None or self.executed - self.current.start >= interval
+
+    def _start_plan(self) -> None:
+        """Start a plan from the latest observations and the remaining actions of the current plan."""
+        left = [] if self.current is None else self.current.actions[self.executed - self.current.start :]
+        known = np.zeros((self.horizon, *self.planner.action_shape), np.float32)
+        if left:
+            known[: len(left)] = left
+        n_frozen = min(max(self.delays, default=0), len(left))
+        weights = soft_mask(n_frozen, len(left), self.horizon) if self.condition else np.zeros(self.horizon, np.float32)
+        plan = self.pending = Plan(self.executed, self.step)
+        arguments = list(self.history), self.previous, known, weights, self.deterministic
+
+        def work() -> None:
+            for action in self.planner.plan(*arguments):
+                if not np.isfinite(action).all():
+                    raise ValueError(
+                        "Actions of the policy are not finite: its parameters are invalid. Load an earlier model."
+                    )
+                plan.actions.append(np.asarray(action))
+
+        if self.pool is None:
+            work()
+        else:
+            plan.future = self.pool.submit(work)
+
+    def _planned_action(self) -> np.ndarray | None:
+        """The action of this step of the newest plan that has one; errors of the planner are raised."""
+        for plan in (self.current, self.pending):
+            if plan is not None and plan.future is not None and plan.future.done():
+                plan.future.result()
+        pending = self.pending
+        if pending is not None and len(pending.actions) > self.executed - pending.start and self._is_ready(pending):
+            if self.current is not None:
+                self.delays.append(self.step - pending.step)
+            self.current, self.pending = pending, None
+        if self.current is None or len(self.current.actions) <= self.executed - self.current.start:
+            return None
+        return self.current.actions[self.executed - self.current.start]
+
+    def _is_ready(self, plan: Plan) -> bool:
+        """Whether a simulated plan is ready."""
+        return self.latency is None or self.current is None or self.step >= plan.step + self.latency
+
+    def _wait(self, timeout: float | None) -> None:
+        """Wait for the planner. The robot is at rest before the first plan, so that there is no limit for it."""
+        futures = [plan.future for plan in (self.current, self.pending) if plan is not None and plan.future is not None]
+        start = time.perf_counter()
+        wait(futures, timeout)
+        if self.current is None and self.pool is not None:
+            self.delays.append(ceil((time.perf_counter() - start) / self.period))
+
+    def _late_action(self) -> np.ndarray:
+        """The action if no planned action is left."""
+        self.late, self.n_late = self.late + 1, self.n_late + 1
+        if self.late > self.max_late or self.previous is None:
+            raise TimeoutError(
+                f"The planner is late: for {self.late} control steps of {1e3 * self.period:g} ms there was no planned action. "
+                f"A plan has {self.horizon} actions, and the last plans took up to {max(self.delays, default=0)} steps. Use a "
+                "lower frequency, longer chunks, a faster sampler, or an exported policy."
+            )
+        return np.asarray(self.hold(self.previous))

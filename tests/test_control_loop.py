@@ -1,0 +1,481 @@
+"""The control loop: which action of which plan is executed when, conditions on known actions, deadlines and errors."""
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from conformance.environments import pendulum, transitions
+from stable_baselines3 import SAC
+
+from sb3_flow import FQL, StreamingFlow
+from sb3_flow.baselines import ChunkFlow, ChunkRegression
+from sb3_flow.common.flow import euler, guided
+from sb3_flow.deploy import ControlLoop, OnnxPolicy
+from sb3_flow.deploy.control_loop import soft_mask
+
+SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu", "seed": 0}
+
+
+class Numbered:
+    """A planner whose actions are ``100 * plan + index``. It records its arguments."""
+
+    n_obs_steps, action_shape = 2, (1,)
+
+    def __init__(self, prediction_horizon: int = 16, n_action_steps: int = 8) -> None:
+        self.prediction_horizon, self.n_action_steps = prediction_horizon, n_action_steps
+        self.calls: list[tuple[Any, ...]] = []
+
+    def check(self, observation: Any) -> None:
+        if np.shape(observation) != (1,):
+            raise ValueError("wrong shape")
+
+    def plan(self, *arguments: Any) -> Iterable[np.ndarray]:
+        self.calls.append(arguments)
+        return 100.0 * (len(self.calls) - 1) + np.arange(self.prediction_horizon, dtype=float)[:, None]
+
+
+class Counting(Numbered):
+    """
+    A planner for a robot whose observation is its position and whose actions are the next positions: it plans one step further
+    with each action. Action by action, each after a delay in seconds.
+    """
+
+    n_obs_steps = 1
+
+    def __init__(self, *sizes: int, delay: Any = lambda: 0.0, per_action: float = 0.0) -> None:
+        super().__init__(*sizes)
+        self.delay, self.per_action = delay, per_action
+
+    def plan(self, history: list[Any], *arguments: Any) -> Iterator[np.ndarray]:
+        time.sleep(self.delay())
+        for index in range(self.prediction_horizon):
+            time.sleep(self.per_action)
+            yield history[-1] + 1.0 + index
+
+
+def at(value: float) -> np.ndarray:
+    return np.array([value], np.float32)
+
+
+# Simulated latencies.
+
+
+@pytest.mark.parametrize("latency", [0, 1, 3, 8])
+@pytest.mark.parametrize("n_action_steps", [1, 4, 8])
+def test_which_action_of_which_plan_is_executed(latency: int, n_action_steps: int) -> None:
+    """
+    The first plan is ready at once, as the robot waits for it. The second one starts after ``s`` steps, and the others ``s``
+    steps, or ``d`` if this is more, after the one before. Each is executed ``d`` steps after its start, from its action ``d``.
+    """
+    loop = ControlLoop(Numbered(16, n_action_steps), latency=latency)
+    actions = [loop.act(at(0))[0] for _ in range(60)]
+    starts = [0, *range(n_action_steps, 60, max(n_action_steps, latency))]
+    for step, action in enumerate(actions):
+        plan = max(i for i, start in enumerate(starts) if i == 0 or start + latency <= step)
+        assert action == 100 * plan + step - starts[plan]
+    assert loop.n_late == 0
+
+
+@pytest.mark.parametrize("latency", [0, 1, 3, 7, 8, 11, 15, 16, 40])
+@pytest.mark.parametrize(("horizon", "n_action_steps"), [(16, 8), (16, 16), (16, 1), (1, 1)])
+def test_no_action_is_skipped_or_repeated(latency: int, horizon: int, n_action_steps: int) -> None:
+    """If plans are too late, the robot waits, and then continues where it stopped."""
+    loop = ControlLoop(Counting(horizon, n_action_steps), latency=latency, max_late=100)
+    position = 0.0
+    for _ in range(100):
+        late = loop.n_late
+        action = loop.act(at(position))[0]
+        assert action == position + (loop.n_late == late)
+        position = action
+    assert loop.n_late == 0 if latency + 1 <= horizon / 2 else position > 0
+
+
+def test_only_late_steps_in_a_row_are_an_error() -> None:
+    """Plans of four actions are ready after six steps: some steps of each plan are late."""
+    loop = ControlLoop(Counting(4, 4), latency=6, max_late=5)
+    for _ in range(60):
+        loop.act(at(0))
+    assert loop.n_late > 10
+
+
+def test_a_plan_gets_what_will_have_been_executed() -> None:
+    planner = Numbered(horizon := 16, 8)
+    loop = ControlLoop(planner, latency=3, deterministic=True)
+    for step in range(9):
+        loop.act(at(step))
+    (history, previous, known, weights, deterministic), (_, _, again, masked, _) = planner.calls[0], planner.calls[1]
+    assert previous is None and deterministic and not known.any() and not weights.any()
+    np.testing.assert_array_equal(history, [[0], [0]])  # at the start of an episode: copies of the first observation
+    history, previous = planner.calls[1][:2]
+    np.testing.assert_array_equal(history, [[7], [8]])
+    assert previous == [7]
+    np.testing.assert_array_equal(again[:, 0], [*range(8, 16), *[0] * 8])
+    np.testing.assert_array_equal(masked, soft_mask(3, 8, horizon))
+
+
+def test_plans_are_not_conditioned_on_request() -> None:
+    planner = Numbered()
+    loop = ControlLoop(planner, latency=3, condition=False)
+    for step in range(9):
+        loop.act(at(step))
+    assert not planner.calls[1][3].any()
+
+
+def test_soft_mask() -> None:
+    """With ``d = 2`` of 5 known actions, ``c_i = (5 - i) / 4`` and ``W_i = c_i (exp(c_i) - 1) / (e - 1)``."""
+    expected = [1, 1, *(c * (np.exp(c) - 1) / (np.e - 1) for c in (0.75, 0.5, 0.25)), 0, 0]
+    np.testing.assert_allclose(soft_mask(2, 5, 7), expected, rtol=1e-6)
+    np.testing.assert_array_equal(soft_mask(0, 0, 3), np.zeros(3))
+    np.testing.assert_array_equal(soft_mask(3, 3, 3), np.ones(3))
+
+
+def test_reset_starts_an_episode() -> None:
+    planner = Numbered()
+    loop = ControlLoop(planner, latency=3)
+    for step in range(20):
+        loop.act(at(step))
+    loop.reset()
+    n = len(planner.calls)
+    assert loop.act(at(5)) == 100 * n  # the first action of a new plan
+    history, previous, _, weights, _ = planner.calls[-1]
+    np.testing.assert_array_equal(history, [[5], [5]])
+    assert previous is None and not weights.any()
+
+
+# Models.
+
+
+def observations(n: int = 30) -> np.ndarray:
+    angles = np.linspace(0, 3, n)
+    return np.stack([np.cos(angles), np.sin(angles), angles], axis=1).astype(np.float32)
+
+
+MODELS: dict[str, tuple[Any, dict[str, Any], bool]] = {
+    "chunk flow": (ChunkFlow, {"horizon_length": 6, "n_action_steps": 3}, False),
+    "chunk regression": (ChunkRegression, {"horizon_length": 6, "n_action_steps": 3}, True),
+    "streaming flow": (StreamingFlow, {"horizon_length": 6, "n_action_steps": 3}, True),
+    "stochastic streaming flow": (
+        StreamingFlow,
+        {"horizon_length": 6, "n_action_steps": 3, "stochastic": True, "k": 0.0, "sigma_0": 0.1},
+        True,
+    ),
+    "FQL": (FQL, {"horizon_length": 3, "n_action_steps": 2, "flow_steps": 2}, True),
+    "FQL without chunks": (FQL, {"flow_steps": 2}, True),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_without_latency_the_loop_acts_as_predict_does(name: str, deterministic: bool) -> None:
+    """Only plans of flows differ, because they follow the previous plan, unless that is turned off."""
+    algorithm, arguments, condition = MODELS[name]
+    model = algorithm("FlowPolicy", pendulum(), dataset=transitions(), **arguments, **SMALL)
+    loop = ControlLoop(model, latency=0, deterministic=deterministic, condition=condition)
+    th.manual_seed(0)
+    actions = [loop.act(observation) for observation in observations()]
+    th.manual_seed(0)
+    state, expected = None, []
+    for observation in observations():
+        action, state = model.predict(observation, state, deterministic=deterministic)
+        expected.append(action)
+    np.testing.assert_allclose(actions, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_a_streaming_plan_continues_at_the_known_actions(stochastic: bool) -> None:
+    """Known actions are followed by Euler steps from the last one of them, at its flow time."""
+    variant = {"stochastic": True, "k": 0.0, "sigma_0": 0.1} if stochastic else {}
+    model = StreamingFlow("FlowPolicy", pendulum(), dataset=transitions(), horizon_length=6, **variant, **SMALL)
+    planner, policy = model.policy.planner(), model.policy
+    known = np.array([[0.1], [-0.4], [1.0], [0.7], [0.0], [0.0]], np.float32)
+    weights = soft_mask(3, 4, 6)
+    history = list(observations(2))
+    evaluations: list[int] = []
+    hook = policy.acting.net.register_forward_hook(lambda *_: evaluations.append(1))
+    plan = np.array(list(planner.plan(history, at(0.2), known, weights, True)))
+    hook.remove()
+    assert len(evaluations) == (6 if stochastic else 3)  # latents are integrated, known actions are not
+    np.testing.assert_allclose(plan[:3], known[:3], rtol=1e-6)
+    with th.no_grad():
+        context = policy.context(policy.acting, th.as_tensor(np.stack(history)))
+        action, latents = th.tensor([[0.1]]), th.zeros(1, policy.latent_dim)  # actions are in [-2, 2]
+        for cursor in range(6):
+            action, latents = policy.step(context, th.cat([action, latents], dim=1), th.full((1, 1), cursor))
+            if cursor < 3:
+                action = th.as_tensor(known[cursor : cursor + 1]) / 2
+            np.testing.assert_allclose(plan[cursor], 2 * action[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.1, 0.5, 0.9])
+def test_guidance_of_a_linear_field(t: float) -> None:
+    """For ``v = A x``: ``v + min(5, (t^2 + (1 - t)^2) / (t (1 - t))) J^T W (y - x_1)`` with ``J = 1 + (1 - t) A``."""
+    numbers = [[0.3, -1.2], [0.5, 0.8]], [[0.5, 1.0], [-1.0, 0.2]], [[1.2, 9.0]], [[0.7, 0.1]]
+    matrix, x, target, weights = (th.tensor(each, dtype=th.float64) for each in numbers)
+    v = x @ matrix.T
+    errors = weights * (target - (x + (1 - t) * v))
+    weight = min(5.0, (t**2 + (1 - t) ** 2) / (t * (1 - t)) if t else 5.0)
+    with th.no_grad():
+        found = guided(lambda x, t: x @ matrix.T, target, weights)(x, th.full((2, 1), t, dtype=th.float64))
+    np.testing.assert_allclose(found, v + weight * errors @ (th.eye(2, dtype=th.float64) + (1 - t) * matrix), rtol=1e-10)
+
+
+def test_guided_samples_have_the_known_coordinate_and_the_conditional_mean() -> None:
+    """Of a Gaussian with the correlation 0.8; given ``x_0``, the mean of ``x_1`` is ``-0.2 + 0.8 (x_0 - 0.3)``."""
+    mean, covariance = th.tensor([0.3, -0.2]), th.tensor([[1.0, 0.8], [0.8, 1.0]])
+
+    def velocity(x: th.Tensor, t: th.Tensor) -> th.Tensor:
+        time = float(t[0])
+        gain = time * covariance @ th.linalg.inv((1 - time) ** 2 * th.eye(2) + time**2 * covariance)
+        return (mean + (x - time * mean) @ gain.T - x) / (1 - t)
+
+    noise = th.randn(4000, 2, generator=th.Generator().manual_seed(0))
+    samples = euler(guided(velocity, th.tensor([[1.5, 0.0]]), th.tensor([[1.0, 0.0]])), noise, 50)
+    free = euler(velocity, noise, 50)
+    assert abs(float(free[:, 0].mean()) - 0.3) < 0.05
+    assert abs(float(samples[:, 0].mean()) - 1.5) < 0.1 and float(samples[:, 0].std()) < 0.3
+    assert abs(float(samples[:, 1].mean()) - (-0.2 + 0.8 * 1.2)) < 0.15
+
+
+@pytest.mark.parametrize("flow", ["chunk flow", "FQL"])
+def test_a_flow_follows_known_actions(flow: str) -> None:
+    """Of an untrained flow, too: its first action is closer to the known one; without weights nothing changes."""
+    algorithm, arguments, _ = MODELS[flow]
+    model = algorithm("FlowPolicy", pendulum(), dataset=transitions(), **arguments, **SMALL)
+    policy = model.policy.with_sampler("bc_flow") if flow == "FQL" else model.policy
+    planner, n = policy.planner(), policy.prediction_horizon
+    known, history = np.full((n, 1), 1.5, np.float32), list(observations(policy.n_obs_steps))
+    free, followed, free_again = (
+        np.asarray(planner.plan(history, at(0), known, weights, True))
+        for weights in (np.zeros(n, np.float32), np.eye(n, dtype=np.float32)[0], np.zeros(n, np.float32))
+    )
+    np.testing.assert_array_equal(free, free_again)
+    assert abs(followed[0, 0] - 1.5) < 0.5 * abs(free[0, 0] - 1.5)
+
+
+def test_the_one_step_actor_is_not_conditioned() -> None:
+    model = FQL("FlowPolicy", pendulum(), horizon_length=3, flow_steps=2, **SMALL)
+    planner = model.policy.planner()
+    plans = [planner.plan([observations()[0]], at(0), np.ones((3, 1)), weights, True) for weights in (np.zeros(3), np.ones(3))]
+    np.testing.assert_array_equal(*plans)
+
+
+# Exported policies.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("real_time", [True, False])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chunk flow",
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("streaming flow", "stochastic streaming flow", "FQL")),
+    ],
+)
+def test_an_exported_policy_acts_in_the_loop_as_its_model(name: str, real_time: bool, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    algorithm, arguments, _ = MODELS[name]
+    model = algorithm("FlowPolicy", pendulum(), dataset=transitions(), **arguments, **SMALL)
+    sampler = "bc_flow" if name == "FQL" else None
+    if sampler:
+        model.policy = model.policy.with_sampler(sampler)
+    model.export(tmp_path / "policy.onnx", real_time=real_time)
+    exported = OnnxPolicy(tmp_path / "policy.onnx", seed=0)
+    generator = np.random.default_rng(0)
+    shape = (1, *exported.spec["noise"])
+    type_noise = type(model.policy)._noise
+    drawn = lambda n, deterministic: th.as_tensor(generator.standard_normal(shape, dtype=np.float32))  # noqa: E731
+    model.policy._noise = drawn  # type: ignore[method-assign]
+    # A file that was not exported for real time has the first actions of a plan only, and cannot be conditioned.
+    reference = model.policy if real_time else Short(model.policy)
+    loops = [ControlLoop(policy, latency=1, condition=real_time, n_action_steps=2) for policy in (reference, exported)]
+    for observation in observations():
+        expected, found = (loop.act(observation) for loop in loops)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert type_noise is not drawn
+    if real_time:  # `predict` executes the same part of each plan as before
+        state = None
+        for index, observation in enumerate(observations(4)):
+            _, state = exported.predict(observation, state)
+            assert state[1][0] == index % model.policy.n_action_steps + 1
+
+
+class Short:
+    """The planner of a policy that returns the actions that `predict` executes only."""
+
+    def __init__(self, policy: Any) -> None:
+        self.whole = policy.planner()
+        self.prediction_horizon = self.n_action_steps = policy.n_action_steps
+        self.n_obs_steps, self.action_shape, self.check = policy.n_obs_steps, self.whole.action_shape, self.whole.check
+
+    def plan(self, history: Any, previous: Any, known: Any, weights: Any, deterministic: bool) -> Any:
+        n = self.whole.prediction_horizon
+        return list(self.whole.plan(history, previous, np.zeros((n, 1)), np.zeros(n), deterministic))[: self.n_action_steps]
+
+
+@pytest.mark.slow
+def test_the_loop_needs_no_torch(tmp_path: Path) -> None:
+    FQL("FlowPolicy", pendulum(), horizon_length=3, flow_steps=2, **SMALL).export(tmp_path / "policy.onnx")
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['stable_baselines3'] = sys.modules['gymnasium'] = None\n"
+        "import numpy as np\nfrom sb3_flow.deploy import ControlLoop, OnnxPolicy\n"
+        f"with ControlLoop(OnnxPolicy({str(tmp_path / 'policy.onnx')!r}), frequency=50) as loop:\n"
+        "    actions = loop.actions(lambda: np.zeros(3, np.float32))\n"
+        "    assert [next(actions).shape for _ in range(5)] == [(1,)] * 5"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Real threads. Tolerances are wide, because other processes may take the time of these tests.
+
+
+@pytest.mark.parametrize(("horizon", "n_action_steps"), [(16, 8), (4, 4), (1, 1)])
+@pytest.mark.parametrize("per_action", [0.0, 0.001])
+def test_a_thread_plans_while_actions_are_executed(horizon: int, n_action_steps: int, per_action: float) -> None:
+    """Whatever the delays are, each action is the next one, or the robot waits, which is counted."""
+    delays = np.random.default_rng(0).uniform(0, 0.02, 1000)
+    planner = Counting(horizon, n_action_steps, delay=iter(delays).__next__, per_action=per_action)
+    position = at(0)
+    with ControlLoop(planner, frequency=200, max_late=1000) as loop:
+        for step, action in enumerate(loop.actions(lambda: position)):
+            assert action[0] in (position[0], position[0] + 1)
+            position[:] = action  # in place, as drivers of robots do
+            if step == 60:
+                break
+        assert position[0] == 61 - loop.n_late
+    assert not any(thread.name.startswith("planner") and thread.is_alive() for thread in threading.enumerate())
+
+
+def test_actions_are_handed_out_at_the_frequency() -> None:
+    planner = Counting(16, 8, delay=lambda: 0.03)
+    with ControlLoop(planner, frequency=50) as loop:
+        times = []
+        for _ in loop.actions(lambda: at(0)):
+            times.append(time.perf_counter())
+            if len(times) == 40:
+                break
+    assert abs(np.median(np.diff(times)) - 0.02) < 0.004
+    assert np.mean(np.diff(times)) >= 0.0195  # never faster
+
+
+def test_a_slow_caller_gets_no_burst_of_actions() -> None:
+    with ControlLoop(Counting(16, 8), frequency=100) as loop:
+        times = []
+        for _ in loop.actions(lambda: at(0)):
+            times.append(time.perf_counter())
+            if len(times) == 5:
+                time.sleep(0.1)
+            if len(times) == 10:
+                break
+    assert loop.n_overrun >= 1
+    assert times[5] - times[4] >= 0.1 and times[-1] - times[5] >= 0.035
+
+
+@pytest.mark.parametrize("hold", [None, lambda previous: 0 * previous])
+def test_the_robot_is_held_if_the_planner_is_late(hold: Any) -> None:
+    """After the four actions of the first plan, and then an error."""
+    event = threading.Event()
+    planner = Counting(4, 4, delay=iter([0.0] + [5.0] * 9).__next__)
+    plan = planner.plan
+    planner.plan = lambda *arguments: event.wait() and plan(*arguments) if arguments[1] is not None else plan(*arguments)  # type: ignore
+    loop = ControlLoop(planner, frequency=200, max_late=3, hold=hold)
+    found = [loop.act(at(0))[0] for _ in range(7)]
+    assert found == [1, 2, 3, 4, *[4 if hold is None else 0] * 3]
+    with pytest.raises(TimeoutError, match=r"for 4 control steps of 5 ms there was no planned action. A plan has 4 actions"):
+        loop.act(at(0))
+    planner.delay = lambda: 0.0
+    event.set()
+    loop.close()
+
+
+# Errors.
+
+
+def test_errors_of_the_planner_are_raised_in_the_callers_thread() -> None:
+    class Broken(Counting):
+        def plan(self, history: list[Any], *arguments: Any) -> Iterator[np.ndarray]:
+            if arguments[0] is not None:
+                raise ZeroDivisionError("broken")
+            return super().plan(history, *arguments)
+
+    with ControlLoop(Broken(4, 2), frequency=200) as loop, pytest.raises(ZeroDivisionError, match="broken"):
+        for _ in range(10):
+            loop.act(at(0))
+    with pytest.raises(ZeroDivisionError):
+        simulated = ControlLoop(Broken(4, 2), latency=1)
+        for _ in range(10):
+            simulated.act(at(0))
+
+
+def test_actions_that_are_not_finite() -> None:
+    planner = Numbered()
+    planner.plan = lambda *arguments: np.full((16, 1), np.nan)  # type: ignore[method-assign]
+    with ControlLoop(planner) as loop, pytest.raises(ValueError, match="not finite"):
+        loop.act(at(0))
+
+
+def test_a_closed_loop_does_not_act() -> None:
+    with ControlLoop(Numbered()) as loop:
+        loop.act(at(0))
+    with pytest.raises(RuntimeError, match="closed"):
+        loop.act(at(0))
+
+
+@pytest.mark.parametrize(
+    ("observation", "message"),
+    [
+        (np.zeros(4, np.float32), r"\(4,\)"),
+        (np.full(3, np.nan, np.float32), "finite|nan"),
+        (np.zeros((2, 3), np.float32), "The observation is a batch"),
+        ({"joints": np.zeros(3)}, r"\['joints'\]"),
+    ],
+)
+@pytest.mark.parametrize("exported", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_observations_that_do_not_fit(observation: Any, message: str, exported: bool, tmp_path: Path) -> None:
+    policy: Any = FQL("FlowPolicy", pendulum(), horizon_length=3, flow_steps=2, **SMALL)
+    if exported:
+        policy.export(tmp_path / "policy.onnx")
+        policy = OnnxPolicy(tmp_path / "policy.onnx")
+    with ControlLoop(policy) as loop:
+        loop.act(np.zeros(3, np.float32))
+        with pytest.raises(ValueError, match=message):
+            loop.act(observation)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"frequency": 0}, "`frequency` is 0"),
+        ({"n_action_steps": 17}, "`n_action_steps` is 17; it must be from 1 to 16"),
+        ({"max_late": -1}, "`max_late` is -1"),
+        ({"latency": -1}, "`latency` is -1"),
+    ],
+)
+def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ControlLoop(Numbered(), **arguments)
+
+
+def test_policies_that_cannot_plan() -> None:
+    with pytest.raises(TypeError, match="SAC cannot plan; expected a model or policy of sb3_flow"):
+        ControlLoop(SAC("MlpPolicy", pendulum()))
+
+
+# Documentation.
+
+
+@pytest.mark.slow
+def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "deployment.md").read_text("utf-8").split("## Real-time control")[1]
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[0], names)
+    assert names["steps"] == 25 and names["loop"].closed
