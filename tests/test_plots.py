@@ -409,10 +409,18 @@ def test_without_widgets_there_is_a_row_of_pictures(monkeypatch: pytest.MonkeyPa
         sliders(draw)
 
 
-def test_sliders_draw_what_they_select() -> None:
-    pytest.importorskip("ipywidgets")
+def test_sliders_draw_what_they_select(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the two functions of ipywidgets that are used."""
+
+    class Widgets:
+        SelectionSlider = staticmethod(lambda **options: options)
+        interactive = staticmethod(lambda show, **controls: (show, controls))
+
+    monkeypatch.setitem(sys.modules, "ipywidgets", Widgets)
     drawn = []
-    widget = sliders(lambda axes, **values: drawn.append(values), n=[1, 2, 3], width=[0.1, 0.2, 0.3])
-    widget.update()
-    widget.children[0].value = 3
-    assert drawn[0] == {"n": 2, "width": 0.2} and drawn[-1] == {"n": 3, "width": 0.2}
+    show, controls = sliders(lambda axes, **values: drawn.append((axes, values)), n=[1, 2, 3], width=[0.1, 0.2])
+    assert controls["n"] == {"options": [1, 2, 3], "value": 2, "continuous_update": False}
+    assert controls["width"]["options"] == [0.1, 0.2]
+    show(n=3, width=0.1)
+    assert drawn[0][1] == {"n": 3, "width": 0.1} and drawn[0][0].figure
+    assert not pyplot.get_fignums()  # shown and closed
