@@ -93,9 +93,7 @@ def plot_action_history(
     densities = np.stack([np.histogram(row, edges, density=True)[0] for row in points])
     # A narrow distribution, such as that of an untrained actor, must not make all others pale.
     darkest = float(np.median(densities.max(axis=1)))
-    image = axes.pcolormesh(
-        _edges(history.timesteps), edges, densities.T, cmap="Greys", vmin=0, vmax=darkest, rasterized=True
-    )
+    image = axes.pcolormesh(_edges(history.timesteps), edges, densities.T, cmap="Greys", vmin=0, vmax=darkest, rasterized=True)
     axes.figure.colorbar(image, ax=axes, label="density of actions", extend="max")
     name = ACTION if len(plane.directions) == 1 else plane.labels[component]
     axes.set(xlabel="timesteps (updates or steps)", ylabel=name)
