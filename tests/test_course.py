@@ -11,11 +11,8 @@ ROOT = Path(__file__).parent.parent
 COURSE = ROOT / "course"
 NOTEBOOKS = sorted(COURSE.glob("*.ipynb"))
 IDS = [path.stem for path in NOTEBOOKS]
-#: Extras that lessons need beside `plots`: a module of each.
-NEEDS = {
-    "03_offline_rl": "ogbench",
-    "06_sequences": "gym_pusht",
-}
+#: What a lesson needs beside matplotlib.
+NEEDS = {"06_sequences": "gym_pusht"}
 
 
 def cells(path: Path, kind: str) -> list[str]:
