@@ -28,10 +28,10 @@ for alpha in (0.0, 0.03, 10.0):
         s = th.as_tensor(START, dtype=th.float32).expand(500, 2)
         q = trained.q(trained.critics, s, trained.act(s, th.randn(500, 2)).clamp(-1, 1)).mean().item()
     found[alpha] = success, q
-    print(f"alpha {alpha:4.1f}: success {success:.2f}, steps {steps:.1f}, value at the start {q:.1f}")
-# A large alpha: the actor is the BC flow, which wanders. With alpha = 0 nothing keeps the actor near the data. Here the data
-# covers nearly all actions, so little is lost; with narrow data the values grow without bound, as in section 1.
-assert found[10.0][0] < found[0.03][0] and found[0.03][0] > 0.8
+    print(f"alpha {alpha:5.2f}: success {success:.2f}, steps {steps:.1f}, value at the start {q:.1f}")
+# A large alpha: the actor is the BC flow, which wanders. With alpha = 0 nothing keeps the actor near the data: it stays where the
+# critics are wrong, although its value at the start looks as good as that of the successful policy.
+assert max(found[10.0][0], found[0.0][0]) < found[0.03][0] and found[0.03][0] > 0.8
 assert all(-11 < q < 1 for _, q in found.values())
 
 # Exercise 3: the smallest number of steps.
