@@ -29,8 +29,8 @@ for alpha in (0.0, 0.03, 10.0):
         q = trained.q(trained.critics, s, trained.act(s, th.randn(500, 2)).clamp(-1, 1)).mean().item()
     found[alpha] = success, q
     print(f"alpha {alpha:5.2f}: success {success:.2f}, steps {steps:.1f}, value at the start {q:.1f}")
-# A large alpha: the actor is the BC flow, which wanders. With alpha = 0 nothing keeps the actor near the data: it stays where the
-# critics are wrong, although its value at the start looks as good as that of the successful policy.
+# A large alpha: the actor is the BC flow, which wanders. With alpha = 0 nothing keeps the actor near the data: it goes where
+# the critics are wrong, although its value at the start looks as good as that of the successful policy.
 assert max(found[10.0][0], found[0.0][0]) < found[0.03][0] and found[0.03][0] > 0.8
 assert all(-11 < q < 1 for _, q in found.values())
 

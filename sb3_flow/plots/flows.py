@@ -71,7 +71,7 @@ def plot_velocity(
         return axes
     longest = max(float(np.linalg.norm(v, axis=1).max()), 1e-12)
     unit = 1.6 * limit / ARROWS / longest  # the longest arrow nearly reaches the next one
-    shown = label or f"velocity at time {time:g}; longest arrow: {longest:.2g} per unit of time"
+    shown = label or f"velocity at time {time:g} (longest: {longest:.2g})"
     axes.quiver(*places.T, *v.T, scale_units="xy", scale=1 / unit, label=shown, **options)
     axes.set(xlabel=plane.labels[0], ylabel=plane.labels[1], aspect="equal")
     return axes
