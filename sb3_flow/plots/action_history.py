@@ -97,6 +97,7 @@ def plot_action_history(
     axes.figure.colorbar(image, ax=axes, label="density of actions", extend="max")
     name = ACTION if len(plane.directions) == 1 else plane.labels[component]
     axes.set(xlabel="timesteps (updates or steps)", ylabel=name)
+    axes.locator_params(axis="x", nbins=5)
     axes.set_title(title if title is not None else f"{history.n} actions at one observation")
     return axes
 

@@ -78,6 +78,7 @@ def plot_learning_curves(runs: Mapping[str, Runs], axes: Any = None, *, metric: 
     axes.set(xlabel="timesteps (updates or steps)", ylabel=metric or "score", title=title)
     if axes.get_ylabel() == "success rate":
         axes.set_ylim(-0.03, 1.03)
+    axes.locator_params(axis="x", nbins=6)
     axes.grid(alpha=0.3)
     explanation = "; ".join(["line: interquartile mean", *sorted(notes)])
     legend(axes, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, handlelength=4, title=explanation)
