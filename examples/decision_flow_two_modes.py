@@ -24,6 +24,7 @@ from gymnasium import spaces
 
 from sb3_flow import DecisionFlow
 from sb3_flow.common.policies import Network
+from sb3_flow.plots.style import BLUE, GRAY, ORANGE
 
 #: The two modes, their frequencies in the data, and their rewards.
 WAYS, SHARES, REWARDS = np.array([[-0.5, 0.0], [0.5, 0.0]]), [0.7, 0.3], np.array([0.0, 1.0])
@@ -99,15 +100,17 @@ def paths(model: DecisionFlow, network: Network, n: int) -> np.ndarray:
 
 
 def draw(panel: Any, title: str, actions: np.ndarray, ways: np.ndarray | None = None) -> None:
-    """Plot actions in the colors of their modes, and the paths of some of them from noise."""
-    better = nearer_way(actions)
+    """Plot actions, with a marker for each mode, and the paths of some of them from noise."""
+    better = nearer_way(actions).astype(bool)
     if ways is not None:
         for path in ways.transpose(1, 0, 2)[:60]:
-            panel.plot(*path.T, color="gray", linewidth=0.4, alpha=0.6, zorder=1)
-        panel.scatter(*ways[0, :60].T, s=4, color="gray", zorder=1)
-    panel.scatter(*actions.T, s=3, alpha=0.5, c=np.where(better, "tab:green", "tab:orange"), zorder=2)
-    panel.set(title=f"{title}: {better.mean():.0%} better mode", xlim=(-2, 2), ylim=(-2, 2), aspect="equal")
-    panel.add_patch(plt.Rectangle((-1, -1), 2, 2, fill=False, linestyle=":"))
+            panel.plot(*path.T, color=GRAY, linewidth=0.4, alpha=0.6, zorder=1)
+        panel.plot([], [], color=GRAY, linewidth=0.8, label="paths from noise, in ten inner steps")
+        panel.scatter(*ways[0, :60].T, s=6, facecolor="white", edgecolor=GRAY, zorder=1, label="noise")
+    panel.scatter(*actions[~better].T, s=5, marker="v", color=ORANGE, zorder=2, label="actions, mode with reward 0")
+    panel.scatter(*actions[better].T, s=5, color=BLUE, zorder=2, label="actions, mode with reward 1")
+    panel.set(title=f"{title}: {better.mean():.0%} reward 1", xlim=(-2, 2), ylim=(-2, 2), aspect="equal", xlabel="action 1")
+    panel.add_patch(plt.Rectangle((-1, -1), 2, 2, fill=False, linestyle=":", label="bounds of actions"))
 
 
 def main() -> None:
@@ -128,14 +131,16 @@ def main() -> None:
     second.learn(updates)
     drawn["DF-div"] = [paths(second, network, 1000) for network in (second.policy.bc_flow, second.policy.flow)]
 
-    figure, rows = plt.subplots(2, 3, figsize=(9, 6.2), layout="constrained", sharex=True, sharey=True)
-    for panels, (variant, flows) in zip(rows, drawn.items(), strict=True):
-        draw(panels[0], "data", data["actions"][:1000])
-        for panel, title, ways in zip(panels[1:], ("fitted", "improved"), flows, strict=True):
+    rows = [["data", f"{variant}, fitted", f"{variant}, improved"] for variant in drawn]
+    figure, panels = plt.subplot_mosaic(rows, figsize=(9.5, 7), layout="constrained", sharex=True, sharey=True)
+    draw(panels["data"], "data", data["actions"][:1000])
+    for variant, flows in drawn.items():
+        for title, ways in zip((f"{variant}, fitted", f"{variant}, improved"), flows, strict=True):
             actions = ways[-1].clip(-1, 1)
-            draw(panel, title, actions, ways)
-            print(f"{variant}, {title}: {nearer_way(actions).mean():.2f}")
-        panels[0].set_ylabel(variant)
+            draw(panels[title], title, actions, ways)
+            print(f"{title}: {nearer_way(actions).mean():.2f}")
+    panels["data"].set_ylabel("action 2")
+    figure.legend(*panels[rows[0][1]].get_legend_handles_labels(), loc="outside lower center", ncols=3, markerscale=2)
     figure.savefig(arguments.file, dpi=110)
 
 

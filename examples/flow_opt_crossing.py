@@ -11,7 +11,6 @@ Write an animation of the plan, and a plot of certified plans for one scene that
 import argparse
 
 import gymnasium as gym
-import imageio.v3 as imageio
 import matplotlib
 
 matplotlib.use("Agg")
@@ -21,9 +20,11 @@ import numpy as np
 import torch as th
 
 from sb3_flow import FlowOpt
+from sb3_flow.envs.multi_robot_drawing import colors as robot_colors
 from sb3_flow.flow_opt.plans import Plan
 from sb3_flow.planning.measures import winding_angles
 from sb3_flow.planning.motion import motion
+from sb3_flow.plots import write_gif
 
 #: Frames per second, and duration of the last frame in seconds.
 RATE, REST = 12, 1.0
@@ -59,7 +60,7 @@ def film(env: gym.Env, action: np.ndarray, file: str) -> None:
     env.step(action)
     horizon = env.unwrapped.limits.horizon
     pictures = [env.unwrapped.picture(time) for time in np.linspace(0, horizon, int(horizon * RATE) // 2)]
-    imageio.imwrite(file, pictures + [pictures[-1]] * int(REST * RATE), duration=1000 / RATE, loop=0)
+    write_gif(pictures, file, [1 / RATE] * (len(pictures) - 1) + [REST])
 
 
 def draw(env: gym.Env, model: FlowOpt, observation: dict[str, np.ndarray], plan: Plan, file: str) -> int:
@@ -77,15 +78,20 @@ def draw(env: gym.Env, model: FlowOpt, observation: dict[str, np.ndarray], plan:
     figure, axes = plt.subplots(
         1, min(len(kept), 4), figsize=(3.4 * min(len(kept), 4), 3.6), squeeze=False, layout="constrained"
     )
-    colors = plt.get_cmap("hsv")(np.linspace(0, 1, problems.start.shape[1], endpoint=False))
+    colors = robot_colors(int(problems.robot_mask[0].sum()))  # as in the animation
     for ax, (ways, _) in zip(axes[0], kept, strict=False):
         for x, y_, radius in problems.obstacles[0, problems.obstacle_mask[0]].tolist():
             ax.add_patch(plt.Circle((x, y_), radius, color="0.6"))
         for way, color in zip(ways[problems.robot_mask[0]], colors, strict=False):
             ax.plot(*way.numpy(), color=color, linewidth=1)
             ax.add_patch(plt.Circle(tuple(way[:, -1].tolist()), limits.radius, color=color, alpha=0.5))
-        ax.set(xlim=(-limits.size, limits.size), ylim=(-limits.size, limits.size), aspect="equal", xticks=[], yticks=[])
-    figure.suptitle(f"{len(kept)} of {len(candidates)} certified plans pass on different sides")
+        ax.set(xlim=(-limits.size, limits.size), ylim=(-limits.size, limits.size), aspect="equal")
+        ax.set(xlabel="x in m", ylabel="y in m")
+        ax.label_outer()
+    figure.suptitle(
+        f"{len(kept)} of {len(candidates)} certified plans pass on different sides. Discs: robots at their goals; one color "
+        "for each robot, as in the animation"
+    )
     figure.savefig(file, dpi=110)
     return len(kept)
 

@@ -9,6 +9,7 @@ minutes for one seed.
 """
 
 import argparse
+from typing import Any
 
 import matplotlib
 
@@ -25,6 +26,7 @@ from stable_baselines3.common.policies import BasePolicy
 
 from sb3_flow import FPMD
 from sb3_flow.envs.two_goals import HALF_WIDTH, OPENING, goal_at, success_probability
+from sb3_flow.plots.style import BLUE, GREEN, VERMILION
 
 #: Many environments and a small buffer: the value of an action depends on the recent policy, and critics must not lag behind
 #: it. With ReLU the critics learn this bimodal value in 300 updates, with Mish (FPMD's default) not in 1,200.
@@ -50,6 +52,10 @@ VARIANTS = {
     "FPMD-M": {"flow": "mean", "equal_time_probability": 0.25},
 }
 SAMPLES = 10_000
+#: Looks of paths to a goal and to the wall.
+THIN: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.6}
+TO_GOAL: dict[str, Any] = {**THIN, "color": BLUE, "label": "attempts that reach a goal, open or closed"}
+TO_WALL: dict[str, Any] = {**THIN, "color": VERMILION, "linestyle": "--", "label": "attempts at the wall"}
 
 
 def train(name: str, seed: int, timesteps: int) -> BaseAlgorithm:
@@ -88,20 +94,23 @@ def shares(places: np.ndarray) -> tuple[float, float, float]:
 def draw(histogram: Axes, scene: Axes, name: str, places: np.ndarray) -> None:
     """Plot the distribution of the actions, and paths of the first of them."""
     left, right, success = shares(places)
-    histogram.hist(places, bins=81, range=(-1, 1), color="tab:blue")
-    histogram.set(title=f"{name}\nsuccess {success:.2f}", xlim=(-1.05, 1.05), yticks=[])
-    histogram.set_xlabel(f"left {left:.2f}, right {right:.2f}, wall {1 - left - right:.2f}")
+    histogram.hist(places, bins=81, range=(-1, 1), density=True, color=BLUE)
+    text = f"left {left:.2f}, right {right:.2f}, wall {1 - left - right:.2f}"
+    histogram.set(title=f"{name}\n{text}\nsuccess {success:.2f}", xlim=(-1.05, 1.05), xlabel="action (position at the wall)")
     for sign in (-1, 1):
-        histogram.axvspan(sign * OPENING - HALF_WIDTH, sign * OPENING + HALF_WIDTH, color="tab:green", alpha=0.15)
-        scene.add_patch(plt.Circle((sign * OPENING, 1.25), 0.15, color="tab:green"))
+        histogram.axvspan(sign * OPENING - HALF_WIDTH, sign * OPENING + HALF_WIDTH, color="0.85", label="openings", zorder=0)
+        scene.add_patch(plt.Circle((sign * OPENING, 1.25), 0.15, color=GREEN, label="goals, one of them closed"))
     for place in places[:40]:
         end = 1.25 if goal_at(place) else 1.0
-        scene.plot([0, end * place], [0, end], color="tab:orange" if goal_at(place) else "tab:red", linewidth=0.8, alpha=0.6)
+        scene.plot([0, end * place], [0, end], **(TO_GOAL if goal_at(place) else TO_WALL))
     edges = [-1.05, -OPENING - HALF_WIDTH, -OPENING + HALF_WIDTH, OPENING - HALF_WIDTH, OPENING + HALF_WIDTH, 1.05]
     for start, end in zip(edges[::2], edges[1::2], strict=True):
-        scene.plot([start, end], [1, 1], color="black", linewidth=4, solid_capstyle="butt")
-    scene.plot(0, 0, "o", color="tab:blue")
-    scene.set(xlim=(-1.05, 1.05), ylim=(-0.1, 1.45), xticks=[], yticks=[])
+        scene.plot([start, end], [1, 1], color="black", linewidth=4, solid_capstyle="butt", label="wall")
+    scene.plot(0, 0, "o", color="black", label="start")
+    scene.set(xlim=(-1.05, 1.05), ylim=(-0.1, 1.45), xlabel="x", ylabel="y")
+    for panel in (histogram, scene):
+        panel.label_outer()
+    histogram.set_xlabel("action (position at the wall)")
 
 
 def main() -> None:
@@ -126,9 +135,12 @@ def main() -> None:
                 if not deterministic:
                     drawn.setdefault(way, places)
 
-    figure, axes = plt.subplots(2, len(drawn), figsize=(2.8 * len(drawn), 4.6), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(2, len(drawn), figsize=(2.8 * len(drawn), 5.6), squeeze=False, layout="constrained")
     for histogram, scene, (way, places) in zip(*axes, drawn.items(), strict=True):
         draw(histogram, scene, way, places)
+    axes[0, 0].set_ylabel("density")
+    entries = {label: part for panel in axes.flat for part, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=3)
     figure.savefig(arguments.file, dpi=110)
 
 

@@ -31,6 +31,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 from sb3_flow import FQL
 from sb3_flow.common.environments import make_env
 from sb3_flow.datasets import collect
+from sb3_flow.plots.style import BLUE, GRAY, ORANGE, VERMILION
 
 # Other packages warn in each process about a missing display and rounded bounds, which do not matter here.
 os.environ.setdefault("PYTHONWARNINGS", "ignore")
@@ -101,10 +102,10 @@ def plot_paths(folder: Path, policies: dict[str, Any], seeds: range) -> None:
         for seed in seeds:
             path = roll_out(policy, seed)
             label = seed == seeds[0]  # one legend entry for all episodes
-            axes.plot(*across(path["gripper"]), color="tab:gray", alpha=0.5, lw=1, label="gripper" if label else None)
-            axes.plot(*across(path["cube"]), color="tab:blue", lw=2, label="cube" if label else None)
-            axes.plot(*across(path["cube"][:1]), "s", color="tab:orange", ms=9, label="start of the cube" if label else None)
-        axes.plot(*across(path["goal"][None]), "*", color="tab:red", ms=16, label="goal of the cube")
+            axes.plot(*across(path["gripper"]), color=GRAY, alpha=0.5, lw=1, label="gripper" if label else None)
+            axes.plot(*across(path["cube"]), color=BLUE, lw=2, label="cube" if label else None)
+            axes.plot(*across(path["cube"][:1]), "s", color=ORANGE, ms=9, label="start of the cube" if label else None)
+        axes.plot(*across(path["goal"][None]), "*", color=VERMILION, ms=16, label="goal of the cube")
         axes.set(title=f"{name}, {len(seeds)} episodes", ylabel="x [m]", aspect="equal")
         axes.grid(alpha=0.3)
     all_axes[-1].set_xlabel("y [m]")

@@ -20,6 +20,7 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_flow import GFP
+from sb3_flow.plots.style import VALUES
 
 #: The four modes and their rewards. The second best mode has a similar value as the best, but is far from it.
 WAYS = np.array([[0.6, 0.6], [-0.6, 0.6], [-0.6, -0.6], [0.6, -0.6]])
@@ -68,8 +69,11 @@ def main() -> None:
     arguments = parser.parse_args()
 
     data = make_data(4000)
-    figure, all_axes = plt.subplots(2, 3, figsize=(9, 6), layout="constrained", sharex=True, sharey=True)
-    for axes, (name, eta) in zip(all_axes, {"no guidance (eta = 0)": 0.0, "guidance (eta = 0.05)": 0.05}.items(), strict=True):
+    names = {"no guidance (eta = 0)": 0.0, "guidance (eta = 0.05)": 0.05}
+    rows = [["data", f"teacher, {name}", f"actor, {name}"] for name in names]
+    figure, panels = plt.subplot_mosaic(rows, figsize=(10, 6.4), layout="constrained", sharex=True, sharey=True)
+    drawn = {"data": data["actions"][:2000]}
+    for name, eta in names.items():
         model = GFP(
             "FlowPolicy",
             FourWays(),
@@ -84,16 +88,16 @@ def main() -> None:
         )
         model.learn(arguments.updates, progress_bar=False)
         observations = np.zeros((2000, 1), np.float32)
-        drawn = {"data": data["actions"][:2000]}
         for sampler, title in (("vabc", "teacher"), ("one_step", "actor")):
-            drawn[title] = model.policy.with_sampler(sampler).predict(observations)[0]
-        for panel, (title, actions) in zip(axes, drawn.items(), strict=True):
-            rewards = reward_of(actions)
-            points = panel.scatter(*actions.T, c=rewards, s=5, cmap="viridis", vmin=-0.4, vmax=1.0)
-            panel.set(title=f"{title}: mean reward {rewards.mean():.2f}", aspect="equal", xlim=(-1.1, 1.1), ylim=(-1.1, 1.1))
-            print(f"{name}, {title}: {rewards.mean():.2f}")
-        axes[0].set_ylabel(name)
-    figure.colorbar(points, ax=all_axes, label="reward")
+            drawn[f"{title}, {name}"] = model.policy.with_sampler(sampler).predict(observations)[0]
+    for title, actions in drawn.items():
+        rewards = reward_of(actions)
+        points = panels[title].scatter(*actions.T, c=rewards, s=5, cmap=VALUES, vmin=-0.4, vmax=1.0)
+        panels[title].set(title=f"{title}\nmean reward {rewards.mean():.2f}", xlabel="action 1", aspect="equal")
+        panels[title].set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1))
+        print(f"{title}: {rewards.mean():.2f}")
+    panels["data"].set_ylabel("action 2")
+    figure.colorbar(points, ax=list(panels.values()), label="reward")
     figure.savefig(arguments.file, dpi=110)
 
 

@@ -22,6 +22,7 @@ from torch import nn
 
 from sb3_flow.common.flow import euler
 from sb3_flow.common.type_aliases import Velocity
+from sb3_flow.plots.style import BLACK, GRAY, SKY
 from sb3_flow.qam.adjoint import adjoint_matching_loss, control, lean_adjoint, memoryless_path
 
 
@@ -113,14 +114,16 @@ def main() -> None:
                 actions = euler(velocity, th.randn(50_000, 1), n_steps)
             share = (actions > 0).float().mean().item()
             print(f"{n_steps:3d} steps: {share:.2f}, mean {actions.mean().item():.2f}", flush=True)
-            axes.hist(
-                actions[:, 0], bins=90, range=(-1.5, 2), density=True, color="tab:blue", alpha=0.5, label="QAM's samples"
-            )
-            axes.plot(grid, behavior.density(grid), color="gray", linestyle="--", label="behavior")
-            axes.plot(grid, target.density(grid), color="tab:red", label="target")
+            axes.hist(actions[:, 0], bins=90, range=(-1.5, 2), density=True, color=SKY, label="QAM's samples")
+            axes.plot(grid, behavior.density(grid), color=GRAY, linestyle="--", label="behavior")
+            axes.plot(grid, target.density(grid), color=BLACK, label="target")
             axes.set(title=f"{n_steps} steps: P(a > 0) = {share:.2f}", xlabel="action")
-        all_axes[0].set_ylabel(f"{name}\ntarget: P(a > 0) = {target.share_above_zero():.2f}")
-    rows[0, 0].legend(fontsize="small")
+            axes.label_outer()
+        all_axes[0].set_ylabel(f"{name}\ntarget: P(a > 0) = {target.share_above_zero():.2f}\ndensity")
+        # With few steps the modes are too narrow; their bars would flatten all curves.
+        all_axes[0].set_ylim(0, 1.5 * float(target.density(grid).max()))
+    figure.suptitle("bars that reach the top are cut", fontsize="small")
+    figure.legend(*rows[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(arguments.file, dpi=110)
 
 

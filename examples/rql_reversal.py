@@ -22,14 +22,13 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_flow import RQL
+from sb3_flow.plots.style import BLACK, BLUE, ORANGE
 from sb3_flow.rql.reversal import reverse
 
 #: The two ways, how often each is in the data, and what it pays, less the further away one is.
 WAYS, SHARES, REWARDS = np.array([-0.5, 0.5]), [0.7, 0.3], np.array([0.0, 1.0])
 SPREAD = 0.12
 FLOW_STEPS = 10
-#: Colors that the color-blind can tell apart (Okabe and Ito).
-ORANGE, BLUE, BLACK = "#E69F00", "#0072B2", "#000000"
 
 
 class TwoWays(gym.Env[np.ndarray, np.ndarray]):

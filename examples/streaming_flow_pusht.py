@@ -16,7 +16,6 @@ import tempfile
 from typing import NamedTuple
 
 import gymnasium as gym
-import imageio.v3 as imageio
 import numpy as np
 import torch as th
 from PIL import Image, ImageDraw
@@ -24,6 +23,7 @@ from PIL import Image, ImageDraw
 from sb3_flow import StreamingFlow
 from sb3_flow.common.environments import make_env
 from sb3_flow.datasets import collect, load_dataset
+from sb3_flow.plots import caption, write_gif
 from sb3_flow.streaming_flow.stream_state import StreamState
 
 #: Width of a frame and of the environment in pixels; steps per frame; frames per second; duration of the last frame in
@@ -32,7 +32,8 @@ SIZE, WORLD, EVERY, RATE, REST = 256, 512, 2, 10, 1.5
 #: First seed of the evaluation. Seeds of demonstrations have ten digits.
 FIRST_SEED = 10_000
 #: Colors of executed targets, remaining targets, and targets that are not executed.
-SENT, PLANNED, BEYOND = (60, 90, 200), (230, 120, 20), (170, 170, 170)
+SENT, PLANNED, BEYOND = "#0072B2", "#D55E00", "#AAAAAA"
+LEGEND = {SENT: "executed targets", PLANNED: "remaining targets of the plan", BEYOND: "targets that the next plan replaces"}
 
 
 class Episode(NamedTuple):
@@ -107,10 +108,12 @@ def draw(env: gym.Env, sent: np.ndarray, plan: np.ndarray, n_left: int) -> Image
 
 
 def film(pictures: list[Image.Image], file: str) -> None:
-    """Write a GIF with few colors, to keep it small."""
-    pictures = pictures + [pictures[-1]] * int(REST * RATE)
-    few = [np.array(picture.quantize(48, dither=Image.Dither.NONE).convert("RGB")) for picture in pictures]
-    imageio.imwrite(file, few, duration=1000 / RATE, loop=0)
+    """Write a GIF with few colors, to keep it small, and with a legend."""
+    frames = [
+        caption(np.array(picture.quantize(48, dither=Image.Dither.NONE).convert("RGB")), f"step {EVERY * k}", LEGEND)
+        for k, picture in enumerate(pictures, 1)
+    ]
+    write_gif(frames, file, [1 / RATE] * (len(frames) - 1) + [REST])
 
 
 def main() -> None:

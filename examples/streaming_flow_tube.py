@@ -8,7 +8,6 @@ of `predict`, and actions with latents from a single start.
 """
 
 import argparse
-from typing import Any
 
 import matplotlib
 
@@ -22,6 +21,8 @@ from gymnasium import spaces
 from sb3_flow import StreamingFlow
 from sb3_flow.common.data.no_environment import NoEnvironment
 from sb3_flow.common.type_aliases import Batch
+from sb3_flow.plots import plot_velocity
+from sb3_flow.plots.style import BLUE
 from sb3_flow.streaming_flow.tubes import latent_covariance, mixture_velocity, segment, tube_std
 
 HORIZON = 16
@@ -66,23 +67,13 @@ def stream(model: StreamingFlow, n: int) -> np.ndarray:
     return np.stack([np.zeros(n), *sent], axis=1)
 
 
-def draw_field(axes: Any, field: Any) -> None:
-    """Plot arrows along a field ``(a, t) -> v``."""
-    t, a = np.meshgrid(np.linspace(0, 0.97, 22), np.linspace(-0.95, 0.95, 21))
-    points, times = (th.as_tensor(part.reshape(-1, 1), dtype=th.float32) for part in (a, t))
-    with th.no_grad():
-        v = field(points, times).numpy().reshape(a.shape)
-    length = np.hypot(1, v)
-    axes.quiver(t, a, 1 / length, v / length, v, cmap="coolwarm", clim=(-3, 3), angles="xy", scale=32, width=0.0035)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--updates", type=int, default=4_000)
     parser.add_argument("--file", default="tube.png")
     arguments = parser.parse_args()
 
-    figure, (tubes, learned, latent) = plt.subplots(1, 3, figsize=(12, 4), layout="constrained", sharey=True)
+    figure, (tubes, learned, latent) = plt.subplots(1, 3, figsize=(12, 4.4), layout="constrained", sharey=True)
     knots = th.as_tensor(WAYS[:, :, None], dtype=th.float32)
 
     t = th.linspace(0, 1, 200).unsqueeze(1)
@@ -91,28 +82,32 @@ def main() -> None:
         for way in knots:
             xi = segment(way.expand(len(t), -1, -1), t)[0]
             low, high = (part[:, 0].numpy() for part in (xi - 2 * std, xi + 2 * std))
-            axes.fill_between(t[:, 0].numpy(), low, high, color="0.8", alpha=0.6, zorder=0)
-    draw_field(tubes, lambda a, t: mixture_velocity(a, t, knots, (0.5, 0.5), **TUBE))
-    tubes.set_title("two demonstrations, their tubes (95%),\nand the exact velocity field")
+            axes.fill_between(t[:, 0].numpy(), low, high, color="0.8", alpha=0.6, zorder=0, label="tube (95 %)")
+    plot_velocity(lambda a, t: mixture_velocity(a, t, knots, (0.5, 0.5), **TUBE), tubes, limit=0.95)
+    tubes.set_title("two demonstrations, their tubes,\nand the exact velocity field")
 
     model = train(arguments.updates, stochastic=False)
     context = model.policy.context(model.policy.average, th.zeros(1, 1))
-    draw_field(learned, lambda a, t: model.policy.field(model.policy.average, context.expand(len(a), -1))(a, t))
+    plot_velocity(lambda a, t: model.policy.field(model.policy.average, context.expand(len(a), -1))(a, t), learned, limit=0.95)
     for axes, variant, title in (
         (learned, model, "learned field, and 40 streams\nwith noise at the start"),
         (latent, train(arguments.updates, stochastic=True), "40 streams from one start,\neach with its own latent"),
     ):
         paths = stream(variant, 1000)
         starts = 1 if variant is model else 0
-        axes.plot(TIMES[starts:], paths[:40, starts:].T, color="tab:green", linewidth=0.7, alpha=0.8)
+        axes.plot(TIMES[starts:], paths[:40, starts:].T, color=BLUE, linewidth=0.7, alpha=0.8)
+        axes.lines[-1].set_label("streams: actions of the policy")
         up = paths[:, HORIZON // 2] > 0
         distance = np.abs(np.abs(paths[:, HORIZON // 2]) - 0.7).mean()
         axes.set_title(title)
         print(f"{title!r}: {up.mean():.1%} of 1000 go up; half-way they are {distance:.3f} from the demonstration")
     for axes in (tubes, learned, latent):
         axes.plot(TIMES, WAYS.T, "k--", linewidth=0.8)
-        axes.set(xlabel="flow time", xlim=(-0.02, 1.02), ylim=(-1, 1))
-    tubes.set_ylabel("action")
+        axes.lines[-1].set_label("demonstrations")
+        axes.set(xlabel="flow time (fraction of the episode)", ylabel="action", xlim=(-0.02, 1.02), ylim=(-1, 1))
+        axes.label_outer()
+    entries = {label: part for axes in (tubes, learned) for part, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4)
     figure.savefig(arguments.file, dpi=110)
 
 

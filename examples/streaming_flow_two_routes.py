@@ -22,9 +22,11 @@ from stable_baselines3.common.env_util import make_vec_env
 from sb3_flow import StreamingFlow
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.datasets import collect, load_dataset
+from sb3_flow.plots.style import BLACK, BLUE, GREEN, ORANGE
 
 ID = "sb3_flow/TwoRoutes-v0"
-COLORS = {"west": "tab:blue", "east": "tab:orange", None: "0.4"}
+#: Color of the trajectories of each route; None: neither route.
+COLORS = {"west": BLUE, "east": ORANGE, None: BLACK}
 
 
 def train(data: OfflineDataset, updates: int, stochastic: bool) -> StreamingFlow:
@@ -70,10 +72,10 @@ def draw(axes: plt.Axes, walks: list[tuple[str | None, bool, np.ndarray]], title
         x, y = env.maze.ij_to_xy((row, column))
         axes.add_patch(plt.Rectangle((x - 2, y - 2), 4, 4, color="0.85"))
     for route, _, way in walks:
-        axes.plot(*way.T, color=COLORS[route], linewidth=0.6, alpha=0.6)
-    axes.plot(*env.reset()[0], "ko", markersize=5)
-    axes.add_patch(plt.Circle(tuple(env.maze.cur_goal_xy), 1, color="tab:green", alpha=0.5))
-    axes.set(xlim=(-2, 18), ylim=(6, 22), aspect="equal", xticks=[], yticks=[], title=title)
+        axes.plot(*way.T, color=COLORS[route], linewidth=0.6, alpha=0.6, label=route or "neither route")
+    axes.plot(*env.reset()[0], "ks", markersize=5, label="start")
+    axes.add_patch(plt.Circle(tuple(env.maze.cur_goal_xy), 1, color=GREEN, alpha=0.5, label="goal"))
+    axes.set(xlim=(-2, 18), ylim=(6, 22), aspect="equal", xlabel="x in m", ylabel="y in m", title=title)
 
 
 def main() -> None:
@@ -103,6 +105,8 @@ def main() -> None:
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
     draw(axes[0], shown[:40], f"{min(len(shown), 40)} demonstrations")
     draw(axes[1], walks[:40], f"the policy: {counts['west']} west, {counts['east']} east of {len(walks)}")
+    entries = {label: part for panel in axes for part, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=5)
     figure.savefig(arguments.file, dpi=90)
 
 

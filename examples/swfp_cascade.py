@@ -21,6 +21,7 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_flow import SWFP
+from sb3_flow.plots.style import BLUE, GRAY, ORANGE, VERMILION
 
 #: Mean and standard deviation of the data, and the best action.
 START, SPREAD, GOAL = np.array([-0.4, -0.3]), 0.2, np.array([0.5, 0.4])
@@ -59,18 +60,25 @@ def make_data(n: int) -> dict[str, np.ndarray]:
 
 
 def draw(axes: Any, model: SWFP, title: str) -> None:
-    """Plot actions before the first block and after each block, over contours of the reward."""
+    """Plot actions of the base and of all blocks, and the way of some of them from block to block, over the reward."""
     grid = np.linspace(-1, 1, 101)
-    axes.contour(grid, grid, reward_of(np.stack(np.meshgrid(grid, grid), axis=-1)), levels=12, cmap="Greys_r", linewidths=0.6)
+    axes.contour(grid, grid, reward_of(np.stack(np.meshgrid(grid, grid), axis=-1)), levels=12, colors="0.8", linewidths=0.6)
+    axes.plot([], [], color="0.8", linewidth=0.8, label="equal reward")
     with th.no_grad():
         noise = th.randn(400, model.policy.chain_dim, generator=th.Generator().manual_seed(0))
         chain = model.policy.chain(th.zeros(400, 1), noise)
-    clouds = [*chain.starts.numpy(), chain.actions.numpy()]
-    for n, (cloud, color) in enumerate(zip(clouds, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(clouds))), strict=True)):
-        axes.scatter(*cloud.T, s=4, color=color, label="base" if n == 0 else f"after block {n}")
-    axes.plot(*GOAL, "r*", markersize=12, label="best action")
+    clouds = np.stack([*chain.starts.numpy(), chain.actions.numpy()])
+    axes.plot(*clouds[:, :60].transpose(2, 0, 1), color=GRAY, linewidth=0.6, marker=".", markersize=2, zorder=2)
+    axes.plot([], [], color=GRAY, linewidth=0.8, marker=".", label="from block to block (60 actions)")
+    axes.scatter(*clouds[0].T, s=8, facecolor="white", edgecolor=ORANGE, linewidth=0.7, zorder=1, label="base")
+    # Blocks that do nothing yet would hide the base.
+    if np.abs(clouds[-1] - clouds[0]).max() > 1e-6:
+        axes.scatter(*clouds[-1].T, s=5, color=BLUE, zorder=3, label="after the last block")
+    axes.plot(*GOAL, "*", color=VERMILION, markersize=14, markeredgecolor="black", label="best action", zorder=4)
     reward = reward_of(chain.actions.numpy()).mean()
     axes.set(title=f"{title}\nmean reward {reward:.2f}", aspect="equal", xlim=(-1.05, 1.05), ylim=(-1.05, 1.05))
+    axes.set(xlabel="action 1", ylabel="action 2")
+    axes.label_outer()
     print(f"{title}: mean reward {reward:.3f}")
 
 
@@ -99,14 +107,14 @@ def main() -> None:
         seed=0,
         device="cpu",
     )
-    figure, (first, second, third) = plt.subplots(1, 3, figsize=(11, 4.2), layout="constrained")
+    figure, (first, second, third) = plt.subplots(1, 3, figsize=(11, 4.4), layout="constrained")
     model.learn(arguments.offline_steps)
     draw(first, model, "BC flow")
     model.learn(period - 1, reset_num_timesteps=False)
     draw(second, model, "before the first absorption")
     model.learn(arguments.online_steps - period + 1, reset_num_timesteps=False)
     draw(third, model, f"after {arguments.online_steps:,} steps online")
-    figure.legend(*second.get_legend_handles_labels(), loc="outside lower center", ncols=6, markerscale=2)
+    figure.legend(*second.get_legend_handles_labels(), loc="outside lower center", ncols=5)
     figure.savefig(arguments.file, dpi=110)
 
 

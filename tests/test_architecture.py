@@ -22,9 +22,10 @@ TOP: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": set(),
     "cli": set(),
-    "methods": {"cli", "tables", "zoo"},
-    "tables": {"cli"},
-    "zoo": {"cli", "tables"},
+    "methods": {"cli", "plots", "tables", "zoo"},
+    "plots": {"cli", "methods", "zoo"},
+    "tables": {"cli", "plots"},
+    "zoo": {"cli", "plots", "tables"},
 }
 #: Packages without algorithms, and the other packages from which they may import.
 FOUNDATIONS: dict[str, set[str]] = {

@@ -22,7 +22,7 @@ from sb3_flow.common.environments import register_environment
 
 ROOT = Path(__file__).parents[1]
 #: Packages that hold no algorithm; see test_architecture.py.
-OTHER_PACKAGES = {"baselines", "common", "datasets", "deploy", "envs", "imitation", "planning", "tables", "zoo"}
+OTHER_PACKAGES = {"baselines", "common", "datasets", "deploy", "envs", "imitation", "planning", "plots", "tables", "zoo"}
 #: What an import of the package must not load on its own account.
 OPTIONAL = {
     *("dm_control", "h5py", "imageio", "matplotlib", "minari", "mujoco", "ogbench", "optuna", "pandas", "PIL", "rich"),
