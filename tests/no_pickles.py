@@ -1,5 +1,6 @@
 """A fixture in which reading a pickle is an error."""
 
+import importlib
 import pickle
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch as th
 @pytest.fixture
 def no_pickles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever unpickles raises, except for PyTorch's reader of tensors."""
+    importlib.import_module("torch._dynamo")  # optimizers import it, and it extends `pickle.Unpickler`
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
         pytest.fail("a pickle was read")
