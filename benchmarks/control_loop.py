@@ -197,7 +197,7 @@ def jitter(options: argparse.Namespace) -> None:
 class Nothing:
     """A planner that needs no time."""
 
-    prediction_horizon, n_action_steps, n_obs_steps, action_shape = 16, 8, 1, (1,)
+    prediction_horizon, n_action_steps, n_obs_steps, action_shape, conditions_plans = 16, 8, 1, (1,), False
 
     def check(self, observation: Any) -> None:
         pass

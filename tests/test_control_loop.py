@@ -27,7 +27,7 @@ SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu", "s
 class Numbered:
     """A planner whose actions are ``100 * plan + index``. It records its arguments."""
 
-    n_obs_steps, action_shape = 2, (1,)
+    n_obs_steps, action_shape, conditions_plans = 2, (1,), True
 
     def __init__(self, prediction_horizon: int = 16, n_action_steps: int = 8) -> None:
         self.prediction_horizon, self.n_action_steps = prediction_horizon, n_action_steps
@@ -127,6 +127,13 @@ def test_plans_are_not_conditioned_on_request() -> None:
     for step in range(9):
         loop.act(at(step))
     assert not planner.calls[1][3].any()
+
+
+def test_plans_of_flows_are_conditioned_by_default_and_those_of_streaming_policies_not() -> None:
+    options = {"dataset": transitions(), "horizon_length": 6, **SMALL}
+    models = [algorithm("FlowPolicy", pendulum(), **options) for algorithm in (ChunkFlow, StreamingFlow)]
+    assert [ControlLoop(model, latency=1).condition for model in models] == [True, False]
+    assert ControlLoop(models[1], latency=1, condition=True).condition
 
 
 def test_soft_mask() -> None:
@@ -315,6 +322,7 @@ class Short:
         self.whole = policy.planner()
         self.prediction_horizon = self.n_action_steps = policy.n_action_steps
         self.n_obs_steps, self.action_shape, self.check = policy.n_obs_steps, self.whole.action_shape, self.whole.check
+        self.conditions_plans = False
 
     def plan(self, history: Any, previous: Any, known: Any, weights: Any, deterministic: bool) -> Any:
         n = self.whole.prediction_horizon

@@ -152,6 +152,7 @@ def describe(exported: ExportedPolicy, algorithm: str) -> dict[str, Any]:
         "horizon_length": policy.prediction_horizon,
         "n_action_steps": exported.n_action_steps,
         "real_time": exported.real_time,
+        "conditions_plans": policy.conditions_plans,
         "deterministic_noise": policy._noise(1, deterministic=True)[0].tolist(),
         "noise": [policy.best_of_n, policy.noise_dim],
         "versions": {

@@ -129,6 +129,8 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
     samplers: dict[str, str]
     #: Samplers that integrate a velocity field from noise, which ``known_actions`` guides.
     guided_samplers: ClassVar[tuple[str, ...]] = ()
+    #: Whether a ``ControlLoop`` conditions plans on known actions by default.
+    conditions_plans: ClassVar[bool] = True
     critic: Network
     action_space: spaces.Box
 

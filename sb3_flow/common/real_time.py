@@ -46,6 +46,7 @@ class RealTimePlanner:
         self.policy = planning_all(policy)
         self.prediction_horizon, self.n_action_steps = policy.prediction_horizon, policy.n_action_steps
         self.n_obs_steps, self.action_shape = policy.n_obs_steps, policy.action_space.shape
+        self.conditions_plans = policy.conditions_plans
 
     def check(self, observation: Any) -> None:
         space = self.policy.observation_space

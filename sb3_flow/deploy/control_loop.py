@@ -21,13 +21,14 @@ class Planner(Protocol):
     What plans for a ``ControlLoop``. ``planner_of`` makes one of a policy.
 
     Its attributes: the number of actions of a plan, the number of actions after which a new plan is started, the number of
-    observations in a history, and the shape of actions.
+    observations in a history, the shape of actions, and whether plans are conditioned on known actions by default.
     """
 
     prediction_horizon: int
     n_action_steps: int
     n_obs_steps: int
     action_shape: tuple[int, ...]
+    conditions_plans: bool
 
     def check(self, observation: Any) -> None:
         """
@@ -79,7 +80,7 @@ class OnnxPlanner:
         self.policy, spec = policy, policy.spec
         self.n_action_steps, self.n_obs_steps = spec["n_action_steps"], spec["n_obs_steps"]
         self.prediction_horizon = spec["horizon_length"] if spec.get("real_time") else self.n_action_steps
-        self.action_shape = tuple(spec["action"]["shape"])
+        self.action_shape, self.conditions_plans = tuple(spec["action"]["shape"]), spec.get("conditions_plans", False)
 
     def check(self, observation: Any) -> None:
         if not self.policy.check(observation)[1]:
@@ -146,9 +147,10 @@ class ControlLoop:
     thread makes the next one.
 
     A plan starts after ``n_action_steps`` actions of the plan before it, from the observation of that step. When it is ready,
-    ``d`` of its actions belong to the past: they are skipped. Flow samplers and streaming policies are conditioned on the
-    actions that will have been executed by then, as predicted by the longest of the last ten delays; and flow samplers are
-    drawn, with decaying weights, to the other actions of the previous plan. Other samplers cannot be conditioned.
+    ``d`` of its actions belong to the past: they are skipped. Plans of flow samplers are conditioned on the actions that will
+    have been executed by then, as predicted by the longest of the last ten delays, and, with decaying weights, on the other
+    actions of the previous plan. Plans of streaming policies are conditioned on request: the integration then continues at
+    the last action that will have been executed. Other samplers cannot be conditioned.
 
     If no planned action is left, the loop waits for half a period, then hands out ``hold(previous)``, with a plan's actions
     postponed, until one is there. It is a context manager; leaving it waits for the planner.
@@ -158,7 +160,7 @@ class ControlLoop:
     :param n_action_steps: Number of actions after which a new plan is started; None: that of the policy. If delays are long,
         it is started earlier.
     :param deterministic: As for ``predict``
-    :param condition: Whether plans are conditioned on known actions
+    :param condition: Whether plans are conditioned on known actions; None: those of flows are, those of streaming policies not
     :param hold: From the last action to one that keeps the robot where it is. None: the last action itself, which is right for
         target positions, but not for velocities or displacements.
     :param max_late: Number of consecutive steps without a planned action after which ``TimeoutError`` is raised
@@ -175,7 +177,7 @@ class ControlLoop:
         *,
         n_action_steps: int | None = None,
         deterministic: bool = False,
-        condition: bool = True,
+        condition: bool | None = None,
         hold: Callable[[np.ndarray], np.ndarray] | None = None,
         max_late: int = 10,
         latency: int | None = None,
@@ -191,7 +193,8 @@ class ControlLoop:
         ):
             if not least <= value <= most:
                 raise ValueError(f"`{name}` is {value}; it must be from {least} to {most}.")
-        self.period, self.deterministic, self.condition = 1.0 / frequency, deterministic, condition
+        self.period, self.deterministic = 1.0 / frequency, deterministic
+        self.condition = self.planner.conditions_plans if condition is None else condition
         self.hold, self.max_late, self.latency = hold or (lambda previous: previous), max_late, latency
         #: The last delays of plans, in control steps.
         self.delays: deque[int] = deque([] if latency is None else [latency], maxlen=10)

@@ -40,6 +40,7 @@ class StreamingFlowPolicy(HistoryPolicy):
     """
 
     guided_samplers: ClassVar[tuple[str, ...]] = ("average", "latest")
+    conditions_plans: ClassVar[bool] = False
     #: The mean of the first actions in the data, in [-1, 1], ``(action_dim,)``
     start_action: th.Tensor
 
