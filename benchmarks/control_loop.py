@@ -211,13 +211,14 @@ def report(options: argparse.Namespace) -> None:
     rows, intervals = read(options.output / "episodes.csv"), read(options.output / "intervals.csv")
     panels = sorted({(row["task"], row["algorithm"]) for row in rows}, reverse=True)
     for task, algo in panels:
-        print(f"\n| {task}, {algo} | measure | {' | '.join(f'{latency} steps' for latency in LATENCIES)} |")
+        print(f"\n| {task}, {algo} | execution | {' | '.join(f'{latency} steps' for latency in LATENCIES)} |")
         print("| --- " * (2 + len(LATENCIES)) + "|")
-        for execution in EXECUTIONS:
-            for measure in ["success", *(["score", "coverage"] if task == "pusht" else []), "jump"]:
+        for measure in ["success", *(["score", "coverage"] if task == "pusht" else ["steps"]), "jump"]:
+            digits = 0 if measure == "steps" else 2
+            for execution in EXECUTIONS:
                 cells = [interval_of(values(rows, task, algo, execution, latency, measure)) for latency in LATENCIES]
-                cells = [f"{mean:.2f} ({low:.2f} to {high:.2f})" for mean, low, high in cells]
-                print(f"| {execution} | {measure} | {' | '.join(cells)} |")
+                texts = [f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})" for mean, low, high in cells]
+                print(f"| {measure} | {execution} | {' | '.join(texts)} |")
     print("\n| loop | actions | median | 99 % | largest |\n| --- | --- | --- | --- | --- |")
     for name in dict.fromkeys(row["loop"] for row in intervals):
         errors = np.abs([float(row["milliseconds"]) - 1e3 / FREQUENCY for row in intervals if row["loop"] == name])
