@@ -26,16 +26,20 @@ NAN = float("nan")
 
 
 class Faulty(gym.Wrapper):
-    """Its observations are NaN at given steps, of which the first reset is number 0; it records what it executes."""
+    """
+    Its observations are NaN, or another value, at given steps, of which the first reset is number 0; it records what it
+    executes.
+    """
 
-    def __init__(self, env: gym.Env, *faults: int) -> None:
+    def __init__(self, env: gym.Env, *faults: int, value: float = NAN) -> None:
         super().__init__(env)
-        self.faults, self.count, self.executed = faults, 0, list[np.ndarray]()
+        self.faults, self.value = faults, value
+        self.count, self.executed = 0, list[np.ndarray]()
 
     def _seen(self, observation: np.ndarray) -> np.ndarray:
         fault = self.count in self.faults
         self.count += 1
-        return np.full_like(observation, NAN) if fault else observation
+        return np.full_like(observation, self.value) if fault else observation
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         observation, info = self.env.reset(**kwargs)
@@ -189,6 +193,29 @@ def test_a_normalizer_that_saw_a_bad_observation(tmp_path: Path) -> None:
         model.learn(20, callback=TrainingCheckpoint(tmp_path, 3))
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint_3"]
     assert FQL.resume(tmp_path, VecNormalize(pendulums(1)), device="cpu").learn(20).n_env_steps == 20
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("fault", "where"), [(0, "The first "), (3, "After 6 "), (6, "After 12 "), (7, "After 12 ")])
+def test_infinity_is_found_before_it_is_normalized(fault: int, where: str, training: bool) -> None:
+    """``VecNormalize`` clips it; the last observation of an episode, number 6, and frozen statistics show nothing of it."""
+    env = VecNormalize(DummyVecEnv([pendulum, lambda: Faulty(pendulum(6), fault, value=-np.inf)]), training=training)
+    model = FQL("FlowPolicy", env, **SMALL)
+    with pytest.raises(ValueError, match=rf"{where}.*observation.* of environment 1.* has the value -inf"):
+        model.learn(40)
+    assert model.replay_buffer.not_finite() is None
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_infinite_reward_is_found_before_it_is_normalized(training: bool) -> None:
+    class Rewarding(gym.Wrapper):
+        def step(self, action: Any) -> Any:
+            observation, _, *rest = self.env.step(action)
+            return observation, np.inf, *rest
+
+    model = FQL("FlowPolicy", VecNormalize(DummyVecEnv([lambda: Rewarding(pendulum())]), training=training), **SMALL)
+    with pytest.raises(ValueError, match="After 1 environment steps, the reward of environment 0 is inf"):
+        model.learn(4)
 
 
 # Losses.

@@ -9,7 +9,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_flow.common.arguments import checked_value
 from sb3_flow.common.checkpoints.callback_state import all_callbacks
@@ -232,6 +232,20 @@ def statistics_of(env: VecNormalize | None) -> list[np.ndarray]:
         return []
     observations = [] if not env.norm_obs else env.obs_rms.values() if isinstance(env.obs_rms, dict) else [env.obs_rms]
     return [np.asarray(part) for statistics in (env.ret_rms, *observations) for part in (statistics.mean, statistics.var)]
+
+
+def unnormalized(env: VecNormalize, dones: np.ndarray) -> tuple[Any, np.ndarray, list[dict[str, Any]]]:
+    """
+    The last step of the environments before it was normalized, for ``check_step``: ``VecNormalize`` clips infinity.
+
+    :param env: The environment
+    :param dones: Whether the step ended an episode, ``(n_envs,)``
+    :return: Observations, rewards, and infos with last observations. Only ``DummyVecEnv`` keeps the latter.
+    """
+    base = env.unwrapped
+    kept = base.buf_infos if isinstance(base, DummyVecEnv) else []
+    infos = [info if done else {} for info, done in zip(kept, dones, strict=False)]
+    return env.get_original_obs(), env.get_original_reward(), infos
 
 
 def check_action_noise(noise: ActionNoise | None, space: spaces.Box, n_envs: int) -> None:

@@ -37,6 +37,7 @@ from sb3_flow.common.guards import (
     check_step,
     not_finite,
     statistics_of,
+    unnormalized,
     warn_about_memory,
 )
 from sb3_flow.common.policies import FlowPolicy, check_n_action_steps
@@ -270,7 +271,10 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
 
     def _begin_trajectories(self) -> None:
         """After a reset of the environments, start new trajectories in the replay buffer and new chunks."""
-        check_observation(self._last_obs, self.observation_space, "The first observation of an episode", of_environments=True)
+        where = "The first observation of an episode"
+        if self._vec_normalize_env is not None:
+            check_observation(self._vec_normalize_env.get_original_obs(), self.observation_space, where, of_environments=True)
+        check_observation(self._last_obs, self.observation_space, where, of_environments=True)
         self.replay_buffer.cut()
         self._policy_state = None
         self.run.episodes_are_stale = False
@@ -353,26 +357,19 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         self, replay_buffer: Any, buffer_action: Any, new_obs: Any, reward: Any, dones: np.ndarray, infos: Any
     ) -> None:
         try:
+            if self._vec_normalize_env is not None:  # it clips infinity
+                raw = unnormalized(self._vec_normalize_env, dones)
+                check_step(*raw, self.observation_space, self.n_env_steps)
             check_step(new_obs, reward, infos, self.observation_space, self.n_env_steps)
         except ValueError as error:
             if not_finite(statistics_of(self._vec_normalize_env)) is None:
                 raise
             raise ValueError(
-                f"{self._before_normalization(error)} The statistics of `VecNormalize` are not finite any more: create the "
-                "environment again, and resume from the last checkpoint."
+                f"{error} The statistics of `VecNormalize` are not finite any more: create the environment again, and resume "
+                "from the last checkpoint."
             ) from error
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         self._last_episode_starts = dones
-
-    def _before_normalization(self, error: ValueError) -> ValueError:
-        """The same error with the values of the environment instead of the normalized ones, if they are the reason."""
-        env = self._vec_normalize_env
-        assert env is not None
-        try:
-            check_step(env.get_original_obs(), env.get_original_reward(), [], self.observation_space, self.n_env_steps)
-        except ValueError as original:
-            return original
-        return error
 
     def dump_logs(self) -> None:
         """Write the log of the current phase."""
