@@ -968,6 +968,7 @@ def test_the_better_of_two_ways_dir(seed: int) -> None:
     check_two_ways(fitted, TWO_WAYS.shares_of(model, "flow"))
 
 
+@pytest.mark.nightly
 @pytest.mark.learns
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_better_of_two_ways_div(seed: int) -> None:

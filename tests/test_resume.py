@@ -93,7 +93,8 @@ WHILE_SAVING = 0
 @pytest.mark.parametrize(
     ("scenario", "kills", "method"),
     [
-        ("offline", [33], "spawn"),
+        ("offline", [33], "fork"),
+        pytest.param("offline", [33], "spawn", marks=pytest.mark.nightly),
         ("online", [27, WHILE_SAVING], "fork"),  # 27: actions are still random
         ("online-2", [101], "fork"),
         ("offline-to-online", [22, 50], "fork"),  # once in each phase
