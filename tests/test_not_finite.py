@@ -11,7 +11,7 @@ import torch as th
 from conformance.case import AlgorithmCase, parameters
 from conformance.environments import collect, pendulum, pendulums
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -204,6 +204,15 @@ def test_infinity_is_found_before_it_is_normalized(fault: int, where: str, train
     with pytest.raises(ValueError, match=rf"{where}.*observation.* of environment 1.* has the value -inf"):
         model.learn(40)
     assert model.replay_buffer.not_finite() is None
+
+
+def test_a_step_is_checked_before_callbacks_see_it() -> None:
+    """An evaluation at this step would raise an error that does not name it: it takes over the statistics."""
+    env = VecNormalize(DummyVecEnv([lambda: Faulty(pendulum(), 5)]))
+    evaluate = EvalCallback(VecNormalize(pendulums(1), training=False), eval_freq=5, n_eval_episodes=1, verbose=0, warn=False)
+    with pytest.raises(ValueError, match=r"After 5 environment steps, the observation of environment 0 has the value nan"):
+        FQL("FlowPolicy", env, **SMALL).learn(8, callback=evaluate)
+    assert evaluate.n_calls == 4
 
 
 @pytest.mark.parametrize("training", [True, False])

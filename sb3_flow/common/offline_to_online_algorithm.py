@@ -9,6 +9,7 @@ import io
 import pathlib
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -43,6 +44,26 @@ from sb3_flow.common.guards import (
 from sb3_flow.common.policies import FlowPolicy, check_n_action_steps
 from sb3_flow.common.type_aliases import Batch
 from sb3_flow.common.vec_envs import images_memory
+
+
+class CheckedSteps:
+    """
+    A callback, except that each step is checked first. A step that is not finite would be evaluated or logged otherwise.
+
+    :param callback: The callback
+    :param check: Called with observations, rewards, dones and infos
+    """
+
+    def __init__(self, callback: BaseCallback, check: Callable[..., None]) -> None:
+        self.callback, self.check = callback, check
+
+    def on_step(self) -> bool:
+        """Called by SB3 after each step of the environments."""
+        self.check(*(self.callback.locals[name] for name in ("new_obs", "rewards", "dones", "infos")))
+        return self.callback.on_step()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.callback, name)
 
 
 class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
@@ -296,7 +317,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
                 self.env,
                 train_freq=self.train_freq,
                 action_noise=self.action_noise,
-                callback=callback,
+                callback=CheckedSteps(callback, self._check_step),  # type: ignore[arg-type]
                 learning_starts=self.learning_starts,
                 replay_buffer=self.replay_buffer,
                 log_interval=log_interval,
@@ -353,14 +374,13 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         clipped: np.ndarray = np.clip(actions, -1.0, 1.0)
         return clipped
 
-    def _store_transition(
-        self, replay_buffer: Any, buffer_action: Any, new_obs: Any, reward: Any, dones: np.ndarray, infos: Any
-    ) -> None:
+    def _check_step(self, new_obs: Any, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        """Check a step of the environments, before callbacks see it and before it is stored."""
         try:
             if self._vec_normalize_env is not None:  # it clips infinity
                 raw = unnormalized(self._vec_normalize_env, dones)
                 check_step(*raw, self.observation_space, self.n_env_steps)
-            check_step(new_obs, reward, infos, self.observation_space, self.n_env_steps)
+            check_step(new_obs, rewards, infos, self.observation_space, self.n_env_steps)
         except ValueError as error:
             if not_finite(statistics_of(self._vec_normalize_env)) is None:
                 raise
@@ -368,6 +388,10 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
                 f"{error} The statistics of `VecNormalize` are not finite any more: create the environment again, and resume "
                 "from the last checkpoint."
             ) from error
+
+    def _store_transition(
+        self, replay_buffer: Any, buffer_action: Any, new_obs: Any, reward: Any, dones: np.ndarray, infos: Any
+    ) -> None:
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         self._last_episode_starts = dones
 
