@@ -99,6 +99,7 @@ def test_streaming_on_targets(recorded: dict[str, np.ndarray]) -> None:
     assert lengths == [10]
 
 
+@pytest.mark.slow
 def test_a_name_may_ask_for_targets(recorded: dict[str, np.ndarray], tmp_path: Path) -> None:
     """As the command line and a sweep say it."""
     np.savez(tmp_path / "log.npz", **recorded)

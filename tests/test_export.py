@@ -196,11 +196,11 @@ def pendulum_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_inputs_that_a_policy_does_not_use_are_not_in_the_graph(pendulum_file: Path) -> None:
     assert OnnxPolicy(pendulum_file).names == {"observation", "noise"}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no sampler 'teacher'; choose one of one_step, bc_flow"):
         FQL("FlowPolicy", pendulum(), **SMALL).export(tmp_path / "policy.onnx", "teacher")

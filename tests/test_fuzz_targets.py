@@ -35,6 +35,7 @@ class Choices:
         return "".join(chr(self.random.randrange(32, 500)) for _ in range(self.random.randint(0, most)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", fuzz_targets.TARGETS)
 def test_each_input_is_accepted_or_refused_by_an_error_of_this_package(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -68,6 +68,7 @@ def test_an_interrupt_during_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert saved == [] and len([*tmp_path.iterdir()]) == 1
 
 
+@pytest.mark.slow
 def test_the_command(capfd: pytest.CaptureFixture) -> None:
     result = subprocess.run([sys.executable, str(ROOT / "sb3_flow_command.py"), "trian"], capture_output=True, text=True)
     assert result.returncode == 2 and "invalid choice: 'trian'" in result.stderr

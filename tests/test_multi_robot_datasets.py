@@ -36,6 +36,7 @@ def at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
+@pytest.mark.slow
 def test_it_is_found_by_its_name(at_home: Path, capsys: pytest.CaptureFixture) -> None:
     assert [path.name for path in at_home.iterdir()] == [f"{NAME}.npz"]  # nothing is left of the collection
     assert local_datasets()[NAME] == at_home / f"{NAME}.npz"
@@ -95,6 +96,7 @@ def test_metadata_says_how_it_was_made(home: Path) -> None:
     assert {"sb3_flow", "torch", "numpy"} < set(about)
 
 
+@pytest.mark.slow
 def test_a_collection_that_was_stopped_goes_on(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And gives the same file, byte for byte, with two processes."""
     in_processes, called = multi_robot.in_processes, []

@@ -292,6 +292,7 @@ def test_good_data_gives_good_batches(recording: Recording, n_steps: int) -> Non
     assert_unchanged(recording.fields, before)
 
 
+@pytest.mark.slow
 @given(recordings(st.one_of(boxes(), st.dictionaries(st.sampled_from("abc"), boxes(), min_size=1).map(spaces.Dict))))
 @examples(40)
 def test_files_hold_what_dictionaries_hold(recording: Recording) -> None:

@@ -58,6 +58,7 @@ def test_a_missing_package_is_named(capsys, monkeypatch, tmp_path):
     assert "pip install 'sb3_flow[datasets]'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_exit_code_of_the_process_is_that_of_the_command():
     wrong = run("datasets", "info", "nothing.npz")
     assert wrong.returncode == 2 and "Traceback" not in wrong.stderr

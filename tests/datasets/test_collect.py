@@ -35,6 +35,7 @@ def test_the_number_of_workers_does_not_matter(name, tmp_path, request):
     assert sorted(path.name for path in tmp_path.glob("*")) == [f"{name}-val.npz", f"{name}.npz"]
 
 
+@pytest.mark.slow
 def test_the_seed_matters(tmp_path, maze_file):
     other = collect("pointmaze-medium-stitch-v0", transitions=400, directory=tmp_path, seed=1, workers=1, progress=False)
     first = np.load(maze_file)["observations"]
@@ -76,6 +77,7 @@ def test_an_episode_depends_on_its_seed_alone(name):
     assert np.abs(episode["actions"]).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_cube_is_moved(cube_file):
     heights = np.load(cube_file)["qpos"][:, 16]

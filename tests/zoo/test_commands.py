@@ -363,6 +363,7 @@ def test_a_trial_that_is_not_finite_is_pruned(study: Any, room: Path, train: Cal
     assert out.count("is not finite") == 2
 
 
+@pytest.mark.slow
 def test_processes_share_a_study(room: Path) -> None:
     command = ["-m", "sb3_flow.zoo", "optimize", "--algo", "fql", "--env", MAZE, "--conf-file", "small.yml"]
     command += ["--n-trials", "2", "--n-evaluations", "1", "--eval-episodes", "1", "-n", "20", "--study-name", "shared"]

@@ -12,6 +12,8 @@ from python_process import PythonProcess
 from sb3_flow import FQL
 from sb3_flow.cli import main
 
+pytestmark = pytest.mark.slow
+
 ENV = "Pendulum-v1"
 COMMAND = [
     *("train", "--algo", "fql", "--env", ENV, "-n", "180", "--run-id", "1", "--device", "cpu"),

@@ -20,6 +20,7 @@ Pendulum-v1:
 """
 
 
+@pytest.mark.slow
 def test_three_lines_plug_us_into_a_script_of_ones_own(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
     (script,) = [block for block in blocks if "sb3_flow.zoo.register()" in block]
