@@ -317,7 +317,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
                 self.env,
                 train_freq=self.train_freq,
                 action_noise=self.action_noise,
-                callback=CheckedSteps(callback, self._check_step),  # type: ignore[arg-type]
+                callback=CheckedSteps(callback, self._check_step),
                 learning_starts=self.learning_starts,
                 replay_buffer=self.replay_buffer,
                 log_interval=log_interval,
