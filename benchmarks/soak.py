@@ -162,7 +162,9 @@ def expected(spec: Spec, fault: Fault, end: End) -> str:
     """What the error must match: it names the step, the environment and the field."""
     by_command = spec.mode == "command"
     ours = "SystemExit: exit code 2: sb3-flow: " if by_command else "[A-Za-z]*Error: .*"
-    value, n, where = re.escape(str(fault.value)), end.steps, end.happened.get("environment")
+    value, where = re.escape(str(fault.value)), end.happened.get("environment")
+    # The step after the last one that callbacks saw; they saw none if it was the first one of the process.
+    n = end.steps + spec.n_envs if end.steps else r"\d+"
     if fault.kind == "reward":
         return f"{ours}After {n} environment steps, the reward of environment {where} is {value}"
     if fault.kind == "observation":
