@@ -47,8 +47,12 @@ def test_none_is_forgotten() -> None:
     assert set(SHORT) == {path.name for path in EXAMPLES.glob("*.py")}
 
 
+#: Examples that also run without `--all`: those that users start from.
+FIRST = {"custom_algorithm.py", "fql_cube_demo.py", "online_pendulum.py", "own_data.py", "rql_reversal.py", "swfp_cascade.py"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in FIRST else pytest.mark.nightly) for name in SHORT])
 def test_short_example(name: str, tmp_path: Path) -> None:
     arguments, files = SHORT[name]
     ended = run(EXAMPLES / name, *arguments.split(), cwd=tmp_path)

@@ -104,7 +104,7 @@ class Robot(gym.Env[Any, Any]):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoder", ["impala", "small"])
+@pytest.mark.parametrize("encoder", ["impala", pytest.param("small", marks=pytest.mark.nightly)])
 def test_what_stands_between_environment_and_policy_is_in_the_file(encoder: str, tmp_path: Path) -> None:
     """VecNormalize, image layout, one-hot encoding, scaling of actions, and chunks that are executed in part."""
     env = VecNormalize(VecTransposeImage(DummyVecEnv([Robot])), norm_obs_keys=["joints"], norm_reward=False)
