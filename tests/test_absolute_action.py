@@ -20,6 +20,8 @@ from sb3_flow.envs.absolute_action import (
     relative_actions,
 )
 
+pytestmark = pytest.mark.slow
+
 CUBE = "cube-single-singletask-task2-v0"
 
 
@@ -41,7 +43,6 @@ def recorded() -> dict[str, np.ndarray]:
     return {name: np.array(column) for name, column in columns.items()}
 
 
-@pytest.mark.slow
 def test_the_round_trip_is_exact(recorded: dict[str, np.ndarray]) -> None:
     """Where nothing is clipped, the displacement that leads to the target is the one that was."""
     observations, actions = recorded["observations"], recorded["actions"].astype(np.float64)
@@ -72,7 +73,6 @@ def test_too_far_is_as_far_as_it_reaches() -> None:
     np.testing.assert_allclose(relative_actions(observation, target), [1, 0, 0, 1, 0.5], atol=1e-12)
 
 
-@pytest.mark.slow
 def test_targets_move_the_real_arm_as_displacements_did(recorded: dict[str, np.ndarray]) -> None:
     """Also where the workspace clips them: the same states follow, one after the other."""
     env = AbsoluteActionWrapper(make_env(CUBE))
@@ -87,7 +87,6 @@ def test_targets_move_the_real_arm_as_displacements_did(recorded: dict[str, np.n
     assert np.abs(recorded["observations"][0, 12:15] - after[12:15]).max() > 0.5, "it has moved by more than 5 cm"
 
 
-@pytest.mark.slow
 def test_streaming_on_targets(recorded: dict[str, np.ndarray]) -> None:
     """An algorithm takes the data, without rewards, and acts in the wrapped environment."""
     env = AbsoluteActionWrapper(make_env(CUBE, max_episode_steps=10))
@@ -99,7 +98,6 @@ def test_streaming_on_targets(recorded: dict[str, np.ndarray]) -> None:
     assert lengths == [10]
 
 
-@pytest.mark.slow
 def test_a_name_may_ask_for_targets(recorded: dict[str, np.ndarray], tmp_path: Path) -> None:
     """As the command line and a sweep say it."""
     np.savez(tmp_path / "log.npz", **recorded)

@@ -14,6 +14,8 @@ from sb3_flow.planning import observations
 from sb3_flow.planning.problems import Limits
 from sb3_flow.planning.scenes import Scenes
 
+pytestmark = pytest.mark.slow
+
 #: Three blocks of scenes of two or three robots, which takes a second, beside starting processes.
 ARGUMENTS = {"robots": (2, 3), "scenes": 17, "obstacles": 1, "layout": "circle", "proposals": 8, "seed": 3}
 NAME = "multirobot2d-2to3-v0"
@@ -36,7 +38,6 @@ def at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-@pytest.mark.slow
 def test_it_is_found_by_its_name(at_home: Path, capsys: pytest.CaptureFixture) -> None:
     assert [path.name for path in at_home.iterdir()] == [f"{NAME}.npz"]  # nothing is left of the collection
     assert local_datasets()[NAME] == at_home / f"{NAME}.npz"
@@ -96,7 +97,6 @@ def test_metadata_says_how_it_was_made(home: Path) -> None:
     assert {"sb3_flow", "torch", "numpy"} < set(about)
 
 
-@pytest.mark.slow
 def test_a_collection_that_was_stopped_goes_on(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And gives the same file, byte for byte, with two processes."""
     in_processes, called = multi_robot.in_processes, []
@@ -137,7 +137,6 @@ def test_scenes_have_seeds_of_their_own(tmp_path: Path) -> None:
     assert all(np.array_equal(few[scene], many[scene]) and not np.array_equal(few[scene], other[scene]) for scene in few)
 
 
-@pytest.mark.slow
 def test_plans_that_an_action_cannot_say_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With actions that reach eight centimeters, most plans are cut off, and no longer safe."""
     path, scenes = tmp_path / "block.npz", Scenes(Limits(size=4.0), 4, 6, "circle")

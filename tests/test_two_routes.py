@@ -16,6 +16,8 @@ from sb3_flow.datasets.collect.two_routes import TwoRoutesExpert
 from sb3_flow.datasets.collect.worker import make_expert
 from sb3_flow.envs import TwoRoutes
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("ogbench")
 
 ID = "sb3_flow/TwoRoutes-v0"
@@ -143,7 +145,6 @@ def test_time_is_limited(env) -> None:
 # Demonstrations.
 
 
-@pytest.mark.slow
 def test_demonstrations_go_by_both_routes_and_replay(env, data) -> None:
     taken = []
     for route, episode in episodes_of(data):
@@ -184,7 +185,6 @@ def test_an_episode_depends_on_its_seed_alone() -> None:
     assert (int(first["episode_route"][0]), int(second["episode_route"][0])) == (0, 1)
 
 
-@pytest.mark.slow
 def test_the_number_of_workers_does_not_matter(data, tmp_path: Path) -> None:
     other = collect("two-routes", episodes=10, directory=tmp_path, workers=2, progress=False)
     assert other.read_bytes() == data.read_bytes()

@@ -18,6 +18,8 @@ from sb3_flow.datasets.collect.maze import cells_at, free_cells, is_hallway
 from sb3_flow.datasets.collect.store import PartialCollection, atomic_write, join_episodes, write_episode
 from sb3_flow.datasets.collect.worker import make_expert
 
+pytestmark = pytest.mark.slow
+
 ogbench = pytest.importorskip("ogbench")
 
 
@@ -25,7 +27,6 @@ def content(path):
     return path.read_bytes(), path.with_name(f"{path.stem}-val.npz").read_bytes()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cube-single-play-v0", "pointmaze-medium-stitch-v0"])
 def test_the_number_of_workers_does_not_matter(name, tmp_path, request):
     one = request.getfixturevalue("cube_file" if name.startswith("cube") else "maze_file")
@@ -35,7 +36,6 @@ def test_the_number_of_workers_does_not_matter(name, tmp_path, request):
     assert sorted(path.name for path in tmp_path.glob("*")) == [f"{name}-val.npz", f"{name}.npz"]
 
 
-@pytest.mark.slow
 def test_the_seed_matters(tmp_path, maze_file):
     other = collect("pointmaze-medium-stitch-v0", transitions=400, directory=tmp_path, seed=1, workers=1, progress=False)
     first = np.load(maze_file)["observations"]
@@ -46,7 +46,6 @@ def test_the_seed_matters(tmp_path, maze_file):
     assert len(np.unique(starts, axis=0)) == 13
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name",
@@ -77,7 +76,6 @@ def test_an_episode_depends_on_its_seed_alone(name):
     assert np.abs(episode["actions"]).max() <= 1
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_cube_is_moved(cube_file):
     heights = np.load(cube_file)["qpos"][:, 16]
@@ -104,7 +102,6 @@ def test_ogbench_reads_it(cube_file):
     np.testing.assert_array_equal(ours.actions[ours.valids], train["actions"])
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on(tmp_path, maze_file):
     name = maze_file.stem
     command = ["-m", "sb3_flow.cli", "datasets", "collect", name]
@@ -135,7 +132,6 @@ def test_a_killed_run_goes_on(tmp_path, maze_file):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are looked up in Linux's /proc")
-@pytest.mark.slow
 def test_workers_do_not_outlive_their_parent(tmp_path):
     name = "pointmaze-medium-stitch-v0"
     command = [sys.executable, "-m", "sb3_flow.cli", "datasets", "collect", name, "--workers", "1", "--no-progress"]
