@@ -8,7 +8,7 @@ Atheris chooses the inputs by the coverage of this package. An input is a script
 of archives, or bytes of a valid small file. It is accepted, or it raises an error of this package: an exception from its own
 code, of one line. What is accepted has only finite numbers, and a batch or an action can be drawn from it. All else is a
 finding, and is written to ``findings.jsonl`` in the folder, once per place; ``--repeat`` runs one of its inputs again. Corpora
-are kept in the folder, so that a second call goes on.
+are kept in the folder, so that a second call continues.
 """
 
 import argparse

@@ -560,7 +560,7 @@ def names(edits: Edits, folder: Path) -> None:
         ".hdf5",
         ".zarr",
         ".parquet",
-        "~nobody",
+        "~unknown-user",
         "/no",
         "..",
     ]

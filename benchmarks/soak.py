@@ -7,7 +7,7 @@ Each run draws an algorithm and its settings, and is resumed after each of its f
 finite, an environment that raises, a full disk (a limit on the size of files, so that the operating system refuses a write in
 the middle of a file), SIGINT or SIGKILL at any moment or while a checkpoint is written. At its end, all files are compared bit
 for bit with those of the same run without faults: parameters, optimizers, counters, random states, replay buffer, statistics,
-state of the callbacks, evaluations, episodes. Each run adds a line to the results; a second call goes on after the last one.
+state of the callbacks, evaluations, episodes. Each run adds a line to the results; a second call continues after the last one.
 """
 
 import argparse
@@ -97,7 +97,7 @@ def draw_fault(rng: random.Random, spec: Spec, kind: str) -> Fault:
         value=rng.choice([float("nan"), float("inf"), float("-inf")]),
         in_checkpoint=kind in ("interrupt", "kill") and rng.random() < 0.5,
         delay=rng.choice([0.0, rng.uniform(0, 0.02)]),
-        room=rng.choice([0, rng.randint(1, 20_000)]),
+        file_size_limit=rng.choice([0, rng.randint(1, 20_000)]),
     )
 
 
@@ -123,7 +123,7 @@ class Process:
         count = steps = timesteps = 0
         signals = {"interrupt": signal.SIGINT, "kill": signal.SIGKILL}
         pending = fault if fault is not None and fault.kind in signals else None
-        heard = self.clock.tick()
+        last_tick = self.clock.tick()
         while True:
             ready = pending is not None and count >= pending.after
             if ready and pending is not None and (not pending.in_checkpoint or self._is_writing()):
@@ -131,10 +131,10 @@ class Process:
                 os.kill(self._pid(), signals[pending.kind])
                 pending = None
             if not self.connection.poll(0.0005 if ready else 0.05):
-                if self.clock.tick() - heard > PATIENCE:
+                if self.clock.tick() - last_tick > PATIENCE:
                     self.process.kill()
                 continue
-            heard = self.clock.tick()
+            last_tick = self.clock.tick()
             try:
                 kind, *content = self.connection.recv()
             except EOFError:
@@ -161,19 +161,19 @@ class Process:
 def expected(spec: Spec, fault: Fault, end: End) -> str:
     """What the error must match: it names the step, the environment and the field."""
     by_command = spec.mode == "command"
-    ours = "SystemExit: exit code 2: sb3-flow: " if by_command else "[A-Za-z]*Error: .*"
+    prefix = "SystemExit: exit code 2: sb3-flow: " if by_command else "[A-Za-z]*Error: .*"
     value, where = re.escape(str(fault.value)), end.happened.get("environment")
     # The step after the last one that callbacks saw; they saw none if it was the first one of the process.
     n = end.steps + spec.n_envs if end.steps else r"\d+"
     if fault.kind == "reward":
-        return f"{ours}After {n} environment steps, the reward of environment {where} is {value}"
+        return f"{prefix}After {n} environment steps, the reward of environment {where} is {value}"
     if fault.kind == "observation":
         place = f"(After {n} environment steps, the|The first) observation( of an episode)? of environment {where}"
-        return f"{ours}{place}.* has the value {value}"
+        return f"{prefix}{place}.* has the value {value}"
     if fault.kind == "environment":
         return f"{'SystemExit: exit code 1: ' * by_command}RuntimeError: the simulator has ended"
     if fault.kind == "disk":
-        return f"{ours}.*File too large"
+        return f"{prefix}.*File too large"
     if fault.kind == "interrupt":
         return "SystemExit: exit code 130: sb3-flow: interrupted" if by_command else "KeyboardInterrupt"
     return "exit code -9"

@@ -51,7 +51,7 @@ class Fault:
     :param value: The value of the observation or reward
     :param in_checkpoint: Whether the signal is sent while a checkpoint is written
     :param delay: Seconds between this and the signal
-    :param room: Size above which no file can be written, bytes
+    :param file_size_limit: Largest size of a file that can be written, bytes
     """
 
     kind: str
@@ -59,7 +59,7 @@ class Fault:
     value: float = float("nan")
     in_checkpoint: bool = False
     delay: float = 0.0
-    room: int = 0
+    file_size_limit: int = 0
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,8 @@ class Progress(BaseCallback):
         self.connection.send(("step", model.timesteps_done, model.n_env_steps))
         PLAN.calls += 1  # not in this object, whose state is in the checkpoints
         if PLAN.fault is not None and PLAN.fault.kind == "disk" and PLAN.calls == PLAN.fault.after:
-            PLAN.happened = {"room": PLAN.fault.room}
-            resource.setrlimit(resource.RLIMIT_FSIZE, (PLAN.fault.room, resource.RLIM_INFINITY))
+            PLAN.happened = {"file_size_limit": PLAN.fault.file_size_limit}
+            resource.setrlimit(resource.RLIMIT_FSIZE, (PLAN.fault.file_size_limit, resource.RLIM_INFINITY))
         return True
 
 

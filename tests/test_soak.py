@@ -14,7 +14,12 @@ pytestmark = pytest.mark.slow
 def test_a_run_with_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the first kill nothing is left, and after the second one the run resumes."""
     spec = soak.Spec("fql", "script", seed=0, total=90, save_freq=30)
-    faults = [soak.Fault("kill", 20), soak.Fault("reward", 40), soak.Fault("disk", 20, room=100), soak.Fault("kill", 20)]
+    faults = [
+        soak.Fault("kill", 20),
+        soak.Fault("reward", 40),
+        soak.Fault("disk", 20, file_size_limit=100),
+        soak.Fault("kill", 20),
+    ]
     monkeypatch.setattr(soak, "draw", lambda number, seed: (spec, faults))
     row = soak.soak(0, 0, tmp_path)
     assert row["equal"] and row["problems"] == []

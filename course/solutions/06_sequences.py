@@ -22,7 +22,7 @@ for n_action_steps in (1, 2, 4, 8, 16):
     changes[n_action_steps] = side_changes(run(chunks))
     # New chunks at steps n, 2 n, ... below H - 1, each with a new side in half of the cases.
     expected = 0.5 * len(range(n_action_steps, H - 1, n_action_steps))
-    print(f"{n_action_steps} actions of a chunk: {changes[n_action_steps]:.2f} side changes, perfect clone {expected}")
+    print(f"{n_action_steps} actions of a chunk: {changes[n_action_steps]:.2f} side changes, perfect BC policy {expected}")
     assert abs(changes[n_action_steps] - expected) < 2
 chunks.policy.n_action_steps = H
 assert changes[1] > changes[4] > changes[16]

@@ -103,7 +103,11 @@ def special() -> list[Input]:
         Input("an unknown file", lambda _: model("nothing.npz"), "nothing.npz: there is no such file"),
         Input("an unknown folder", lambda _: model("no/such/folder"), "There is no such file or folder"),
         Input("an address", lambda _: model("https://example.org/data.npz"), "there is no such file"),
-        Input("a path of nobody", lambda _: model("~nobody-here/data.npz"), "nobody-here/data.npz: there is no such file"),
+        Input(
+            "a path of an unknown user",
+            lambda _: model("~unknown-user/data.npz"),
+            "unknown-user/data.npz: there is no such file",
+        ),
         Input("a path with a null", lambda _: model("~\0.npz"), "is not a path .embedded null"),
         Input("an unknown name", lambda _: model("my-data"), nothing),
         Input("a misspelled name", lambda _: model("cube-single-plya-v0"), "did you mean 'cube-single-play-v0'"),
