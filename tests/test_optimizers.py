@@ -53,7 +53,7 @@ def test_gradients_of_the_rows_are_those_of_finite_differences(optimizers: Modul
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["slsqp", "ipopt"])
+@pytest.mark.parametrize("name", ["slsqp", pytest.param("ipopt", marks=pytest.mark.nightly)])
 def test_optimizers_find_plans_that_are_certified_and_as_smooth_as_ours(optimizers: ModuleType, name: str) -> None:
     if name == "ipopt":
         pytest.importorskip("casadi")

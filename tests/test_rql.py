@@ -523,7 +523,7 @@ def moments_after_improvement(alpha: float, slope: float, n_steps: int) -> float
 
 
 @pytest.mark.learns
-@pytest.mark.parametrize(("alpha", "mean"), [(10.0, -0.099), (0.05, 0.091)])
+@pytest.mark.parametrize(("alpha", "mean"), [pytest.param(10.0, -0.099, marks=pytest.mark.nightly), (0.05, 0.091)])
 def test_values_of_noise_are_those_of_the_policy(alpha: float, mean: float) -> None:
     """
     A bandit, trained from scratch: actions of N(-.1, .4^2), and a reward of .3 a. ``V(s, x, 0)`` is the reward of the action

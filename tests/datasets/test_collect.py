@@ -27,7 +27,9 @@ def content(path):
     return path.read_bytes(), path.with_name(f"{path.stem}-val.npz").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["cube-single-play-v0", "pointmaze-medium-stitch-v0"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("cube-single-play-v0", marks=pytest.mark.nightly), "pointmaze-medium-stitch-v0"]
+)
 def test_the_number_of_workers_does_not_matter(name, tmp_path, request):
     one = request.getfixturevalue("cube_file" if name.startswith("cube") else "maze_file")
     transitions = 199 if name.startswith("cube") else 2201  # rounded up to as many episodes
@@ -51,13 +53,13 @@ def test_the_seed_matters(tmp_path, maze_file):
     "name",
     [
         "cube-double-play-v0",
-        "cube-single-noisy-v0",
-        "scene-play-v0",
         "scene-noisy-v0",
         "puzzle-3x3-play-v0",
-        "puzzle-3x3-noisy-v0",
         "pointmaze-large-navigate-v0",
-        "pointmaze-teleport-navigate-v0",
+        *(
+            pytest.param(name, marks=pytest.mark.nightly)
+            for name in ("cube-single-noisy-v0", "scene-play-v0", "puzzle-3x3-noisy-v0", "pointmaze-teleport-navigate-v0")
+        ),
     ],
 )
 def test_an_episode_depends_on_its_seed_alone(name):
