@@ -15,6 +15,7 @@ from typing import Any
 
 from sb3_flow.common.arguments import CheckedArguments, former_names_of, hints_of
 from sb3_flow.common.checkpoints import latest_checkpoint
+from sb3_flow.common.cores import cores
 from sb3_flow.common.optional import require
 from sb3_flow.tables import supervisor
 from sb3_flow.tables.display import Display, State, last_lines
@@ -313,7 +314,8 @@ def start_ray(address: str | None) -> Any:
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             # "local": do not connect to a cluster that runs on this machine.
-            ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE, **quiet)
+            # Ray counts all cores of the machine, also those that this process may not use.
+            ray.init(address="local", num_cpus=cores(), include_dashboard=False, object_store_memory=OBJECT_STORE, **quiet)
             break
         except Exception as error:  # Ray has no specific class for this error
             ray.shutdown()

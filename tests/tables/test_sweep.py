@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from sb3_flow.common.progress import duration
 from sb3_flow.tables import supervisor
 from sb3_flow.tables.display import Display, State, last_lines, progress_of
 from sb3_flow.tables.grid import Run
-from sb3_flow.tables.sweep import Sweep, check_folders, check_resources
+from sb3_flow.tables.sweep import Sweep, check_folders, check_resources, start_ray
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and locks")
 
@@ -105,6 +106,21 @@ def is_training(run: Path) -> bool:
 def pid_of(run: Path) -> int:
     """Process of the latest training of a run."""
     return int((supervisor.read_record(run) or {}).get("pid", 0))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_one_run_per_usable_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a job of a cluster, or under ``taskset``, a process may use some of the cores of its machine."""
+    ray = pytest.importorskip("ray")
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(ray, "init", lambda **arguments: given.update(arguments))
+    usable = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(usable)})
+        start_ray(None)
+    finally:
+        os.sched_setaffinity(0, usable)
+    assert given["num_cpus"] == 1
 
 
 @posix_only

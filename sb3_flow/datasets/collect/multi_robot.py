@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch as th
 
+from sb3_flow.common.cores import cores
 from sb3_flow.common.lock import locked
 from sb3_flow.common.progress import progress_bar
-from sb3_flow.datasets.collect.pool import cores, in_processes
+from sb3_flow.datasets.collect.pool import in_processes
 from sb3_flow.datasets.collect.store import PartialCollection, atomic_write, write_arrays
 from sb3_flow.datasets.registry import own_directory
 from sb3_flow.planning import observations

@@ -16,13 +16,6 @@ from typing import Any
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def cores() -> int:
-    """Number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on all systems
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def prepare() -> None:
     """Prepare a worker process. It is called once in each process."""
     # Ctrl-C reaches all processes of the terminal; the parent lets workers finish their current task.

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from sb3_flow.common.cores import cores
 from sb3_flow.common.lock import locked
 from sb3_flow.common.optional import require
 from sb3_flow.common.progress import progress_bar
 from sb3_flow.datasets.collect import worker
-from sb3_flow.datasets.collect.pool import cores, in_processes
+from sb3_flow.datasets.collect.pool import in_processes
 from sb3_flow.datasets.collect.store import PartialCollection, join_episodes
 from sb3_flow.datasets.registry import OGBENCH, RECIPES, Recipe
 
