@@ -132,6 +132,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
     #: Whether a ``ControlLoop`` conditions plans on known actions by default.
     conditions_plans: ClassVar[bool] = True
     critic: Network
+    _on_device: th.Tensor
     action_space: spaces.Box
 
     def __init__(
@@ -191,6 +192,8 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         #: Known actions of the chunk in [-1, 1] and their weights, ``(1, action_dim)`` each, see ``flow.guided``; None: none.
         self.known_actions: tuple[th.Tensor, th.Tensor] | None = None
         self.method_kwargs = method_kwargs
+        #: An empty tensor with the device and the type of the parameters, not saved. To find a parameter takes longer.
+        self.register_buffer("_on_device", th.empty(0), persistent=False)
         self.normalizer = ObservationNormalizer(observation_space, normalized_image=not normalize_images)
         #: Target networks.
         self.targets: list[nn.Module] = []
@@ -527,7 +530,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
 
     def _noise(self, n: int, deterministic: bool) -> th.Tensor:
         """The noise of ``n`` actions, ``(n, best_of_n, noise_dim)``."""
-        dtype = next(self.parameters()).dtype
+        dtype = self._on_device.dtype
         if not deterministic:
             return th.randn(n, self.best_of_n, self.noise_dim, dtype=dtype, device=self.device, generator=self.generator)
         return self._fixed_noise().to(self.device, dtype).expand(n, -1, -1)
@@ -583,6 +586,11 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         # Rounding can leave the space at its bounds, for instance for 1 in [-0.7, 0.4]. Actions outside stay there.
         actions = np.where(np.abs(scaled_action) <= 1.0, np.clip(actions, low, high), actions)
         return actions.astype(self.action_space.dtype)
+
+    @property
+    def device(self) -> th.device:
+        """Device of the policy."""
+        return self._on_device.device
 
     def set_training_mode(self, mode: bool) -> None:
         # Visiting all modules takes longer than `predict`. Policies with other samplers share the networks, so the flag of a

@@ -32,20 +32,20 @@ class OnnxPolicy:
     def predict(self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False) -> Any:
         """As ``predict`` of SB3's policies. ``state`` has plans and histories; pass it to the next call."""
         latest, single = self.check(observation)
-        n, shape = len(next(iter(latest.values()))), self.spec["action"]["shape"]
-        length, steps = self.spec["n_obs_steps"], self.spec["n_action_steps"]
+        n, length, steps = len(next(iter(latest.values()))), self.spec["n_obs_steps"], self.spec["n_action_steps"]
         new = np.full(n, state is None) | (episode_start is not None and episode_start)
-        frames = {key: part[:, None].repeat(length, axis=1) for key, part in latest.items()}
-        blank = np.zeros((n, steps, *shape), np.float32)
+        frames = {key: part[:, None].repeat(length, axis=1) for key, part in latest.items()} if length > 1 else latest
+        blank = np.zeros((n, steps, *self.spec["action"]["shape"]), np.float32)
         actions, cursor, last, before = state or (blank, np.zeros(n, int), blank[:, -1].reshape(n, -1), frames)
         for key, part in frames.items() if length > 1 else ():
             part[~new] = np.concatenate([before[key][:, 1:], part[:, -1:]], axis=1)[~new]
         rows = new | (cursor == steps)
         if rows.any():
-            inputs = {key: part[rows] if length > 1 else part[rows, 0] for key, part in frames.items()}
-            plans, lasts = self.plan({**inputs, "last_actions": last[rows], "episode_start": new[rows]}, deterministic)
+            chosen = slice(None) if rows.all() else rows  # a slice is faster
+            inputs = {key: part[chosen] for key, part in {**frames, "last_actions": last, "episode_start": new}.items()}
+            plans, lasts = self.plan(inputs, deterministic)
             actions, cursor, last = actions.astype(plans.dtype), np.where(rows, 0, cursor), last.copy()
-            actions[rows], last[rows] = plans[:, :steps], lasts
+            actions[chosen], last[chosen] = plans[:, :steps], lasts
         result = actions[np.arange(n), cursor]
         return (result[0] if single else result), (actions, cursor + 1, last, frames)
 
