@@ -107,9 +107,10 @@ def draw(panel: Any, title: str, actions: np.ndarray, ways: np.ndarray | None = 
             panel.plot(*path.T, color=GRAY, linewidth=0.4, alpha=0.6, zorder=1)
         panel.plot([], [], color=GRAY, linewidth=0.8, label="paths from noise, in ten inner steps")
         panel.scatter(*ways[0, :60].T, s=6, facecolor="white", edgecolor=GRAY, zorder=1, label="noise")
-    panel.scatter(*actions[~better].T, s=5, marker="v", color=ORANGE, zorder=2, label="actions, mode with reward 0")
-    panel.scatter(*actions[better].T, s=5, color=BLUE, zorder=2, label="actions, mode with reward 1")
-    panel.set(title=f"{title}: {better.mean():.0%} reward 1", xlim=(-2, 2), ylim=(-2, 2), aspect="equal", xlabel="action 1")
+    panel.scatter(*actions[~better].T, s=5, marker="v", color=ORANGE, zorder=2, label="actions at the worse mode")
+    panel.scatter(*actions[better].T, s=5, color=BLUE, zorder=2, label="actions at the better mode")
+    panel.set(title=f"{title}\n{better.mean():.0%} at the better mode", xlim=(-2, 2), ylim=(-2, 2), aspect="equal")
+    panel.set(xlabel="action 1", ylabel="action 2")
     panel.add_patch(plt.Rectangle((-1, -1), 2, 2, fill=False, linestyle=":", label="bounds of actions"))
 
 
@@ -131,16 +132,15 @@ def main() -> None:
     second.learn(updates)
     drawn["DF-div"] = [paths(second, network, 1000) for network in (second.policy.bc_flow, second.policy.flow)]
 
-    rows = [["data", f"{variant}, fitted", f"{variant}, improved"] for variant in drawn]
-    figure, panels = plt.subplot_mosaic(rows, figsize=(9.5, 7), layout="constrained", sharex=True, sharey=True)
-    draw(panels["data"], "data", data["actions"][:1000])
-    for variant, flows in drawn.items():
-        for title, ways in zip((f"{variant}, fitted", f"{variant}, improved"), flows, strict=True):
-            actions = ways[-1].clip(-1, 1)
-            draw(panels[title], title, actions, ways)
+    figure, ((of_data, *first_row), (explained, *second_row)) = plt.subplots(2, 3, figsize=(10.5, 7), layout="constrained")
+    draw(of_data, "data", data["actions"][:1000])
+    for row, (variant, flows) in zip((first_row, second_row), drawn.items(), strict=True):
+        for panel, name, ways in zip(row, ("fitted", "improved"), flows, strict=True):
+            title, actions = f"{variant}, {name}", ways[-1].clip(-1, 1)
+            draw(panel, title, actions, ways)
             print(f"{title}: {nearer_way(actions).mean():.2f}")
-    panels["data"].set_ylabel("action 2")
-    figure.legend(*panels[rows[0][1]].get_legend_handles_labels(), loc="outside lower center", ncols=3, markerscale=2)
+    explained.legend(*first_row[0].get_legend_handles_labels(), loc="center", markerscale=2)
+    explained.axis("off")
     figure.savefig(arguments.file, dpi=110)
 
 

@@ -70,10 +70,10 @@ def main() -> None:
 
     data = make_data(4000)
     names = {"no guidance (eta = 0)": 0.0, "guidance (eta = 0.05)": 0.05}
-    rows = [["data", f"teacher, {name}", f"actor, {name}"] for name in names]
-    figure, panels = plt.subplot_mosaic(rows, figsize=(10, 6.4), layout="constrained", sharex=True, sharey=True)
+    figure, ((of_data, *first_row), (scale, *second_row)) = plt.subplots(2, 3, figsize=(10, 7), layout="constrained")
+    panels = {"data": of_data}
     drawn = {"data": data["actions"][:2000]}
-    for name, eta in names.items():
+    for (name, eta), row in zip(names.items(), (first_row, second_row), strict=True):
         model = GFP(
             "FlowPolicy",
             FourWays(),
@@ -88,16 +88,17 @@ def main() -> None:
         )
         model.learn(arguments.updates, progress_bar=False)
         observations = np.zeros((2000, 1), np.float32)
-        for sampler, title in (("vabc", "teacher"), ("one_step", "actor")):
+        for panel, sampler, title in zip(row, ("vabc", "one_step"), ("teacher", "actor"), strict=True):
+            panels[f"{title}, {name}"] = panel
             drawn[f"{title}, {name}"] = model.policy.with_sampler(sampler).predict(observations)[0]
     for title, actions in drawn.items():
         rewards = reward_of(actions)
         points = panels[title].scatter(*actions.T, c=rewards, s=5, cmap=VALUES, vmin=-0.4, vmax=1.0)
-        panels[title].set(title=f"{title}\nmean reward {rewards.mean():.2f}", xlabel="action 1", aspect="equal")
-        panels[title].set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1))
+        panels[title].set(title=f"{title}\nmean reward {rewards.mean():.2f}", aspect="equal")
+        panels[title].set(xlabel="action 1", ylabel="action 2", xlim=(-1.1, 1.1), ylim=(-1.1, 1.1))
         print(f"{title}: {rewards.mean():.2f}")
-    panels["data"].set_ylabel("action 2")
-    figure.colorbar(points, ax=list(panels.values()), label="reward")
+    figure.colorbar(points, ax=scale, location="top", fraction=0.1, label="color: reward of an action")
+    scale.axis("off")
     figure.savefig(arguments.file, dpi=110)
 
 

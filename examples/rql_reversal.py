@@ -1,9 +1,9 @@
 """
-What reversal Q-learning's critics say of actions that are not finished, and what the flow makes of it.
+Values of intermediate points of the flow in reversal Q-learning (RQL), and the actions that it learns from them.
 
-One-step episodes with one action and two ways to act, the better of which is the rarer one in the data. The first picture has
-the value ``V(x, f)`` of all unfinished actions, and actions of the data that were followed back along the flow; the second one
-has ``V`` along these paths, which is the reward of the action all along; the third one has where the flow's actions end.
+One-step episodes with one action, and data with two modes, of which the better one is rarer. The first panel has the value
+``V(s, x, f)`` of intermediate points, and actions of the data that were followed back along the flow. The second panel has
+``V`` along these paths: it should be the reward of the action at all times. The third panel has the actions of the policy.
 
     python examples/rql_reversal.py [--updates 2000] [--file reversal.png]
 """
@@ -22,17 +22,17 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_flow import RQL
-from sb3_flow.plots.style import BLACK, BLUE, ORANGE
+from sb3_flow.plots.style import BLACK, BLUE, ORANGE, VALUES
 from sb3_flow.rql.reversal import reverse
 
-#: The two ways, how often each is in the data, and what it pays, less the further away one is.
+#: The two modes, their frequencies in the data, and their rewards.
 WAYS, SHARES, REWARDS = np.array([-0.5, 0.5]), [0.7, 0.3], np.array([0.0, 1.0])
 SPREAD = 0.12
 FLOW_STEPS = 10
 
 
 class TwoWays(gym.Env[np.ndarray, np.ndarray]):
-    """One step: act, and be rewarded by the way that is nearer, less the further away it is."""
+    """One step: the reward is that of the closest mode, reduced by the distance to it."""
 
     observation_space = spaces.Box(0, 1, (1,), np.float32)
     action_space = spaces.Box(-1, 1, (1,), np.float32)
@@ -46,7 +46,7 @@ class TwoWays(gym.Env[np.ndarray, np.ndarray]):
 
 
 def reward_of(actions: np.ndarray) -> np.ndarray:
-    """What the nearer way pays, less four times the squared distance from it."""
+    """Reward of the closest mode, minus four times the squared distance to it."""
     way = (actions > 0).astype(int)
     rewards: np.ndarray = REWARDS[way] - 4 * np.square(actions - WAYS[way])
     return rewards
@@ -80,7 +80,7 @@ def train(data: dict[str, np.ndarray], alpha: float, updates: int, seed: int) ->
 
 
 def value(model: RQL, x: np.ndarray, f: np.ndarray) -> np.ndarray:
-    """The mean of the critics' values of unfinished actions ``x`` at times ``f``, both of one axis."""
+    """Mean of the critics' values of intermediate points ``x`` at times ``f``, both ``(n,)``."""
     points, times = (th.as_tensor(part, dtype=th.float32)[:, None] for part in (x, f))
     with th.no_grad():
         return model.policy.value(model.policy.critic, th.zeros(len(x), 1))(points, times).mean(dim=0).numpy()  # type: ignore[no-any-return]
@@ -107,8 +107,8 @@ def samples(model: RQL, n: int) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=2000, help="updates of each of the two models")
-    parser.add_argument("--alpha", type=float, default=0.5, help="weight of the behavior cloning")
+    parser.add_argument("--updates", type=int, default=2000, help="updates of each model")
+    parser.add_argument("--alpha", type=float, default=0.5, help="weight of behavior cloning")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--file", default="reversal.png")
     arguments = parser.parse_args()
@@ -116,38 +116,39 @@ def main() -> None:
     clone = train(data, 100.0, arguments.updates, arguments.seed)
     model = train(data, arguments.alpha, arguments.updates, arguments.seed)
 
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
     f, x = np.meshgrid(np.linspace(0, 1, 101), np.linspace(-2.5, 2.5, 201))
     values = value(model, x.ravel(), f.ravel()).reshape(x.shape)
-    image = left.pcolormesh(f, x, values, cmap="cividis", vmin=-0.5, vmax=1, rasterized=True)
-    figure.colorbar(image, ax=left, label="V(x, f)", extend="min")
+    image = left.pcolormesh(f, x, values, cmap=VALUES, vmin=-0.5, vmax=1, rasterized=True)
+    figure.colorbar(image, ax=left, label="V(s, x, f)", extend="min")
     chosen = np.quantile(data["actions"][:, 0], (np.arange(20) + 0.5) / 20)
     points, times = reversed_paths(model, chosen)
     for path, time in zip(points.T, times.T, strict=True):
         left.plot(time, path, color="white", linewidth=0.9)
-    left.plot([], [], color="white", label="reversed actions of the data")
+    left.plot([], [], color="white", label="reversed paths of the data's actions")
     left.legend(loc="lower right", fontsize=8, facecolor="dimgray", labelcolor="white")
-    left.set(xlabel="time f (0: noise, 1: action)", ylabel="unfinished action x", xlim=(0, 1), ylim=(-2.5, 2.5))
+    left.set(title="values of intermediate points", xlabel="time f (0: noise, 1: action)", ylabel="intermediate point x")
+    left.set(xlim=(0, 1), ylim=(-2.5, 2.5))
 
     along = value(model, points.ravel(), times.ravel()).reshape(points.shape)
     for i, action in enumerate(chosen):
         color, style = (BLUE, "-") if action > 0 else (ORANGE, "--")
         middle.plot(times[:, i], along[:, i], color=color, linestyle=style, linewidth=0.9)
     middle.scatter(np.ones(len(chosen)), reward_of(chosen), s=14, color=BLACK, zorder=3, clip_on=False)
-    middle.plot([], [], BLUE, label="V along the paths to the better way")
-    middle.plot([], [], ORANGE, linestyle="--", label="V along those to the other way")
+    middle.plot([], [], BLUE, label="V along paths to the better mode")
+    middle.plot([], [], ORANGE, linestyle="--", label="V along paths to the other mode")
     middle.scatter([], [], s=14, color=BLACK, label="reward of the action")
     middle.legend(loc="center left", fontsize=8)
-    middle.set(xlabel="time f (0: noise, 1: action)", ylabel="V(x, f)", xlim=(0, 1))
+    middle.set(title="values along reversed paths", xlabel="time f (0: noise, 1: action)", ylabel="V(s, x, f)", xlim=(0, 1))
 
     bins = np.linspace(-1, 1, 61)
     shown = {"data": data["actions"][:, 0], "RQL, alpha 100": samples(clone, 10_000)}
     shown[f"RQL, alpha {arguments.alpha:g}"] = samples(model, 10_000)
     for (name, actions), color, style in zip(shown.items(), (BLACK, ORANGE, BLUE), (":", "--", "-"), strict=True):
         right.hist(actions, bins, density=True, histtype="step", color=color, linestyle=style, linewidth=1.5, label=name)
-        print(f"{name}: {(actions > 0).mean():.0%} better way, mean reward {reward_of(actions).mean():.2f}")
+        print(f"{name}: {(actions > 0).mean():.0%} at the better mode, mean reward {reward_of(actions).mean():.2f}")
     right.legend(loc="upper right", fontsize=8)
-    right.set(xlabel="action", ylabel="density")
+    right.set(title="actions", xlabel="action", ylabel="density")
     figure.savefig(arguments.file, dpi=110)
 
 

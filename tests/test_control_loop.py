@@ -1,6 +1,5 @@
 """The control loop: which action of which plan is executed when, conditions on known actions, deadlines and errors."""
 
-import re
 import subprocess
 import sys
 import threading
@@ -471,15 +470,3 @@ def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None
 def test_policies_that_cannot_plan() -> None:
     with pytest.raises(TypeError, match="SAC cannot plan; expected a model or policy of sb3_flow"):
         ControlLoop(SAC("MlpPolicy", pendulum()))
-
-
-# Documentation.
-
-
-@pytest.mark.slow
-def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parents[1] / "docs" / "deployment.md").read_text("utf-8").split("## Real-time control")[1]
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    exec(re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[0], names)
-    assert names["steps"] == 25 and names["loop"].closed

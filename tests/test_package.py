@@ -119,13 +119,6 @@ def test_the_wheel_has_nothing_else(wheel: list[str]) -> None:
     assert not [name for name in wheel if "test" in name or "__pycache__" in name]
 
 
-def test_the_readme_is_python() -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    assert blocks
-    for block in blocks:
-        compile(block, "README.md", "exec")
-
-
 def arguments(cls: type[BaseAlgorithm]) -> set[str]:
     """The arguments that an algorithm takes by name, those of its bases included where it passes ``**kwargs`` on."""
     names: set[str] = set()

@@ -364,6 +364,22 @@ def test_a_film_has_the_frames_of_the_environment(tmp_path: Path) -> None:
         assert gif.info["duration"] == 2100
 
 
+def test_environments_that_render_images_without_a_mode_are_filmed(tmp_path: Path) -> None:
+    """OGBench's have no ``render_mode``."""
+    env = gym.make("sb3_flow/TwoGoals-v0", render_mode="rgb_array").unwrapped
+    model = FQL("FlowPolicy", env, **SMALL)
+    expected = film(model, env, tmp_path / "expected.gif", deterministic=True).read_bytes()
+    env.render_mode, render = None, env.render
+
+    def without_a_mode() -> Any:
+        env.render_mode = "rgb_array"
+        picture, env.render_mode = render(), None
+        return picture
+
+    env.render = without_a_mode  # type: ignore[method-assign]
+    assert film(model, env, tmp_path / "film.gif", deterministic=True).read_bytes() == expected
+
+
 def test_a_caption_explains_the_colors() -> None:
     frame = np.full((20, 200, 3), 7, np.uint8)
     captioned = caption(frame, "a text", {"#ff0000": "robots", "#00ff00": "goals"})
@@ -377,6 +393,9 @@ def test_wrong_films_are_refused(tmp_path: Path) -> None:
     env = gym.make("sb3_flow/TwoGoals-v0")
     with pytest.raises(ValueError, match=r"`env\.render_mode` is None"):
         film(FQL("FlowPolicy", env, **SMALL), env, tmp_path / "film.gif")
+    env = gym.make("Pendulum-v1", render_mode="human")
+    with pytest.raises(ValueError, match=r"`env\.render_mode` is 'human'"):
+        film(FQL("FlowPolicy", "Pendulum-v1", **SMALL), env, tmp_path / "film.gif")
     with pytest.raises(ValueError, match="no frames"):
         write_gif([], tmp_path / "film.gif", 0.1)
 

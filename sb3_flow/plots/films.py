@@ -32,7 +32,7 @@ def film(
     Run episodes and write a film. Below each frame are the episode, the step, and the return so far.
 
     :param model: A model or policy with ``predict``, also of Stable-Baselines3
-    :param env: Its environment, made with ``render_mode="rgb_array"``
+    :param env: Its environment, made with ``render_mode="rgb_array"``, or one that renders images without it, as OGBench's do
     :param file: The GIF file
     :param episodes: Number of episodes, at least 1
     :param seed: Seed of the first episode; each following one adds 1
@@ -45,8 +45,8 @@ def film(
     :raises ValueError: If the environment does not render images, or a number is below 1.
     :raises ImportError: If Pillow is not installed.
     """
-    if env.render_mode != "rgb_array":
-        raise ValueError(f"`env.render_mode` is {env.render_mode!r}; make the environment with render_mode='rgb_array'.")
+    if env.render_mode not in ("rgb_array", None):
+        raise _not_an_image(env)
     for name, value in (("episodes", episodes), ("every", every)):
         if value < 1:
             raise ValueError(f"`{name}` is {value}; it must be at least 1.")
@@ -59,7 +59,7 @@ def film(
         while True:
             if step % every == 0 or over:
                 text = f"episode {episode + 1}, step {step}, return {total:.1f}"
-                frames.append(caption(np.asarray(env.render()), text, legend))
+                frames.append(caption(_picture(env), text, legend))
                 durations.append(1.0 / rate)
             if over:
                 break
@@ -70,6 +70,18 @@ def film(
             total, step = total + float(reward), step + 1
         durations[-1] += rest
     return write_gif(frames, file, durations)
+
+
+def _picture(env: gym.Env[Any, Any]) -> np.ndarray:
+    picture = np.asarray(env.render())
+    if picture.ndim != 3:
+        raise _not_an_image(env)
+    return picture
+
+
+def _not_an_image(env: gym.Env[Any, Any]) -> ValueError:
+    """The error for an environment that renders no images."""
+    return ValueError(f"`env.render_mode` is {env.render_mode!r}; make the environment with render_mode='rgb_array'.")
 
 
 def _batch_of_one(observation: Any) -> Any:

@@ -92,7 +92,7 @@ def run_block(code: str, hub: Hub, folder: Path, *, trusted: bool = False) -> st
 
 @pytest.mark.slow
 def test_a_card_is_made_from_the_run(hub: Hub, tmp_path: Path) -> None:
-    """Its tables have what the files of the run have, and its code runs."""
+    """Its tables have what the files of the run have, and its code runs; so does that of docs/zoo.md."""
     pytest.importorskip("onnxruntime")
     push("-f", "data", "--exp-id", "1", "-m", "Two words")
     assert hub.messages == ["Two words"]
@@ -133,6 +133,14 @@ def test_a_card_is_made_from_the_run(hub: Hub, tmp_path: Path) -> None:
     assert float(re.search(r"action (\S+)", printed)[1]) == pytest.approx(expected[0], abs=1e-6)  # type: ignore[index]
     ask = f"\nassert action.shape == (1,)\nprint(policy.predict({observation}, deterministic=True)[0][0])"
     assert float(run_block(exported + ask, hub, tmp_path / "exported")) == pytest.approx(expected[0], abs=1e-5)
+
+    hub.repositories["my-name/fql-Pendulum-v1"] = files
+    page = (Path(__file__).parents[2] / "docs" / "zoo.md").read_text("utf-8")
+    names: dict[str, Any] = {}
+    exec(next(block for block in blocks(page) if "load_from_hub" in block), names)
+    np.testing.assert_array_equal(
+        names["model"].predict(np.array([0.6, 0.8, -1.0], np.float32), deterministic=True)[0], expected
+    )
 
     (settings,) = blocks(text, "yaml")
     (tmp_path / "settings.yml").write_text(settings, "utf-8")
