@@ -117,6 +117,8 @@ class FlowOptPolicy(FlowPolicy):
                 f"The action has {self.action_dim} numbers, which is not a multiple of {modes} modes times {dimensions} "
                 f"dimensions: `degree` is {degree}; it must be that of the environment."
             )
+        obstacles = self.observation_space["obstacles"].shape  # type: ignore[index]
+        self.filter.tabulate(self.max_robots, obstacles[0])
         points = dimensions * modes
         self.flow = TrajectoryTransformer(dimensions, points, points, width, depth, attention_heads)
         self.flow_average = self.make_target(self.flow)

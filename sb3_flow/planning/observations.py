@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -101,7 +102,7 @@ def plans(actions: th.Tensor, limits: Limits, degree: int = 12) -> th.Tensor:
     :param degree: Degree of the polynomials
     :return: Modal coordinates in meters, ``(B, N, D, m)``, float32
     """
-    scale = action_scale(limits, degree).to(actions.device)
+    scale = _scale_on(actions.device, limits, degree)
     return actions.float().clamp(-1, 1).reshape(len(actions), -1, limits.dimensions, len(scale)) * scale
 
 
@@ -114,10 +115,16 @@ def actions(y: th.Tensor, limits: Limits, robot_mask: th.Tensor | None = None) -
     :param robot_mask: False for padding, ``(B, N)``, whose actions are 0. None: no padding.
     :return: Actions, clipped to [-1, 1], ``(B, N D m)``, float32
     """
-    scaled = (y.float() / action_scale(limits, y.shape[-1] + 5).to(y.device)).clamp(-1, 1)
+    scaled = (y.float() / _scale_on(y.device, limits, y.shape[-1] + 5)).clamp(-1, 1)
     if robot_mask is not None:
         scaled = scaled.where(robot_mask[..., None, None], 0)
     return scaled.flatten(start_dim=1)
+
+
+@functools.lru_cache(maxsize=16)
+def _scale_on(device: th.device, limits: Limits, degree: int) -> th.Tensor:
+    """``action_scale``, which is copied to a device only once: a copy in each update would make the device wait."""
+    return action_scale(limits, degree).to(device)
 
 
 def _units(limits: Limits) -> dict[str, float]:

@@ -54,12 +54,11 @@ class _Quadratic(NamedTuple):
     curvature: th.Tensor  # diagonal of S in the directions: (B or 1, 1, 1, m)
 
     @classmethod
-    def of(cls, metric: th.Tensor, damping: th.Tensor, dtype: th.dtype) -> _Quadratic:
-        """From ``B``, ``(m, m)``, and ``S``, ``(B or 1, m, m)``, both positive definite and float64."""
+    def of(cls, metric: th.Tensor, damping: th.Tensor) -> _Quadratic:
+        """From ``B``, ``(m, m)``, and ``S``, ``(K, m, m)``, both positive definite and float64."""
         whiten = th.linalg.inv(th.linalg.cholesky(metric)).mT
         curvature, turn = th.linalg.eigh(whiten.mT @ damping @ whiten)
-        parts = damping.unsqueeze(1), (whiten @ turn).unsqueeze(1), curvature[:, None, None]
-        return cls(*(part.to(dtype) for part in parts))
+        return cls(damping.unsqueeze(1), (whiten @ turn).unsqueeze(1), curvature[:, None, None])
 
     def solve(self, target: th.Tensor, ahead: th.Tensor, penalty: float) -> th.Tensor:
         """``y`` with ``(B + rho S) y = target + rho S Y``, all ``(B, N, D, m)``."""
@@ -128,6 +127,9 @@ class SafetyFilter(th.nn.Module):
     weighted_modes: th.Tensor
     metric: th.Tensor
     grams: th.Tensor
+    dampings: th.Tensor
+    directions: th.Tensor
+    curvatures: th.Tensor
 
     def __init__(self, limits: Limits, settings: FilterSettings | None = None, dtype: th.dtype = th.float32) -> None:
         super().__init__()
@@ -149,6 +151,8 @@ class SafetyFilter(th.nn.Module):
         self._buffer("weighted_modes", th.cat(weighted), dtype)  # (3 S, m)
         self._buffer("metric", settings.anchor * metric, th.float64)
         self._buffer("grams", grams, th.float64)
+        self.most_robots = self.most_obstacles = -1
+        self.tabulate(0, 0)
 
     def _buffer(self, name: str, value: th.Tensor, dtype: th.dtype) -> None:
         self.register_buffer(name, value.to(dtype).contiguous(), persistent=False)
@@ -250,7 +254,7 @@ class SafetyFilter(th.nn.Module):
         pair_distance = (there[:, first] & there[:, second]).to(dtype) * (2 * limits.radius)
         meet = there.unsqueeze(2) & problems.obstacle_mask.unsqueeze(1)
         obstacle_distance = (obstacles[..., -1] + limits.radius).unsqueeze(1) * meet
-        ends = boundary[..., [0, 3]].abs().amax(dim=-1, keepdim=True)
+        ends = boundary[..., ::3].abs().amax(dim=-1, keepdim=True)
         return _Scene(
             boundary @ self.lines,
             obstacles[..., :-1],
@@ -270,16 +274,42 @@ class SafetyFilter(th.nn.Module):
         With the constraints of all pairs, the matrix of the pairs is the graph Laplacian ``N I - 1 1'``: 0 on the mean, and N
         on its complement. Therefore one large quadratic program becomes two small ones.
         """
-        position, speed, acceleration = self.grams
+        self.tabulate(problems.robot_mask.shape[1], problems.obstacle_mask.shape[1])
+        table = _Quadratic(*(part.to(dtype) for part in (self.dampings, self.directions, self.curvatures)))
         if self.settings.majorizer == "shared":
-            damping = self.settings.majorization * position + speed + acceleration
-            shared = _Quadratic.of(self.metric, damping.unsqueeze(0), dtype)
-            return shared, shared
-        # All obstacles, and the border.
-        count = (problems.obstacle_mask.sum(dim=1) + 1).double()[:, None, None]
-        robots = problems.robot_mask.sum(dim=1).double()[:, None, None]
-        mean = count * position + speed + acceleration
-        return _Quadratic.of(self.metric, mean, dtype), _Quadratic.of(self.metric, mean + robots * position, dtype)
+            return table, table
+        alone = problems.obstacle_mask.sum(dim=1) * (self.most_robots + 1)
+        return table.select(alone), table.select(alone + problems.robot_mask.sum(dim=1))
+
+    def tabulate(self, most_robots: int, most_obstacles: int) -> None:
+        """
+        Prepare for problems of up to these sizes: decompose the quadratics for all numbers of obstacles and robots. Larger
+        problems do so when they come, which makes the host wait for a GPU.
+
+        Row ``i (most_robots + 1) + j`` is the quadratic of the differences to the mean for ``i`` obstacles and ``j`` robots;
+        with ``j = 0`` it is that of the mean.
+
+        :param most_robots: Largest number of robots of a problem
+        :param most_obstacles: Largest number of obstacles
+        """
+        shared = self.settings.majorizer == "shared"
+        if shared:  # one quadratic for all problems
+            most_robots = most_obstacles = 0
+        if most_robots <= self.most_robots and most_obstacles <= self.most_obstacles:
+            return
+        self.most_robots, self.most_obstacles = max(most_robots, self.most_robots), max(most_obstacles, self.most_obstacles)
+        position, speed, acceleration = self.grams
+        if shared:
+            damping = (self.settings.majorization * position + speed + acceleration).unsqueeze(0)
+        else:
+            count = th.arange(1, self.most_obstacles + 2, device=position.device).double()  # all obstacles, and the border
+            mean = count[:, None, None] * position + speed + acceleration
+            robots = th.arange(self.most_robots + 1, device=position.device).double()[:, None, None]
+            damping = (mean.unsqueeze(1) + robots * position).flatten(end_dim=1)
+        quadratics = _Quadratic.of(self.metric, damping)
+        self._buffer("dampings", quadratics.damping, th.float64)
+        self._buffer("directions", quadratics.directions, th.float64)
+        self._buffer("curvatures", quadratics.curvature, th.float64)
 
     def _iterate(self, scene: _Scene, state: _State, k: int) -> tuple[_State, th.Tensor]:
         """From ``Y_k`` to ``Y_(k+1)``, and its largest violation."""

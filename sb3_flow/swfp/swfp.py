@@ -370,7 +370,10 @@ class SWFP(OfflineToOnlineAlgorithm):
         self.policy.log_eta.add_(ETA_RATE * error).clamp_(-math.log(2 * reach * self.h_max), math.log(ETA_MAX))
 
     def has_absorbed(self, batch: Batch, noise: SWFPNoise, chain: Chain) -> bool:
-        """Whether the values of the BC flow and of the cascade agree, to ``absorb_tolerance``."""
+        """
+        Whether the values of the BC flow and of the cascade agree, to ``absorb_tolerance``. The next updates depend on it, so
+        the host waits for the device here, once in ``absorb_steps`` updates.
+        """
         policy = self.policy
         with th.no_grad():
             learned = policy.flow_to(policy.bc_flow, batch.observations, noise.z[:, : policy.action_dim])
