@@ -22,6 +22,7 @@ from sb3_flow.common.type_aliases import Batch
 from sb3_flow.methods import SMALL_PLANS as SMALL_SETTINGS
 from sb3_flow.planning import observations
 from sb3_flow.planning.measures import measure
+from sb3_flow.planning.problems import Limits
 
 TINY: dict[str, Any] = {name: value for name, value in SMALL_SETTINGS["policy_kwargs"].items() if name != "best_of_n"}
 SMALL_PLANS: dict[str, Any] = {**SMALL_SETTINGS, "device": "cpu", "seed": 0}
@@ -254,6 +255,16 @@ def test_an_untrained_initializer_changes_nothing(make: Any) -> None:
     assert th.equal(y, proposals) and (force == 0).all()
     warm, cold = (policy.repair(problems, proposals, initialize, None) for initialize in (True, False))
     assert all(th.equal(a, b) for a, b in zip(warm, cold, strict=True))
+
+
+def test_plans_after_inference() -> None:
+    """A first call in inference mode does not spoil later ones with gradients."""
+    limits = Limits(dimensions=2, size=7.0)
+    numbers = th.zeros(1, 2 * 2 * 7)
+    with th.inference_mode():
+        observations.plans(numbers, limits)
+    observations.plans(numbers.requires_grad_(), limits).square().sum().backward()
+    assert numbers.grad is not None
 
 
 def test_padding_stays_where_it_is(model: FlowOpt) -> None:
