@@ -20,12 +20,15 @@ from sb3_flow.baselines.diffusion_opt import DiffusionOpt
 from sb3_flow.common.schedules import InTurn, WarmUpCosine
 from sb3_flow.common.type_aliases import Batch
 from sb3_flow.methods import SMALL_PLANS as SMALL_SETTINGS
-from sb3_flow.planning import observations
+from sb3_flow.planning import observations, polish, safety_filter, warm_start
+from sb3_flow.planning.basis import make_basis
 from sb3_flow.planning.measures import measure
 from sb3_flow.planning.problems import Limits
 
 TINY: dict[str, Any] = {name: value for name, value in SMALL_SETTINGS["policy_kwargs"].items() if name != "best_of_n"}
 SMALL_PLANS: dict[str, Any] = {**SMALL_SETTINGS, "device": "cpu", "seed": 0}
+
+CPU = th.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -257,14 +260,15 @@ def test_an_untrained_initializer_changes_nothing(make: Any) -> None:
     assert all(th.equal(a, b) for a, b in zip(warm, cold, strict=True))
 
 
-def test_plans_after_inference() -> None:
-    """A first call in inference mode does not spoil later ones with gradients."""
-    limits = Limits(dimensions=2, size=7.0)
-    numbers = th.zeros(1, 2 * 2 * 7)
+def test_what_inference_caches_can_be_trained_with() -> None:
+    """A gradient through a tensor that was created in inference mode is an error."""
+    limits = Limits(dimensions=2, size=7.0, horizon=9.0)
     with th.inference_mode():
-        observations.plans(numbers, limits)
-    observations.plans(numbers.requires_grad_(), limits).square().sum().backward()
-    assert numbers.grad is not None
+        basis, shift, pairs = make_basis(12, 64, 9.0), warm_start._shift(7, 9.0, 1.0), safety_filter._pairs(5, CPU, th.float64)
+        gentle = polish._gentle(limits, safety_filter.FilterSettings(), th.float64, CPU)
+        observations.plans(th.zeros(1, 2 * 2 * 7), limits)
+    cached = [basis.modes, shift, *pairs, *gentle.buffers(), observations._scale_on(CPU, limits, 12)]
+    assert not any(tensor.is_inference() for tensor in cached)
 
 
 def test_padding_stays_where_it_is(model: FlowOpt) -> None:

@@ -79,6 +79,7 @@ class Basis:
 
 
 @functools.lru_cache(maxsize=16)
+@th.inference_mode(False)  # also usable in training
 def make_basis(degree: int = 12, samples: int = 64, horizon: float = 10.0) -> Basis:
     """
     Build a basis.

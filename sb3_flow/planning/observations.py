@@ -122,10 +122,10 @@ def actions(y: th.Tensor, limits: Limits, robot_mask: th.Tensor | None = None) -
 
 
 @functools.lru_cache(maxsize=16)
+@th.inference_mode(False)  # also usable in training
 def _scale_on(device: th.device, limits: Limits, degree: int) -> th.Tensor:
     """``action_scale``, which is copied to a device only once: a copy in each update would make the device wait."""
-    with th.inference_mode(False):  # also usable in training if the first call was in inference mode
-        return action_scale(limits, degree).to(device)
+    return action_scale(limits, degree).to(device)
 
 
 def _units(limits: Limits) -> dict[str, float]:

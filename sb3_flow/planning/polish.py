@@ -70,6 +70,7 @@ def polish(
 
 
 @functools.lru_cache(maxsize=8)
+@th.inference_mode(False)  # also usable in training
 def _gentle(limits: Limits, settings: FilterSettings, dtype: th.dtype, device: th.device) -> SafetyFilter:
     """A filter for plans that are nearly feasible: its penalty does not grow, and it stops sooner."""
     penalty = settings.penalty[0], settings.penalty[0]

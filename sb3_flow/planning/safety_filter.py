@@ -422,6 +422,7 @@ class SafetyFilter(th.nn.Module):
 
 
 @functools.lru_cache(maxsize=16)
+@th.inference_mode(False)  # also usable in training
 def _pairs(robots: int, device: th.device, dtype: th.dtype) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
     """First and second robot of each pair, ``(P,)`` each, and the matrix from pushes of pairs to robots, ``(N, P)``."""
     first, second = th.triu_indices(robots, robots, 1, device=device)

@@ -32,6 +32,7 @@ def warm_start(problems: Problems, y: th.Tensor, horizon: float, time: float) ->
 
 
 @functools.lru_cache(maxsize=16)
+@th.inference_mode(False)  # also usable in training
 def _shift(n_modes: int, horizon: float, time: float) -> th.Tensor:
     """Maps boundary conditions and modal coordinates to modal coordinates of the shifted plan, ``(6 + m, m)``."""
     degree = n_modes + N_BOUNDARY - 1
