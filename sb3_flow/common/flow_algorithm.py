@@ -296,7 +296,7 @@ class FlowAlgorithm(OfflineAlgorithm):
         :return: The batch; rewards are normalized by ``VecNormalize``, observations are neither normalized nor augmented
         """
         if self.offline_buffer is None:
-            raise ValueError("There is no dataset to train on.")
+            raise ValueError("There is no dataset to train on: pass `dataset`, or call `set_dataset`.")
         indices = self.offline_buffer.draw_indices(batch_size, self.host_generator)
         return self.draw_from(self.offline_buffer, indices)
 

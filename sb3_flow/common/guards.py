@@ -1,7 +1,10 @@
 """Checks of devices, observations, rewards and action noise."""
 
 import copy
+import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -102,7 +105,7 @@ def check_state(state: Any, episode_start: Any, n: int) -> None:
         raise ValueError(f"`episode_start` is {episode_start!r}; expected True or False for each environment.")
     for name, length in (("state", None if state is None else len(state[0])), ("episode_start", _length(episode_start))):
         if length not in (None, n):
-            raise ValueError(f"`{name}` is for {length} environments, and there are {n} observations.")
+            raise ValueError(f"`{name}` is for {length} environments, and there are {n} observations; pass one for each.")
 
 
 def _length(array: Any) -> int | None:
@@ -231,6 +234,20 @@ def check_step(
         )
 
 
+@contextmanager
+def named_returns(model: Any) -> Iterator[None]:
+    """Errors of SB3's ``DummyVecEnv`` and ``Monitor`` about what an environment returned say so."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if not traceback.extract_tb(error.__traceback__)[-1].filename.endswith(("dummy_vec_env.py", "monitor.py")):
+            raise
+        raise type(error)(
+            f"After {model.n_env_steps} environment steps, what an environment returned cannot be stored: {error}. It must "
+            f"return observations of {model.observation_space}, and rewards that are numbers."
+        ) from error
+
+
 def check_explored(actions: np.ndarray, n_steps: int) -> None:
     """
     Check actions with noise before the environments execute them.
@@ -242,7 +259,8 @@ def check_explored(actions: np.ndarray, n_steps: int) -> None:
     if not np.isfinite(actions).all():
         value = not_finite(actions)
         raise ValueError(
-            f"After {n_steps} environment steps, an action with `action_noise` has the value {value}. It is not executed."
+            f"After {n_steps} environment steps, an action with `action_noise` has the value {value}. It is not executed. "
+            "Check the mean and the standard deviation of `action_noise`."
         )
 
 

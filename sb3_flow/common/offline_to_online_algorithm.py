@@ -37,6 +37,7 @@ from sb3_flow.common.guards import (
     check_explored,
     check_observation,
     check_step,
+    named_returns,
     not_finite,
     statistics_of,
     unnormalized,
@@ -264,7 +265,9 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
             if buffer is not None and n > 0:
                 parts.append(self.draw_from(buffer, buffer.draw_indices(n, self.host_generator)))
         if not parts:
-            raise ValueError("There is neither a dataset nor a collected transition to train on.")
+            raise ValueError(
+                "There is neither a dataset nor a collected transition to train on: pass `dataset`, or call `learn`."
+            )
         return parts[0] if len(parts) == 1 else concatenate(*parts)
 
     def draw_from(self, buffer: Any, indices: th.Tensor) -> Batch:
@@ -328,15 +331,16 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         while self.num_timesteps < total_timesteps:
             if self.run.episodes_are_stale:
                 self._restart_episodes()
-            rollout = self.collect_rollouts(
-                self.env,
-                train_freq=self.train_freq,
-                action_noise=self.action_noise,
-                callback=CheckedSteps(callback, self._check_step),
-                learning_starts=self.learning_starts,
-                replay_buffer=self.replay_buffer,
-                log_interval=log_interval,
-            )
+            with named_returns(self):
+                rollout = self.collect_rollouts(
+                    self.env,
+                    train_freq=self.train_freq,
+                    action_noise=self.action_noise,
+                    callback=CheckedSteps(callback, self._check_step),
+                    learning_starts=self.learning_starts,
+                    replay_buffer=self.replay_buffer,
+                    log_interval=log_interval,
+                )
             if not rollout.continue_training:
                 return
             if self.n_env_steps > self.learning_starts:

@@ -259,7 +259,7 @@ class ControlLoop:
         :raises TimeoutError: If the planner is too slow, see ``max_late``.
         """
         if self.closed:
-            raise RuntimeError("The control loop is closed.")
+            raise RuntimeError("The control loop is closed; create a new one.")
         self.planner.check(observation)
         observation = copy.deepcopy(observation)  # the caller may reuse its arrays while the planner reads them
         self.history.extend([observation] * (1 if self.history else self.planner.n_obs_steps))

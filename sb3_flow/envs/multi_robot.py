@@ -215,7 +215,9 @@ class MultiRobot(gym.Env[Any, np.ndarray]):
         if values.size != np.prod(self._shape):
             raise ValueError(f"The action has {values.size} numbers; expected {np.prod(self._shape)}: {self._shape}.")
         if not np.isfinite(values).all():
-            raise ValueError("The action is not finite; it must have finite numbers only.")
+            raise ValueError(
+                f"The action has the value {values[~np.isfinite(values)][0]}, which is not finite; expected finite numbers."
+            )
         problem = self._problem()
         y = observations.plans(th.from_numpy(values)[None], self.limits, self.degree)
         return problem, y.where(problem.robot_mask[..., None, None], 0)

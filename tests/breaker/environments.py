@@ -74,11 +74,11 @@ def misbehaving() -> list[Input]:
         "observation nan": "After 2 environment steps, the observation of environment 0 has the value nan",
         "observation inf": "After 2 environment steps, the observation of environment 0 has the value inf",
         "observation None": "After 2 environment steps, the observation of environment 0 has the value nan",
-        "observation of another shape": r"\(4,\).*\(3,\)",
+        "observation of another shape": r"After 2 .*what an environment returned cannot be stored: .*\(4,\).*\(3,\)",
         "reward nan": "After 2 environment steps, the reward of environment 0 is nan",
         "reward inf": "After 2 environment steps, the reward of environment 0 is -inf",
-        "reward as text": "high",
-        "reward None": "NoneType",
+        "reward as text": "cannot be stored: .*'high'. It must return observations of Box.*, and rewards that are numbers",
+        "reward None": "After 2 environment steps, what an environment returned cannot be stored: .*NoneType",
         "raises": "the simulator has ended",
     }
     inputs = [Input(fault, lambda _, f=fault: train(Faulty(f)), message) for fault, message in messages.items()]

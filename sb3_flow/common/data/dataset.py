@@ -222,7 +222,8 @@ class OfflineDataset:
             raise DatasetError("The replay buffer is empty: collect or add transitions first.")
         if buffer.optimize_memory_usage:
             raise DatasetError(
-                "The replay buffer shares rows (optimize_memory_usage=True), so the last next_observations are lost."
+                "The replay buffer shares rows (optimize_memory_usage=True), so the last next_observations are lost. Collect "
+                "without it."
             )
         start = buffer.pos if buffer.full else 0
         order = (start + np.arange(buffer.size())) % buffer.buffer_size

@@ -28,7 +28,7 @@ def transform_rewards(data: OfflineDataset, how: str | Mapping[str, Any]) -> Off
     :raises DatasetError: If there are no rewards, or a name is unknown.
     """
     if data.rewards is None:
-        raise DatasetError(f"{data.name}: it has no rewards to change.")
+        raise DatasetError(f"{data.name}: it has no rewards to change; leave out `rewards` from the description.")
     rewards = data.rewards.astype(np.float64)
     for name, value in ({how: None} if isinstance(how, str) else how).items():
         if name not in REWARDS:
@@ -54,7 +54,9 @@ def _normalize_returns(rewards: np.ndarray, spread: float | None, data: OfflineD
     returns = returns[np.bincount(numbers, weights=data.has_action) > 0]
     width = returns.max() - returns.min()
     if width == 0:
-        raise DatasetError(f"{data.name}: all trajectories have the return {returns[0]:g}, so returns cannot be normalized.")
+        raise DatasetError(
+            f"{data.name}: all trajectories have the return {returns[0]:g}, so returns cannot be normalized; use `scale`."
+        )
     normalized: np.ndarray = rewards * ((1000.0 if spread is None else float(spread)) / width)
     return normalized
 
