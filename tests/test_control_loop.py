@@ -467,6 +467,32 @@ def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None
         ControlLoop(Numbered(), **arguments)
 
 
+def test_conditions_on_plans_that_cannot_be_conditioned(tmp_path: Path) -> None:
+    model = FQL("FlowPolicy", pendulum(), horizon_length=3, flow_steps=2, **SMALL)
+    with pytest.raises(ValueError, match="`condition` is True, but plans of this sampler cannot be conditioned"):
+        ControlLoop(model, condition=True)
+    ControlLoop(model.policy.with_sampler("bc_flow"), condition=True).close()
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [(np.nan, r"`hold` has returned .*nan.*; expected finite numbers of the shape \(1,\)"), (None, "has returned .*None")],
+)
+def test_what_hold_returns_is_checked(held: Any, message: str) -> None:
+    """It is sent to the robot."""
+    event = threading.Event()
+    planner = Counting(2, 2, delay=iter([0.0] + [5.0] * 9).__next__)
+    plan = planner.plan
+    planner.plan = lambda *arguments: event.wait() and plan(*arguments) if arguments[1] is not None else plan(*arguments)  # type: ignore
+    loop = ControlLoop(planner, frequency=200, hold=lambda previous: np.full(1, held))
+    assert [loop.act(at(0))[0] for _ in range(2)] == [1, 2]
+    with pytest.raises(ValueError, match=message):
+        loop.act(at(0))
+    planner.delay = lambda: 0.0
+    event.set()
+    loop.close()
+
+
 def test_policies_that_cannot_plan() -> None:
     with pytest.raises(TypeError, match="SAC cannot plan; expected a model or policy of sb3_flow"):
         ControlLoop(SAC("MlpPolicy", pendulum()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
 from pathlib import Path
@@ -18,6 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_flow import FQL
 from sb3_flow.datasets import DatasetError
+from sb3_flow.methods import METHODS
 
 SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "batch_size": 8, "flow_steps": 2, "device": "cpu"}
 
@@ -51,6 +53,11 @@ def log() -> dict[str, np.ndarray]:
 def model(data: Any = None, **arguments: Any) -> FQL:
     with pytest.warns(UserWarning, match="There is no environment: the spaces are taken from the dataset"):
         return FQL("FlowPolicy", dataset=log() if data is None else data, **SMALL, **arguments)
+
+
+@pytest.mark.parametrize("cls", sorted({method.algorithm for method in METHODS}, key=lambda cls: cls.__name__))
+def test_the_environment_can_be_left_out(cls: type) -> None:
+    assert inspect.signature(cls).parameters["env"].default is None
 
 
 def test_spaces_are_those_of_the_data() -> None:

@@ -879,6 +879,9 @@ def test_a_saved_variant(name: str, tmp_path: Path) -> None:
     assert loaded.policy.inverse_scale.item() == model.policy.inverse_scale.item() > 0
     for argument in ("variant", "fm_coef", "beta", "flow_steps", "q_agg", "flow_target", "expectile", "targets"):
         assert getattr(loaded, argument) == getattr(model, argument), argument
+    if variant.variant == "dir":
+        with pytest.raises(ValueError, match=r"`beta=2.0` is for DF-div"):
+            DecisionFlow.load(tmp_path / "model", beta=2.0, device="cpu")
     for each in (model, loaded):
         each.update(*random_batch(variant, 1, th.float32))
     for (parameter, first), (_, second) in zip(model.policy.named_parameters(), loaded.policy.named_parameters(), strict=True):

@@ -190,6 +190,8 @@ def test_what_cannot_be_seen() -> None:
     for name in ("size", "frame_stack", "action_repeat"):
         with pytest.raises(ValueError, match=f"`{name}` is 0"):
             PixelObservation(Clock(), **{name: 0})
+    with pytest.raises(ValueError, match=r"`camera` is 1, but .* is not an environment of dm_control"):
+        PixelObservation(Clock(), camera=1)
 
 
 #: In a process of its own: what renders is chosen by an environment variable before dm_control is imported.

@@ -470,6 +470,7 @@ def test_the_same_seed_gives_the_same_model(make: Any) -> None:
         ({"policy_kwargs": {"flow_steps": 0}}, "`flow_steps` is 0"),
         ({"policy_kwargs": {"attention_heads": 3}}, "`attention_heads` is 3"),
         ({"policy_kwargs": {"filter_kwargs": {"momentum": 1.0}}}, "`momentum` is 1.0"),
+        ({"policy_kwargs": {"filter_kwargs": {"basis_degree": 5}}}, "`filter_kwargs` has `basis_degree`, .*argument `degree`"),
         ({"compile": "cudagraph"}, "cudagraph"),
     ],
 )
@@ -486,6 +487,31 @@ def test_other_environments_are_refused() -> None:
 def test_k_is_at_least_one(model: FlowOpt) -> None:
     with pytest.raises(ValueError, match="`k` is 0"):
         model.plan(observe(), k=0)
+    with pytest.raises(TypeError, match=r"`k` is 1.5; it must be a whole number"):
+        model.plan(observe(), k=1.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("deadline", [-1, "now", float("nan")])
+def test_deadlines_are_times(model: FlowOpt, deadline: Any) -> None:
+    with pytest.raises(ValueError, match=r"`deadline_ms` is .*; it must be at least 0 milliseconds, or None"):
+        model.plan(observe(), deadline_ms=deadline)
+
+
+@pytest.mark.parametrize(("name", "value"), [("size", 3.5), ("horizon", 7.0)])
+def test_an_environment_with_other_units_is_refused(model: FlowOpt, tmp_path: Path, name: str, value: float) -> None:
+    """Observations and actions are in units of its size and horizon: the filter would certify another plan."""
+    other = gym.make("sb3_flow/MultiRobot2D-v0", num_robots=(2, MOST_ROBOTS), num_obstacles=2, **{name: value})
+    message = f"The `{name}` of this model is .*, but that of the environment is {value}: plans would not be safe"
+    with pytest.raises(ValueError, match=message):
+        model.set_env(other)
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match=message):
+        FlowOpt.load(tmp_path / "model", other, device="cpu")
+
+
+def test_arguments_without_effect_are_named() -> None:
+    with pytest.warns(UserWarning, match="FlowOptPolicy: `net_arch`, `n_critics` have no effect: not used by this policy"):
+        FlowOpt("FlowPolicy", scenes(), **{**SMALL_PLANS, "policy_kwargs": {**TINY, "net_arch": [4], "n_critics": 3}})
 
 
 def test_it_is_one_of_ours() -> None:

@@ -48,6 +48,15 @@ def goal_data(lengths: list[int]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("returned", [np.zeros(1), np.float32(0), np.zeros((3, 1, 2))])
+def test_rewards_for_several_goals_are_required(returned: Any) -> None:
+    """Otherwise, one number would be the reward of all goals, or rewards would be those of other rows."""
+    buffer = OfflineBuffer(load_dataset(goal_data([5, 5])), SPACE, ACTIONS)
+    hindsight = Hindsight(4, lambda achieved, desired: returned, th.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"`compute_reward` of the environment returned an array of shape .* goals; it must"):
+        buffer.draw(th.arange(len(buffer)), hindsight=hindsight)
+
+
 def check(buffer: Any, n_steps: int, chunk_length: int, last_state: Any) -> set[float]:
     """
     Draw all transitions with other goals but a fifth.

@@ -166,6 +166,11 @@ def test_what_makes_no_sense_is_refused() -> None:
         ({"render_mode": "human"}, "`render_mode` is 'human'"),
         ({"max_obstacles": 0, "num_obstacles": 0}, "`max_obstacles` is 0"),
         ({"num_robots": [1, 2, 3]}, "`num_robots` is"),
+        ({"num_robots": 2.5}, "`num_robots` is 2.5; it must be a number, or the smallest and the largest number"),
+        ({"num_robots": "12"}, "`num_robots` is '12'"),
+        ({"num_obstacles": [1, 2.5]}, r"`num_obstacles` is \[1, 2.5\]"),
+        ({"size": float("inf")}, "`size` is inf; it must be above 0, and finite"),
+        ({"v_max": "fast"}, "`v_max` is 'fast'; it must be above 0, and finite"),
         ({"dimensions": 4}, "`dimensions` is 4"),
         ({"layout": "square"}, "`layout` is 'square'"),
     ]:
@@ -178,6 +183,8 @@ def test_what_makes_no_sense_is_refused() -> None:
     for act in (lambda: env.step(straight(env)), env.render):
         with pytest.raises(RuntimeError, match="reset"):
             act()
+    with pytest.raises(ValueError, match="The options of `reset` are scenes; expected `scene` only"):
+        env.reset(options={"scenes": SWAP})
     env.reset(seed=0)
     with pytest.raises(ValueError, match="The action has 3 numbers; expected 28"):
         env.step(np.zeros(3))

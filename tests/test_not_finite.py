@@ -253,6 +253,14 @@ def test_a_loss_that_is_lost_for_another_reason() -> None:
         model.learn(20)
 
 
+@pytest.mark.parametrize("rate", [NAN, np.inf, -1.0])
+def test_a_learning_rate_is_checked_before_the_update(rate: float) -> None:
+    model = FQL("FlowPolicy", pendulum(), learning_rate=lambda left: 1e-3 if left > 0.5 else rate, **SMALL)
+    with pytest.raises(ValueError, match=f"`learning_rate` has become {rate}; its function must return finite numbers"):
+        model.learn(20)
+    assert all(th.isfinite(value).all() for value in parameters(model).values())
+
+
 def test_spaces_without_floats_are_not_searched() -> None:
     """Images are bytes, which are always finite; a dictionary may have both."""
     space = spaces.Dict({"image": spaces.Box(0, 255, (3, 8, 8), np.uint8), "vector": spaces.Box(-1, 1, (2,))})

@@ -385,6 +385,20 @@ def test_settings_and_shapes_that_do_not_fit_are_refused() -> None:
         FilterSettings(penalty=20.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"`penalty` is \(0, 1\)"):
         FilterSettings(penalty=(0, 1))
+    for name, value in (
+        ("penalty", (1.0, "two")),
+        ("penalty", (1.0, float("nan"))),
+        ("anchor", float("inf")),
+        ("anchor", "x"),
+    ):
+        with pytest.raises(ValueError, match=f"`{name}` is .*; it must be a finite number of at least 0"):
+            FilterSettings(**{name: value})
+    with pytest.raises(ValueError, match=r"`max_iterations` is 2.5; it must be a whole number of at least 0"):
+        FilterSettings(max_iterations=2.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"`speed_share` is 1.5; it must be above 0 and at most 1"):
+        FilterSettings(speed_share=1.5)
+    with pytest.raises(ValueError, match="`radius` is nan; it must be above 0, and finite"):
+        Limits(radius=float("nan"))
     assert FilterSettings(penalty=[1, 2]) == FilterSettings(penalty=(1, 2))  # type: ignore[arg-type]
     problems = Problems.rest_to_rest(th.zeros(1, 1, 2), th.ones(1, 1, 2))
     with pytest.raises(ValueError, match=r"`proposals` has shape \(1, 1, 2, 5\); expected \(1, 1, 2, 7\)"):

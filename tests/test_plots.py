@@ -29,6 +29,7 @@ from sb3_flow.plots import (
     trace_flow,
     write_gif,
 )
+from sb3_flow.plots.curves import read_evaluations
 from sb3_flow.plots.plane import make_plane
 from sb3_flow.plots.trace import sample
 from sb3_flow.tables.report import interval
@@ -339,6 +340,12 @@ def test_wrong_curves_are_refused(tmp_path: Path) -> None:
         plot_learning_curves({"FQL": [tmp_path / "a.npz", tmp_path / "b.npz"]})
     with pytest.raises(ValueError, match=r"'FQL' has .* timesteps"):
         plot_learning_curves({"FQL": ([1, 2], np.zeros((3, 4)))})
+    for files in ("a.npz", []):
+        with pytest.raises(ValueError, match=r"The runs are .*; expected a list with one file, or folder, for each seed"):
+            read_evaluations(files)
+    np.savez(tmp_path / "c.npz", timesteps=[1, 2], results=np.zeros((2, 1)), successes=np.zeros((2, 1)))
+    with pytest.raises(ValueError, match=r"c.npz has success rates, and other runs have not; they cannot be compared"):
+        read_evaluations([tmp_path / "a.npz", tmp_path / "c.npz"])
 
 
 # Films.
@@ -398,6 +405,14 @@ def test_wrong_films_are_refused(tmp_path: Path) -> None:
         film(FQL("FlowPolicy", "Pendulum-v1", **SMALL), env, tmp_path / "film.gif")
     with pytest.raises(ValueError, match="no frames"):
         write_gif([], tmp_path / "film.gif", 0.1)
+    for durations in ([0.1], [0.1, -1.0], 0.0):
+        with pytest.raises(ValueError, match="`durations` for 2 frames; expected one above 0 for each"):
+            write_gif([np.zeros((4, 4, 3), np.uint8)] * 2, tmp_path / "film.gif", durations)
+    shown = gym.make("sb3_flow/TwoGoals-v0", render_mode="rgb_array")
+    wrong = [("rate", 0.0), ("rate", 60.0), ("rate", float("nan")), ("rest", -1.0), ("rest", float("nan"))]
+    for name, value in wrong:
+        with pytest.raises(ValueError, match=f"`{name}` is {value}; it must be"):
+            film(FQL("FlowPolicy", env, **SMALL), shown, tmp_path / "film.gif", **{name: value})
 
 
 def test_the_flow_of_data_ends_at_the_data() -> None:

@@ -659,6 +659,9 @@ def test_from_pretrained_needs_a_flow_and_its_spaces(tmp_path: Path) -> None:
         SWFP.from_pretrained(source, policy_kwargs={"net_arch": [8]})
     with pytest.raises(FileNotFoundError):
         SWFP.from_pretrained(tmp_path / "nothing", "Pendulum-v1")
+    small(FQL, learning_rate=lambda left: 1e-3 * left).save(tmp_path / "pickled")
+    with pytest.raises(ValueError, match=r"Then pass the model, not its path: `SWFP.from_pretrained\(FQL.load\(path, ...\)"):
+        SWFP.from_pretrained(tmp_path / "pickled", "Pendulum-v1")
 
 
 @pytest.mark.slow

@@ -146,6 +146,8 @@ def test_what_makes_no_sense_is_refused() -> None:
         TwoGoals(render_mode="human")
     with pytest.raises(ValueError, match="'left' or 'right'"):
         TwoGoals().reset(options={"open_goal": "up"})
+    with pytest.raises(ValueError, match="The options of `reset` are goal; expected `open_goal` only"):
+        TwoGoals().reset(options={"goal": "left"})
     env = TwoGoals()
     env.reset()
     with pytest.raises(ValueError, match="finite"):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch as th
 
-from sb3_flow.common.chunks import ChunkState
+from sb3_flow.common.chunks import ChunkState, read_state
 from sb3_flow.common.type_aliases import TensorObs
 from sb3_flow.imitation.history import Arrays, as_arrays, length, update_history
 from sb3_flow.imitation.history_policy import HistoryPolicy
@@ -105,7 +105,7 @@ class ChunkPolicy(HistoryPolicy):
             new[:] = True
             chunks, frames = ChunkState.start(n_envs, self.n_action_steps, self.action_space.shape), None
         else:
-            before = PlanState(*state)
+            before = read_state(PlanState, state, (self.n_action_steps, *self.action_space.shape))
             chunks, frames = ChunkState(before.actions, before.cursor), before.frames
         frames = update_history(frames, arrays, new, self.n_obs_steps)
         rows = chunks.used_up(new)

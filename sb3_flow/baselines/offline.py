@@ -18,7 +18,14 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_flow.common.data.batches import as_replay_samples, normalize
 from sb3_flow.common.data.offline_buffer import OfflineBuffer
+from sb3_flow.common.effects import warn_without_effect
 from sb3_flow.common.offline_algorithm import OfflineAlgorithm
+
+#: Arguments of Stable-Baselines3's algorithms without an effect on training from a dataset.
+ONLINE_ONLY = {
+    *("action_noise", "buffer_size", "gradient_steps", "learning_starts", "optimize_memory_usage", "replay_buffer_class"),
+    *("replay_buffer_kwargs", "train_freq"),
+}
 
 
 class DatasetBuffer(BaseBuffer):
@@ -74,6 +81,9 @@ class OfflineTraining(OfflineAlgorithm, OffPolicyAlgorithm):
         policy_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        if kwargs.get("_init_setup_model", True):
+            online = {name: value for name, value in kwargs.items() if name in ONLINE_ONLY}
+            warn_without_effect(type(self), online, "it is trained on a dataset only")
         # The dataset replaces the replay buffer. The base class writes into the dictionary, so copy it.
         kwargs = {**kwargs, "policy_kwargs": dict(policy_kwargs or {}), "buffer_size": 1}
         super().__init__(policy, env, *args, dataset=dataset, **kwargs)

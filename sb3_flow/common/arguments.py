@@ -10,6 +10,7 @@ import inspect
 import math
 import types
 import typing
+import warnings
 from abc import ABCMeta
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -131,6 +132,33 @@ def check_load_arguments(cls: type, arguments: Mapping[str, Any], saved: Iterabl
     given = {name: value for name, value in arguments.items() if name in constructor}
     kept = {name: value for name, value in arguments.items() if name not in given}
     return {**kept, **checked(cls, given)}
+
+
+#: Arguments that are not checked again when a model is loaded: they do not depend on others, or on this machine.
+UNCHANGED = {"_init_setup_model", "compile", "dataset", "device", "env", "policy", "seed", "tensorboard_log", "verbose"}
+
+
+def check_changes(cls: Any, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """
+    Check arguments of ``load`` as the constructor does, together with the saved ones. Nothing is set up.
+
+    :param cls: The algorithm
+    :param saved: The saved values, by the names of attributes
+    :param given: Values that replace them, or are added to them
+    :raises ValueError: If the constructor refuses one of them.
+    """
+    names = set(hints_of(cls)) - UNCHANGED
+    if names.isdisjoint(given):
+        return
+    before = {name: value for name, value in saved.items() if name in names}
+    arguments = {"policy": {**saved, **given}["policy_class"], "env": None, "device": "cpu", "_init_setup_model": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as when the model was made
+        try:
+            cls(**arguments, **before)
+        except Exception:  # the attributes of this class are not its arguments
+            return
+        cls(**arguments, **{**before, **{name: value for name, value in given.items() if name in names}})
 
 
 def check_policy(cls: type, policy: Any) -> None:
@@ -263,14 +291,19 @@ def check_schedule(schedule: Callable[[float], Any]) -> None:
     """
     :param schedule: A learning rate as a function of the remaining progress
     :raises TypeError: If it cannot be called with the remaining progress, or does not return a number.
+    :raises ValueError: If the first learning rate is not a finite number of at least 0.
     """
     try:
-        float(schedule(1.0))
+        first = float(schedule(1.0))
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"`learning_rate` is the function {schedule!r}, which fails at the beginning ({error}). It must take the "
             "remaining progress, from 1 to 0, and return a number."
         ) from error
+    if not 0 <= first < math.inf:
+        raise ValueError(
+            f"`learning_rate` is a function that begins with {first}; it must return finite numbers of at least 0."
+        )
 
 
 def _checked_type(name: str, value: Any, hint: Any) -> Any:
@@ -362,7 +395,8 @@ def as_policy_kwargs(given: Any) -> dict[str, Any]:
 
     :param given: A dictionary, which is not changed, or None
     :return: A copy, with the name of an activation instead of ``activation_fn``
-    :raises TypeError: If it is not a dictionary, or the activation is unknown.
+    :raises TypeError: If it is not a dictionary, the activation is unknown or given twice, or the optimizer has a rate of its
+        own.
     """
     if given is None:
         return {}
@@ -375,5 +409,9 @@ def as_policy_kwargs(given: Any) -> dict[str, Any]:
             raise TypeError(
                 f"`activation_fn` in `policy_kwargs` is {function!r}; write `activation`, one of {', '.join(names.values())}."
             )
-        policy_kwargs.setdefault("activation", names[function])
+        if policy_kwargs.setdefault("activation", names[function]) != names[function]:
+            raise TypeError("`policy_kwargs` has both `activation_fn` and another `activation`; pass only `activation`.")
+    optimizer_kwargs = policy_kwargs.get("optimizer_kwargs")
+    if isinstance(optimizer_kwargs, Mapping) and "lr" in optimizer_kwargs:
+        raise TypeError("`optimizer_kwargs` has the learning rate `lr`; pass `learning_rate` to the algorithm instead.")
     return policy_kwargs

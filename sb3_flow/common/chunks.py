@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,3 +45,18 @@ class ChunkState(NamedTuple):
     def take(self) -> tuple[np.ndarray, ChunkState]:
         """The next action of each environment, and the state without it."""
         return self.actions[np.arange(len(self.cursor)), self.cursor], ChunkState(self.actions, self.cursor + 1)
+
+
+def read_state(cls: Any, state: Any, shape: tuple[int, ...]) -> Any:
+    """
+    The state that a user passes to ``predict``.
+
+    :param cls: Class of the states of a policy, whose first field has actions
+    :param state: The state
+    :param shape: Shape of the actions of one environment in it
+    :return: The state as such an object
+    :raises ValueError: If it is that of another policy.
+    """
+    if len(state) != len(cls._fields) or np.shape(state[0])[1:] != shape:
+        raise ValueError("`state` is that of another policy; pass what `predict` of this policy returned before, or None.")
+    return cls(*state)

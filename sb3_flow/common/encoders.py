@@ -48,6 +48,15 @@ def discrete_from_zero(observations: PyTorchObs, space: spaces.Space[Any]) -> Py
     return observations - int(space.start) if isinstance(space, spaces.Discrete) and space.start else observations
 
 
+def choices(space: spaces.Space[Any]) -> tuple[Any, Any] | None:
+    """The smallest value and the number of values of each element of a discrete space; None for other spaces."""
+    if isinstance(space, spaces.Discrete):
+        return space.start, space.n
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.start, space.nvec
+    return (0, 2) if isinstance(space, spaces.MultiBinary) else None
+
+
 def looks_like_an_image(part: spaces.Space[Any]) -> bool:
     """Whether a box that is not an image has the shape of one: two sides of 16 or more, and optionally 1, 3 or 4 channels."""
     if not isinstance(part, spaces.Box) or len(part.shape) not in (2, 3):

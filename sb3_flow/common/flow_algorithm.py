@@ -1,6 +1,7 @@
 """Base class of flow algorithms. An update takes a batch and noise, performs an optimizer step, and returns metrics."""
 
 import io
+import math
 import pathlib
 from collections.abc import Iterable
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -18,6 +19,7 @@ from sb3_flow.common.checkpoints.saving import check_optimizer, load_errors
 from sb3_flow.common.data.batches import CROP_PAD, normalize, shift_images
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.statistics import observation_statistics
+from sb3_flow.common.effects import warn_unused
 from sb3_flow.common.encoders import image_keys
 from sb3_flow.common.execution import Execution, make_execution
 from sb3_flow.common.export import export_policy
@@ -26,6 +28,7 @@ from sb3_flow.common.metrics import MetricSums
 from sb3_flow.common.offline_algorithm import OfflineAlgorithm
 from sb3_flow.common.policies import FlowPolicy
 from sb3_flow.common.type_aliases import Batch, Metrics
+from sb3_flow.common.warn import warn
 
 SelfFlow = TypeVar("SelfFlow", bound="FlowAlgorithm")
 
@@ -128,6 +131,9 @@ class FlowAlgorithm(OfflineAlgorithm):
         self.acting: dict[str, Any] = {}
         if _init_setup_model:
             self._setup_model()
+            without_effect = getattr(self.policy_class, "without_effect", ())
+            unused = (name for name in self.policy_kwargs if name in without_effect)
+            warn_unused(unused, self.policy_class, "not used by this policy")
             if dataset is not None:
                 self.set_dataset(dataset)
 
@@ -261,7 +267,10 @@ class FlowAlgorithm(OfflineAlgorithm):
         if self.normalize_observations:
             if self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs:
                 raise ValueError("Observations would be normalized twice: use VecNormalize or `normalize_observations`.")
-            for key, (mean, var) in observation_statistics(data, self.observation_space).items():
+            statistics = observation_statistics(data, self.observation_space)
+            if not statistics:
+                warn(f"`normalize_observations` has no effect: {self.observation_space} has no vectors. Leave it out.")
+            for key, (mean, var) in statistics.items():
                 self.policy.normalizer.set_statistics(key, th.as_tensor(mean), th.as_tensor(var).sqrt())
         super()._set_statistics(data)
 
@@ -287,7 +296,7 @@ class FlowAlgorithm(OfflineAlgorithm):
         :return: The batch; rewards are normalized by ``VecNormalize``, observations are neither normalized nor augmented
         """
         if self.offline_buffer is None:
-            raise ValueError("There is no dataset to train on.")
+            raise ValueError("There is no dataset to train on: pass `dataset`, or call `set_dataset`.")
         indices = self.offline_buffer.draw_indices(batch_size, self.host_generator)
         return self.draw_from(self.offline_buffer, indices)
 
@@ -320,13 +329,16 @@ class FlowAlgorithm(OfflineAlgorithm):
 
         :param gradient_steps: Number of updates
         :param batch_size: Transitions per update
-        :raises ValueError: If a loss is not finite.
+        :raises ValueError: If a loss or the learning rate is not finite.
         """
         if gradient_steps < 0:
             raise ValueError(f"`gradient_steps` is {gradient_steps}; `train` needs a number from 0.")
         self.policy.set_training_mode(True)
         if not hasattr(self, "_logger"):  # called before `learn`
             self._logger = configure_logger(self.verbose)
+        rate = self.lr_schedule(self._current_progress_remaining)
+        if not 0 <= rate < math.inf:
+            raise ValueError(f"`learning_rate` has become {rate}; its function must return finite numbers of at least 0.")
         self._update_learning_rate(self.policy.optimizers)
         for _ in range(gradient_steps):
             batch = self.sample_batch(batch_size)

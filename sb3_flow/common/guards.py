@@ -1,7 +1,10 @@
 """Checks of devices, observations, rewards and action noise."""
 
 import copy
+import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_flow.common.arguments import checked_value
 from sb3_flow.common.checkpoints.callback_state import all_callbacks
-from sb3_flow.common.encoders import subspaces
+from sb3_flow.common.encoders import choices, subspaces
 from sb3_flow.common.warn import warn
 
 
@@ -93,13 +96,16 @@ def check_state(state: Any, episode_start: Any, n: int) -> None:
     :param episode_start: Where an episode begins, ``(n,)``, or None
     :param n: Number of observations
     :raises TypeError: If the state is not that of a policy.
-    :raises ValueError: If the state, or ``episode_start``, is for another number of environments.
+    :raises ValueError: If the state, or ``episode_start``, is for another number of environments, or ``episode_start`` has
+        other values than 0 and 1.
     """
     if state is not None and not (isinstance(state, (tuple, list)) and state and np.ndim(state[0])):
         raise TypeError(f"`state` is {state!r}; it must be None, or what `predict` returned before.")
+    if episode_start is not None and np.asarray(episode_start).dtype != bool and not np.isin(episode_start, (0, 1)).all():
+        raise ValueError(f"`episode_start` is {episode_start!r}; expected True or False for each environment.")
     for name, length in (("state", None if state is None else len(state[0])), ("episode_start", _length(episode_start))):
         if length not in (None, n):
-            raise ValueError(f"`{name}` is for {length} environments, and there are {n} observations.")
+            raise ValueError(f"`{name}` is for {length} environments, and there are {n} observations; pass one for each.")
 
 
 def _length(array: Any) -> int | None:
@@ -114,7 +120,8 @@ def check_observation(
     :param space: Observation space
     :param where: Name of the observation in messages
     :param of_environments: Whether it is a batch with one observation per environment; messages name the environment
-    :raises ValueError: If it is a tuple, as returned by Gymnasium's ``reset``; if a number is not finite; if it is an image of
+    :raises ValueError: If it is a tuple, as returned by Gymnasium's ``reset``; if it has other parts than the space; if a
+        number is not finite, or too large for single precision; if a choice is not one of the space; if it is an image of
         floats in [0, 1] but the space is uint8.
     """
     if isinstance(observation, tuple):
@@ -124,6 +131,8 @@ def check_observation(
         )
     wanted = subspaces(space)
     parts = observation if isinstance(observation, dict) else {"": observation}
+    if isinstance(observation, dict) and isinstance(space, spaces.Dict) and parts.keys() != wanted.keys():
+        raise ValueError(f"{where} has the parts {sorted(map(str, parts))}; expected {sorted(wanted)}.")
     for key, part in parts.items():
         array = part.numpy(force=True) if isinstance(part, th.Tensor) else np.asarray(part)
         name = f"{where}, part {key!r}," if key else where
@@ -131,26 +140,59 @@ def check_observation(
             raise ValueError(
                 f"{name} is {array.flat[0] if array.size else part!r} of the type {array.dtype}; expected numbers."
             )
-        if array.dtype.kind != "f":
-            continue
-        if not np.isfinite(array).all():
-            value = array[~np.isfinite(array)].flat[0]
+        with np.errstate(over="ignore"):  # networks and replay buffers have single precision
+            finite = np.isfinite(array.astype(np.float32, copy=False)) if array.dtype.kind == "f" else np.True_
+        if not finite.all():
+            value = array[~finite].flat[0]
             if of_environments:
-                index = np.argwhere(~np.isfinite(array))[0][0]
+                index = np.argwhere(~finite)[0][0]
                 name = f"{where} of environment {index}" + (f", part {key!r}," if key else "")
-            raise ValueError(f"{name} has the value {value}. Observations must be finite: check sensors and wrappers.")
-        of_bytes = key in wanted and wanted[key].dtype == np.uint8 and len(wanted[key].shape or ()) == 3
-        if of_bytes and array.ndim not in (3, 4):
-            raise ValueError(
-                f"{name} has the shape {array.shape}; expected an image, or a batch of images: {wanted[key].shape}."
-            )
-        if of_bytes and array.size and (array.min() < 0 or array.max() > 255):
-            raise ValueError(f"{name} is an image with values from {array.min():g} to {array.max():g}; expected 0 to 255.")
-        if of_bytes and array.size and 0 < array.max() <= 1:
-            raise ValueError(
-                f"{name} is an image of floats in [0, 1], but the observation space is uint8 in [0, 255], which the policy "
-                "divides by 255. Pass (255 * image).astype(numpy.uint8)."
-            )
+            reason = ", which is too large for single precision" if np.isfinite(value) else ""
+            raise ValueError(f"{name} has the value {value}{reason}. Observations must be finite: check sensors and wrappers.")
+        if key not in wanted:
+            continue  # is refused later, with a better message
+        if (values := choices(wanted[key])) is not None:
+            _check_choices(array, wanted[key], *values, name)
+        elif wanted[key].dtype == np.uint8 and len(wanted[key].shape or ()) == 3:
+            _check_image(array, wanted[key], name)
+
+
+def _check_choices(array: np.ndarray, space: spaces.Space[Any], start: Any, count: Any, name: str) -> None:
+    """
+    :param array: One observation or a batch of them
+    :param space: A discrete space
+    :param start: Smallest value of each element
+    :param count: Number of values of each element
+    :param name: Name of the observation in messages
+    :raises ValueError: If a number is not one of the choices of the space.
+    """
+    shape = space.shape or ()
+    if array.shape[max(array.ndim - len(shape), 0) :] != shape:
+        return  # is refused later, with a better message
+    wrong = (array < start) | (array >= start + count) | (array != np.floor(array))
+    if wrong.any():
+        raise ValueError(f"{name} has the value {array[wrong].flat[0]}; expected whole numbers of the space {space}.")
+
+
+def _check_image(array: np.ndarray, space: spaces.Space[Any], name: str) -> None:
+    """
+    :param array: One image or a batch of them
+    :param space: Space of bytes
+    :param name: Name of the image in messages
+    :raises ValueError: If it has other values than bytes, or seems to be scaled to [0, 1].
+    """
+    if array.dtype == np.uint8:
+        return
+    if array.ndim not in (3, 4):
+        raise ValueError(f"{name} has the shape {array.shape}; expected an image, or a batch of images: {space.shape}.")
+    if array.size and (array.min() < 0 or array.max() > 255):
+        raise ValueError(f"{name} is an image with values from {array.min():g} to {array.max():g}; expected 0 to 255.")
+    if array.dtype.kind in "fb" and array.size and 0 < array.max() <= 1:
+        kind = "floats in [0, 1]" if array.dtype.kind == "f" else "True and False"
+        raise ValueError(
+            f"{name} is an image of {kind}, but the observation space is uint8 in [0, 255], which the policy divides by 255. "
+            "Pass (255 * image).astype(numpy.uint8)."
+        )
 
 
 def check_step(
@@ -180,12 +222,30 @@ def check_step(
     for i, info in enumerate(infos):
         if info.get("terminal_observation") is not None:
             check_observation(info["terminal_observation"], space, f"{where} of environment {i} at the end of the episode")
-    if not np.isfinite(rewards).all():
-        index = int(np.flatnonzero(~np.isfinite(rewards))[0])
+    with np.errstate(over="ignore"):  # as the replay buffer stores them
+        finite = np.isfinite(np.asarray(rewards, dtype=np.float32))
+    if not finite.all():
+        index = int(np.flatnonzero(~finite)[0])
+        value = np.asarray(rewards)[index]
+        reason = " in single precision" if np.isfinite(value) else ""
         raise ValueError(
-            f"After {n_steps} environment steps, the reward of environment {index} is {np.asarray(rewards)[index]}. Rewards "
-            "must be finite. This step is not stored. Check the reward function."
+            f"After {n_steps} environment steps, the reward of environment {index} is {value}. Rewards must be "
+            f"finite{reason}. This step is not stored. Check the reward function."
         )
+
+
+@contextmanager
+def named_returns(model: Any) -> Iterator[None]:
+    """Errors of SB3's ``DummyVecEnv`` and ``Monitor`` about what an environment returned say so."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if not traceback.extract_tb(error.__traceback__)[-1].filename.endswith(("dummy_vec_env.py", "monitor.py")):
+            raise
+        raise type(error)(
+            f"After {model.n_env_steps} environment steps, what an environment returned cannot be stored: {error}. It must "
+            f"return observations of {model.observation_space}, and rewards that are numbers."
+        ) from error
 
 
 def check_explored(actions: np.ndarray, n_steps: int) -> None:
@@ -199,7 +259,8 @@ def check_explored(actions: np.ndarray, n_steps: int) -> None:
     if not np.isfinite(actions).all():
         value = not_finite(actions)
         raise ValueError(
-            f"After {n_steps} environment steps, an action with `action_noise` has the value {value}. It is not executed."
+            f"After {n_steps} environment steps, an action with `action_noise` has the value {value}. It is not executed. "
+            "Check the mean and the standard deviation of `action_noise`."
         )
 
 

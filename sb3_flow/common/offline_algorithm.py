@@ -24,7 +24,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_flow.common import checkpoints
-from sb3_flow.common.arguments import CheckedArguments, check_load_arguments, check_policy
+from sb3_flow.common.arguments import CheckedArguments, check_changes, check_load_arguments, check_policy
 from sb3_flow.common.checkpoints import Run
 from sb3_flow.common.checkpoints.saving import (
     load_errors,
@@ -35,8 +35,8 @@ from sb3_flow.common.checkpoints.saving import (
     unpack_settings,
 )
 from sb3_flow.common.checkpoints.tensorboard import hide_later_steps
-from sb3_flow.common.data.checks import warn_about_lost_rewards, warn_about_scale
-from sb3_flow.common.data.columns import short
+from sb3_flow.common.data.checks import check_choices, warn_about_lost_rewards, warn_about_scale
+from sb3_flow.common.data.columns import DatasetError, short
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.digest import digest
 from sb3_flow.common.data.follow import follow_environment
@@ -157,10 +157,12 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
             raise ValueError(
                 f"{data.name}: it has no rewards, which {type(self).__name__} needs. For OGBench's data, make the model with "
                 "one of its single-task environments, such as 'cube-single-singletask-task2-v0'."
+                + "".join(f" {remark}." for remark in data.remarks if "no rewards" in remark)
             )
         data = follow_environment(data, self.observation_space, self.env)
         if self.needs_rewards:
             warn_about_lost_rewards(data)
+        check_choices(data, self.observation_space)
         self.offline_buffer = self._make_offline_buffer(data)
         warn_about_scale(data, self.observation_space)
         self._just_read = None
@@ -175,6 +177,11 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
             prepare_vec_normalize(self._vec_normalize_env, data)
 
     def _read_dataset(self, dataset: Any) -> OfflineDataset:
+        if isinstance(dataset, ReplayBuffer) and dataset.action_space != self.action_space:
+            raise DatasetError(
+                f"The replay buffer has actions in {dataset.action_space}, scaled to [-1, 1]; the action space of this model "
+                f"is {self.action_space}. Use one of an environment with the same actions, or a dictionary of arrays."
+            )
         if isinstance(dataset, OnlineBuffer):
             return dataset.to_dataset(self.policy.unscale_action)
         if isinstance(dataset, ReplayBuffer):
@@ -473,6 +480,8 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         kwargs = check_load_arguments(cls, kwargs, settings)
         values = unpack_settings(path, settings, policy_classes(cls), custom_objects, trusted, kwargs)
         require_own_policy(cls, path, values.get("policy_class"))
+        replaced = {name: values[name] for name in custom_objects or {} if name in values}
+        check_changes(cls, {name: values[name] for name in values.keys() - replaced.keys()}, {**replaced, **kwargs})
         with load_errors(cls, path):
             if env is not None and values.get("spaces_from_data"):
                 env = WithinSpaces(cls._wrap_env(env), values["observation_space"], values["action_space"])

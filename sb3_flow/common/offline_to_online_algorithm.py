@@ -30,12 +30,14 @@ from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.hindsight import Hindsight, check_goals
 from sb3_flow.common.data.offline_buffer import OfflineBuffer
 from sb3_flow.common.data.online_buffer import OnlineBuffer
+from sb3_flow.common.effects import warn_without_effect
 from sb3_flow.common.flow_algorithm import FlowAlgorithm
 from sb3_flow.common.guards import (
     check_action_noise,
     check_explored,
     check_observation,
     check_step,
+    named_returns,
     not_finite,
     statistics_of,
     unnormalized,
@@ -44,6 +46,7 @@ from sb3_flow.common.guards import (
 from sb3_flow.common.policies import FlowPolicy, check_n_action_steps
 from sb3_flow.common.type_aliases import Batch
 from sb3_flow.common.vec_envs import images_memory
+from sb3_flow.common.warn import warn
 
 
 class CheckedSteps:
@@ -163,6 +166,13 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
             _init_setup_model=_init_setup_model,
             **kwargs,
         )
+        if _init_setup_model and dataset is None:
+            warn_without_effect(type(self), {"balanced_sampling": balanced_sampling}, "there is no dataset")
+        elif _init_setup_model and offline_steps is None:
+            frequency = 1 if train_freq == (1, "step") else train_freq
+            online = {"action_noise": action_noise, "gradient_steps": gradient_steps, "train_freq": frequency}
+            reason = "all timesteps are offline updates. For an online phase after them, set `offline_steps`"
+            warn_without_effect(type(self), {**online, "balanced_sampling": balanced_sampling}, reason)
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -255,7 +265,9 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
             if buffer is not None and n > 0:
                 parts.append(self.draw_from(buffer, buffer.draw_indices(n, self.host_generator)))
         if not parts:
-            raise ValueError("There is neither a dataset nor a collected transition to train on.")
+            raise ValueError(
+                "There is neither a dataset nor a collected transition to train on: pass `dataset`, or call `learn`."
+            )
         return parts[0] if len(parts) == 1 else concatenate(*parts)
 
     def draw_from(self, buffer: Any, indices: th.Tensor) -> Batch:
@@ -310,18 +322,25 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         assert self.env is not None and isinstance(self.train_freq, TrainFreq)
         # `time/fps` counts environment steps only.
         self.start_time, self._num_timesteps_at_start = time.time_ns(), self.num_timesteps
+        last = self.n_env_steps + total_timesteps - self.num_timesteps
+        if self.num_timesteps < total_timesteps and last <= self.learning_starts:
+            warn(
+                f"Nothing is learned in this online phase: it ends after {last:,} environment steps, and updates begin after "
+                f"`learning_starts`, {self.learning_starts:,}. Choose a smaller `learning_starts`, or more timesteps."
+            )
         while self.num_timesteps < total_timesteps:
             if self.run.episodes_are_stale:
                 self._restart_episodes()
-            rollout = self.collect_rollouts(
-                self.env,
-                train_freq=self.train_freq,
-                action_noise=self.action_noise,
-                callback=CheckedSteps(callback, self._check_step),
-                learning_starts=self.learning_starts,
-                replay_buffer=self.replay_buffer,
-                log_interval=log_interval,
-            )
+            with named_returns(self):
+                rollout = self.collect_rollouts(
+                    self.env,
+                    train_freq=self.train_freq,
+                    action_noise=self.action_noise,
+                    callback=CheckedSteps(callback, self._check_step),
+                    learning_starts=self.learning_starts,
+                    replay_buffer=self.replay_buffer,
+                    log_interval=log_interval,
+                )
             if not rollout.continue_training:
                 return
             if self.n_env_steps > self.learning_starts:
@@ -392,6 +411,11 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
     def _store_transition(
         self, replay_buffer: Any, buffer_action: Any, new_obs: Any, reward: Any, dones: np.ndarray, infos: Any
     ) -> None:
+        if any(done and info.get("terminal_observation") is None for done, info in zip(dones, infos, strict=True)):
+            warn(
+                "An episode has ended, but `infos` does not have its last observation (`terminal_observation`, as in the "
+                "vectorized environments of Stable-Baselines3): the first one of the next episode is stored in its place."
+            )
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         self._last_episode_starts = dones
 

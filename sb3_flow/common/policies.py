@@ -20,11 +20,11 @@ from torch import nn
 
 from sb3_flow.common.arguments import CheckedArguments, checked_value
 from sb3_flow.common.checkpoints.saving import load_errors, pack_settings, read_policy
-from sb3_flow.common.chunks import ChunkState
+from sb3_flow.common.chunks import ChunkState, read_state
 from sb3_flow.common.encoders import FlowExtractor, ObservationNormalizer, discrete_from_zero
 from sb3_flow.common.files import atomic_write, deferred_interrupts, is_path
 from sb3_flow.common.flow import guided
-from sb3_flow.common.guards import check_observation, check_state
+from sb3_flow.common.guards import check_device, check_observation, check_state
 from sb3_flow.common.networks import MLP, EnsembleMLP, VelocityMLP
 from sb3_flow.common.real_time import RealTimePlanner
 from sb3_flow.common.type_aliases import TensorObs, Velocity
@@ -131,6 +131,8 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
     guided_samplers: ClassVar[tuple[str, ...]] = ()
     #: Whether a ``ControlLoop`` conditions plans on known actions by default.
     conditions_plans: ClassVar[bool] = True
+    #: Arguments of this class that have no effect in a subclass.
+    without_effect: ClassVar[tuple[str, ...]] = ()
     critic: Network
     _on_device: th.Tensor
     action_space: spaces.Box
@@ -479,7 +481,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         if state is None:
             chunks = ChunkState.start(batch_size(observations), self.n_action_steps, self.action_space.shape)
         else:
-            chunks = ChunkState(*state)
+            chunks = read_state(ChunkState, state, (self.n_action_steps, *self.action_space.shape))
         used_up = chunks.used_up(episode_start)
         if used_up.any():
             rows = th.as_tensor(used_up, device=self.device)
@@ -626,6 +628,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         :return: The policy
         :raises ValueError: If the file has pickles that are not trusted, is damaged, or is of another policy.
         """
+        check_device(device)
         device = get_device(device)
         saved, arguments = read_policy(path, device, trusted)
         with load_errors(cls, path):

@@ -47,6 +47,7 @@ class RealTimePlanner:
         self.prediction_horizon, self.n_action_steps = policy.prediction_horizon, policy.n_action_steps
         self.n_obs_steps, self.action_shape = policy.n_obs_steps, policy.action_space.shape
         self.conditions_plans = policy.conditions_plans
+        self.can_be_conditioned = policy.sampler in policy.guided_samplers
 
     def check(self, observation: Any) -> None:
         space = self.policy.observation_space

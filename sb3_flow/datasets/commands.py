@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sb3_flow.common.environments import import_packages
+import gymnasium as gym
+
+from sb3_flow.common.environments import import_packages, register_environment
 from sb3_flow.datasets import (
     collect,
     collect_multi_robot,
@@ -94,6 +96,9 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
+    if options.env is not None:
+        register_environment(options.env)
+        gym.spec(options.env)  # raises an error with the nearest name
     dataset = load_dataset(options.name, options.env)
     for label, value in describe(dataset).items():
         print(f"{label + ':':16}{value}")
@@ -136,7 +141,7 @@ def _collect(options: argparse.Namespace) -> None:
         print(f"Wrote {path}")
         return
     for option in ("episodes", "directory", "workers", "overwrite"):
-        if getattr(options, option):
+        if getattr(options, option) is not None and getattr(options, option) is not False:  # also 0
             raise ValueError(f"--{option} does not go with --policy.")
     if options.transitions is None or options.dataset is None:
         raise ValueError("--policy needs --transitions and --name NAMESPACE/NAME-v0.")

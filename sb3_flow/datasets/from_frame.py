@@ -12,6 +12,7 @@ import numpy as np
 
 from sb3_flow.common.data.columns import DatasetError
 from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.warn import warn
 from sb3_flow.datasets.parquet_columns import ParquetColumns
 from sb3_flow.datasets.parts import LazyColumns, user_path
 
@@ -53,22 +54,38 @@ def _gather(names: Iterable[str], column: Callable[[str], np.ndarray], arrays: S
     :param names: Names of the columns
     :param column: Reads a column
     :param arrays: Names of the columns with an array in each cell
+    :raises DatasetError: If two columns have the same meaning.
     """
     data: dict[str, Callable[[], np.ndarray]] = {}
     elements: dict[str, dict[str, str]] = {}
     for name in names:
         match = _ELEMENT.fullmatch(name)
         if match is None:
-            data[name] = partial(column, name)
+            _add(data, name, partial(column, name))
         else:
             field = "actions" if match["field"].startswith("act") else "observations"
-            elements.setdefault(f"{match['next'] or ''}{field}", {})[match["element"]] = name
+            field = f"{match['next'] or ''}{field}"
+            _add(elements.setdefault(field, {}), match["element"], name, f"{field}[{match['element']}]")
     for field, parts in elements.items():
         if field != "actions" and arrays & set(parts.values()):
             data |= {f"{field}/{element}": partial(column, name) for element, name in parts.items()}
         else:
-            data[field] = partial(_vectors, [*parts.values()], column)
+            _warn_about_order([*parts])
+            _add(data, field, partial(_vectors, [*parts.values()], column))
     return LazyColumns(data)
+
+
+def _add(entries: dict[str, Any], name: str, value: Any, meaning: str | None = None) -> None:
+    if name in entries:
+        raise DatasetError(f"Several columns of the table are read as `{meaning or name}`; rename or remove all but one.")
+    entries[name] = value
+
+
+def _warn_about_order(elements: list[str]) -> None:
+    """Warn if numbered columns are sorted as texts."""
+    if all(element.isdecimal() for element in elements) and [*map(int, elements)] != sorted(map(int, elements)):
+        listed = ", ".join(elements[:5])
+        warn(f"The elements of a vector are in the order of the table, {listed}, ..., not in that of their numbers.")
 
 
 def _vectors(elements: list[str], column: Callable[[str], np.ndarray]) -> np.ndarray:

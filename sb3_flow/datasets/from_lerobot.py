@@ -76,6 +76,8 @@ class _Reader:
         self.folder = folder
         self.info = _read_json(folder / "meta" / "info.json") if folder is not None else {}
         tasks = [key.removeprefix("task=") for key in keys if key.startswith("task=")]
+        if len(tasks) > 1:
+            raise DatasetError(f"{name}: one task can be chosen, not {', '.join(tasks)}; for several, pass a list of paths.")
         self.task = tasks[0] if tasks else None
         self.keys = [key for key in keys if not key.startswith("task=")]
 
@@ -139,7 +141,8 @@ class _Reader:
         fields = [name for name in dict.fromkeys(fields) if name in self.tables.names or name in videos]
         keys = {_key(name): name for name in fields}
         wanted = self.keys or list(keys)
-        unknown = [key for key in wanted if key not in keys and key != "task"]
+        tasks = ["task"] if "task_index" in columns else []
+        unknown = [key for key in wanted if key not in keys and key not in tasks]
         if unknown or not keys:
             raise DatasetError(
                 f"{self.name}: the observations have no part {', '.join(unknown) or 'at all'}; there: "
@@ -268,4 +271,6 @@ def _image(row: dict[str, Any], label: str, folder: Path | None) -> np.ndarray:
             raise DatasetError(f"{label} holds names of files and not images ({row.get('path')}); expected the images.")
         content = file.read_bytes()
     image = require("PIL.Image", "datasets", "Reading images").open(io.BytesIO(content))
+    if image.mode.startswith(("I", "F")):
+        raise DatasetError(f"{label} has images of the mode {image.mode}, which 8 bits cannot hold, such as depths.")
     return np.asarray(image.convert("RGB"))

@@ -68,6 +68,8 @@ def _columns(episodes: Iterable[Any], name: str) -> dict[str, np.ndarray]:
         if not isinstance(episode, Mapping) or "steps" not in episode:
             raise DatasetError(f"{name}: an episode is {short(episode)}; expected a dictionary with `steps`.")
         for block in _blocks(episode["steps"]):
+            if not block:
+                raise DatasetError(f"{name}, episode {number}: its steps have no fields; expected `observation` and `action`.")
             length = len(next(iter(block.values())))
             block["episode_index"] = np.full(length, number)
             for field, values in block.items():
@@ -105,6 +107,13 @@ def _blocks(steps: Any) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _stacked(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    kinds = [{field: value.shape for field, value in row.items()} for row in rows]
+    other = next((kind for kind in kinds if kind != kinds[0]), None)
+    if other is not None:
+        raise DatasetError(
+            f"The steps of an episode have different fields or shapes: {short(kinds[0])}, and later {short(other)}. Give all "
+            "steps the same fields."
+        )
     return {field: np.stack([row[field] for row in rows]) for field in rows[0]}
 
 

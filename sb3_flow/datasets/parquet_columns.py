@@ -92,6 +92,7 @@ def _numbers(values: Any, label: str) -> np.ndarray:
         return names
     if array.dtype == object:
         raise DatasetError(f"{label} has {values.type}; expected numbers, and none missing.")
-    array = array.astype(np.float32) if array.dtype.kind == "f" else array
+    if array.dtype.kind == "f" and shape:  # not single numbers, which may be times since 1970
+        array = array.astype(np.float32)
     column: np.ndarray = array.reshape(-1, *shape)
     return column

@@ -150,7 +150,8 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
             raise ValueError(f"`expectile` is {expectile}; it must be in (0, 1), or None.")
         self.variant = variant
         self.fm_coef = (1.0 if variant == "dir" else 0.0) if fm_coef is None else fm_coef
-        self.beta = 1.0 if beta is None else beta
+        #: None in DF-dir.
+        self.beta = 1.0 if beta is None and variant == "div" else beta
         self.flow_steps = flow_steps
         self.q_agg = q_agg
         self.on_policy_share = on_policy_share
@@ -265,7 +266,10 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
             inverse_scale = 1 / end_value.abs().mean().clamp(min=1e-8)
             running = policy.inverse_scale
             running = th.where(running > 0, th.lerp(running, inverse_scale, SCALE_RATE), inverse_scale)
-            price = self.beta / running if self.variant == "div" else self.direction_coef
+            price: th.Tensor | float = self.direction_coef
+            if self.variant == "div":
+                assert self.beta is not None
+                price = self.beta / running
             if self.flow_target == "mc":
                 returns = end_value - price * path.total_cost
             else:
@@ -346,6 +350,7 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
         if cost is not None:
             paid = cost(inner.x, t, u)
             if self.variant == "div":
+                assert self.beta is not None
                 loss = loss + self.beta * paid.mean()
                 own = inner.on_policy[:, 0].to(paid.dtype)
                 metrics["divergence"] = 2 * (own * paid).sum() / own.sum().clamp(min=1)

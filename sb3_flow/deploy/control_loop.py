@@ -81,6 +81,7 @@ class OnnxPlanner:
         self.n_action_steps, self.n_obs_steps = spec["n_action_steps"], spec["n_obs_steps"]
         self.prediction_horizon = spec["horizon_length"] if spec.get("real_time") else self.n_action_steps
         self.action_shape, self.conditions_plans = tuple(spec["action"]["shape"]), spec.get("conditions_plans", False)
+        self.can_be_conditioned = "known_actions" in policy.names
 
     def check(self, observation: Any) -> None:
         if not self.policy.check(observation)[1]:
@@ -194,6 +195,10 @@ class ControlLoop:
             if not least <= value <= most:
                 raise ValueError(f"`{name}` is {value}; it must be from {least} to {most}.")
         self.period, self.deterministic = 1.0 / frequency, deterministic
+        if condition and not getattr(self.planner, "can_be_conditioned", True):
+            raise ValueError(
+                "`condition` is True, but plans of this sampler cannot be conditioned; choose the sampler of a flow."
+            )
         self.condition = self.planner.conditions_plans if condition is None else condition
         self.hold, self.max_late, self.latency = hold or (lambda previous: previous), max_late, latency
         #: The last delays of plans, in control steps.
@@ -254,7 +259,7 @@ class ControlLoop:
         :raises TimeoutError: If the planner is too slow, see ``max_late``.
         """
         if self.closed:
-            raise RuntimeError("The control loop is closed.")
+            raise RuntimeError("The control loop is closed; create a new one.")
         self.planner.check(observation)
         observation = copy.deepcopy(observation)  # the caller may reuse its arrays while the planner reads them
         self.history.extend([observation] * (1 if self.history else self.planner.n_obs_steps))
@@ -336,4 +341,7 @@ class ControlLoop:
                 f"A plan has {self.horizon} actions, and the last plans took up to {max(self.delays, default=0)} steps. Use a "
                 "lower frequency, longer chunks, a faster sampler, or an exported policy."
             )
-        return np.asarray(self.hold(self.previous))
+        action = np.asarray(self.hold(self.previous))
+        if action.shape != self.previous.shape or action.dtype.kind not in "iuf" or not np.isfinite(action).all():
+            raise ValueError(f"`hold` has returned {action!r}; expected finite numbers of the shape {self.previous.shape}.")
+        return action

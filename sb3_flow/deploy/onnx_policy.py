@@ -33,6 +33,8 @@ class OnnxPolicy:
         """As ``predict`` of SB3's policies. ``state`` has plans and histories; pass it to the next call."""
         latest, single = self.check(observation)
         n, length, steps = len(next(iter(latest.values()))), self.spec["n_obs_steps"], self.spec["n_action_steps"]
+        if state is not None and not (isinstance(state, tuple) and len(state[1]) == n):
+            raise ValueError("`state` must be None, or what `predict` returned before for as many observations.")
         new = np.full(n, state is None) | (episode_start is not None and episode_start)
         frames = {key: part[:, None].repeat(length, axis=1) for key, part in latest.items()} if length > 1 else latest
         blank = np.zeros((n, steps, *self.spec["action"]["shape"]), np.float32)
@@ -53,7 +55,10 @@ class OnnxPolicy:
         """Run the graph with noise and those of the inputs that it has."""
         fixed = self.fixed_noise.repeat(len(inputs["episode_start"]), 0)
         inputs["noise"] = fixed if deterministic else self.generator.standard_normal(fixed.shape, np.float32)
-        return self.session.run(None, {name: inputs[name] for name in self.names & inputs.keys()})
+        outputs = self.session.run(None, {name: inputs[name] for name in self.names & inputs.keys()})
+        if not np.isfinite(outputs[0]).all():
+            raise ValueError("Actions are not finite: the parameters are invalid, or the observation is too large.")
+        return outputs
 
     def check(self, observation: Any) -> tuple[dict[str, np.ndarray], bool]:
         """Check an observation. Return it as a batch by names, and whether it was a single one."""
@@ -62,9 +67,10 @@ class OnnxPolicy:
             raise ValueError(f"The observation has {sorted(parts)}; expected {sorted(self.spec['observations'])}.")
         batch, single = {}, False
         for key, expected in self.spec["observations"].items():
-            part, shape, dtype = np.asarray(parts[key]), tuple(expected["shape"]), expected["dtype"]
-            single, fits = part.shape == shape, shape in (part.shape, part.shape[1:])
-            if not fits or not np.can_cast(part.dtype, dtype, "same_kind") or not np.isfinite(part).all():
+            part, shape, dtype = np.asarray(parts[key]), tuple(expected["shape"]), np.dtype(expected["dtype"])
+            fits = shape in (part.shape, part.shape[1:]) and np.can_cast(part.dtype, dtype, "same_kind")
+            single, cast = part.shape == shape, part.astype(dtype) if fits else part
+            if not fits or not np.isfinite(cast).all() or (dtype.kind in "iu" and (cast != part).any()):
                 raise ValueError(f"{key!r} is {part.dtype} {part.shape}; expected finite {dtype} {shape}, or a batch.")
-            batch[key] = part.reshape(-1, *shape).astype(dtype)
+            batch[key] = cast.reshape(-1, *shape)
         return batch, single

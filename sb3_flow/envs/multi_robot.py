@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import gymnasium as gym
@@ -134,9 +135,11 @@ class MultiRobot(gym.Env[Any, np.ndarray]):
             in meters, ``(n, D)``, ``(n, D)`` and ``(m, D + 1)``, with at most as many robots and obstacles as there are rows;
             obstacles are optional.
         :return: The observation and an empty ``info``
-        :raises ValueError: If the scene is impossible; the message names the robots.
+        :raises ValueError: If the scene is impossible; the message names the robots. If there are other options.
         """
         super().reset(seed=seed)
+        if unknown := set(options or {}) - {"scene"}:
+            raise ValueError(f"The options of `reset` are {', '.join(sorted(map(str, unknown)))}; expected `scene` only.")
         scene = (options or {}).get("scene")
         problem = self.scenes.sample(self.np_random) if scene is None else self._given(scene)
         self.plan = None
@@ -212,7 +215,9 @@ class MultiRobot(gym.Env[Any, np.ndarray]):
         if values.size != np.prod(self._shape):
             raise ValueError(f"The action has {values.size} numbers; expected {np.prod(self._shape)}: {self._shape}.")
         if not np.isfinite(values).all():
-            raise ValueError("The action is not finite; it must have finite numbers only.")
+            raise ValueError(
+                f"The action has the value {values[~np.isfinite(values)][0]}, which is not finite; expected finite numbers."
+            )
         problem = self._problem()
         y = observations.plans(th.from_numpy(values)[None], self.limits, self.degree)
         return problem, y.where(problem.robot_mask[..., None, None], 0)
@@ -257,11 +262,11 @@ class MultiRobot(gym.Env[Any, np.ndarray]):
 
 def _numbers(name: str, value: int | Sequence[int]) -> int | tuple[int, int]:
     """A number, or a range as a list (as in YAML) or tuple."""
-    if isinstance(value, int):
-        return value
-    if len(value) != 2:
-        raise ValueError(f"`{name}` is {value}; it must be a number, or the smallest and the largest number.")
-    return int(value[0]), int(value[1])
+    found: list[Any] = [*value] if isinstance(value, (Sequence, np.ndarray)) and len(value) == 2 else [value]
+    if not all(isinstance(number, Real) and float(number).is_integer() for number in found):
+        raise ValueError(f"`{name}` is {value!r}; it must be a number, or the smallest and the largest number.")
+    low, high = int(found[0]), int(found[-1])
+    return low if len(found) == 1 else (low, high)
 
 
 def _padded(tensor: th.Tensor, rows: int) -> th.Tensor:

@@ -23,7 +23,7 @@ class PixelObservation(gym.Wrapper[np.ndarray, Any, Any, Any]):
         ``(3 * frame_stack, size, size)``. An episode starts with copies of its first frame.
     :param action_repeat: Number of steps for which each action is executed; their rewards are summed
     :param camera: Camera of a dm_control environment, by index or name
-    :raises ValueError: If a size or number is below 1, or the environment cannot be rendered.
+    :raises ValueError: If a size or number is below 1, or the environment cannot be rendered, or not by another camera.
     """
 
     def __init__(
@@ -39,6 +39,11 @@ class PixelObservation(gym.Wrapper[np.ndarray, Any, Any, Any]):
             raise ValueError(
                 f"{env.unwrapped} has the render mode {env.render_mode!r}; it must be 'rgb_array': make it with "
                 "render_mode='rgb_array' (in a configuration: `env_kwargs: {render_mode: rgb_array}`)."
+            )
+        if self.physics is None and camera != 0:
+            raise ValueError(
+                f"`camera` is {camera!r}, but {env.unwrapped} is not an environment of dm_control: choose the camera where "
+                "the environment is made."
             )
         self.size, self.action_repeat, self.camera = size, action_repeat, camera
         self.frames: deque[np.ndarray] = deque(maxlen=frame_stack)

@@ -77,10 +77,12 @@ class TwoGoals(gym.Env[np.ndarray, np.ndarray]):
         :param seed: Random seed
         :param options: ``{"open_goal": "left"}`` or ``"right"``: the open goal, instead of a random one
         :return: The observation, and ``info`` with ``open_goal``
-        :raises ValueError: If ``open_goal`` has another value.
+        :raises ValueError: If ``open_goal`` has another value, or there are other options.
         """
         super().reset(seed=seed)
         self.open_goal = int(2 * self.np_random.integers(2) - 1)
+        if unknown := set(options or {}) - {"open_goal"}:
+            raise ValueError(f"The options of `reset` are {', '.join(sorted(map(str, unknown)))}; expected `open_goal` only.")
         if options and "open_goal" in options:
             signs = {name: sign for sign, name in NAMES.items()}
             if options["open_goal"] not in signs:

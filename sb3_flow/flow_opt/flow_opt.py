@@ -147,8 +147,24 @@ class FlowOpt(FlowAlgorithm):
         if self.limits is None or self.degree is None:
             self._ask_the_environment()
         super()._setup_model()
+        self._check_limits()
         stages = [share for share in self._shares() if share > 0]
         self.lr_schedule = InTurn(WarmUpCosine(self.lr_schedule, self.warm_up), stages)
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        super().set_env(env, force_reset)
+        self._check_limits()
+
+    def _check_limits(self) -> None:
+        """Observations and actions are in units of the environment: other ones would be misread, and plans not be safe."""
+        found = None if self.env is None else attributes(self.env, "limits")
+        for name in ("dimensions", "size", "horizon") if found else ():
+            own, there = getattr(self.policy.limits, name), getattr(found[0], name)  # type: ignore[index]
+            if own != there:
+                raise ValueError(
+                    f"The `{name}` of this model is {own}, but that of the environment is {there}: plans would not be safe. "
+                    "Make the environment as for training."
+                )
 
     def _rename_saved_attributes(self) -> None:
         """Rename what a file of version 0.1 saved under former names."""

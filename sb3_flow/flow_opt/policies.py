@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from numbers import Real
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -10,6 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
+from sb3_flow.common.arguments import checked_value
 from sb3_flow.common.flow import euler
 from sb3_flow.common.policies import FlowPolicy
 from sb3_flow.common.renamed import FormerName, renamed_arguments, with_new_names
@@ -66,6 +68,11 @@ class FlowOptPolicy(FlowPolicy):
     #: Symmetries of problems, ``(8, D, D)``, and parities of the modes under time reversal, ``(m,)``
     symmetries: th.Tensor
     parities: th.Tensor
+    without_effect: ClassVar[tuple[str, ...]] = (
+        *("activation", "critic_layer_norm", "features_extractor_class", "features_extractor_kwargs", "n_critics", "net_arch"),
+        "normalize_images",
+    )
+
     initialiser = FormerName("initializer")
     initialise = FormerName("initialize")
     to_metres = FormerName("to_meters")
@@ -107,6 +114,8 @@ class FlowOptPolicy(FlowPolicy):
         self.limits, self.flow_steps = Limits(**(limits or {})), flow_steps
         self.initialize, self.polish_rounds, self.fallback = initialize, polish_rounds, fallback
         filter_kwargs = with_new_names(filter_kwargs or {}, FORMER_FILTER_NAMES)
+        if "basis_degree" in filter_kwargs:
+            raise ValueError("`filter_kwargs` has `basis_degree`, which is the argument `degree` of the algorithm.")
         settings = {"samples": solver_samples(self.limits), **filter_kwargs, "basis_degree": degree}
         self.filter = SafetyFilter(self.limits, FilterSettings(**settings))
         self.basis = self.filter.basis
@@ -240,12 +249,14 @@ class FlowOptPolicy(FlowPolicy):
         :param deadline_ms: Time in milliseconds after which filter and polishing stop. None: no deadline
         :param deterministic: Whether to use the same noise at each call
         :return: The plans; ``feasible`` tells which of them are certified
-        :raises ValueError: If ``k`` is below 1.
+        :raises ValueError: If ``k`` is below 1, or the deadline below 0.
         """
         began = time.perf_counter()
-        k = self.best_of_n if k is None else k
+        k = self.best_of_n if k is None else checked_value("k", k, int)
         if k < 1:
             raise ValueError(f"`k` is {k}; it must be at least 1.")
+        if deadline_ms is not None and not (isinstance(deadline_ms, Real) and deadline_ms >= 0):
+            raise ValueError(f"`deadline_ms` is {deadline_ms!r}; it must be at least 0 milliseconds, or None.")
         deadline = None if deadline_ms is None else began + deadline_ms / 1000
         problems = self.problems(observations)
         n = len(problems.start)

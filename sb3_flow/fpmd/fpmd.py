@@ -9,6 +9,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_flow.common.data.batches import shift_images
+from sb3_flow.common.effects import warn_without_effect
 from sb3_flow.common.encoders import image_keys
 from sb3_flow.common.flow import flow_matching_loss
 from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
@@ -159,11 +160,18 @@ class FPMD(OfflineToOnlineAlgorithm):
         for name, value in (("temperature", temperature), ("alpha", alpha)):
             if not value > 0:
                 raise ValueError(f"`{name}` is {value}; it must be above 0.")
+        if reward_scale is not None and not reward_scale > 0:
+            raise ValueError(f"`reward_scale` is {reward_scale}; it must be above 0, or None.")
+        rates = {"policy_learning_rate": policy_learning_rate, "final_policy_learning_rate": final_policy_learning_rate}
+        for name, rate in {**rates, "alpha_lr": alpha_lr}.items():
+            if rate < 0:
+                raise ValueError(f"`{name}` is {rate}; it must not be negative.")
         for name, count in (("policy_delay", policy_delay), ("alpha_interval", alpha_interval)):
             if count < 1:
                 raise ValueError(f"`{name}` is {count}; it must be at least 1.")
-        if not 0 <= equal_time_probability <= 1:
-            raise ValueError(f"`equal_time_probability` is {equal_time_probability}; it must be in [0, 1].")
+        for name, share in (("equal_time_probability", equal_time_probability), ("init_noise_scale", init_noise_scale)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"`{name}` is {share}; it must be in [0, 1].")
         if not 0 <= decay_from < decay_until:
             raise ValueError(
                 f"`decay_from` is {decay_from} and `decay_until` is {decay_until}; expected 0 <= `decay_from` < `decay_until`."
@@ -193,6 +201,12 @@ class FPMD(OfflineToOnlineAlgorithm):
         super().__init__(
             policy, env, learning_rate, learning_starts=learning_starts, crop_probability=crop_probability, **kwargs
         )
+        if self.weight_mode not in (None, "temp"):
+            reason = f"with `weight_mode={self.weight_mode!r}`, the temperature follows `alpha`"
+            warn_without_effect(type(self), {"temperature": temperature}, reason)
+        if flow == "rectified":
+            times = {"equal_time_probability": equal_time_probability}
+            warn_without_effect(type(self), times, "only `flow='mean'` has two times")
 
     def _setup_model(self) -> None:
         # The published defaults for pixels and for vectors.

@@ -8,6 +8,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch.nn import functional as F
 
 from sb3_flow.common.critics import Aggregation, aggregate
+from sb3_flow.common.effects import warn_without_effect
 from sb3_flow.common.flow import flow_matching_loss
 from sb3_flow.common.flow_algorithm import total
 from sb3_flow.common.policies import aliases
@@ -124,6 +125,12 @@ class GFP(FQL):
             normalize_q_loss=normalize_q_loss,
             **kwargs,
         )
+        if target_agg == "actor":
+            teacher = {"target_vabc_at_next": target_vabc_at_next}
+            warn_without_effect(type(self), teacher, "the target has no action of the teacher with `target_agg='actor'`")
+        if not eta and not eta_online:
+            guidance = {"guidance_fn": guidance_fn, "guidance_agg": guidance_agg}
+            warn_without_effect(type(self), guidance, "there is no guidance with `eta=0`")
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
         if self.eta_online is not None and not self._in_offline_phase():

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch as th
 from torch import nn
@@ -33,6 +33,7 @@ class HistoryPolicy(FlowPolicy):
     n_averaged: th.Tensor
     flow: Network
     average: Network
+    without_effect: ClassVar[tuple[str, ...]] = ("critic_layer_norm", "n_critics")
 
     def build(self, prediction_horizon: int = 16, n_obs_steps: int = 2) -> None:
         for name, value in (("horizon_length", prediction_horizon), ("n_obs_steps", n_obs_steps)):

@@ -8,6 +8,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from sb3_flow.common.data.checks import warn_about_short_trajectories
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.offline_buffer import OfflineBuffer, Window
+from sb3_flow.common.effects import warn_without_effect
 from sb3_flow.common.flow_algorithm import FlowAlgorithm, copy_buffers
 from sb3_flow.common.schedules import WarmUpCosine
 from sb3_flow.common.type_aliases import Batch
@@ -60,6 +61,8 @@ class Imitation(FlowAlgorithm):
         self.cosine = cosine
         self.warm_up = warm_up
         super().__init__(policy, env, learning_rate, **kwargs)
+        if not cosine:
+            warn_without_effect(type(self), {"warm_up": warm_up}, "the learning rate is constant with `cosine=False`")
 
     def _setup_model(self) -> None:
         super()._setup_model()

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any
 
+#: Settings that are whole numbers.
+WHOLE = ("basis_degree", "samples", "max_iterations", "block")
 #: Settings with named values, and the names.
 CHOICES = {"push": ("chords", "samples"), "majorizer": ("shared", "exact"), "metric": ("modal", "coefficients")}
+
+
+def _check_number(name: str, value: Any) -> None:
+    if not (isinstance(value, Real) and 0 <= value < math.inf) or (name in WHOLE and value != int(value)):
+        kind = "whole" if name in WHOLE else "finite"
+        raise ValueError(f"`{name}` is {value!r}; it must be a {kind} number of at least 0.")
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,15 @@ class FilterSettings:
                 raise ValueError(
                     f"`{name}` is {pair}; it must be two numbers: the first value, and the value from `{name}_iterations` on."
                 )
+            for value in pair:
+                _check_number(name, value)
             object.__setattr__(self, name, tuple(pair))  # YAML has lists
+        for field in fields(self):
+            if field.name not in (*CHOICES, "penalty", "margin"):
+                _check_number(field.name, getattr(self, field.name))
+        for name in ("speed_share", "acceleration_share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be above 0 and at most 1.")
         for name in ("penalty_iterations", "anchor", "majorization", "block", "margin_iterations"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must be above 0.")

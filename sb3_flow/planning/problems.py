@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 import torch as th
@@ -34,8 +36,9 @@ class Limits:
         if self.dimensions not in (2, 3):
             raise ValueError(f"`dimensions` is {self.dimensions}; it must be 2 or 3.")
         for name in ("size", "radius", "v_max", "a_max", "horizon"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be above 0.")
+            value = getattr(self, name)
+            if not (isinstance(value, Real) and 0 < value < math.inf):
+                raise ValueError(f"`{name}` is {value!r}; it must be above 0, and finite.")
 
 
 class Problems(NamedTuple):

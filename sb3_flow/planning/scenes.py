@@ -88,7 +88,7 @@ class Scenes:
             if not least <= low <= high:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; expected a number from {least}, or (lowest, highest).")
             if most is not None and most < high:
-                raise ValueError(f"`max_{name}` is {most}, but there may be {high} {name}.")
+                raise ValueError(f"`max_{name}` is {most}, but there may be {high} {name}; raise it, or lower `{name}`.")
 
     @property
     def rows(self) -> tuple[int, int]:

@@ -23,13 +23,19 @@ def read_evaluations(files: Sequence[str | Path]) -> tuple[np.ndarray, np.ndarra
     :param files: ``evaluations.npz`` of each seed, or the folders that contain them
     :return: Timesteps ``(n_evaluations,)``, mean scores ``(n_seeds, n_evaluations)`` as far as all seeds have them, and the
         name of the score: ``"success rate"`` or ``"return"``
-    :raises ValueError: If the seeds were evaluated at different timesteps.
+    :raises ValueError: If there are no files, the seeds were evaluated at different timesteps, or only some have success
+        rates.
     """
+    if isinstance(files, str | Path) or not len(files):
+        raise ValueError(f"The runs are {files!r}; expected a list with one file, or folder, for each seed.")
     found = []
     for path in map(Path, files):
         with np.load(path / "evaluations.npz" if path.is_dir() else path) as arrays:
             found.append({key: arrays[key] for key in arrays.files})
-    name = "successes" if all("successes" in arrays for arrays in found) else "results"
+    successes = [file for file, arrays in zip(files, found, strict=True) if "successes" in arrays]
+    if 0 < len(successes) < len(found):
+        raise ValueError(f"{successes[0]} has success rates, and other runs have not; they cannot be compared.")
+    name = "successes" if successes else "results"
     n = min(len(arrays["timesteps"]) for arrays in found)
     times = found[0]["timesteps"][:n]
     for file, arrays in zip(files, found, strict=True):

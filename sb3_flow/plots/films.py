@@ -11,6 +11,8 @@ import numpy as np
 
 from sb3_flow.common.optional import require
 
+#: Most frames per second of a GIF file.
+FASTEST = 50.0
 #: Height of a line of text in pixels.
 LINE = 16
 
@@ -38,7 +40,7 @@ def film(
     :param seed: Seed of the first episode; each following one adds 1
     :param deterministic: Whether the policy acts without noise
     :param every: Number of steps between frames; the last step of an episode has a frame, too
-    :param rate: Frames per second
+    :param rate: Frames per second, at most 50
     :param rest: How long the last frame of an episode is shown, in seconds
     :param legend: What the colors in the image mean: meanings by color, such as ``{"#0072B2": "cube"}``
     :return: The file
@@ -50,6 +52,10 @@ def film(
     for name, value in (("episodes", episodes), ("every", every)):
         if value < 1:
             raise ValueError(f"`{name}` is {value}; it must be at least 1.")
+    if not 0 < rate <= FASTEST:
+        raise ValueError(f"`rate` is {rate}; it must be above 0 and at most {FASTEST:g}, which GIF files can show.")
+    if not rest >= 0:
+        raise ValueError(f"`rest` is {rest}; it must be at least 0 seconds.")
     frames, durations = [], []
     for episode in range(episodes):
         observation, _ = env.reset(seed=seed + episode)
@@ -126,9 +132,9 @@ def write_gif(frames: Sequence[np.ndarray], file: str | Path, durations: Sequenc
 
     :param frames: Images of one size, ``(height, width, 3)`` of uint8
     :param file: The GIF file
-    :param durations: How long each frame is shown, in seconds, or one number for all
+    :param durations: How long each frame is shown, in seconds, or one number for all; at least a fiftieth, or that is shown
     :return: The file
-    :raises ValueError: If there are no frames.
+    :raises ValueError: If there are no frames, or not one duration for each.
     :raises ImportError: If Pillow is not installed.
     """
     if not len(frames):
@@ -136,6 +142,8 @@ def write_gif(frames: Sequence[np.ndarray], file: str | Path, durations: Sequenc
     image = require("PIL.Image", "plots", "A film")
     pictures = [image.fromarray(frame).quantize(256, dither=image.Dither.NONE) for frame in frames]
     times = [durations] * len(frames) if isinstance(durations, (int, float)) else list(durations)
-    milliseconds = [max(20, round(1000 * time)) for time in times]
+    if len(times) != len(frames) or not all(time > 0 for time in times):
+        raise ValueError(f"There are {len(times)} `durations` for {len(frames)} frames; expected one above 0 for each.")
+    milliseconds = [max(round(1000 / FASTEST), round(1000 * time)) for time in times]
     pictures[0].save(file, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, disposal=1)
     return Path(file)

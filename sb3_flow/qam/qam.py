@@ -7,6 +7,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch.nn import functional as F
 
+from sb3_flow.common.effects import warn_without_effect
 from sb3_flow.common.flow import flow_matching_loss
 from sb3_flow.common.flow_algorithm import total
 from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
@@ -146,6 +147,8 @@ class QAM(OfflineToOnlineAlgorithm):
         self.target_actor = target_actor
         self.use_target_grad = use_target_grad
         super().__init__(policy, env, learning_rate, max_grad_norm=max_grad_norm, **kwargs)
+        if edit_scale == 0:
+            warn_without_effect(type(self), {"target_entropy": target_entropy}, "there is no edit with `edit_scale=0`")
 
     def _policy_arguments(self) -> dict[str, Any]:
         variant = {"one_step": self.fql_alpha > 0, "edit_scale": self.edit_scale, "trust_region": self.kl_budget is not None}

@@ -57,7 +57,7 @@ class RQL(OfflineToOnlineAlgorithm):
     Paper: https://arxiv.org/abs/2606.17551. Deviations from the published code: see ``docs/rql.md``.
 
     :param policy: ``"FlowPolicy"`` (or a subclass of ``RQLPolicy``)
-    :param env: Environment, or its id
+    :param env: Environment, or its id. None: the spaces are those of the dataset
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
     :param alpha: Weight of the behavior cloning loss, at least 0. Larger values keep the policy closer to the data. Tune it
         first; the paper used 0.1 to 10. If rewards are ``c`` times as large, it must be ``c`` times as large, too.
@@ -78,7 +78,7 @@ class RQL(OfflineToOnlineAlgorithm):
     def __init__(
         self,
         policy: str | type[RQLPolicy],
-        env: GymEnv | str,
+        env: GymEnv | str | None = None,
         learning_rate: float | Schedule = 3e-4,
         *,
         alpha: float = 1.0,

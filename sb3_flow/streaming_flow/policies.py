@@ -9,6 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_action_dim, is_image_space
 from stable_baselines3.common.type_aliases import PyTorchObs
 
+from sb3_flow.common.chunks import read_state
 from sb3_flow.common.encoders import subspaces
 from sb3_flow.common.policies import batch_size
 from sb3_flow.common.real_time import RealTimePlanner, condition
@@ -69,15 +70,17 @@ class StreamingFlowPolicy(HistoryPolicy):
         """The key of the part of an observation (empty if it is not a dictionary) and the coordinates."""
         if start_from is None:
             return "", None
-        key, indices = next(iter(start_from.items())) if isinstance(start_from, dict) else ("", start_from)
+        entries = list(start_from.items() if isinstance(start_from, dict) else [("", start_from)])
+        key, indices = entries[0] if len(entries) == 1 else ("", [])
         part = subspaces(self.observation_space).get(key)
-        if not isinstance(part, spaces.Box) or is_image_space(part):
+        if len(entries) != 1 or not isinstance(part, spaces.Box) or is_image_space(part):
             raise ValueError(
-                f"`start_from` is {start_from}; it must name coordinates of a vector in {self.observation_space}: a list of "
+                f"`start_from` is {start_from}; it must name coordinates of one vector in {self.observation_space}: a list of "
                 "indices, or for dictionaries of observations {key: indices}."
             )
         size = int(np.prod(part.shape))
-        if len(indices) != get_action_dim(self.action_space) or not all(0 <= i < size for i in indices):
+        whole = isinstance(indices, list | tuple) and all(isinstance(i, int | np.integer) and 0 <= i < size for i in indices)
+        if not whole or len(indices) != get_action_dim(self.action_space):
             raise ValueError(
                 f"`start_from` is {start_from}; expected {get_action_dim(self.action_space)} indices from 0 to {size - 1}, "
                 "one for each action dimension."
@@ -193,7 +196,7 @@ class StreamingFlowPolicy(HistoryPolicy):
             frames = update_history(None, arrays, new, self.n_obs_steps)
             stream = StreamState.blank(n_envs, self.action_dim, self.latent_dim, self.context_dim, frames)
         else:
-            stream = StreamState(*state)
+            stream = read_state(StreamState, state, (self.action_dim,))
             stream = stream._replace(frames=update_history(stream.frames, arrays, new, self.n_obs_steps))
         if new.any():
             stream = stream.replaced(new, actions=self.start(_rows(observations, new)).cpu().numpy())

@@ -8,6 +8,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch.nn import functional as F
 
 from sb3_flow.common.data.offline_buffer import Window
+from sb3_flow.common.effects import warn_without_effect
 from sb3_flow.common.policies import aliases
 from sb3_flow.common.type_aliases import Batch, Metrics
 from sb3_flow.imitation.imitation import Imitation
@@ -125,6 +126,8 @@ class StreamingFlow(Imitation):
             warm_up=warm_up,
             **kwargs,
         )
+        if not stochastic:
+            warn_without_effect(type(self), {"sigma_1": sigma_1}, "only the stochastic variant has it, `stochastic=True`")
 
     def _policy_arguments(self) -> dict[str, Any]:
         own = {"stochastic": self.stochastic, "sigma_0": self.sigma_0, "start_from": self.start_from}

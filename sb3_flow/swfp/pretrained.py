@@ -66,7 +66,12 @@ def _read(path: str | pathlib.Path) -> tuple[Any, int]:
     saved = read_settings(path)
     if "n_offline_updates" not in saved:
         raise ValueError(f"{name_of(path)} was saved by an algorithm outside of sb3_flow, which has no BC flow.")
-    settings = unpack_settings(path, saved, (), None, trusted=False)
+    try:
+        settings = unpack_settings(path, saved, (), None, trusted=False)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} Then pass the model, not its path: `SWFP.from_pretrained(FQL.load(path, ...), env)`."
+        ) from error
     _, parameters, _ = load_from_zip_file(path, load_data=False, device="cpu")
     policy = settings["policy_class"](
         settings["observation_space"],

@@ -10,6 +10,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_flow.common.critics import Aggregation, aggregate, check_aggregation
+from sb3_flow.common.effects import warn_without_effect
 from sb3_flow.common.flow import flow_matching_loss
 from sb3_flow.common.flow_algorithm import total
 from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
@@ -160,6 +161,9 @@ class SWFP(OfflineToOnlineAlgorithm):
         super().__init__(
             policy, env, learning_rate, max_grad_norm=max_grad_norm, balanced_sampling=balanced_sampling, **kwargs
         )
+        if absorb_interval == 0:
+            unused = {"absorb_steps": absorb_steps, "absorb_tolerance": absorb_tolerance}
+            warn_without_effect(type(self), unused, "there is no absorption with `absorb_interval=0`")
 
     @classmethod
     def from_pretrained(

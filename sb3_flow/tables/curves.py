@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sb3_flow.common.optional import require
+from sb3_flow.common.warn import warn
 from sb3_flow.tables.evaluations import RunScores, mean_seconds, names
 
 #: Colors for readers with color vision deficiency (Okabe and Ito, 2008), without yellow, which is faint on white.
@@ -62,6 +63,11 @@ def plot_curves(runs: list[RunScores], path: Path, over_time: bool = False) -> P
             if not group:
                 continue
             n = min(len(run.curve) for run in group)
+            if not over_time and any((run.timesteps[:n] != group[0].timesteps[:n]).any() for run in group):
+                warn(
+                    f"{task}, {algorithm}: the runs were evaluated at different timesteps; their curve is drawn at those of "
+                    f"run {group[0].run_id}."
+                )
             curves = np.array([run.curve[:n] for run in group])
             places = mean_seconds(group, algorithm)[:n] if over_time else group[0].timesteps[:n]
             look = style(number, len(algorithms))

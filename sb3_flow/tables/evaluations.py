@@ -146,6 +146,21 @@ def split_finished(runs: list[RunScores]) -> tuple[list[RunScores], list[RunScor
     return finished, [run for run in runs if run.timesteps[-1] < ends[run.task, run.algorithm]]
 
 
+def check_last(runs: Iterable[RunScores]) -> None:
+    """
+    Check that runs have the evaluations of the final score.
+
+    :param runs: Runs
+    :raises ValueError: If one has fewer than ``last``.
+    """
+    for run in runs:
+        if len(run.timesteps) < run.last:
+            raise ValueError(
+                f"{run.algorithm} {run.task} {run.run_id} has {len(run.timesteps)} evaluations, and the score is the mean "
+                f"over the last {run.last}. Choose a smaller `last`."
+            )
+
+
 def by_time(runs: list[RunScores]) -> list[RunScores]:
     """
     The runs of tasks that can be compared over time: all their runs have recorded times.

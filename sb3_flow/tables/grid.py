@@ -18,8 +18,7 @@ import gymnasium as gym
 
 from sb3_flow.common.arguments import closest
 from sb3_flow.common.environments import register_environment
-from sb3_flow.common.optional import require
-from sb3_flow.zoo.configs import read_value
+from sb3_flow.zoo.configs import load_yaml, read_value
 
 Level = dict[str, Any]
 
@@ -118,26 +117,7 @@ def read_sweep(file: Path) -> Level:
     :raises ValueError: If it is not valid YAML, not a mapping, or has duplicate keys.
     :raises OSError: If it cannot be read.
     """
-    yaml = require("yaml", "sweep", "A sweep")
-
-    class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]
-        """Rejects duplicate keys, of which YAML would silently use the last."""
-
-        def compose_mapping_node(self, anchor: Any) -> Any:
-            node = super().compose_mapping_node(anchor)
-            keys: list[Any] = []
-            for key, _ in node.value:
-                if key.value in keys:
-                    line = key.start_mark.line + 1
-                    raise ValueError(f"{file}, line {line}: the key `{key.value}` is duplicate; keep one.")
-                keys.append(key.value)
-            return node
-
-    text = file.read_text("utf-8")
-    try:
-        content = yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+    content = load_yaml(file, "sweep", "A sweep")
     if not isinstance(content, dict):
         raise ValueError(f"{file}: a sweep is a mapping with `tasks`, `algorithms` and `seeds`; see docs/sweeps.md.")
     renamed: Level = _with_new_names(content)

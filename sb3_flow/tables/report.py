@@ -12,6 +12,7 @@ from sb3_flow.tables.curves import plot_curves
 from sb3_flow.tables.evaluations import (
     RunScores,
     by_time,
+    check_last,
     matrix,
     mean_seconds,
     names,
@@ -68,6 +69,7 @@ def _run(options: argparse.Namespace) -> None:
     text = head(folder / PAGE, options.title, options.introduction, options.force)
     records = read_records(options.source)
     runs, unfinished = split_finished(scores_of(records, options.last))
+    check_last(runs)
     for run in unfinished:
         print(
             f"Omitted, because it has not finished: {run.algorithm} {run.task} {run.run_id} ({run.timesteps[-1]:,} timesteps)"

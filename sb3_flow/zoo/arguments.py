@@ -21,10 +21,10 @@ def quote_values(arguments: list[str]) -> list[str]:
 
     :param arguments: The command line
     :return: The command line for RL Zoo
-    :raises ValueError: If a value does not have the form NAME:VALUE.
+    :raises ValueError: If a value does not have the form NAME:VALUE, or a name is given twice.
     """
     quoted: list[str] = []
-    option = ""
+    option, names = "", set[tuple[str, str]]()
     for argument in arguments:
         if argument.startswith("-"):
             option = argument
@@ -32,6 +32,9 @@ def quote_values(arguments: list[str]) -> list[str]:
             name, _, value = argument.partition(":")
             if not (name and value.strip()):
                 raise ValueError(f"{option} {argument}: expected NAME:VALUE, such as batch_size:128 or dataset:data.npz.")
+            if (option, name) in names:
+                raise ValueError(f"{option} has `{name}` twice; keep one.")
+            names.add((option, name))
             argument = f"{name}:{_quoted(value.strip())}"
         quoted.append(argument)
     return quoted

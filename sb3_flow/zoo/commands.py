@@ -134,6 +134,10 @@ def _check(name: str, ours: argparse.Namespace, arguments: list[str], algorithms
         raise ValueError(f"--run-id is {ours.run_id}; it must be at least 1.")
     if name == "train" and ours.checkpoint_freq is not None and ours.checkpoint_freq < 0:
         raise ValueError(f"--checkpoint-freq is {ours.checkpoint_freq}; it must be at least 0.")
+    if name == "train" and {"-optimize", "--optimize-hyperparameters"} & set(arguments):
+        for option in ("run_id", "resume", "checkpoint_freq", "eval_samplers"):
+            if getattr(ours, option) not in (None, False, []):
+                raise ValueError(f"--{option.replace('_', '-')} does not go with -optimize: trials are not stored as runs.")
     return check_numbers(name, arguments)
 
 

@@ -62,21 +62,52 @@ def no_such_config(config: str) -> ValueError:
     )
 
 
+def load_yaml(file: str | Path, extra: str, purpose: str) -> Any:
+    """
+    Read a YAML file without duplicate keys, of which YAML would silently use the last.
+
+    :param file: The file
+    :param extra: As for ``require``
+    :param purpose: As for ``require``
+    :return: Its content
+    :raises ValueError: If it is not valid YAML, or has duplicate keys.
+    :raises OSError: If it cannot be read.
+    """
+    yaml = require("yaml", extra, purpose)
+    duplicate: list[tuple[int, Any]] = []
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            node = super().compose_mapping_node(anchor)
+            keys: list[Any] = []
+            for key, _ in node.value:
+                if key.value in keys:
+                    duplicate.append((key.start_mark.line + 1, key.value))
+                keys.append(key.value)
+            return node
+
+    try:
+        content = yaml.load(Path(file).read_text("utf-8"), Loader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # of PyYAML, or for text that is not UTF-8
+        raise ValueError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+    for line, key in duplicate:
+        raise ValueError(f"{file}, line {line}: the key `{key}` is duplicate; keep one.")
+    return content
+
+
 def read_entries(path: str) -> dict[str, Any]:
     """
     Read a file of configurations.
 
     :param path: A YAML file
     :return: An entry per environment, and optionally ``default``
-    :raises ValueError: If it does not exist, is not valid YAML, or does not have a dictionary per environment.
+    :raises ValueError: If it does not exist, is not valid YAML, has duplicate keys, or does not have a dictionary per
+        environment.
     """
-    yaml = require("yaml", "zoo", "Reading a configuration")
     try:
-        entries = yaml.safe_load(Path(path).read_text("utf-8"))
+        entries = load_yaml(path, "zoo", "Reading a configuration")
     except FileNotFoundError as error:
         raise no_such_config(path) from error
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # of PyYAML, or for text that is not UTF-8
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(entries, dict):
         raise ValueError(f"{path} has no entries; expected a dictionary of settings per environment.")
     for name, entry in entries.items():

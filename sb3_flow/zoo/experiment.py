@@ -54,6 +54,8 @@ class FlowExperimentManager(HyperparameterReader):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.eval_samplers, self.trusted = eval_samplers, trusted
+        if eval_samplers and self.eval_freq <= 0:
+            raise ValueError(f"--eval-samplers needs evaluations, but --eval-freq is {self.eval_freq}; it must be above 0.")
         if self.verbose > 0 and not sys.stdout.isatty() and issubclass(ALGOS[self.algo], OfflineAlgorithm):
             self.show_progress = True  # lines of text, which do not disturb a log
         self.resumable = issubclass(ALGOS[self.algo], OfflineAlgorithm) and not self.optimize_hyperparameters

@@ -1,17 +1,21 @@
 """Arguments of constructors: each argument of each algorithm with values of other types, generated from the type hints."""
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from conformance.environments import pendulum
+import torch as th
+from conformance.environments import AnySpaces, collect, pendulum
+from gymnasium import spaces
 from stable_baselines3 import SAC
 from stable_baselines3.common.noise import NormalActionNoise
 
 from breaker.data import SMALL
 from breaker.outcome import Input
-from sb3_flow import FQL, QAM, StreamingFlow
+from sb3_flow import FPMD, FQL, GFP, QAM, SWFP, StreamingFlow
+from sb3_flow.baselines import OfflineSAC, OfflineTD3
 from sb3_flow.common.arguments import RANGES, hints_of
 from sb3_flow.fql import FQLPolicy
 from sb3_flow.methods import METHODS
@@ -94,6 +98,11 @@ def single() -> list[Input]:
         "learning_rate='lin_3e-4'": (lambda: fql(learning_rate="lin_3e-4"), "must be a number or a function"),
         "a schedule without argument": (lambda: fql(learning_rate=lambda: 1e-3), "must take the remaining progress"),
         "a schedule that returns text": (lambda: fql(learning_rate=lambda _: "fast"), "and return a number"),
+        "a schedule that begins with nan": (
+            lambda: fql(learning_rate=lambda _: math.nan),
+            "`learning_rate` is a function that begins with nan; it must return finite numbers of at least 0",
+        ),
+        "a schedule that begins with -1": (lambda: fql(learning_rate=lambda _: -1), "is a function that begins with -1"),
         "train_freq=0": (lambda: fql(train_freq=0), "`train_freq` is 0"),
         "train_freq='step'": (lambda: fql(train_freq="step"), "`train_freq` is 'step'"),
         "train_freq=(1,)": (lambda: fql(train_freq=(1,)), r"`train_freq` is \(1,\)"),
@@ -146,7 +155,40 @@ def single() -> list[Input]:
             lambda: policy_kwargs(features_extractor_class="cnn"),
             "`features_extractor_class` is 'cnn'; it must be a class",
         ),
+        "activation_fn and another activation": (
+            lambda: policy_kwargs(activation_fn=th.nn.ReLU, activation="gelu"),
+            "both `activation_fn` and another `activation`; pass only `activation`",
+        ),
+        "lr of the optimizer": (
+            lambda: policy_kwargs(optimizer_kwargs={"lr": 1e-3}),
+            "`optimizer_kwargs` has the learning rate `lr`; pass `learning_rate` to the algorithm",
+        ),
         "net_ark": (lambda: policy_kwargs(net_ark=[4]), "no argument `net_ark`; did you mean `net_arch`"),
+        "policy_learning_rate of FPMD": (
+            lambda: FPMD("FlowPolicy", ENV, policy_learning_rate=-1e-3, **SMALL),
+            "`policy_learning_rate` is -0.001; it must not be negative",
+        ),
+        "alpha_lr of FPMD": (lambda: FPMD("FlowPolicy", ENV, alpha_lr=-1.0, **SMALL), "`alpha_lr` is -1"),
+        "reward_scale of FPMD": (
+            lambda: FPMD("FlowPolicy", ENV, reward_scale=0.0, **SMALL),
+            "`reward_scale` is 0.0; it must be above 0, or None",
+        ),
+        "init_noise_scale of FPMD": (
+            lambda: FPMD("FlowPolicy", ENV, init_noise_scale=2.0, **SMALL),
+            r"`init_noise_scale` is 2.0; it must be in \[0, 1\]",
+        ),
+        "start_from with two parts": (
+            lambda: StreamingFlow("FlowPolicy", of_parts(), start_from={"a": [0], "b": [0]}, **SMALL),
+            "`start_from` is .*'b'.*; it must name coordinates of one vector",
+        ),
+        "start_from with half an index": (
+            lambda: StreamingFlow("FlowPolicy", ENV, start_from=[0.5], **SMALL),
+            r"`start_from` is \[0.5\]; expected 1 indices from 0 to 2",
+        ),
+        "start_from as text": (
+            lambda: StreamingFlow("FlowPolicy", ENV, start_from="0", **SMALL),
+            "`start_from` is 0; expected 1 indices",
+        ),
         "kl_budget of QAM": (lambda: QAM("FlowPolicy", ENV, kl_budget=-1.0, **SMALL), "`kl_budget` is -1"),
     }
     accepted: dict[str, Any] = {
@@ -161,7 +203,7 @@ def single() -> list[Input]:
         "a policy class": lambda: fql(FQLPolicy),
         "learning_rate=0": lambda: fql(learning_rate=0),
         "a schedule": lambda: fql(learning_rate=lambda left: 1e-3 * left),
-        "activation_fn": lambda: policy_kwargs(activation_fn=__import__("torch").nn.ReLU),
+        "activation_fn": lambda: policy_kwargs(activation_fn=th.nn.ReLU),
         "use_sde=False": lambda: fql(use_sde=False),
         "policy_kwargs that SAC has changed": after_sac,
     }
@@ -170,4 +212,99 @@ def single() -> list[Input]:
     return inputs + [Input(name, lambda _, f=give: f()) for name, give in accepted.items()]
 
 
-INPUTS = [*of_another_type(), *out_of_range(), *single()]
+def without_effect() -> list[Input]:
+    """Arguments that others make irrelevant, and the same with others."""
+
+    def offline(cls: Any = FQL, **kwargs: Any) -> Any:
+        return cls("FlowPolicy", pendulum(), dataset=collect(pendulum), **{**SMALL, **kwargs})
+
+    def made(cls: Any, **kwargs: Any) -> Any:
+        return cls("FlowPolicy", ENV, **{**SMALL, **kwargs})
+
+    def of_images() -> Any:
+        image = spaces.Box(0, 255, (3, 36, 36), np.uint8)
+        env = AnySpaces(image, spaces.Box(-1, 1, (1,)))
+        return FQL("FlowPolicy", env, dataset=collect(lambda: env, 40), normalize_observations=True, **SMALL)
+
+    def sac(cls: Any = OfflineSAC, **kwargs: Any) -> Any:
+        return cls("MlpPolicy", pendulum(), dataset=collect(pendulum), batch_size=4, device="cpu", **kwargs)
+
+    noise = NormalActionNoise(np.zeros(1), np.ones(1))
+    offline_only = "has no effect: all timesteps are offline updates. For an online phase after them, set `offline_steps`"
+    warned: dict[str, tuple[Any, str]] = {
+        "balanced_sampling without data": (
+            lambda: fql(balanced_sampling=True),
+            "FQL: `balanced_sampling=True` has no effect: there is no dataset",
+        ),
+        "balanced_sampling offline": (lambda: offline(balanced_sampling=True), offline_only),
+        "gradient_steps offline": (lambda: offline(gradient_steps=2), f"`gradient_steps=2` {offline_only}"),
+        "train_freq offline": (lambda: offline(train_freq=4), f"`train_freq=4` {offline_only}"),
+        "action_noise offline": (lambda: offline(action_noise=noise), offline_only),
+        "normalize_observations of images": (of_images, "`normalize_observations` has no effect: .* has no vectors"),
+        "n_critics of imitation": (
+            lambda: made(StreamingFlow, policy_kwargs={"net_arch": [4], "n_critics": 3}),
+            "StreamingFlowPolicy: `n_critics` has no effect",
+        ),
+        "warm_up without a cosine": (
+            lambda: made(StreamingFlow, cosine=False, warm_up=0.3),
+            "`warm_up=0.3` has no effect: the learning rate is constant with `cosine=False`",
+        ),
+        "sigma_1 without noise": (
+            lambda: made(StreamingFlow, sigma_1=0.3),
+            "`sigma_1=0.3` has no effect: only the stochastic variant has it",
+        ),
+        "target_vabc_at_next of GFP": (
+            lambda: made(GFP, target_vabc_at_next=True),
+            "`target_vabc_at_next=True` has no effect: the target has no action of the teacher",
+        ),
+        "guidance_fn of GFP": (
+            lambda: made(GFP, eta=0.0, guidance_fn="advantage"),
+            "`guidance_fn='advantage'` has no effect: there is no guidance with `eta=0`",
+        ),
+        "target_entropy of QAM": (
+            lambda: made(QAM, target_entropy=-1.0),
+            "`target_entropy=-1.0` has no effect: there is no edit with `edit_scale=0`",
+        ),
+        "temperature of FPMD": (
+            lambda: made(FPMD, weight_mode="release", temperature=2.0),
+            "`temperature=2.0` has no effect: with `weight_mode='release'`, the temperature follows `alpha`",
+        ),
+        "equal_time_probability of FPMD": (
+            lambda: made(FPMD, equal_time_probability=0.5),
+            "`equal_time_probability=0.5` has no effect: only `flow='mean'` has two times",
+        ),
+        "absorb_steps of SWFP": (
+            lambda: made(SWFP, absorb_interval=0, absorb_steps=3),
+            "`absorb_steps=3` has no effect: there is no absorption with `absorb_interval=0`",
+        ),
+        "learning_starts of OfflineSAC": (
+            lambda: sac(learning_starts=5, buffer_size=10),
+            "OfflineSAC: `learning_starts=5`, `buffer_size=10` have no effect: it is trained on a dataset only",
+        ),
+        "train_freq of OfflineTD3": (lambda: sac(OfflineTD3, train_freq=5), "OfflineTD3: `train_freq=5` has no effect"),
+    }
+    quiet: dict[str, Any] = {
+        "balanced_sampling of two phases": lambda: offline(
+            balanced_sampling=True, offline_steps=3, gradient_steps=2, train_freq=4, action_noise=noise
+        ),
+        "target_entropy of an edit": lambda: made(QAM, target_entropy=-1.0, edit_scale=0.1),
+        "sigma_1 with noise": lambda: made(StreamingFlow, sigma_1=0.3, stochastic=True),
+        "train_freq=1 offline": lambda: offline(train_freq=1),
+        "defaults": lambda: [made(cls) for cls in (FPMD, FQL, GFP, QAM, SWFP, StreamingFlow)],
+    }
+    inputs = [Input(name, lambda _, f=give: f() and None, warning=text) for name, (give, text) in warned.items()]
+    return inputs + [Input(name, lambda _, f=give: without_warning(f)) for name, give in quiet.items()]
+
+
+def without_warning(give: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*has no effect.*")
+        give()
+
+
+def of_parts() -> Any:
+    box = spaces.Box(-1, 1, (1,))
+    return AnySpaces(spaces.Dict({"a": box, "b": box}), box)
+
+
+INPUTS = [*of_another_type(), *out_of_range(), *single(), *without_effect()]

@@ -1,15 +1,21 @@
 """Bad and odd data: each column with each kind of damage, and things that are no data at all."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch as th
-from conformance.environments import collect, pendulum
+from conformance.environments import AnySpaces, collect, pendulum
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from breaker.outcome import Input
 from sb3_flow import FQL, StreamingFlow
+from sb3_flow.common.data.dataset import OfflineDataset
 
 SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [4]}, "batch_size": 4, "device": "cpu"}
 
@@ -120,6 +126,7 @@ def special() -> list[Input]:
             lambda _: model({f"a{i}": np.zeros(3) for i in range(999)}),
             "is missing.*and 979 more",
         ),
+        Input("a number as name", lambda _: model({**data, 3: np.zeros(rows)}), warning="not used: `3`"),
         Input("tensors", lambda _: model({name: th.as_tensor(column) for name, column in data.items()}) and None),
         Input("lists", lambda _: model({name: column.tolist() for name, column in data.items()}) and None),
         Input("double precision", lambda _: model(changed("observations", lambda column: column.astype(np.float64))) and None),
@@ -150,7 +157,27 @@ def descriptions() -> list[Input]:
             {"frame_skip": "many"},
             "`frame_skip` is 'many', which is not understood.*Example: `frame_skip: 4`",
         ),
-        "no frames": ({"frame_skip": 0}, "`frame_skip` is not understood"),
+        "a clip with reversed bounds": ({"rewards": {"clip": [1, 0]}}, "the first bound must not be above the second one"),
+        "returns with a difference of -1": (
+            {"rewards": {"normalize_returns": -1}},
+            "`rewards` is .*the difference of returns must be above 0",
+        ),
+        "actions clipped with reversed bounds": (
+            {"actions": {"clip": [1, -1]}},
+            "`actions` is .*the first bound must not be above the second one",
+        ),
+        "observations as text": ({"observations": "arm"}, "`observations` is 'arm', .*a list of keys is expected"),
+        "no observations": ({"observations": []}, r"`observations` is \[\], .*a list of keys is expected"),
+        "flatten as text": ({"flatten": "arm"}, "`flatten` is 'arm', .*a list of keys is expected"),
+        "keys to flatten of vectors": ({"flatten": ["arm"]}, "the observations have no parts arm; there: no dictionary"),
+        "frames as a truth value": ({"frame_skip": True}, "`frame_skip` is True; expected a number of steps from 1"),
+        "frames with an unknown option": (
+            {"frame_skip": {"steps": 2, "action": "sum"}},
+            "`frame_skip` is .*'action': 'sum'.*; expected a number of steps from 1",
+        ),
+        "a weight of -1": ({"weight": -1}, "`weight` is -1; expected a number above 0"),
+        "a weight as text": ({"weight": "heavy"}, "`weight` is 'heavy'; expected a number above 0"),
+        "no frames": ({"frame_skip": 0}, "`frame_skip` is 0; expected a number of steps from 1"),
         "an unknown key": ({"reward": 3}, "The description of a dataset has 'reward'; known: source"),
     }
     inputs = [
@@ -210,4 +237,95 @@ def files() -> list[Input]:
     ]
 
 
-INPUTS = damaged() + special() + descriptions() + files()
+def of_other_spaces() -> list[Input]:
+    """Data for environments with other observations or actions."""
+    number, joint = spaces.Box(-1, 1, (1,)), spaces.Box(-1, 1, (1,))
+
+    def given(space: spaces.Space, data: dict[str, Any], vectorized: Callable[[gym.Env], Any] = lambda env: env) -> Any:
+        env = AnySpaces(space, joint)
+        return FQL("FlowPolicy", vectorized(env), dataset={**collect(lambda: env, 40), **data}, **SMALL)
+
+    def frames(channels: int) -> np.ndarray:
+        return np.zeros((40, channels, 36, 36), np.uint8)
+
+    def buffer() -> ReplayBuffer:
+        actions = spaces.Box(-9, 9, (1,))
+        collected = ReplayBuffer(40, pendulum().observation_space, actions, device="cpu")
+        for end in [0, 0, 0, 1] * 10:
+            row = (np.zeros((1, 3)), np.zeros((1, 3)), np.zeros((1, 1)), np.zeros(1), np.array([end]), [{}])
+            collected.add(*row)
+        return collected
+
+    def no_statistics() -> VecNormalize:
+        return VecNormalize(DummyVecEnv([pendulum]), training=False)
+
+    choices = np.full(40, 1)
+    part = {"a": np.zeros((40, 1), np.float32)}
+    pair = {name: part for name in ("observations", "next_observations")}
+    following = choices.copy()
+    following[7] = 3
+    data = collect(pendulum)
+    images = {"observations": frames(1), "next_observations": None}
+    demonstrations = {name: column for name, column in data.items() if name != "rewards"}
+
+    def weighted(weights: np.ndarray) -> OfflineDataset:
+        return replace(OfflineDataset.from_dict(data, "data"), weights=weights)
+
+    return [
+        Input(
+            "a choice that the space does not have",
+            lambda _: given(spaces.Discrete(3), {"observations": choices + 2}),
+            r"`observations` row 0 has the value 3; expected whole numbers of the space Discrete\(3\)",
+        ),
+        Input(
+            "a following choice that the space does not have",
+            lambda _: given(spaces.Discrete(3), {"next_observations": following}),
+            "`next_observations` row 7 has the value 3; expected whole numbers",
+        ),
+        Input(
+            "half a choice",
+            lambda _: given(spaces.MultiDiscrete([2, 3]), {"observations": np.full((40, 2), 0.5)}),
+            "`observations` row 0 has the value 0.5; expected whole numbers",
+        ),
+        Input(
+            "bits of two",
+            lambda _: given(spaces.MultiBinary(2), {"observations": np.full((40, 2), 2)}),
+            "`observations` row 0 has the value 2; expected whole numbers",
+        ),
+        Input("a part of another name", lambda _: given(spaces.Dict({"b": number}), pair), warning="'a' are used as 'b'"),
+        Input(
+            "gray images",
+            lambda _: given(spaces.Box(0, 255, (3, 36, 36), np.uint8), images),
+            warning="gray images; three of them in a row are used as one",
+        ),
+        Input(
+            "a replay buffer with other actions",
+            lambda _: model(buffer()),
+            r"The replay buffer has actions in Box\(-9.*action space of this model is Box\(-2",
+        ),
+        Input(
+            "statistics that do not exist",
+            lambda _: FQL("FlowPolicy", no_statistics(), dataset=data, **SMALL),
+            warning="`VecNormalize.training=False.` has no statistics, so observations are not normalized",
+        ),
+        Input(
+            "discounts of 0",
+            lambda _: model({**{k: v for k, v in data.items() if k != "terminations"}, "discount": 1 - data["truncations"]}),
+            warning="`discount` is 0 in row 9, but it is not used",
+        ),
+        Input("one of two without rewards", lambda _: model([data, demonstrations]), "no rewards.*dataset.1.*no rewards"),
+        Input(
+            "weights below zero",
+            lambda _: weighted(np.full(200, -1.0)),
+            "`weights` goes from -1 to -1; expected 0 or more",
+        ),
+        Input("weights of zero", lambda _: weighted(np.zeros(200)), "`weights` goes from 0 to 0; .*not only 0"),
+        Input(
+            "weights of two columns",
+            lambda _: weighted(np.ones((200, 2))),
+            r"`weights` has the shape \(2,\) per row; expected one number",
+        ),
+    ]
+
+
+INPUTS = damaged() + of_other_spaces() + special() + descriptions() + files()

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 from conformance.environments import AnySpaces
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecFrameStack, VecNormalize
 
 from breaker.arguments import fql
 from breaker.data import SMALL
@@ -42,6 +42,24 @@ class Faulty(AnySpaces):
         return *faults[self.fault], terminated, truncated, info
 
 
+class FaultyVectorized(VecEnvWrapper):
+    """
+    :param reward: What is added to the rewards, in double precision
+    :param infos: Whether there are any, with the last observations of episodes
+    """
+
+    def __init__(self, reward: float, infos: bool) -> None:
+        super().__init__(DummyVecEnv([lambda: AnySpaces(VECTOR, JOINT, episode_length=3)]))
+        self.reward, self.has_infos = reward, infos
+
+    def reset(self) -> Any:
+        return self.venv.reset()
+
+    def step_wait(self) -> Any:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        return observations, rewards + np.float64(self.reward), dones, infos if self.has_infos else [{}]
+
+
 def train(env: Any, **kwargs: Any) -> int:
     model = FQL("FlowPolicy", env, learning_starts=4, buffer_size=60, **{**SMALL, **kwargs})
     return model.learn(8).num_timesteps
@@ -56,14 +74,24 @@ def misbehaving() -> list[Input]:
         "observation nan": "After 2 environment steps, the observation of environment 0 has the value nan",
         "observation inf": "After 2 environment steps, the observation of environment 0 has the value inf",
         "observation None": "After 2 environment steps, the observation of environment 0 has the value nan",
-        "observation of another shape": r"\(4,\).*\(3,\)",
+        "observation of another shape": r"After 2 .*what an environment returned cannot be stored: .*\(4,\).*\(3,\)",
         "reward nan": "After 2 environment steps, the reward of environment 0 is nan",
         "reward inf": "After 2 environment steps, the reward of environment 0 is -inf",
-        "reward as text": "high",
-        "reward None": "NoneType",
+        "reward as text": "cannot be stored: .*'high'. It must return observations of Box.*, and rewards that are numbers",
+        "reward None": "After 2 environment steps, what an environment returned cannot be stored: .*NoneType",
         "raises": "the simulator has ended",
     }
-    return [Input(fault, lambda _, f=fault: train(Faulty(f)), message) for fault, message in messages.items()]
+    inputs = [Input(fault, lambda _, f=fault: train(Faulty(f)), message) for fault, message in messages.items()]
+    lost = "An episode has ended, but `infos` does not have its last observation"
+    return [
+        *inputs,
+        Input("last observations that are lost", lambda _: train(FaultyVectorized(0.0, infos=False)), warning=lost),
+        Input(
+            "reward beyond single precision",
+            lambda _: train(FaultyVectorized(1e39, infos=True)),
+            "the reward of environment 0 is 1e.39. Rewards must be finite in single precision",
+        ),
+    ]
 
 
 def not_supported() -> list[Input]:

@@ -15,7 +15,7 @@ from conformance.environments import AnySpaces, collect, pendulum
 from gymnasium import spaces
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import EvalCallback
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from breaker.data import SMALL
 from breaker.data import model as offline
@@ -38,12 +38,25 @@ def chunks() -> FQL:
 
 @cache
 def of_images() -> FQL:
-    images = spaces.Box(0, 255, (3, 36, 36), np.uint8)
-    return FQL("FlowPolicy", AnySpaces(images, spaces.Box(-1, 1, (1,))), buffer_size=20, **SMALL)
+    return of_space(spaces.Box(0, 255, (3, 36, 36), np.uint8))
 
 
-def online() -> FQL:
-    return FQL("FlowPolicy", pendulum(), buffer_size=200, learning_starts=4, **SMALL)
+def of_space(space: spaces.Space) -> FQL:
+    return FQL("FlowPolicy", AnySpaces(space, spaces.Box(-1, 1, (1,))), buffer_size=20, **SMALL)
+
+
+@cache
+def of_choices() -> FQL:
+    return of_space(spaces.Discrete(3))
+
+
+@cache
+def of_parts() -> FQL:
+    return of_space(spaces.Dict({"arm": spaces.Box(-1, 1, (3,)), "goal": spaces.Box(-1, 1, (3,))}))
+
+
+def online(**kwargs: Any) -> FQL:
+    return FQL("FlowPolicy", pendulum(), buffer_size=200, learning_starts=4, **SMALL, **kwargs)
 
 
 OBSERVATION, TWO = np.zeros(3, np.float32), np.zeros((2, 3), np.float32)
@@ -74,6 +87,28 @@ def predictions() -> list[Input]:
         "a dictionary": (lambda: single().predict({"arm": OBSERVATION}), "is a dict but the obs space is"),
         "nan": (lambda: single().predict(OBSERVATION * np.nan), "has the value nan"),
         "infinity": (lambda: single().predict(OBSERVATION + np.inf), "has the value inf"),
+        "a number beyond single precision": (
+            lambda: single().predict(np.full(3, 1e300)),
+            "has the value 1e.300, which is too large for single precision",
+        ),
+        "a choice that the space does not have": (
+            lambda: of_choices().predict(np.array(3)),
+            r"has the value 3; expected whole numbers of the space Discrete\(3\)",
+        ),
+        "half a choice": (lambda: of_choices().predict(np.array([1, 0.5])), "has the value 0.5; expected whole numbers"),
+        "a part is missing": (
+            lambda: of_parts().predict({"arm": OBSERVATION}),
+            r"has the parts \['arm'\]; expected \['arm', 'goal'\]",
+        ),
+        "a part too many": (
+            lambda: of_parts().predict({"arm": OBSERVATION, "goal": OBSERVATION, "leg": OBSERVATION}),
+            r"has the parts \['arm', 'goal', 'leg'\]; expected \['arm', 'goal'\]",
+        ),
+        "a bright image of whole numbers": (
+            lambda: of_images().predict(np.full((3, 36, 36), 300)),
+            "is an image with values from 300 to 300; expected 0 to 255",
+        ),
+        "a mask as image": (lambda: of_images().predict(IMAGE > 0), r"is an image of True and False, .*255 \* image"),
         "a scaled image": (lambda: of_images().predict(IMAGE), r"floats in \[0, 1\].*255 \* image"),
         "a negative image": (lambda: of_images().predict(-IMAGE), "values from -0.5 to -0.5; expected 0 to 255"),
         "a bright image": (lambda: of_images().predict(IMAGE + 300), "expected 0 to 255"),
@@ -88,6 +123,14 @@ def predictions() -> list[Input]:
         "starts of another number": (
             lambda: given_back(OBSERVATION, episode_start=np.ones(3, bool)),
             "`episode_start` is for 3 environments",
+        ),
+        "starts of two": (
+            lambda: given_back(OBSERVATION, episode_start=np.array([2])),
+            r"`episode_start` is array\(\[2\]\); expected True or False",
+        ),
+        "a state of longer chunks": (
+            lambda: chunks().predict(OBSERVATION, state=(np.zeros((1, 5, 1)), np.zeros(1, int))),
+            "`state` is that of another policy; pass what `predict` of this policy returned",
         ),
         "an unknown sampler": (
             lambda: single().policy.with_sampler("best"),
@@ -161,6 +204,8 @@ def updates() -> list[Input]:
         online().learn(13, callback=TrainingCheckpoint(folder, 6))
 
     inputs = [Input(name, lambda _, f=give: f(), message) for name, (give, message) in wrong.items()]
+    nothing = "Nothing is learned in this online phase: it ends after 4 environment steps"
+    inputs.append(Input("learn(4) with learning_starts=4", lambda _: online().learn(4), warning=nothing))
     inputs.append(Input("checkpoints within episodes", within_episodes, warning="No episode ended in the 6 environment steps"))
     return inputs + [Input(name, lambda _, f=give: f(), result=results.get(name)) for name, give in accepted.items()]
 
@@ -204,6 +249,14 @@ def resume(cls: Any = FQL, env: Any = "Pendulum-v1", **kwargs: Any) -> Any:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_bytes(file)
     return cls.resume("run", env, **{"dataset": collect(pendulum), "device": "cpu", **kwargs})
+
+
+def resume_normalized(**changes: Any) -> Any:
+    data = collect(pendulum)
+    FQL("FlowPolicy", VecNormalize(DummyVecEnv([pendulum])), dataset=data, **SMALL).learn(
+        2, callback=TrainingCheckpoint("normalized", 2)
+    )
+    return FQL.resume("normalized", VecNormalize(DummyVecEnv([pendulum]), **changes), dataset=data, device="cpu")
 
 
 def two_environments() -> DummyVecEnv:
@@ -259,6 +312,10 @@ def files() -> list[Input]:
         "load: an unknown argument": (lambda: load(learning_rat=1e-3), "load has no argument `learning_rat`; did you mean"),
         "load: gamma=5": (lambda: load(gamma=5), "`gamma` is 5"),
         "load: gamma='x'": (lambda: load(gamma="x"), "`gamma` is 'x'"),
+        "load: alpha=-1": (lambda: load(alpha=-1), "`alpha` is -1"),
+        "load: q_agg='max'": (lambda: load(q_agg="max"), "Unknown `q_agg` 'max'"),
+        "load: alpha=-1 in custom_objects": (lambda: load(custom_objects={"alpha": -1}), "`alpha` is -1"),
+        "load: n-step returns of chunks": (lambda: load(horizon_length=3, n_steps=3), "use `n_steps=1`"),
         "load: use_sde": (lambda: load(use_sde=True), "no argument `use_sde`: there is no gSDE"),
         "load: device='tpu'": (lambda: load(device="tpu"), "`device` is 'tpu'"),
         "load: other networks": (lambda: load(policy_kwargs={"net_arch": [9]}), "policy kwargs"),
@@ -272,6 +329,7 @@ def files() -> list[Input]:
         "policy: half a file": (lambda: load_policy(share=0.5), "policy.zip is damaged, or not a policy"),
         "policy: of another algorithm": (lambda: load_policy(cls=GFPPolicy), "policy.zip does not fit GFPPolicy"),
         "policy: a model": (lambda: load_policy(content()), "policy.zip is (damaged, or )?not a policy"),
+        "policy: device='tpu'": (lambda: (single().policy.save("p"), FQLPolicy.load("p", "tpu")), "`device` is 'tpu'"),
         "policy: parameters only": (lambda: load_policy(state={"a": th.zeros(2)}), "it has no settings or no parameters"),
         "resume: nothing there": (lambda: FQL.resume("nothing"), "There is no folder nothing"),
         "resume: an empty folder": (lambda: FQL.resume("."), "has no checkpoint"),
@@ -281,6 +339,11 @@ def files() -> list[Input]:
         "resume: half of the data": (lambda: resume(dataset=half), "Pass the dataset of the run"),
         "resume: other data": (lambda: resume(dataset=collect(pendulum, seed=1)), "as many transitions .*other values"),
         "resume: two environments": (lambda: resume(env=two_environments()), "`env` has 2 environments; it must have 1"),
+        "resume: alpha=-1": (lambda: resume(alpha=-1), "`alpha` is -1"),
+        "resume: other normalization": (
+            lambda: resume_normalized(norm_obs=False),
+            r"`VecNormalize\(norm_obs=True\)`, but that of `env` has norm_obs=False. Wrap the environment as before",
+        ),
         "resume: an unknown argument": (lambda: resume(learning_rat=1e-3), "did you mean `learning_rate`"),
         "a new model in the folder of a run": (
             lambda: (resume(), offline(collect(pendulum)).learn(3, callback=TrainingCheckpoint("run", 2))),
@@ -298,6 +361,13 @@ def files() -> list[Input]:
         "resume: the checkpoint's data": (lambda: resume().num_timesteps, 4),
     }
     inputs = [Input(name, lambda _, f=give: f(), message) for name, (give, message) in wrong.items()]
+    inputs.append(
+        Input(
+            "load: custom_objects that are not there",
+            lambda _: load(custom_objects={"gama": 0.5}),
+            warning="`custom_objects` has 'gama', which .*model.zip does not have: nothing is replaced",
+        )
+    )
     return inputs + [Input(name, lambda _, f=give: f(), result=result) for name, (give, result) in accepted.items()]
 
 

@@ -123,6 +123,7 @@ def test_lost_frames_are_said() -> None:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "nothing": ({}, "nothing says where episodes end. Seen: no column about episodes. Add `truncations`"),
     "terminals that mark nothing": ({"terminals": flags()}, "Seen: `terminals`, which marks no row"),
+    "a coarse clock": ({"terminals": flags(), "timestamp": [0, 0, 1, 1, 2, 2]}, "`timestamp`, which marks no row"),
     "dones alone": ({"dones": flags(2, 5)}, "`dones` does not say whether the task ended there"),
     "dones that say no more than the numbers": (
         {"dones": flags(2, 5), "episode_id": [0, 0, 0, 1, 1, 1]},

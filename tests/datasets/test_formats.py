@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import sys
@@ -17,6 +18,7 @@ from gymnasium import spaces
 
 from sb3_flow.common.data import columns as columns_module
 from sb3_flow.datasets import DatasetError, collect_with_policy, load_dataset, unpack
+from sb3_flow.datasets.from_lerobot import _image
 
 EPISODES = [episode for episode in random_episodes(3) if len(episode) > 1][:3]
 ROWS = sum(map(len, EPISODES))
@@ -125,6 +127,25 @@ def test_tasks_of_lerobot(tmp_path: Path) -> None:
     np.testing.assert_array_equal(told.observations["task"], np.eye(2)[numbers])
     with pytest.raises(DatasetError, match=r"there is no task 'fly'; there: 0 \('walk'\), 1 \('run'\)"):
         load_dataset(f"{tmp_path}#task=fly")
+    with pytest.raises(DatasetError, match="one task can be chosen, not walk, run; for several, pass a list of paths"):
+        load_dataset(f"{tmp_path}#task=walk,task=run")
+
+
+def test_a_task_of_lerobot_that_is_not_recorded(tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "data").mkdir()
+    pq.write_table(lerobot_table(EPISODES).drop_columns("task_index"), tmp_path / "data" / "file.parquet")
+    with pytest.raises(DatasetError, match="the observations have no part task; there: agent_pos"):
+        load_dataset(f"{tmp_path}#agent_pos,task")
+
+
+def test_depths_are_no_images_of_bytes() -> None:
+    """They would be cut off at 255."""
+    image = pytest.importorskip("PIL.Image")
+    file = io.BytesIO()
+    image.fromarray(np.full((4, 4), 1000, np.uint16)).save(file, "PNG")
+    with pytest.raises(DatasetError, match=r"camera has images of the mode I;?1?6?, which 8 bits cannot hold"):
+        _image({"bytes": file.getvalue()}, "camera", None)
 
 
 # zarr.
@@ -388,6 +409,19 @@ def test_texts_of_rlds_are_left_out_with_a_word() -> None:
         load_dataset({"steps": []})
 
 
+@pytest.mark.parametrize("change", ["another field", "another shape"])
+def test_steps_of_rlds_that_differ(change: str) -> None:
+    step: dict[str, Any] = {"observation": np.zeros(2), "action": np.zeros(1), "reward": 0.0, "is_last": False}
+    other = {**step, "mood": 1.0} if change == "another field" else {**step, "observation": np.zeros(3)}
+    with pytest.raises(DatasetError, match=r"The steps of an episode have different fields or shapes: .*, and later .*"):
+        load_dataset({"steps": [step, step, other]})
+
+
+def test_steps_of_rlds_without_fields() -> None:
+    with pytest.raises(DatasetError, match="episode 0: its steps have no fields; expected `observation` and `action`"):
+        load_dataset({"steps": [{}, {}]})
+
+
 def test_tables_with_parts_of_observations(tmp_path: Path) -> None:
     """Columns of observations are the parts of a dictionary if one of them has arrays, else the elements of a vector."""
     pd = pytest.importorskip("pandas")
@@ -408,6 +442,45 @@ def test_tables_with_parts_of_observations(tmp_path: Path) -> None:
     assert isinstance(observations, dict)
     np.testing.assert_array_equal(observations["joints"], joints)
     np.testing.assert_array_equal(observations["force"], joints[:, 0])
+
+
+def test_times_of_tables_since_1970(tmp_path: Path) -> None:
+    """Single precision would give all rows of two minutes the same time, and hide the interruption between two episodes."""
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    times = 1.7e9 + np.array([0.0, 0.1, 0.2, 60.0, 60.1, 60.2])
+    states = np.arange(6, dtype=np.float32)[:, None]
+    frame = pd.DataFrame(
+        {"observations": list(states), "actions": list(states), "rewards": 0.0, "terminated": False, "timestamp": times}
+    )
+    frame.to_parquet(tmp_path / "log.parquet")
+    assert load_dataset(tmp_path / "log.parquet").trajectory_lengths().tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("names", "meaning"),
+    [
+        (["obs_x", "obs/x"], r"observations\[x\]"),
+        (["obs_x", "observations"], "observations"),
+        (["observations", "observations"], "observations"),
+    ],
+)
+def test_columns_of_tables_with_the_same_meaning(names: list[str], meaning: str) -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(np.zeros((6, 4)), columns=[*names, "actions", "rewards"])
+    with pytest.raises(DatasetError, match=f"Several columns of the table are read as `{meaning}`; rename or remove"):
+        load_dataset(frame.assign(episode=0))
+
+
+def test_numbered_columns_in_the_order_of_texts() -> None:
+    """Tools that sort columns by name put obs_10 before obs_2."""
+    pd = pytest.importorskip("pandas")
+    rest = pd.DataFrame({"actions": np.zeros(6), "rewards": 0.0, "episode": np.repeat([0, 1], 3)})
+    for names, warned in ((["obs_1", "obs_10", "obs_2"], True), (["obs_0", "obs_1", "obs_2"], False)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            load_dataset(pd.DataFrame(np.zeros((6, 3)), columns=names).join(rest))
+        assert any("in the order of the table, 1, 10, 2, ..., not in" in str(each.message) for each in caught) == warned
 
 
 def test_tables_that_cannot_be_read(tmp_path: Path) -> None:

@@ -36,6 +36,13 @@ def test_the_picture_over_time_has_times(tmp_path: Path, monkeypatch: pytest.Mon
     np.testing.assert_array_equal(drawn, [([500, 1000], [0, 150]), ([12, 30], [0, 150])])
 
 
+def test_runs_with_different_timesteps(tmp_path: Path) -> None:
+    timesteps, scores = np.array([0, 1000]), np.array([[0.5], [0.5]])
+    runs = [RunScores("fql", "task", run_id, run_id * timesteps, scores, "success rate", {}) for run_id in (1, 2)]
+    with pytest.warns(UserWarning, match="task, fql: the runs were evaluated at different timesteps; .* those of run 1"):
+        plot_curves(runs, tmp_path / "curves.png")
+
+
 def test_a_task_that_was_evaluated_once_has_no_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(tmp_path, "fast", "Runner-v5", 1, None, [100.0] * 4)
     (run,) = read_runs(tmp_path)

@@ -32,6 +32,12 @@ def test_the_final_score_may_be_a_mean_of_evaluations(results: Path) -> None:
         read_runs(results, last=0)
 
 
+def test_more_evaluations_than_there_are_are_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The mean over fewer would stand under the name of the mean over three."""
+    assert main(["report", str(results), "--last", "3"]) == 2
+    assert "fql Runner-v5 1 has 2 evaluations, and the score is the mean over the last 3" in capsys.readouterr().err
+
+
 def test_seeds_and_tasks_have_an_axis_each(results: Path) -> None:
     scores = matrix(read_runs(results), "fql", ["maze-a-v0", "maze-b-v0"])
     np.testing.assert_array_equal(scores, [[0.75, 0.25]] * 3)

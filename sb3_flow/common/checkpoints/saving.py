@@ -19,6 +19,8 @@ from sb3_flow.common.warn import warn
 
 #: Key of a pickle in the settings, as in Stable-Baselines3.
 PICKLE = ":serialized:"
+#: Names in ``custom_objects`` that scripts for all algorithms of Stable-Baselines3 pass, and that our files do not have.
+OF_OTHERS = {"clip_range", "clip_range_vf", "lr_schedule", "policy_class"}
 #: End of messages about files of policies.
 WRITTEN = "Pass a file that `policy.save` wrote."
 
@@ -92,6 +94,9 @@ def unpack_settings(
     :raises ValueError: If the settings have pickles that are neither trusted nor replaced, or are malformed.
     """
     custom_objects = custom_objects or {}
+    if unknown := custom_objects.keys() - settings.keys() - OF_OTHERS:
+        listed = ", ".join(sorted(map(repr, unknown)))
+        warn(f"`custom_objects` has {listed}, which {name_of(path)} does not have: nothing is replaced.")
     unpacked, pickled = {}, {}
     for name, item in settings.items():
         if name in custom_objects:

@@ -37,9 +37,17 @@ def load_statistics(env: VecNormalize, path: pathlib.Path, trusted: bool = False
     :param env: The environment
     :param path: The file ``vecnormalize.npz`` of a checkpoint, or a pickle that ``VecNormalize.save`` wrote
     :param trusted: Whether a pickle is read, which runs any code that it contains
-    :raises ValueError: If it is damaged, has other shapes, or is a pickle that is not trusted.
+    :raises ValueError: If it is damaged, has other shapes, is a pickle that is not trusted, or if ``norm_obs`` has
+        changed.
     """
     saved = read_part(path, KIND, trusted, (dict, VecNormalize))
+    had = saved.norm_obs if isinstance(saved, VecNormalize) else "obs_rms" in saved
+    if had != env.norm_obs:
+        before, now = ("True", "False") if had else ("False", "True")
+        raise ValueError(
+            f"{path} was written with `VecNormalize(norm_obs={before})`, but that of `env` has norm_obs={now}. Wrap the "
+            "environment as before."
+        )
     if isinstance(saved, VecNormalize):
         env.ret_rms = saved.ret_rms
         if env.norm_obs:
@@ -47,7 +55,7 @@ def load_statistics(env: VecNormalize, path: pathlib.Path, trusted: bool = False
         return
     try:
         ret_rms, obs_rms = _running(saved["ret_rms"], env.ret_rms), None
-        if env.norm_obs and "obs_rms" in saved:
+        if env.norm_obs:
             own, found = env.obs_rms, saved["obs_rms"]
             obs_rms = {key: _running(found[key], own[key]) for key in own} if isinstance(own, dict) else _running(found, own)
     except (LookupError, TypeError, AttributeError, ValueError) as error:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from sb3_flow.common.data.columns import DatasetError, parts
+from sb3_flow.common.data.columns import DatasetError, blocks, parts
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.statistics import ranges
-from sb3_flow.common.encoders import subspaces
+from sb3_flow.common.encoders import choices, subspaces
 from sb3_flow.common.warn import warn
 
 #: Largest distance of observations from their space, as a share of its width.
@@ -58,6 +58,39 @@ def warn_about_short_trajectories(data: OfflineDataset, length: int, argument: s
             f"{data.name}: no trajectory has {length} steps, which `{argument}` asks for; the longest has {longest} (their "
             f"ends: {data.evidence})."
         )
+
+
+def check_choices(data: OfflineDataset, space: spaces.Space[Any]) -> None:
+    """
+    Check discrete observations.
+
+    :param data: The data, in the format of the model
+    :param space: Observation space
+    :raises DatasetError: If a number is not one of the choices of the space; the message names field, row and value.
+    """
+    following = {} if data.next_observations is None else parts(data.next_observations)
+    for name, columns, rows in (
+        ("observations", parts(data.observations), data.observation_rows()),
+        ("next_observations", following, data.valids),
+    ):
+        for key, part in subspaces(space).items():
+            if key in columns and (values := choices(part)) is not None:
+                _check_choices(columns[key], rows, f"{data.name}: `{name}{f'[{key}]' if key else ''}`", part, *values)
+
+
+def _check_choices(column: np.ndarray, rows: np.ndarray, field: str, space: spaces.Space[Any], start: Any, count: Any) -> None:
+    if np.size(start) not in (1, np.prod(column.shape[1:])):
+        return  # is refused later, with a better message
+    for first, block in blocks(column):
+        flat = block.reshape(len(block), -1)
+        outside = (flat < np.reshape(start, -1)) | (flat >= np.reshape(start + count, -1)) | (flat != np.floor(flat))
+        wrong = outside.any(axis=1) & rows[first : first + len(block)]
+        if wrong.any():
+            row = int(wrong.argmax())
+            value = flat[row][outside[row]][0]
+            raise DatasetError(
+                f"{field} row {first + row} has the value {value}; expected whole numbers of the space {space}."
+            )
 
 
 def warn_about_scale(data: OfflineDataset, space: spaces.Space[Any]) -> None:

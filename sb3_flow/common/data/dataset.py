@@ -84,6 +84,7 @@ class OfflineDataset:
         for name, column in self.columns():
             if len(column) != length:
                 raise DatasetError(f"{self.name}: `{name}` has {len(column)} rows, but `actions` has {length}.")
+        self._check_columns_of_numbers()
         there, following = parts(self.observations), self.next_observations
         if following is not None and set(parts(following)) != set(there):
             raise DatasetError(
@@ -95,6 +96,17 @@ class OfflineDataset:
         for key, column in self.columns():
             rows = {"actions": self.has_action, "rewards": self.has_action}.get(key, self.has_action | self.final_states)
             check_finite(column, key, self.name, self.valids if key.startswith("next_observations") else rows)
+
+    def _check_columns_of_numbers(self) -> None:
+        for name in ("rewards", "weights", "terminations", "ends", "valids", "has_action", "final_states"):
+            column = getattr(self, name)
+            if column is not None and column.ndim != 1:
+                raise DatasetError(f"{self.name}: `{name}` has the shape {column.shape[1:]} per row; expected one number.")
+        drawn = None if self.weights is None else self.weights[self.valids]
+        if drawn is not None and ((drawn < 0).any() or (len(drawn) and drawn.sum() == 0)):
+            raise DatasetError(
+                f"{self.name}: `weights` goes from {drawn.min():g} to {drawn.max():g}; expected 0 or more, not only 0."
+            )
 
     def __repr__(self) -> str:
         return f"<OfflineDataset {self.name!r}: {len(self):,} transitions, {self.n_trajectories:,} trajectories>"
@@ -210,7 +222,8 @@ class OfflineDataset:
             raise DatasetError("The replay buffer is empty: collect or add transitions first.")
         if buffer.optimize_memory_usage:
             raise DatasetError(
-                "The replay buffer shares rows (optimize_memory_usage=True), so the last next_observations are lost."
+                "The replay buffer shares rows (optimize_memory_usage=True), so the last next_observations are lost. Collect "
+                "without it."
             )
         start = buffer.pos if buffer.full else 0
         order = (start + np.arange(buffer.size())) % buffer.buffer_size

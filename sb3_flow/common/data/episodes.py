@@ -283,7 +283,8 @@ def _interruptions(data: Recording) -> np.ndarray | None:
     """Where the time to the next row is much longer than usual; None if there is no such row."""
     for column, clock in data.of(Meaning.TIME):
         steps = np.diff(_numbers(clock, column.name, data))
-        late = np.append(steps > INTERRUPTION * np.median(steps), False) if len(steps) else np.zeros(1, dtype=bool)
+        moved = steps[steps > 0]  # rows of a coarse clock have equal times
+        late = np.append(steps > INTERRUPTION * np.median(moved), False) if len(moved) else np.zeros(1, dtype=bool)
         if late.any():
             return late
     return None

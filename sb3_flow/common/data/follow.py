@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from sb3_flow.common.data.columns import ColumnBuilder, DatasetError, Observations, listed, parts
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.encoders import subspaces
+from sb3_flow.common.warn import warn
 
 
 def follow_environment(data: OfflineDataset, space: spaces.Space[Any], env: VecEnv | None) -> OfflineDataset:
@@ -39,7 +40,9 @@ def follow_environment(data: OfflineDataset, space: spaces.Space[Any], env: VecE
     if set(wanted) < set(there):
         return _changed(data, lambda observations: {key: observations[key] for key in wanted})
     if len(there) == len(wanted) == 1 and not alike:
-        (key,) = wanted
+        (key,), (found,) = wanted, there
+        if key and found:
+            warn(f"{data.name}: the observations {found!r} are used as {key!r}, which the environment has instead.")
         return _changed(data, lambda observations: _renamed(observations, key))
     wrappers = _wrappers_outside_of(data, env)
     if wrappers is None and not alike:

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from sb3_flow.common.data.columns import DatasetError, Observations, listed
 from sb3_flow.common.encoders import image_keys, subspaces
 from sb3_flow.common.type_aliases import TensorObs
+from sb3_flow.common.warn import warn
 
 #: Types that PyTorch reads without conversion.
 TENSOR_TYPES = tuple(
@@ -58,6 +59,12 @@ class Frames:
                 and target[0] % shape[0] == 0
             ):
                 self.stacks[key] = target[0] // shape[0]
+                if (shape[0], target[0]) == (1, 3):
+                    label = f"{field}[{key}]" if key else field
+                    warn(
+                        f"{name}: `{label}` has gray images; three of them in a row are used as one observation of three "
+                        "channels. This is wrong if the environment has images in color."
+                    )
                 shape = target
             if shape != target:
                 raise DatasetError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from sb3_flow.common.data.columns import DatasetError, Observations, as_array, parts
 from sb3_flow.common.data.fields import AMBIGUOUS, DIALECTS, Field, Meaning, is_ogbench, resolve
+from sb3_flow.common.warn import warn
 
 #: Groups of fields with further information from the environment.
 INFORMATION_GROUPS = ("info", "infos", "metadata", "meta", "env_infos", "agent_infos", "algorithm")
@@ -56,6 +57,7 @@ def gather(data: Mapping[str, Any], name: str) -> Gathered:
     :raises DatasetError: If observations or actions are missing, or a name is ambiguous.
     """
     names = [key for key in data if isinstance(key, str) and _is_there(data, key)]
+    no_names = [repr(key) for key in data if not isinstance(key, str)]
     if set(DIALECTS["ExORL"].fields) <= set(names):
         data = _actions_before_observations(data)
         names = list(data)
@@ -71,6 +73,7 @@ def gather(data: Mapping[str, Any], name: str) -> Gathered:
     next_observations = _observations(data, meanings, Meaning.NEXT_OBSERVATION, name)
     rewards = _one(data, meanings, Meaning.REWARD, name)
     _refuse_ambiguous(names, meanings, name)
+    _warn_about_discounts(data, meanings, name)
     if actions.ndim == 1:
         actions = actions[:, None]
     values = (Meaning.OBSERVATION, Meaning.NEXT_OBSERVATION, Meaning.ACTION, Meaning.REWARD, Meaning.INFORMATION)
@@ -86,7 +89,7 @@ def gather(data: Mapping[str, Any], name: str) -> Gathered:
     elif next_observations is None and all(len(part) == length + 1 for part in parts(observations).values() if part.ndim):
         actions, rewards, columns = _with_last_row(actions, rewards, columns, name)
         final_states = np.arange(length + 1) == length
-    ignored = [key for key in names if key not in meanings and groups[key] not in INFORMATION_GROUPS]
+    ignored = [key for key in names if key not in meanings and groups[key] not in INFORMATION_GROUPS] + no_names
     understood = {key: meaning.value for key, meaning in meanings.items()} | dict.fromkeys(ignored, "not used")
     return Gathered(observations, actions, rewards, next_observations, columns, final_states, understood, ignored)
 
@@ -179,6 +182,18 @@ def _with_last_row(
 def _refuse_ambiguous(names: list[str], meanings: Mapping[str, Meaning], name: str) -> None:
     if "mask" in names and not {Meaning.MASK, Meaning.VALID} & set(meanings.values()):
         raise DatasetError(f"{name}: `mask` does not say {AMBIGUOUS['mask']}.")
+
+
+def _warn_about_discounts(data: Mapping[str, Any], meanings: Mapping[str, Meaning], name: str) -> None:
+    """Warn if RLDS's discounts would mark ends of the task, which no column has."""
+    if "discount" not in meanings or {Meaning.TERMINATION, Meaning.MASK, Meaning.DONE} & set(meanings.values()):
+        return
+    ended = as_array(data["discount"], "discount", name).reshape(-1) == 0
+    if ended.any():
+        warn(
+            f"{name}: `discount` is 0 in row {int(ended.argmax())}, but it is not used, and no other column says where the "
+            "task ended. If it ended in these rows, name the column `masks`."
+        )
 
 
 def _missing(names: list[str], field: str, name: str) -> DatasetError:

@@ -84,11 +84,17 @@ class Relabeled:
         :param rows: The rows of the steps, ``(B,)``
         :param rewards: The rewards for the original goals, ``(B,)``
         :return: The rewards for the new goals, ``(B,)``
+        :raises ValueError: If the environment does not return one reward for each goal.
         """
         n = len(self.goals)
         achieved = self.buffer.following(ACHIEVED, rows[:n])
-        computed = self.compute_reward(achieved.numpy(), self.goals.numpy())
-        return th.cat([th.as_tensor(np.asarray(computed, dtype=np.float32)).reshape(-1), rewards[n:]])
+        computed = np.array(self.compute_reward(achieved.numpy(), self.goals.numpy()), dtype=np.float32)
+        if computed.size != n:
+            raise ValueError(
+                f"`compute_reward` of the environment returned an array of shape {computed.shape} for {n} goals; it must take "
+                "many goals at once, and return one reward for each."
+            )
+        return th.cat([th.from_numpy(computed.reshape(-1)), rewards[n:]])
 
     def with_goals(self, batch: Batch) -> Batch:
         """Replace the goals in the observations of a batch."""

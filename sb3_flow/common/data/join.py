@@ -25,7 +25,7 @@ def join(
     :raises DatasetError: If the list is empty, or shapes or weights do not match.
     """
     if not datasets:
-        raise DatasetError("The list of datasets is empty.")
+        raise DatasetError("The list of datasets is empty; give at least one.")
     name = name or _joined_name([data.name for data in datasets])
     if weights is not None and (len(weights) != len(datasets) or not all(0 < weight < np.inf for weight in weights)):
         raise DatasetError(f"{name}: the weights are {short(list(weights))}; expected one number above 0 for each dataset.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import gymnasium as gym
@@ -113,6 +115,9 @@ def _read_described(description: Mapping[str, Any], env_id: str | None) -> Offli
             f"The description of a dataset has {', '.join(sorted(map(repr, unknown)))}; known: source, weight, "
             f"{', '.join(TRANSFORMS)}."
         )
+    weight = description.get("weight")  # in a list, all weights are checked together
+    if not (weight is None or one_of_a_list.get() or (isinstance(weight, Real) and 0 < weight < math.inf)):
+        raise DatasetError(f"`weight` is {short(weight)}; expected a number above 0.")
     data = read_dataset(description["source"], env_id)
     for name in TRANSFORMS:
         if description.get(name) is not None:

@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_flow.common.data.columns import blocks, parts
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.encoders import ObservationNormalizer
+from sb3_flow.common.warn import warn
 
 
 def moments(column: np.ndarray, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -115,6 +116,11 @@ def prepare_vec_normalize(env: VecNormalize, dataset: OfflineDataset) -> None:
     :param dataset: The data
     """
     if not env.training:
+        if lacks_statistics(env, dataset):
+            warn(
+                "`VecNormalize(training=False)` has no statistics, so observations are not normalized. Pass `training=True` "
+                "to take them from the dataset, or load those of training by `VecNormalize.load(path, venv)`."
+            )
         return
     if env.norm_obs:
         columns, rows = parts(dataset.observations), dataset.observation_rows()

@@ -28,7 +28,7 @@ def transform_rewards(data: OfflineDataset, how: str | Mapping[str, Any]) -> Off
     :raises DatasetError: If there are no rewards, or a name is unknown.
     """
     if data.rewards is None:
-        raise DatasetError(f"{data.name}: it has no rewards to change.")
+        raise DatasetError(f"{data.name}: it has no rewards to change; leave out `rewards` from the description.")
     rewards = data.rewards.astype(np.float64)
     for name, value in ({how: None} if isinstance(how, str) else how).items():
         if name not in REWARDS:
@@ -37,15 +37,27 @@ def transform_rewards(data: OfflineDataset, how: str | Mapping[str, Any]) -> Off
     return replace(data, rewards=rewards.astype(np.float32))
 
 
+def _bounds(value: Any, dtype: type) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds of ``clip``."""
+    low, high = (np.asarray(bound, dtype=dtype) for bound in value)
+    if not (low <= high).all():
+        raise ValueError("the first bound must not be above the second one")
+    return low, high
+
+
 def _normalize_returns(rewards: np.ndarray, spread: float | None, data: OfflineDataset) -> np.ndarray:
+    if spread is not None and not float(spread) > 0:
+        raise ValueError("the difference of returns must be above 0")
     ends = data.ends | ~data.has_action
     numbers = np.append(0, np.cumsum(ends)[:-1])
     returns = np.bincount(numbers, weights=np.where(data.has_action, rewards, 0.0))
     returns = returns[np.bincount(numbers, weights=data.has_action) > 0]
     width = returns.max() - returns.min()
     if width == 0:
-        raise DatasetError(f"{data.name}: all trajectories have the return {returns[0]:g}, so returns cannot be normalized.")
-    normalized: np.ndarray = rewards * ((1000.0 if spread is None else spread) / width)
+        raise DatasetError(
+            f"{data.name}: all trajectories have the return {returns[0]:g}, so returns cannot be normalized; use `scale`."
+        )
+    normalized: np.ndarray = rewards * ((1000.0 if spread is None else float(spread)) / width)
     return normalized
 
 
@@ -53,7 +65,7 @@ def _normalize_returns(rewards: np.ndarray, spread: float | None, data: OfflineD
 REWARDS: dict[str, Callable[[np.ndarray, Any, OfflineDataset], np.ndarray]] = {
     "shift": lambda rewards, value, data: rewards + float(value),
     "scale": lambda rewards, value, data: rewards * float(value),
-    "clip": lambda rewards, value, data: np.clip(rewards, *value),
+    "clip": lambda rewards, value, data: np.clip(rewards, *_bounds(value, np.float64)),
     "at_least": lambda rewards, value, data: np.where(rewards >= float(value), 0.0, -1.0),
     "normalize_returns": _normalize_returns,
 }
@@ -68,6 +80,8 @@ def choose_observations(data: OfflineDataset, keys: Sequence[str]) -> OfflineDat
     :return: The same data with these parts only
     :raises DatasetError: If there is no such part.
     """
+    if isinstance(keys, str) or not len(keys):
+        raise ValueError("a list of keys is expected")
     if not isinstance(data.observations, dict) or not set(keys) <= set(data.observations):
         there = ", ".join(data.observations) if isinstance(data.observations, dict) else "no dictionary"
         raise DatasetError(f"{data.name}: the observations have no parts {', '.join(keys)}; there: {there}.")
@@ -89,9 +103,10 @@ def flatten_observations(data: OfflineDataset, keys: Sequence[str] | None = None
     :return: The same data with vectors
     :raises DatasetError: If there is no such part, or one is not a vector of floats.
     """
-    if not isinstance(data.observations, dict):
-        return data
-    keys = sorted(data.observations) if keys is None else keys
+    if keys is None:
+        if not isinstance(data.observations, dict):
+            return data
+        keys = sorted(data.observations)
     data = choose_observations(data, keys)
 
     def flat(parts: Any) -> np.ndarray:
@@ -118,10 +133,15 @@ def skip_frames(data: OfflineDataset, how: int | Mapping[str, Any]) -> OfflineDa
         left out, unless the task ended there.
     :raises DatasetError: If actions must be the same but differ, or ``how`` is invalid.
     """
+    given = short(how)
     how = {"steps": how} if isinstance(how, int) else dict(how)
-    n, actions = int(how.pop("steps", 1)), how.pop("actions", "same")
-    if n < 1 or how or actions not in ("same", "sum", "last"):
-        raise DatasetError(f"{data.name}: `frame_skip` is not understood; expected a number, or steps and actions.")
+    n, actions = how.pop("steps", 1), how.pop("actions", "same")
+    if isinstance(n, bool) or not float(n).is_integer() or float(n) < 1 or how or actions not in ("same", "sum", "last"):
+        raise DatasetError(
+            f"{data.name}: `frame_skip` is {given}; expected a number of steps from 1, or {{'steps': 4, 'actions': 'sum'}} "
+            "with the actions 'same', 'sum' or 'last'."
+        )
+    n = int(n)
     if n == 1:
         return data
     length = len(data.actions)
@@ -185,7 +205,7 @@ def transform_actions(data: OfflineDataset, how: Mapping[str, Any]) -> OfflineDa
     actions = data.actions.astype(np.float32)
     for name, value in how.items():
         if name == "clip":
-            actions = np.clip(actions, *(np.asarray(bound, dtype=np.float32) for bound in value))
+            actions = np.clip(actions, *_bounds(value, np.float32))
         elif name == "clip_quantiles":
             actions = np.clip(actions, *ranges(actions, data.has_action, float(value))).astype(np.float32)
         elif name in ("relative_to", "absolute_from"):
@@ -240,7 +260,7 @@ TRANSFORMS: dict[str, Transform] = {
     "rewards": transform_rewards,
     "actions": transform_actions,
     "observations": choose_observations,
-    "flatten": lambda data, keys: flatten_observations(data, None if keys is True else keys) if keys else data,
+    "flatten": lambda data, keys: data if keys is False else flatten_observations(data, None if keys is True else keys),
 }
 #: A value of each, for messages.
 EXAMPLES = {
