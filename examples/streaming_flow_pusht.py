@@ -109,10 +109,8 @@ def draw(env: gym.Env, sent: np.ndarray, plan: np.ndarray, n_left: int) -> Image
 
 def film(pictures: list[Image.Image], file: str) -> None:
     """Write a GIF with few colors, to keep it small, and with a legend."""
-    frames = [
-        caption(np.array(picture.quantize(48, dither=Image.Dither.NONE).convert("RGB")), f"step {EVERY * k}", LEGEND)
-        for k, picture in enumerate(pictures, 1)
-    ]
+    few_colors = [np.array(picture.quantize(48, dither=Image.Dither.NONE).convert("RGB")) for picture in pictures]
+    frames = [caption(picture, f"{EVERY * RATE} steps per second", LEGEND) for picture in few_colors]
     write_gif(frames, file, [1 / RATE] * (len(frames) - 1) + [REST])
 
 

@@ -62,19 +62,20 @@ def make_data(n: int) -> dict[str, np.ndarray]:
 def draw(axes: Any, model: SWFP, title: str) -> None:
     """Plot actions of the base and of all blocks, and the way of some of them from block to block, over the reward."""
     grid = np.linspace(-1, 1, 101)
-    axes.contour(grid, grid, reward_of(np.stack(np.meshgrid(grid, grid), axis=-1)), levels=12, colors="0.8", linewidths=0.6)
+    rewards = reward_of(np.stack(np.meshgrid(grid, grid), axis=-1))
+    axes.contour(grid, grid, rewards, levels=12, colors="0.8", linewidths=0.6, linestyles="solid")
     axes.plot([], [], color="0.8", linewidth=0.8, label="equal reward")
     with th.no_grad():
         noise = th.randn(400, model.policy.chain_dim, generator=th.Generator().manual_seed(0))
         chain = model.policy.chain(th.zeros(400, 1), noise)
     clouds = np.stack([*chain.starts.numpy(), chain.actions.numpy()])
-    axes.plot(*clouds[:, :60].transpose(2, 0, 1), color=GRAY, linewidth=0.6, marker=".", markersize=2, zorder=2)
-    axes.plot([], [], color=GRAY, linewidth=0.8, marker=".", label="from block to block (60 actions)")
     axes.scatter(*clouds[0].T, s=8, facecolor="white", edgecolor=ORANGE, linewidth=0.7, zorder=1, label="base")
-    # Blocks that do nothing yet would hide the base.
+    # New blocks do not move actions, and would hide the base.
     if np.abs(clouds[-1] - clouds[0]).max() > 1e-6:
+        axes.plot(*clouds[:, :60].transpose(2, 0, 1), color=GRAY, linewidth=0.6, marker=".", markersize=2, zorder=2)
+        axes.plot([], [], color=GRAY, linewidth=0.8, marker=".", label="from block to block (60 actions)")
         axes.scatter(*clouds[-1].T, s=5, color=BLUE, zorder=3, label="after the last block")
-    axes.plot(*GOAL, "*", color=VERMILION, markersize=14, markeredgecolor="black", label="best action", zorder=4)
+    axes.plot(*GOAL, "*", color="none", markersize=16, markeredgecolor=VERMILION, label="best action", zorder=4)
     reward = reward_of(chain.actions.numpy()).mean()
     axes.set(title=f"{title}\nmean reward {reward:.2f}", aspect="equal", xlim=(-1.05, 1.05), ylim=(-1.05, 1.05))
     axes.set(xlabel="action 1", ylabel="action 2")
