@@ -268,6 +268,22 @@ def drawn_there(name: str, images: bool, kwargs: dict[str, Any]) -> list[Finding
     return all_findings
 
 
+def examine_images(name: str) -> tuple[list[Finding], list[Finding]]:
+    """
+    An update of a model with images, which are cropped at random, from a dataset on the device.
+
+    :param name: Name of a case
+    :return: The findings of the batch, and of the update
+    """
+    case = next(case for case in CASES if case.name == name)
+    model = case.make(pictures(), dataset=collect(pictures), device=DEVICE, dataset_on_device=True, crop_probability=1.0)
+    with recorded() as drawing:
+        batch = model.sample_batch(model.batch_size)
+    with recorded() as updating:
+        model.execution.step(model, batch)
+    return drawing, updating
+
+
 def pictures(n_stack: int = 1) -> AnySpaces:
     """Observations that are images, or stacks of some."""
     return AnySpaces(spaces.Box(0, 255, (n_stack, 36, 36), np.uint8), spaces.Box(-1, 1, (2,), np.float32))

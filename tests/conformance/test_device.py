@@ -55,6 +55,13 @@ def test_batches_drawn_on_the_device(process: ProcessPoolExecutor, name: str, im
     assert kinds(found) == {"copies"} and {finding.function for finding in found} == {"_rows"}
 
 
+@pytest.mark.parametrize("name", ["FQL", "FPMD"])
+def test_images(process: ProcessPoolExecutor, name: str) -> None:
+    """Random crops and encoders stay on the device; FPMD has its own encoder."""
+    drawing, updating = process.submit(device.examine_images, name).result()
+    assert {finding.function for finding in drawing} == {"_rows"} and not updating
+
+
 def test_nothing_trips_a_gpu(case: AlgorithmCase, process: ProcessPoolExecutor) -> None:
     """
     Updates stay on the device. A batch is only copied there, and a log entry only waits. ``predict`` copies the observation to
