@@ -91,6 +91,7 @@ def make_model(
     data: dict[str, np.ndarray],
     device: str,
     mode: str = "eager",
+    dataset_on_device: bool = False,
     **policy_kwargs: Any,
 ) -> OfflineToOnlineAlgorithm:
     """Create an algorithm of this package by its name."""
@@ -101,6 +102,7 @@ def make_model(
         "FlowPolicy",
         Spaces(data),
         dataset=data,
+        dataset_on_device=dataset_on_device,
         policy_kwargs={"net_arch": list(net_arch), **policy_kwargs},
         seed=0,
         device=device,

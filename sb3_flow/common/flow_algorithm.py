@@ -45,6 +45,7 @@ class FlowAlgorithm(OfflineAlgorithm):
     :param max_grad_norm: Maximum norm of the gradients of all networks together; None: no clipping
     :param dataset: Dataset: a name (``"cube-single-play-v0"``, ``"ogbench:..."``, ``"minari:..."``), the path of a
         ``.npz`` or ``.hdf5`` file, a ``minari.MinariDataset``, a dictionary of arrays or a replay buffer
+    :param dataset_on_device: Whether the dataset is stored on the device, so that batches are drawn there. It must fit.
     :param normalize_observations: Whether to normalize vector observations by the mean and standard deviation of the dataset.
         The statistics are saved with the policy.
     :param crop_probability: Probability of augmenting a batch of images by random crops
@@ -82,6 +83,7 @@ class FlowAlgorithm(OfflineAlgorithm):
         batch_size: int = 256,
         max_grad_norm: float | None = None,
         dataset: Any = None,
+        dataset_on_device: bool = False,
         normalize_observations: bool = False,
         crop_probability: float = 0.5,
         offline_log_interval: int = 1_000,
@@ -122,6 +124,7 @@ class FlowAlgorithm(OfflineAlgorithm):
         make_execution(compile, self.device, self.one_graph)  # raises now what it would raise later
         self.compile = compile
         self.batch_size = batch_size
+        self.dataset_on_device = dataset_on_device
         self.max_grad_norm = max_grad_norm
         self.normalize_observations = normalize_observations
         self.crop_probability = crop_probability
@@ -262,6 +265,16 @@ class FlowAlgorithm(OfflineAlgorithm):
         return self.tau
 
     # Batches.
+
+    def set_dataset(self, dataset: Any) -> None:
+        super().set_dataset(dataset)
+        if self.dataset_on_device and self.offline_buffer is not None:
+            if self._vec_normalize_env is not None:
+                raise ValueError(
+                    "`VecNormalize` normalizes batches on the CPU: set `dataset_on_device=False`, or use "
+                    "`normalize_observations` instead of the wrapper."
+                )
+            self.offline_buffer.move()
 
     def _set_statistics(self, data: OfflineDataset) -> None:
         if self.normalize_observations:

@@ -222,6 +222,8 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         warn_about_short_trajectories(data, self.n_steps, "n_steps")
         buffer = OfflineBuffer(data, self.observation_space, self.action_space, self.device, self.sparse_rewards)
         if self.hindsight:
+            if self.dataset_on_device:
+                raise ValueError("`hindsight` computes rewards on the CPU: set `dataset_on_device=False`.")
             buffer.check_hindsight()
         return buffer
 

@@ -16,7 +16,7 @@ class ProgressLines:
     """
     Print how much is done: one line per ``INTERVAL``, and one at the end. It has the methods of ``tqdm`` that are used here.
 
-    :param total: Number of units
+    :param total: Number of units; 0: it is not known
     :param initial: Number of units that are already done
     :param desc: Name of the task
     :param unit: Name of a unit
@@ -30,8 +30,9 @@ class ProgressLines:
     def __enter__(self) -> "ProgressLines":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:  # not before an error message
+            self.close()
 
     def update(self, n: int = 1) -> None:
         """Count ``n`` more units."""
@@ -45,7 +46,8 @@ class ProgressLines:
         rate = (self.n - self.initial) / max(self.last - self.start, 1e-9)
         share = f" ({100 * self.n / self.total:.0f} %)" if self.total else ""
         left = f", {duration((self.total - self.n) / rate)} left" if 0 < rate and self.n < self.total else ""
-        print(f"{self.desc}: {self.n:,} of {self.total:,} {self.unit}s{share}, {rate:.3g} per second{left}", flush=True)
+        done = f"{self.n:,} of {self.total:,}" if self.total else f"{self.n:,}"
+        print(f"{self.desc}: {done} {self.unit}s{share}, {rate:.3g} per second{left}", flush=True)
 
     def close(self) -> None:
         """Print the last line."""
@@ -77,7 +79,7 @@ def progress_bar(total: int, *, initial: int = 0, desc: str = "", unit: str = "s
     """
     A progress bar in a terminal, else lines of text.
 
-    :param total: Number of units
+    :param total: Number of units; 0: it is not known
     :param initial: Number of units that are already done
     :param desc: Name of the task
     :param unit: Name of a unit
@@ -86,7 +88,7 @@ def progress_bar(total: int, *, initial: int = 0, desc: str = "", unit: str = "s
     """
     if disable or sys.stderr.isatty():
         tqdm = require("tqdm", "datasets", "A progress bar").tqdm
-        return tqdm(total=total, initial=initial, desc=desc, unit=unit, disable=disable)
+        return tqdm(total=total or None, initial=initial, desc=desc, unit=unit, disable=disable)
     return ProgressLines(total, initial, desc, unit)
 
 

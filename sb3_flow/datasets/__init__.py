@@ -7,6 +7,7 @@ from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.sources import read_dataset, register_reader
 from sb3_flow.datasets.arrays import unpack
 from sb3_flow.datasets.collect import collect, collect_multi_robot, collect_with_policy
+from sb3_flow.datasets.converted import convert
 from sb3_flow.datasets.from_arrays import read_array_file
 from sb3_flow.datasets.from_collected import read_collected
 from sb3_flow.datasets.from_frame import read_frame
@@ -61,6 +62,7 @@ __all__ = [
     "collect",
     "collect_multi_robot",
     "collect_with_policy",
+    "convert",
     "load_dataset",
     "local_datasets",
     "read_dataset",

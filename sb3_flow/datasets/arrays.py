@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sb3_flow.common.data.columns import DatasetError, blocks
+from sb3_flow.common.data.columns import BLOCK_BYTES, ColumnBuilder, DatasetError, blocks
 from sb3_flow.common.files import reason
 from sb3_flow.datasets.hdf5_columns import Hdf5Columns
 
@@ -23,6 +25,9 @@ DAMAGE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.
 
 #: File types of which a folder may have several, each with a recording.
 SEVERAL = (".npz", ".hdf5", ".h5", ".parquet")
+
+#: Whether the arrays of ``.npz`` files are read into temporary files, and not into memory.
+into_files: ContextVar[bool] = ContextVar("into_files", default=False)
 
 
 class ArrayFile(Mapping[str, np.ndarray]):
@@ -61,7 +66,8 @@ class ArrayFile(Mapping[str, np.ndarray]):
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DatasetError(f"{path}: this is a single array; expected an .npz file with one array per field.")
         for field in archive.files:
-            self._load[field] = partial(archive.__getitem__, field)
+            load = partial(_read_member, path, field) if into_files.get() else partial(archive.__getitem__, field)
+            self._load[field] = load
 
     def __getitem__(self, field: str) -> np.ndarray:
         load = self._load[field]
@@ -83,6 +89,25 @@ class ArrayFile(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._load)
+
+
+def _read_member(path: Path, field: str) -> np.ndarray:
+    """Read an array of an ``.npz`` file block by block."""
+    with zipfile.ZipFile(path) as archive, archive.open(f"{field}.npy") as file:
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        version = np.lib.format.read_magic(file)
+        shape, by_columns, dtype = read_header[version](file)
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects")
+        if by_columns or not shape or 0 in shape:
+            return np.load(path, allow_pickle=False)[field]  # type: ignore[no-any-return]
+        builder, row_bytes = ColumnBuilder(), dtype.itemsize * math.prod(shape[1:])
+        size = max(1, BLOCK_BYTES // row_bytes)
+        for start in range(0, shape[0], size):
+            rows = min(size, shape[0] - start)
+            content = file.read(rows * row_bytes)
+            builder.append(np.frombuffer(content, dtype).reshape(rows, *shape[1:]))
+    return builder.finish()
 
 
 def unpack(source: str | os.PathLike[str], directory: str | os.PathLike[str]) -> Path:

@@ -13,6 +13,7 @@ from sb3_flow.datasets import (
     collect,
     collect_multi_robot,
     collect_with_policy,
+    convert,
     load_dataset,
     local_datasets,
     unpack,
@@ -77,7 +78,20 @@ def add_commands(subparsers: Subparsers) -> None:
     model.add_argument("--trusted", action="store_true", help="run the code that these files contain: they have pickles")
     collecting.set_defaults(run=_collect)
 
-    unpacking = commands.add_parser("unpack", help="convert an .npz or HDF5 file to a folder that can be memory-mapped")
+    converting = commands.add_parser(
+        "convert",
+        help="convert a dataset of any format to a folder that is memory-mapped",
+        description="Convert a dataset of any format to a folder of .npy files, which gives the same data, takes no memory "
+        "(it is memory-mapped), and opens without the packages of the source. Memory does not grow with the data.",
+    )
+    converting.add_argument("source", metavar="SOURCE", help="name or path of a dataset, or a pattern such as 'logs/*.hdf5'")
+    converting.add_argument("target", metavar="TARGET", type=Path, help="the folder")
+    converting.add_argument("--env", metavar="ENV_ID", help="environment of the data, for the rewards of OGBench's data")
+    converting.add_argument("--force", action="store_true", help="replace a folder that was converted before")
+    converting.add_argument("--no-progress", dest="progress", action="store_false", help="show no progress")
+    converting.set_defaults(run=_convert)
+
+    unpacking = commands.add_parser("unpack", help="copy all fields of an .npz or HDF5 file to a folder of .npy files")
     unpacking.add_argument("file", type=Path)
     unpacking.add_argument("folder", type=Path)
     unpacking.set_defaults(run=_unpack)
@@ -158,6 +172,11 @@ def _collect(options: argparse.Namespace) -> None:
         progress=options.progress,
     )
     print(f"Wrote {name}")
+
+
+def _convert(options: argparse.Namespace) -> None:
+    path = convert(options.source, options.target, options.env, progress=options.progress, overwrite=options.force)
+    print(f"Wrote {path}")
 
 
 def _unpack(options: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.episodes import as_flags
 from sb3_flow.common.data.fields import is_ogbench
 from sb3_flow.datasets.arrays import ArrayFile
+from sb3_flow.datasets.converted import DESCRIPTION, read_converted
 from sb3_flow.datasets.parts import user_path
 from sb3_flow.datasets.relabel import is_single_task, relabel
 
@@ -19,7 +20,8 @@ def read_array_file(source: Any, env_id: str | None = None) -> OfflineDataset | 
     """
     Read an ``.npz`` file, or a folder of ``.npy`` files (memory-mapped), with the names of any dialect.
 
-    A file in OGBench's layout with ``qpos`` is relabeled with the rewards of ``env_id`` if it is a single-task environment.
+    A folder that ``convert`` wrote is read as it was converted. A file in OGBench's layout with ``qpos`` is relabeled with the
+    rewards of ``env_id`` if it is a single-task environment.
 
     :param source: A path
     :param env_id: Id of the environment of the data
@@ -31,6 +33,8 @@ def read_array_file(source: Any, env_id: str | None = None) -> OfflineDataset | 
     path = user_path(source)
     if path.suffix != ".npz" and not path.is_dir():
         return None
+    if (path / DESCRIPTION).is_file():
+        return read_converted(path)
     return read_fields(ArrayFile(path), str(path), env_id)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from sb3_flow.common.data.columns import DatasetError
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.join import join
-from sb3_flow.datasets.hdf5_columns import Hdf5Columns, open_hdf5
+from sb3_flow.datasets.hdf5_columns import Hdf5Columns, MappedArrays, open_hdf5
 from sb3_flow.datasets.parts import chosen_columns, split_parts, user_path, with_parts
 
 #: Names of groups with one episode each: robomimic's, ManiSkill's, Minari's.
@@ -53,7 +53,9 @@ def read_hdf5(source: Any, env_id: str | None = None) -> OfflineDataset | None:
         if not chosen:
             raise DatasetError(f"{path}: no episode is in {' and '.join(filters)}.")
         keys = [key for key in keys if key not in filters]
-        return _episodes(path, [Hdf5Columns(path, f"{top}/{group}") for group in chosen], keys, robomimic=top == "data")
+        mapped = MappedArrays(path)
+        columns_of = [Hdf5Columns(path, f"{top}/{group}", mapped) for group in chosen]
+        return _episodes(path, columns_of, keys, robomimic=top == "data")
     columns = Hdf5Columns(path)
     if any(_D3RLPY.fullmatch(field) for field in columns):
         if keys:

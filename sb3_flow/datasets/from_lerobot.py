@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_flow.common.data.columns import BLOCK_BYTES, ColumnBuilder, DatasetError, Observations
+from sb3_flow.common.data.columns import BLOCK_BYTES, ColumnBuilder, DatasetError, Observations, take
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.optional import require
 from sb3_flow.common.warn import warn
@@ -165,14 +165,14 @@ class _Reader:
         if name not in self.tables.structures:
             column = self.tables.column(name)
             column = column[:, None] if column.ndim == 1 else column
-            return column if in_order and len(order) == len(column) else column[order]
+            return column if in_order and len(order) == len(column) else take(column, order)
         label = f"{self.name}: `{name}`"
         if "timestamp" in self.tables.structures[name]:
             places = [row for _, row in _in_order(self.tables.rows(name), order)]
             return self._frames([(str(row["path"]), float(row["timestamp"])) for row in places], label)
         images = (_image(row, label, self.folder) for row in self.tables.rows(name))
         column = _build(images, label)
-        return column if in_order and len(order) == len(column) else column[order]
+        return column if in_order and len(order) == len(column) else take(column, order)
 
     def _video(self, name: str, columns: dict[str, np.ndarray]) -> np.ndarray:
         """The frames of one camera, from the videos that ``meta`` names."""

@@ -12,6 +12,9 @@ from sb3_flow.common.data.columns import ColumnBuilder, DatasetError
 from sb3_flow.common.files import reason
 from sb3_flow.common.optional import require
 
+#: Rows that are read at once; a row of a column may be an image.
+BATCH_ROWS = 256
+
 
 class ParquetColumns:
     """
@@ -51,17 +54,26 @@ class ParquetColumns:
 
     def column(self, name: str) -> np.ndarray:
         """A column of numbers, ``(N,)`` or ``(N, *shape)``."""
-        column = ColumnBuilder()
+        column, texts = ColumnBuilder(), list[np.ndarray]()
         for file in self.files:
             label = f"{file}: `{name}`"
             try:
-                values = self._open(file).read(columns=[name])[name].combine_chunks()
-                column.append(_numbers(values, label))
+                for values in self._blocks(file, name):
+                    block = _numbers(values, label)
+                    (texts if block.dtype.kind == "U" else column).append(block)
             except DatasetError:
                 raise
             except Exception as error:
                 raise DatasetError(f"{label} is no array of numbers ({reason(error)}).") from error
-        return column.finish()
+        return np.concatenate(texts) if texts else column.finish()
+
+    def _blocks(self, file: Path, name: str) -> Iterator[Any]:
+        """Arrays of Arrow with the rows of a column, at least one."""
+        parquet = self._open(file)
+        if parquet.metadata.num_rows == 0:
+            yield parquet.read(columns=[name])[name].combine_chunks()
+        for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=[name]):
+            yield batch.column(0)
 
     def rows(self, name: str) -> Iterator[Any]:
         """Iterate over the rows of a column, without loading all of it."""

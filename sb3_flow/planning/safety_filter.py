@@ -281,6 +281,7 @@ class SafetyFilter(th.nn.Module):
         alone = problems.obstacle_mask.sum(dim=1) * (self.most_robots + 1)
         return table.select(alone), table.select(alone + problems.robot_mask.sum(dim=1))
 
+    @th.inference_mode(False)  # also usable in training
     def tabulate(self, most_robots: int, most_obstacles: int) -> None:
         """
         Prepare for problems of up to these sizes: decompose the quadratics for all numbers of obstacles and robots. Larger

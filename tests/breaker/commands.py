@@ -139,6 +139,7 @@ def of_options() -> list[Input]:
         "datasets collect multirobot2d --robots 0": "`robots` is 0",
         "datasets collect multirobot2d --robots 2 --scenes 0": "scenes is 0",
         "datasets unpack nothing.npz folder": "nothing.npz: there is no such file",
+        "datasets convert nothing.npz folder": "nothing.npz: there is no such file",
     }
     accepted = {
         f"{TRAIN} -n 1.2e1": {},

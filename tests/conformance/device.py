@@ -21,12 +21,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.utils import configure_logger
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import sb3_flow
 from conformance.cases import CASES
+from conformance.environments import AnySpaces, collect
 from sb3_flow.common.data.batches import to_device
 from sb3_flow.common.execution import tensors
 
@@ -236,6 +238,55 @@ def differences(name: str, n_updates: int = 3) -> dict[str, float]:
         second.update(to_device(batch, second.device), to_device(noise, second.device))
     after = second.policy.state_dict()
     return {key: float((value - after[key].host).abs().max()) for key, value in first.policy.state_dict().items()}
+
+
+def drawn_there(name: str, images: bool, kwargs: dict[str, Any]) -> list[Finding]:
+    """
+    Draw batches from a dataset on the device, and check that they are those from one on the CPU, bit by bit.
+
+    :param name: Name of a case
+    :param images: Whether the observations are stacks of images
+    :param kwargs: Arguments of the algorithm
+    :return: The findings
+    """
+    case = next(case for case in CASES if case.name == name)
+    env, data = (pictures(2), collect(pictures)) if images else (case.environment(), case.data())
+    data = {field: column for field, column in data.items() if field != "next_observations" or not images}
+    first, second = (
+        case.make(env, dataset=data, device=device, dataset_on_device=device == DEVICE, crop_probability=0.0, **kwargs)
+        for device in ("cpu", DEVICE)
+    )
+    all_findings: list[Finding] = []
+    for _ in range(3):
+        expected = first.sample_batch(first.batch_size)
+        with recorded() as findings:
+            batch = second.sample_batch(second.batch_size)
+        all_findings += findings
+        for mine, other in zip(tensors(batch), tensors(expected), strict=True):
+            assert isinstance(mine, DeviceTensor) and th.equal(mine.host, other)
+    assert th.equal(first.host_generator.get_state(), second.host_generator.get_state())
+    return all_findings
+
+
+def examine_images(name: str) -> tuple[list[Finding], list[Finding]]:
+    """
+    An update of a model with images, which are cropped at random, from a dataset on the device.
+
+    :param name: Name of a case
+    :return: The findings of the batch, and of the update
+    """
+    case = next(case for case in CASES if case.name == name)
+    model = case.make(pictures(), dataset=collect(pictures), device=DEVICE, dataset_on_device=True, crop_probability=1.0)
+    with recorded() as drawing:
+        batch = model.sample_batch(model.batch_size)
+    with recorded() as updating:
+        model.execution.step(model, batch)
+    return drawing, updating
+
+
+def pictures(n_stack: int = 1) -> AnySpaces:
+    """Observations that are images, or stacks of some."""
+    return AnySpaces(spaces.Box(0, 255, (n_stack, 36, 36), np.uint8), spaces.Box(-1, 1, (2,), np.float32))
 
 
 #: What is found in functions of a vector of the device.

@@ -5,6 +5,7 @@ is left on the CPU. ``tests/test_cuda.py`` tests on a GPU.
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import pytest
 from python_process import CONTEXT
@@ -35,6 +36,30 @@ def test_faults_are_found(process: ProcessPoolExecutor, name: str) -> None:
 
 def test_numbers_are_those_of_the_cpu(process: ProcessPoolExecutor) -> None:
     assert set(process.submit(device.differences, "FQL").result().values()) == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "kwargs"),
+    [
+        ("FQL", False, {}),
+        ("FQL", False, {"n_steps": 3}),
+        ("FQL", False, {"horizon_length": 3, "sparse_rewards": True}),
+        ("FQL", True, {}),
+        ("StreamingFlow", False, {}),
+        ("FlowOpt", False, {}),
+    ],
+)
+def test_batches_drawn_on_the_device(process: ProcessPoolExecutor, name: str, images: bool, kwargs: dict[str, Any]) -> None:
+    """With the data there, only indices are copied, and the batches are those drawn on the CPU."""
+    found = process.submit(device.drawn_there, name, images, kwargs).result()
+    assert kinds(found) == {"copies"} and {finding.function for finding in found} == {"_rows"}
+
+
+@pytest.mark.parametrize("name", ["FQL", "FPMD"])
+def test_images(process: ProcessPoolExecutor, name: str) -> None:
+    """Random crops and encoders stay on the device; FPMD has its own encoder."""
+    drawing, updating = process.submit(device.examine_images, name).result()
+    assert {finding.function for finding in drawing} == {"_rows"} and not updating
 
 
 def test_nothing_trips_a_gpu(case: AlgorithmCase, process: ProcessPoolExecutor) -> None:

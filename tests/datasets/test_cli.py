@@ -42,6 +42,8 @@ def test_collect_info_list(tmp_path):
         (["collect", "Pendulum-v1", "--policy", "a.zip", "--workers", "2"], "--workers does not go with --policy"),
         (["collect", "Pendulum-v1", "--policy", "a.zip"], "--policy needs --transitions"),
         (["unpack", "nothing.npz", "folder"], "nothing.npz: there is no such file"),
+        (["convert", "nothing.npz", "folder"], "nothing.npz: there is no such file"),
+        (["convert", "nothing.npz", "folder.zarr"], "folder.zarr has the suffix of a file; expected the name of a folder"),
     ],
 )
 def test_errors_are_one_line(capsys, arguments, message):

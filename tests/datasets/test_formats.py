@@ -19,6 +19,7 @@ from gymnasium import spaces
 from sb3_flow.common.data import columns as columns_module
 from sb3_flow.datasets import DatasetError, collect_with_policy, load_dataset, unpack
 from sb3_flow.datasets.from_lerobot import _image
+from sb3_flow.datasets.hdf5_columns import Hdf5Columns
 
 EPISODES = [episode for episode in random_episodes(3) if len(episode) > 1][:3]
 ROWS = sum(map(len, EPISODES))
@@ -238,6 +239,9 @@ def test_what_is_compressed_goes_to_a_temporary_file(tmp_path: Path, monkeypatch
     data = load_dataset(tmp_path / "log.hdf5")
     assert isinstance(data.observations, np.memmap)
     np.testing.assert_array_equal(data.observations, images)
+    columns = Hdf5Columns(tmp_path / "log.hdf5")
+    for _ in range(3):  # each one is copied once
+        np.testing.assert_array_equal(columns["observations"], images)
 
 
 def test_nested_observations_of_robomimic(tmp_path: Path) -> None:
@@ -508,3 +512,18 @@ def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     frame.to_parquet(tmp_path / "log.parquet")
     np.testing.assert_array_equal(load_dataset(tmp_path / "log.parquet").actions, columns["actions"])
+
+
+def test_a_file_with_many_episodes_takes_few_handles(tmp_path: Path) -> None:
+    """An operating system allows about a thousand open files, and robomimic's files have an array per field and episode."""
+    resource = pytest.importorskip("resource")
+    episodes = [episode for seed in range(20) for episode in random_episodes(seed)]
+    path = robomimic(episodes, tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 100
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 50, limits[1]))
+    try:
+        data = load_dataset(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    np.testing.assert_array_equal(data.actions, joined(episodes)["actions"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import reprlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ Observations = np.ndarray | dict[str, np.ndarray]
 #: Bytes read at once by the checks, so that memory-mapped data is never loaded as a whole.
 BLOCK_BYTES = 2**24
 #: Larger columns that a reader assembles are stored in a temporary file, not in memory.
-SPOOL_BYTES = 2**28
+SPOOL_BYTES = 2**24
+#: Called with the number of bytes that a reader has read, to show its progress; None: it is not shown.
+reading: ContextVar[Callable[[int], None] | None] = ContextVar("reading", default=None)
 
 
 class DatasetError(ValueError):
@@ -116,22 +119,47 @@ class ColumnBuilder:
         self._blocks.append(block)
         self._rows += len(block)
         self._bytes += block.nbytes
+        count_read(block.nbytes)
         if self._bytes > SPOOL_BYTES:
             self._file = self._file or tempfile.TemporaryFile()
-            for waiting in self._blocks:
-                self._file.write(np.ascontiguousarray(waiting).data)
-            self._blocks = [block[:0]]  # remembers shape and type
-            self._bytes = SPOOL_BYTES - 2**24  # then in blocks of 16 MB
+            self._write()
+
+    def _write(self) -> None:
+        """Write the waiting blocks to the file."""
+        first = self._blocks[0]
+        for waiting in self._blocks:
+            self._file.write(np.ascontiguousarray(waiting).data)
+        self._blocks, self._bytes = [np.empty((0, *first.shape[1:]), first.dtype)], 0  # remembers shape and type
 
     def finish(self) -> np.ndarray:
         """The column, ``(N, *shape)``."""
         if self._file is None:
             return self._blocks[0] if len(self._blocks) == 1 else np.concatenate(self._blocks)
-        for waiting in self._blocks:
-            self._file.write(np.ascontiguousarray(waiting).data)
+        self._write()
         self._file.flush()
         first = self._blocks[0]
         return np.memmap(self._file, dtype=first.dtype, mode="r", shape=(self._rows, *first.shape[1:]))
+
+
+def count_read(n_bytes: int) -> None:
+    """Report that so many bytes have been read."""
+    if (report := reading.get()) is not None:
+        report(n_bytes)
+
+
+def take(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """
+    Select rows of a column, block by block.
+
+    :param column: ``(N, *shape)``
+    :param rows: Their indices, ``(n,)``
+    :return: ``(n, *shape)``; a large result is in a temporary file, see ``ColumnBuilder``
+    """
+    size = max(1, BLOCK_BYTES * len(column) // max(column.nbytes, 1))
+    builder = ColumnBuilder()
+    for start in range(0, max(len(rows), 1), size):
+        builder.append(column[rows[start : start + size]])
+    return builder.finish()
 
 
 def concatenate(columns: list[np.ndarray]) -> np.ndarray:

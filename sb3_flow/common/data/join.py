@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_flow.common.data.columns import DatasetError, Observations, concatenate, parts, short
+from sb3_flow.common.data.columns import DatasetError, Observations, concatenate, parts, short, take
 from sb3_flow.common.data.dataset import OfflineDataset
 
 
@@ -104,9 +104,9 @@ def _with_next_observations(data: OfflineDataset) -> OfflineDataset:
     rows = np.arange(len(followed)) + followed
     following: Observations
     if isinstance(data.observations, dict):
-        following = {key: part[rows] for key, part in data.observations.items()}
+        following = {key: take(part, rows) for key, part in data.observations.items()}
     else:
-        following = data.observations[rows]
+        following = take(data.observations, rows)
     return replace(data, next_observations=following)
 
 

@@ -71,8 +71,10 @@ class OfflineBuffer:
         self.actions = as_tensor(readable(dataset.actions.reshape(len(dataset.actions), -1)))
         # A trajectory ends before rows that are not sampled; each of these is a separate trajectory.
         ends = dataset.ends | ~drawn | np.append(~drawn[1:], True)
-        #: The first row of each trajectory, in order; a row that is not sampled is a separate one.
+        #: The first row of each trajectory, in order, and the row after its last one; a row that is not sampled is a separate
+        #: trajectory.
         self.starts = trajectory_starts(ends)
+        self.stops = th.cat([self.starts[1:], th.tensor([len(ends)])])
         self._first_rows = self.starts[as_tensor(drawn)[self.starts]]
         self.has_rewards = dataset.rewards is not None
         rewards = th.zeros(1).expand(len(ends)) if dataset.rewards is None else as_tensor(storable(dataset.rewards))
@@ -101,6 +103,33 @@ class OfflineBuffer:
             self.cumulative_weights = th.from_numpy(np.cumsum(dataset.weights[drawn], dtype=np.float64))
         self.name = dataset.name
 
+    def move(self) -> None:
+        """
+        Move the data to the device of the batches, so that they are drawn there. Their numbers do not change.
+
+        :raises ValueError: If the device has too little free memory.
+        """
+        owners: list[Any] = [self, self.transitions, self.observations]
+        if self.next_observations is not None:
+            owners.append(self.next_observations)
+        # Weights stay: indices are drawn on the CPU.
+        columns = [
+            (vars(owner), name)
+            for owner in owners
+            for name, value in vars(owner).items()
+            if isinstance(value, th.Tensor) and name != "cumulative_weights"
+        ]
+        columns += [(owner.columns, key) for owner in owners[2:] for key in owner.columns]
+        size = sum(owner[name].nbytes for owner, name in columns)
+        free = th.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else size
+        if size > free:
+            raise ValueError(
+                f"{self.name} has {size / 2**30:.1f} GiB, but {self.device} has only {free / 2**30:.1f} GiB free: set "
+                "`dataset_on_device=False`."
+            )
+        for owner, name in columns:
+            owner[name] = owner[name].to(self.device)
+
     def __len__(self) -> int:
         """The number of transitions."""
         return len(self.actions) - len(self.gaps)
@@ -124,12 +153,13 @@ class OfflineBuffer:
 
     def _rows(self, indices: th.Tensor) -> th.Tensor:
         """The rows of transitions, given their indices among the transitions."""
+        indices = indices.to(self.gaps.device, non_blocking=True)
         return indices + th.searchsorted(self.gaps, indices, right=True)
 
     def _trajectory(self, rows: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """The first and the last row of the trajectory of each row."""
-        number = th.searchsorted(self.starts, rows, right=True)
-        return self.starts[number - 1], th.cat([self.starts, th.tensor([len(self.actions)])])[number] - 1
+        number = th.searchsorted(self.starts, rows, right=True) - 1
+        return self.starts[number], self.stops[number] - 1
 
     def remaining(self, rows: th.Tensor) -> th.Tensor:
         """Number of later steps of the same trajectory for each row, ``(B,)``."""
@@ -172,8 +202,8 @@ class OfflineBuffer:
         """
         rows = self._rows(indices)[:, None]
         start, last = self._trajectory(rows)
-        past = th.maximum(rows - th.arange(n_observations - 1, -1, -1), start)
-        coming = th.minimum(rows + th.arange(n_actions), last)
+        past = th.maximum(rows - th.arange(n_observations - 1, -1, -1, device=rows.device), start)
+        coming = th.minimum(rows + th.arange(n_actions, device=rows.device), last)
         window = Window(
             self.observations.at(past.flatten()),
             self._scaled(self.actions[coming]),

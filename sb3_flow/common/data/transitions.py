@@ -38,7 +38,7 @@ class Steps(NamedTuple):
 
 class Transitions:
     """
-    Columns of transitions on the CPU, from which several steps are sampled at once.
+    Columns of transitions, from which several steps are sampled at once.
 
     :param rewards: ``(N,)``, of any numeric type
     :param terminations: ``(N,)``, bool: the task ended here
@@ -80,8 +80,9 @@ class Transitions:
         :param relabel: Computes rewards for other goals, before normalization
         :return: The steps
         """
-        alive = th.ones(len(rows), dtype=th.bool)
-        rewards, masks, discounts = th.zeros(len(rows)), th.ones(len(rows)), th.ones(len(rows))
+        alive = th.ones_like(rows, dtype=th.bool)
+        rewards = th.zeros_like(rows, dtype=th.float32)
+        masks, discounts = th.ones_like(rewards), th.ones_like(rewards)
         path, taken = [rows], [alive]
         for i in range(n_steps):
             if i > 0:
@@ -134,7 +135,9 @@ class Transitions:
         return steps._replace(valids=th.ones_like(steps.valids))
 
     def _notice_empty(self, valids: th.Tensor, chunk_length: int) -> None:
-        """Warn after many consecutive batches without a valid chunk."""
+        """Warn after many consecutive batches without a valid chunk. Not on a GPU, which would wait in each batch."""
+        if valids.device.type != "cpu":
+            return
         self._empty_draws = 0 if valids.any() else self._empty_draws + 1
         if self._empty_draws == EMPTY_DRAWS:
             warn(
