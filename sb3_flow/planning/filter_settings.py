@@ -14,7 +14,7 @@ CHOICES = {"push": ("chords", "samples"), "majorizer": ("shared", "exact"), "met
 
 
 def _check_number(name: str, value: Any) -> None:
-    if not (isinstance(value, Real) and 0 <= value < math.inf) or (name in WHOLE and value != int(value)):
+    if not (isinstance(value, Real) and 0 <= float(value) < math.inf) or (name in WHOLE and float(value) % 1):
         kind = "whole" if name in WHOLE else "finite"
         raise ValueError(f"`{name}` is {value!r}; it must be a {kind} number of at least 0.")
 

@@ -37,7 +37,7 @@ class Limits:
             raise ValueError(f"`dimensions` is {self.dimensions}; it must be 2 or 3.")
         for name in ("size", "radius", "v_max", "a_max", "horizon"):
             value = getattr(self, name)
-            if not (isinstance(value, Real) and 0 < value < math.inf):
+            if not (isinstance(value, Real) and 0 < float(value) < math.inf):
                 raise ValueError(f"`{name}` is {value!r}; it must be above 0, and finite.")
 
 

@@ -116,7 +116,7 @@ def _read_described(description: Mapping[str, Any], env_id: str | None) -> Offli
             f"{', '.join(TRANSFORMS)}."
         )
     weight = description.get("weight")  # in a list, all weights are checked together
-    if not (weight is None or one_of_a_list.get() or (isinstance(weight, Real) and 0 < weight < math.inf)):
+    if not (weight is None or one_of_a_list.get() or (isinstance(weight, Real) and 0 < float(weight) < math.inf)):
         raise DatasetError(f"`weight` is {short(weight)}; expected a number above 0.")
     data = read_dataset(description["source"], env_id)
     for name in TRANSFORMS:

@@ -39,7 +39,8 @@ def transform_rewards(data: OfflineDataset, how: str | Mapping[str, Any]) -> Off
 
 def _bounds(value: Any, dtype: type) -> tuple[np.ndarray, np.ndarray]:
     """The bounds of ``clip``."""
-    low, high = (np.asarray(bound, dtype=dtype) for bound in value)
+    low, high = value
+    low, high = np.asarray(low, dtype=dtype), np.asarray(high, dtype=dtype)
     if not (low <= high).all():
         raise ValueError("the first bound must not be above the second one")
     return low, high
