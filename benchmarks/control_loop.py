@@ -1,15 +1,15 @@
 """
 The control loop of `sb3_flow.deploy` with simulated latencies of 0, 1, 3 and 8 control steps, on Push-T and on an arm task.
 
-    sb3-flow datasets collect pusht --episodes 400
     sb3-flow datasets collect cube-single-expert-task2 --episodes 200
-    python benchmarks/control_loop.py train --task pusht --algo streaming_flow
-    python benchmarks/control_loop.py evaluate --task pusht --algo streaming_flow --output results/control_loop
+    python benchmarks/control_loop.py train --task cube --algo streaming_flow
+    python benchmarks/control_loop.py evaluate --task cube --algo streaming_flow --output results/control_loop
+    python benchmarks/control_loop.py evaluate --task pusht --algo streaming_flow --output results/control_loop --model FILE
     python benchmarks/control_loop.py jitter --task cube --output results/control_loop
     python benchmarks/control_loop.py report --output results/control_loop
 
-Tasks: `pusht`, `cube`. Algorithms: `streaming_flow`, `chunk_flow`. Results are appended to CSV files. Episodes that are
-already there are not repeated: a stopped command continues when it is run again.
+Tasks: `pusht`, with a model of results/imitation, and `cube`. Algorithms: `streaming_flow`, `chunk_flow`. Results are appended
+to CSV files. Episodes that are already there are not repeated: a stopped command continues when it is run again.
 """
 
 import argparse
@@ -43,13 +43,7 @@ FIRST_SEED = 10_000
 ALGORITHMS: dict[str, Any] = {"streaming_flow": StreamingFlow, "chunk_flow": ChunkFlow}
 #: Id of the environment, name of the dataset, and per algorithm: number of updates and arguments.
 TASKS: dict[str, tuple[str, str, dict[str, tuple[int, dict[str, Any]]]]] = {
-    "pusht": (
-        "gym_pusht/PushT-v0",
-        "pusht",
-        {
-            "streaming_flow": (10_000, {"policy_kwargs": {"net_arch": [256] * 3}, "sigma_0": 0.1, "start_from": [0, 1]}),
-        },
-    ),
+    "pusht": ("gym_pusht/PushT-v0", "pusht", {}),
     "cube": (
         "cube-single-singletask-task2-v0",
         "cube-single-expert-task2",
@@ -107,6 +101,8 @@ def make(task: str) -> gym.Env[Any, Any]:
 def train(options: argparse.Namespace) -> None:
     """Train a model and save it. It continues from its last checkpoint."""
     _, name, algorithms = TASKS[options.task]
+    if options.algo not in algorithms:
+        raise SystemExit("Models for Push-T are trained by results/imitation/sweep.yml; pass one to `evaluate` by --model.")
     updates, arguments = algorithms[options.algo]
     source = str(options.data / f"{name}.npz") if options.data else name
     data = absolute_dataset(source) if options.task == "cube" else load_dataset(source)
@@ -122,6 +118,8 @@ def train(options: argparse.Namespace) -> None:
 
 def path_of(options: argparse.Namespace) -> pathlib.Path:
     """The file of a model."""
+    if options.model:
+        return pathlib.Path(options.model)
     options.models.mkdir(parents=True, exist_ok=True)
     return pathlib.Path(options.models / f"{options.task}_{options.algo}.zip")
 
@@ -307,6 +305,7 @@ def main() -> None:
     parser.add_argument("--algo", choices=list(ALGORITHMS), default="streaming_flow")
     parser.add_argument("--data", type=pathlib.Path, help="folder of the datasets")
     parser.add_argument("--models", type=pathlib.Path, default=pathlib.Path("runs/control_loop"), help="folder of the models")
+    parser.add_argument("--model", type=pathlib.Path, help="file of the model, instead of the one that `train` writes")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/control_loop"), help="folder of the results")
     parser.add_argument("--updates", type=int, help="number of updates")
     parser.add_argument("--seed", type=int, default=0, help="seed of training")
