@@ -870,7 +870,7 @@ def test_positions_are_not_normalized() -> None:
         ({"n_action_steps": 0}, "`n_action_steps` is 0"),
         ({"n_action_steps": 5}, "`n_action_steps` is 5.*`horizon_length`, 4"),
         ({"start_from": [0, 1]}, r"`start_from` is \[0, 1\]; expected 1 indices from 0 to 2"),
-        ({"start_from": {"arm": [0]}}, "`start_from` is {'arm': .*must name coordinates of a vector"),
+        ({"start_from": {"arm": [0]}}, "`start_from` is {'arm': .*must name coordinates of one vector"),
         ({"policy_kwargs": {"horizon_length": 2}}, "`horizon_length` in `policy_kwargs` is 2"),
         ({"policy_kwargs": {"best_of_n": 2}}, "`best_of_n` in `policy_kwargs` is 2"),
     ],
