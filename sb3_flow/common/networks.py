@@ -6,7 +6,7 @@ and biases to zero, as in the published JAX implementations of this family.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
@@ -21,6 +21,26 @@ ActivationName = Literal["gelu", "relu", "silu", "mish", "tanh", "elu"]
 _GELU_SCALE, _GELU_CUBIC = 1.5957691216057308, 0.044715
 #: Below this number of elements the number of operators dominates the run time.
 SMALL = 8192
+
+
+def split_net_arch(net_arch: Any) -> tuple[list[int], list[int]]:
+    """
+    Get the widths of the hidden layers of actors and of critics.
+
+    :param net_arch: A list of widths, or a dictionary of two lists as for Stable-Baselines3's SAC and TD3
+    :return: Both lists
+    :raises ValueError: If it is something else, or a list is empty.
+    """
+    parts = net_arch if isinstance(net_arch, Mapping) else {"pi": net_arch, "qf": net_arch}
+    expected = "expected a list of widths such as [256, 256], or {'pi': [256, 256], 'qf': [256, 256]}"
+    if parts.keys() != {"pi", "qf"}:
+        raise ValueError(f"`net_arch` has the keys {sorted(map(str, parts))}; {expected}.")
+    for widths in parts.values():
+        if not isinstance(widths, Sequence) or not all(isinstance(width, int) and width > 0 for width in widths):
+            raise ValueError(f"`net_arch` is {net_arch!r}; {expected}.")
+        if not widths:
+            raise ValueError(f"`net_arch` is empty; {expected}.")
+    return list(parts["pi"]), list(parts["qf"])
 
 
 class _GeluTanh(th.autograd.Function):

@@ -25,7 +25,7 @@ from sb3_flow.common.encoders import FlowExtractor, ObservationNormalizer, discr
 from sb3_flow.common.files import atomic_write, deferred_interrupts, is_path
 from sb3_flow.common.flow import guided
 from sb3_flow.common.guards import check_device, check_observation, check_state
-from sb3_flow.common.networks import MLP, EnsembleMLP, VelocityMLP
+from sb3_flow.common.networks import MLP, EnsembleMLP, VelocityMLP, split_net_arch
 from sb3_flow.common.real_time import RealTimePlanner
 from sb3_flow.common.type_aliases import TensorObs, Velocity
 
@@ -74,26 +74,6 @@ def check_n_action_steps(n_action_steps: int | None, horizon_length: int) -> Non
             f"`n_action_steps` is {n_action_steps}; it must be from 1 to `horizon_length`, {horizon_length}, the number of "
             "planned actions."
         )
-
-
-def split_net_arch(net_arch: Any) -> tuple[list[int], list[int]]:
-    """
-    Get the widths of the hidden layers of actors and of critics.
-
-    :param net_arch: A list of widths, or a dictionary of two lists as for Stable-Baselines3's SAC and TD3
-    :return: Both lists
-    :raises ValueError: If it is something else, or a list is empty.
-    """
-    parts = net_arch if isinstance(net_arch, Mapping) else {"pi": net_arch, "qf": net_arch}
-    expected = "expected a list of widths such as [256, 256], or {'pi': [256, 256], 'qf': [256, 256]}"
-    if parts.keys() != {"pi", "qf"}:
-        raise ValueError(f"`net_arch` has the keys {sorted(map(str, parts))}; {expected}.")
-    for widths in parts.values():
-        if not isinstance(widths, Sequence) or not all(isinstance(width, int) and width > 0 for width in widths):
-            raise ValueError(f"`net_arch` is {net_arch!r}; {expected}.")
-        if not widths:
-            raise ValueError(f"`net_arch` is empty; {expected}.")
-    return list(parts["pi"]), list(parts["qf"])
 
 
 class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
