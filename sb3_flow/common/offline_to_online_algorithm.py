@@ -167,7 +167,8 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
             **kwargs,
         )
         if _init_setup_model and dataset is None:
-            warn_without_effect(type(self), {"balanced_sampling": balanced_sampling}, "there is no dataset")
+            of_data = {"balanced_sampling": balanced_sampling, "dataset_on_device": self.dataset_on_device}
+            warn_without_effect(type(self), of_data, "there is no dataset")
         elif _init_setup_model and offline_steps is None:
             frequency = 1 if train_freq == (1, "step") else train_freq
             online = {"action_noise": action_noise, "gradient_steps": gradient_steps, "train_freq": frequency}

@@ -19,6 +19,7 @@ from sb3_flow.common.data.sources import read_dataset
 from sb3_flow.common.lock import locked
 from sb3_flow.common.progress import progress_bar
 from sb3_flow.datasets.arrays import ArrayFile, into_files
+from sb3_flow.datasets.relabel import is_single_task, same_task
 
 #: File in a converted folder that has what is no array.
 DESCRIPTION = "dataset.json"
@@ -77,7 +78,7 @@ def convert(
         try:
             size = sum(column.nbytes for _, column in data.columns())
             with _counted(f"Writing {target}", size, progress) as count:
-                _write(data, scratch / "new", count)
+                _write(data, scratch / "new", count, env_id if relabeled(data, env_id) else None)
             if target.exists():
                 target.replace(scratch / "old")
             (scratch / "new").replace(target)
@@ -86,13 +87,20 @@ def convert(
     return target
 
 
-def read_converted(path: Path) -> OfflineDataset:
+def relabeled(data: OfflineDataset, env_id: str | None) -> bool:
+    """Whether data has the rewards of a single-task environment of OGBench."""
+    return env_id is not None and is_single_task(env_id) and data.rewards is not None
+
+
+def read_converted(path: Path, env_id: str | None = None) -> OfflineDataset:
     """
     Read a folder that ``convert`` wrote.
 
     :param path: The folder
+    :param env_id: Id of the environment of the data
     :return: The dataset, memory-mapped
-    :raises DatasetError: If a file is missing or damaged, or the folder is of a later version.
+    :raises DatasetError: If a file is missing or damaged, the folder is of a later version, or has the rewards of another
+        single-task environment of OGBench.
     """
     try:
         description = json.loads((path / DESCRIPTION).read_text("utf-8"))
@@ -102,6 +110,9 @@ def read_converted(path: Path) -> OfflineDataset:
         raise DatasetError(f"{path / DESCRIPTION} is damaged ({error!r}). Convert the source again.") from error
     if version != FORMAT:
         raise DatasetError(f"{path} has the format {version!r}; this version reads {FORMAT}. Convert the source again.")
+    task = description.get("task")
+    if env_id is not None and is_single_task(env_id) and task is not None and not same_task(task, env_id):
+        raise DatasetError(f"{path} has the rewards of {task}, not of {env_id}. Convert the source again with --env {env_id}.")
     columns: dict[str, Any] = {}
     for field, column in ArrayFile(path).items():
         group, slash, key = field.partition("/")
@@ -109,6 +120,8 @@ def read_converted(path: Path) -> OfflineDataset:
             columns.setdefault(group, {})[key] = column
         else:
             columns[field] = column
+    if env_id is not None and is_single_task(env_id) and "rewards" not in columns:
+        remarks = [*remarks, f"it has no rewards, because it was converted without --env {env_id}"]
     try:
         return OfflineDataset(
             **{"rewards": None, **columns}, name=str(path), evidence=evidence, understood=understood, remarks=tuple(remarks)
@@ -126,8 +139,8 @@ def _check_target(target: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{target} is no converted dataset, so it is not replaced. Name another folder, or remove it.")
 
 
-def _write(data: OfflineDataset, folder: Path, count: Callable[[int], None]) -> None:
-    """Write all columns, and the description last."""
+def _write(data: OfflineDataset, folder: Path, count: Callable[[int], None], task: str | None) -> None:
+    """Write all columns, and the description last, with the environment whose rewards the data has."""
     folder.mkdir()
     for field, column in data.columns():
         name = field.removesuffix("]").replace("[", "/", 1)
@@ -144,6 +157,7 @@ def _write(data: OfflineDataset, folder: Path, count: Callable[[int], None]) -> 
     description = {
         "format": FORMAT,
         "name": data.name,
+        "task": task,
         "evidence": data.evidence,
         "understood": dict(data.understood),
         "remarks": list(data.remarks),

@@ -34,7 +34,7 @@ def read_array_file(source: Any, env_id: str | None = None) -> OfflineDataset | 
     if path.suffix != ".npz" and not path.is_dir():
         return None
     if (path / DESCRIPTION).is_file():
-        return read_converted(path)
+        return read_converted(path, env_id)
     return read_fields(ArrayFile(path), str(path), env_id)
 
 

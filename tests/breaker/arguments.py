@@ -236,6 +236,10 @@ def without_effect() -> list[Input]:
             lambda: fql(balanced_sampling=True),
             "FQL: `balanced_sampling=True` has no effect: there is no dataset",
         ),
+        "dataset_on_device without data": (
+            lambda: fql(dataset_on_device=True),
+            "FQL: `dataset_on_device=True` has no effect: there is no dataset",
+        ),
         "balanced_sampling offline": (lambda: offline(balanced_sampling=True), offline_only),
         "gradient_steps offline": (lambda: offline(gradient_steps=2), f"`gradient_steps=2` {offline_only}"),
         "train_freq offline": (lambda: offline(train_freq=4), f"`train_freq=4` {offline_only}"),

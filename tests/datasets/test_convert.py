@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from dialects import DIALECTS, joined, random_episodes
 
+from sb3_flow import FQL
 from sb3_flow.cli import main
 from sb3_flow.common import progress
 from sb3_flow.common.lock import Lock
@@ -73,6 +74,22 @@ def test_files_of_other_packages(tmp_path: Path, name: str) -> None:
 
 def test_rewards_of_ogbench(tmp_path: Path, cube_file: Path) -> None:
     check(cube_file, tmp_path / "folder", "cube-single-singletask-task2-v0")
+
+
+@pytest.mark.slow
+def test_rewards_of_another_task_of_ogbench(tmp_path: Path, cube_file: Path) -> None:
+    """A folder cannot be relabeled, because it has no positions of the simulator."""
+    first, second, default = (f"cube-single-singletask-{task}v0" for task in ("task1-", "task2-", ""))
+    folder = convert(cube_file, tmp_path / "folder", first, progress=False)
+    with pytest.raises(
+        DatasetError, match=f"has the rewards of {first}, not of {second}. Convert the source again with --env"
+    ):
+        load_dataset(folder, second)
+    folder = convert(cube_file, tmp_path / "other", second, progress=False)
+    assert len(load_dataset(folder, default)) > 0
+    folder = convert(cube_file, tmp_path / "without", progress=False)
+    with pytest.raises(ValueError, match=f"it has no rewards, because it was converted without --env {first}"):
+        FQL("FlowPolicy", first, dataset=str(folder), policy_kwargs={"net_arch": [4]}, device="cpu")
 
 
 def test_weights_and_transforms(tmp_path: Path, transitions: Callable[..., dict[str, Any]]) -> None:
