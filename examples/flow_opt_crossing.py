@@ -75,9 +75,8 @@ def draw(env: gym.Env, model: FlowOpt, observation: dict[str, np.ndarray], plan:
         angles = winding_angles(ways)
         if all(bool(((angles - other).abs() > th.pi).any()) for _, other in kept):
             kept.append((ways, angles))
-    figure, axes = plt.subplots(
-        1, min(len(kept), 4), figsize=(3.4 * min(len(kept), 4), 3.6), squeeze=False, layout="constrained"
-    )
+    n_shown = min(len(kept), 4)
+    figure, axes = plt.subplots(1, n_shown, figsize=(3.4 * n_shown, 4.2), squeeze=False, layout="compressed")
     colors = robot_colors(int(problems.robot_mask[0].sum()))  # as in the animation
     for ax, (ways, _) in zip(axes[0], kept, strict=False):
         for x, y_, radius in problems.obstacles[0, problems.obstacle_mask[0]].tolist():
@@ -89,8 +88,9 @@ def draw(env: gym.Env, model: FlowOpt, observation: dict[str, np.ndarray], plan:
         ax.set(xlabel="x in m", ylabel="y in m")
         ax.label_outer()
     figure.suptitle(
-        f"{len(kept)} of {len(candidates)} certified plans pass on different sides. Discs: robots at their goals; one color "
-        "for each robot, as in the animation"
+        f"{n_shown} of {len(candidates)} certified plans: in any two of them, some robots pass on different sides\n"
+        "one color for each robot, as in the animation; discs: robots at their goals; gray: obstacles",
+        fontsize="medium",
     )
     figure.savefig(file, dpi=110)
     return len(kept)

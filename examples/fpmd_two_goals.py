@@ -108,9 +108,7 @@ def draw(histogram: Axes, scene: Axes, name: str, places: np.ndarray) -> None:
         scene.plot([start, end], [1, 1], color="black", linewidth=4, solid_capstyle="butt", label="wall")
     scene.plot(0, 0, "o", color="black", label="start")
     scene.set(xlim=(-1.05, 1.05), ylim=(-0.1, 1.45), xlabel="x", ylabel="y")
-    for panel in (histogram, scene):
-        panel.label_outer()
-    histogram.set_xlabel("action (position at the wall)")
+    scene.label_outer()
 
 
 def main() -> None:
@@ -135,7 +133,7 @@ def main() -> None:
                 if not deterministic:
                     drawn.setdefault(way, places)
 
-    figure, axes = plt.subplots(2, len(drawn), figsize=(2.8 * len(drawn), 5.6), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(2, len(drawn), figsize=(2.9 * len(drawn), 6), squeeze=False, layout="constrained")
     for histogram, scene, (way, places) in zip(*axes, drawn.items(), strict=True):
         draw(histogram, scene, way, places)
     axes[0, 0].set_ylabel("density")

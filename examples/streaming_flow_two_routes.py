@@ -102,11 +102,13 @@ def main() -> None:
         f"{sum(counts.values())} of {len(walks)} reach the goal: {counts['west']} by the west, {counts['east']} by the east."
     )
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4.5), layout="compressed")
     draw(axes[0], shown[:40], f"{min(len(shown), 40)} demonstrations")
     draw(axes[1], walks[:40], f"the policy: {counts['west']} west, {counts['east']} east of {len(walks)}")
     entries = {label: part for panel in axes for part, label in zip(*panel.get_legend_handles_labels(), strict=True)}
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=5)
+    legend = figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=5)
+    for line in legend.get_lines():
+        line.set(linewidth=2, alpha=1)
     figure.savefig(arguments.file, dpi=90)
 
 

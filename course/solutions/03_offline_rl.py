@@ -21,18 +21,23 @@ assert b / (2 * 4.0) == 0.25 and reward(0.25) == 1.0
 # Exercise 2: the role of alpha.
 
 found = {}
-for alpha in (0.0, 0.03, 10.0):
+for alpha, seed in ((0.03, 0), (10.0, 0), (0.0, 1), (0.0, 2), (0.0, 3)):
+    th.manual_seed(seed)
     trained = made if alpha == 0.03 else HandMadeFQL(data, alpha=alpha).learn(1500)
     success, steps, _ = evaluate(trained.policy)
     with th.no_grad():
         s = th.as_tensor(START, dtype=th.float32).expand(500, 2)
-        q = trained.q(trained.critics, s, trained.act(s, th.randn(500, 2)).clamp(-1, 1)).mean().item()
-    found[alpha] = success, q
-    print(f"alpha {alpha:5.2f}: success {success:.2f}, steps {steps:.1f}, value at the start {q:.1f}")
-# A large alpha: the actor is the BC flow, which wanders. With alpha = 0 nothing keeps the actor near the data: it goes where
-# the critics are wrong, although its value at the start looks as good as that of the successful policy.
-assert max(found[10.0][0], found[0.0][0]) < found[0.03][0] and found[0.03][0] > 0.8
-assert all(-11 < q < 1 for _, q in found.values())
+        actions = trained.act(s, th.randn(500, 2))
+        q = trained.q(trained.critics, s, actions.clamp(-1, 1)).mean().item()
+    largest = actions.abs().amax(dim=1).mean().item()
+    found[alpha, seed] = success, q, largest
+    print(f"alpha {alpha:5.2f}: success {success:.2f}, steps {steps:.1f}, value {q:.1f}, largest action {largest:.1f}")
+# A large alpha: the actor is the BC flow, which wanders. With alpha = 0 nothing keeps the actor near the data: its actions are
+# far outside of [-1, 1]. Whether the clipped actions are good depends on the seed, and the value does not always show it.
+without = [found[0.0, seed] for seed in (1, 2, 3)]
+assert found[10.0, 0][0] < 0.5 and min(success for success, _, _ in without) < 0.5 and found[0.03, 0][0] > 0.8
+assert min(largest for _, _, largest in without) > 1.5 > found[0.03, 0][2]
+assert all(-11 < q < 1 for _, q, _ in found.values())
 
 # Exercise 3: the smallest number of steps.
 
@@ -63,6 +68,6 @@ for n in (1, 2, 4, 8, 32):
     chooser = model.policy.with_sampler("bc_flow", best_of_n=n)
     rates[n] = evaluate(lambda s, p=chooser: p.predict(s.astype(np.float32))[0])[:2]
     print(f"best of {n}: success {rates[n][0]:.2f}, steps {rates[n][1]:.1f}")
-assert rates[1][0] < 0.5 < rates[8][0] and rates[32][0] > 0.8
+assert rates[1][0] < rates[4][0] < rates[32][0] and rates[32][0] > 0.8
 # With a large N the best of the samples is where the critic is most optimistic, which may be an error: extrapolation again,
 # but only among actions that the data supports.
