@@ -22,10 +22,10 @@ from sb3_flow.flow_opt.symmetries import parities, symmetries
 from sb3_flow.planning.costs import noise as random_plans
 from sb3_flow.planning.costs import smoothness
 from sb3_flow.planning.filter_settings import FilterSettings
+from sb3_flow.planning.observations import action_scale, solver_samples
 from sb3_flow.planning.observations import actions as as_actions
 from sb3_flow.planning.observations import plans as as_plans
 from sb3_flow.planning.observations import problems as as_problems
-from sb3_flow.planning.observations import solver_samples
 from sb3_flow.planning.polish import polish
 from sb3_flow.planning.problems import Limits, Problems
 from sb3_flow.planning.safety_filter import SafetyFilter
@@ -65,6 +65,8 @@ class FlowOptPolicy(FlowPolicy):
 
     #: Root mean square of each mode in the data, in meters, ``(m,)``
     sigma: th.Tensor
+    #: Amplitude of each mode for an action of 1, in meters, ``(m,)``
+    amplitudes: th.Tensor
     #: Symmetries of problems, ``(8, D, D)``, and parities of the modes under time reversal, ``(m,)``
     symmetries: th.Tensor
     parities: th.Tensor
@@ -138,6 +140,8 @@ class FlowOptPolicy(FlowPolicy):
         self.samplers = {"filter": "act_filtered", "flow": "act_unfiltered"}
         self.last_plan: Plan | None = None
         self.register_buffer("sigma", th.ones(modes))
+        # A buffer, because compiled code would compute them, with their eigenvalues, in each update.
+        self.register_buffer("amplitudes", action_scale(self.limits, degree), persistent=False)
         self.register_buffer("symmetries", symmetries(dimensions).float(), persistent=False)
         self.register_buffer("parities", parities(self.basis).float(), persistent=False)
 
@@ -158,7 +162,7 @@ class FlowOptPolicy(FlowPolicy):
 
     def to_meters(self, actions: th.Tensor) -> th.Tensor:
         """Convert actions, ``(B, action_dim)``, to plans in meters, ``(B, N, D, m)``."""
-        return as_plans(actions, self.limits, self.basis.degree)
+        return as_plans(actions, self.limits, self.basis.degree, self.amplitudes)
 
     def to_actions(self, y: th.Tensor) -> th.Tensor:
         """Convert plans in meters, ``(B, N, D, m)``, to actions clipped to [-1, 1], ``(B, action_dim)``."""

@@ -93,16 +93,17 @@ def action_scale(limits: Limits, degree: int = 12) -> th.Tensor:
     return (REACH * limits.size * (stiffness / stiffness[0]) ** -0.5).float()
 
 
-def plans(actions: th.Tensor, limits: Limits, degree: int = 12) -> th.Tensor:
+def plans(actions: th.Tensor, limits: Limits, degree: int = 12, scale: th.Tensor | None = None) -> th.Tensor:
     """
     Convert actions to plans.
 
     :param actions: Actions by robot, axis and mode, ``(B, N D m)``; they are clipped to [-1, 1]
     :param limits: The limits
     :param degree: Degree of the polynomials
+    :param scale: ``action_scale`` on the device of the actions; None: it is computed
     :return: Modal coordinates in meters, ``(B, N, D, m)``, float32
     """
-    scale = _scale_on(actions.device, limits, degree)
+    scale = _scale_on(actions.device, limits, degree) if scale is None else scale.float()
     return actions.float().clamp(-1, 1).reshape(len(actions), -1, limits.dimensions, len(scale)) * scale
 
 

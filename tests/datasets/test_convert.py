@@ -101,13 +101,13 @@ def test_weights_and_transforms(tmp_path: Path, transitions: Callable[..., dict[
 
 
 def write_large(path: Path) -> Any:
-    """Compressed observations of ``LARGE`` bytes, in episodes of 1,000 steps."""
+    """Compressed observations of ``LARGE`` bytes, in episodes of 10,000 steps."""
     n = LARGE // 256
     rows = {"observations": np.zeros((n, 64), np.float32), "actions": np.zeros((n, 2), np.float32)}
     rows["observations"] += np.arange(n, dtype=np.float32)[:, None]
-    ends = np.arange(1, n // 1000 + 1) * 1000
+    ends = np.arange(1, n // 10_000 + 1) * 10_000
     rows = {name: column[: ends[-1]] for name, column in rows.items()}
-    episode = np.repeat(np.arange(len(ends)), 1000)
+    episode = np.repeat(np.arange(len(ends)), 10_000)
     if path.suffix == ".npz":
         np.savez(path, **rows, episode=episode)
     elif path.suffix == ".zarr":
@@ -123,14 +123,14 @@ def write_large(path: Path) -> Any:
     else:
         h5py = pytest.importorskip("h5py")
         with h5py.File(path, "w") as file:
-            for number, start in enumerate(range(0, len(episode), 1000) if path.stem == "groups" else [0]):
-                group, stop = ("/", None) if path.stem == "file" else (f"data/demo_{number}", start + 1000)
+            for number, start in enumerate(range(0, len(episode), 10_000) if path.stem == "groups" else [0]):
+                group, stop = ("/", None) if path.stem == "file" else (f"data/demo_{number}", start + 10_000)
                 for name, column in rows.items():
                     file.create_dataset(f"{group}/{name}", data=column[start:stop], chunks=True, compression="lzf")
                 if stop is None:
                     file["episode"] = episode
                 else:
-                    file[f"{group}/dones"] = np.arange(1000) == 999
+                    file[f"{group}/dones"] = np.arange(10_000) == 9_999
     return path
 
 
