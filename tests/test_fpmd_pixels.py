@@ -253,8 +253,8 @@ def test_published_settings() -> None:
     assert [getattr(vectors, name) for name in names[:3]] == ["release", 0.2, False]
     mixed = make_model(spaces.Dict({"arm": ARM, "camera": IMAGE}))
     assert mixed.weight_mode == "temp" and mixed.policy.encoder is not None and vectors.policy.encoder is None
-    other = make_model(weight_mode="advantage", reward_scale=0.0, noisy_particles=False, crop_probability=0.5)
-    assert [getattr(other, name) for name in names[:4]] == ["advantage", 0.0, False, 0.5]
+    other = make_model(weight_mode="advantage", reward_scale=0.5, noisy_particles=False, crop_probability=0.5)
+    assert [getattr(other, name) for name in names[:4]] == ["advantage", 0.5, False, 0.5]
 
 
 def test_cnn_policy_is_the_same() -> None:
