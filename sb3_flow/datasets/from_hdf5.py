@@ -12,6 +12,7 @@ import numpy as np
 from sb3_flow.common.data.columns import DatasetError
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.join import join
+from sb3_flow.common.warn import warn
 from sb3_flow.datasets.hdf5_columns import Hdf5Columns, MappedArrays, open_hdf5
 from sb3_flow.datasets.parts import chosen_columns, split_parts, user_path, with_parts
 
@@ -55,8 +56,10 @@ def read_hdf5(source: Any, env_id: str | None = None) -> OfflineDataset | None:
         keys = [key for key in keys if key not in filters]
         mapped = MappedArrays(path)
         columns_of = [Hdf5Columns(path, f"{top}/{group}", mapped) for group in chosen]
+        _warn_about_texts(path, columns_of)
         return _episodes(path, columns_of, keys, robomimic=top == "data")
     columns = Hdf5Columns(path)
+    _warn_about_texts(path, [columns])
     if any(_D3RLPY.fullmatch(field) for field in columns):
         if keys:
             raise DatasetError(f"{path}#{','.join(keys)}: a file of d3rlpy has no parts of observations; pass the path only.")
@@ -91,6 +94,11 @@ def _of_d3rlpy(path: Path, columns: Hdf5Columns) -> OfflineDataset:
         flags = {"terminations": last & terminated, "truncations": last & (not terminated)}
         episodes.append(OfflineDataset.from_dict({**episode, **flags}, f"{path}, episode {number}"))
     return join(episodes, name=str(path))
+
+
+def _warn_about_texts(path: Path, groups: list[Hdf5Columns]) -> None:
+    if names := sorted({name for columns in groups for name in columns.left_out}):
+        warn(f"{path}: not used, because they are not numbers: {', '.join(f'`{name}`' for name in names)}.")
 
 
 def _names(texts: Any) -> set[str]:

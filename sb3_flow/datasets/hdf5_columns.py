@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sb3_flow.common.data.columns import BLOCK_BYTES, DatasetError, count_read
+from sb3_flow.common.data.gather import INFORMATION_GROUPS
 from sb3_flow.common.files import reason
 from sb3_flow.common.optional import require
 
@@ -33,11 +34,17 @@ class Hdf5Columns(Mapping[str, np.ndarray]):
         self.path, self.group = path, group
         self.mapped = mapped or MappedArrays(path)
         self.shapes: dict[str, tuple[int, ...]] = {}
+        #: Names of arrays that do not have numbers.
+        self.left_out: list[str] = []
         h5py = require("h5py", "datasets", "Reading an HDF5 file")
 
         def visit(name: str, node: Any) -> None:
-            if isinstance(node, h5py.Dataset) and node.dtype.kind in "fiub" and node.ndim > 0:
+            if not isinstance(node, h5py.Dataset) or node.ndim == 0:
+                return
+            if node.dtype.kind in "fiub":
                 self.shapes[name] = node.shape
+            elif name.split("/")[0] not in INFORMATION_GROUPS:
+                self.left_out.append(name)
 
         with open_hdf5(path) as file:
             file[group].visititems(visit)

@@ -222,6 +222,22 @@ def test_cameras_in_hdf5(tmp_path: Path) -> None:
     np.testing.assert_array_equal(unpacked.observations["images/top"], columns["observations/images/top"])
 
 
+@pytest.mark.parametrize("group", ["", "data/demo_0/"])
+def test_texts_of_hdf5_are_left_out_with_a_word(tmp_path: Path, group: str) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "log.hdf5", "w") as file:
+        for name in ("observations", "actions", "rewards", "dones"):
+            file[f"{group}{name}"] = np.zeros((4, 1)) if name.endswith("ions") else np.arange(4) == 3
+        file[f"{group}instruction"] = ["walk"] * 4
+        file[f"{group}infos/mood"] = ["good"] * 4
+        file[f"{group}version"] = "1"
+    if not group:
+        with h5py.File(tmp_path / "log.hdf5", "a") as file:
+            file.move("dones", "terminals")
+    with pytest.warns(UserWarning, match=r"log.hdf5: not used, because they are not numbers: `instruction`\.$"):
+        assert len(load_dataset(tmp_path / "log.hdf5")) == 4
+
+
 def test_what_lies_in_one_piece_is_memory_mapped(tmp_path: Path) -> None:
     path = in_groups(tmp_path / "episode.hdf5", {"/": robot_log()})
     data = load_dataset([path])
