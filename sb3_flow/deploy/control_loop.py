@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from sb3_flow.common.warn import warn
 from sb3_flow.deploy.onnx_policy import OnnxPolicy
 
 
@@ -196,9 +197,7 @@ class ControlLoop:
                 raise ValueError(f"`{name}` is {value}; it must be from {least} to {most}.")
         self.period, self.deterministic = 1.0 / frequency, deterministic
         if condition and not getattr(self.planner, "can_be_conditioned", True):
-            raise ValueError(
-                "`condition` is True, but plans of this sampler cannot be conditioned; choose the sampler of a flow."
-            )
+            warn("`condition=True` has no effect: plans of this sampler cannot be conditioned. Choose the sampler of a flow.")
         self.condition = self.planner.conditions_plans if condition is None else condition
         self.hold, self.max_late, self.latency = hold or (lambda previous: previous), max_late, latency
         #: The last delays of plans, in control steps.
