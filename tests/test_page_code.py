@@ -24,6 +24,7 @@ from stable_baselines3.common.envs import BitFlippingEnv
 
 import sb3_flow.plots
 from sb3_flow import FQL
+from sb3_flow.cli import main
 from sb3_flow.common.arguments import CheckedArguments
 from sb3_flow.common.offline_algorithm import OfflineAlgorithm
 from sb3_flow.datasets import RECIPES, collect, load_dataset
@@ -124,9 +125,13 @@ def recordings(folder: Path) -> None:
     gym.register("FetchReach-v4", partial(BitFlippingEnv, n_bits=3, continuous=True))
 
 
-def a_file(folder: Path) -> None:
-    """For ``docs/memory.md``."""
+def a_folder(folder: Path) -> None:
+    """For ``docs/memory.md``: what its command makes of a recording."""
     np.savez(folder / "data.npz", **transitions())
+    (command,) = re.findall(
+        r"^sb3-flow (datasets convert \S+ \S+)", (ROOT / "docs" / "memory.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert main(command.split()) == 0
 
 
 def old_files(folder: Path) -> None:
@@ -152,7 +157,7 @@ def a_model(folder: Path) -> None:
 
 STAND_INS: dict[str, Callable[[Path], None]] = {
     "docs/datasets.md": recordings,
-    "docs/memory.md": a_file,
+    "docs/memory.md": a_folder,
     "docs/resume.md": old_files,
     "docs/sweeps.md": a_table,
     "docs/swfp.md": a_model,
