@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sb3_flow.tables.supervisor import read_record
 from sb3_flow.zoo.trust import read_yaml
 
 #: Arrays of an evaluation file, besides measures.
@@ -30,6 +31,7 @@ class RunRecord:
         ``successes`` and measures (``measure_NAME``), ``(n_evaluations, n_episodes)``
     :param config: The hyperparameters, if they were recorded
     :param system: Versions, hardware and seconds, if they were recorded
+    :param finished: False if a sweep has not finished the run
     :raises ValueError: If an array is missing or has another shape, or if the timesteps do not increase.
     """
 
@@ -40,6 +42,7 @@ class RunRecord:
     arrays: dict[str, np.ndarray]
     config: dict[str, Any]
     system: dict[str, Any]
+    finished: bool = True
 
     def __post_init__(self) -> None:
         for name in ("timesteps", "results"):
@@ -76,6 +79,18 @@ def read_tree(root: Path) -> list[RunRecord]:
     return records
 
 
+def is_finished(folder: Path) -> bool:
+    """
+    Whether the training of a run has ended, as far as it is known.
+
+    :param folder: The folder of the run, or that of another sampler of it, ``ALGORITHM-SAMPLER/ENVIRONMENT_NUMBER``
+    :return: False if a sweep has started the run and not finished it
+    """
+    algorithm, _, _ = folder.parent.name.partition("-")
+    record = read_record(folder.parent.with_name(algorithm) / folder.name)
+    return record is None or bool(record.get("finished"))
+
+
 def _read_run(root: Path, file: Path) -> RunRecord:
     env, _, number = file.parent.name.rpartition("_")
     if not number.isdigit():
@@ -89,6 +104,10 @@ def _read_run(root: Path, file: Path) -> RunRecord:
     try:
         with np.load(file) as arrays:
             kept = {name: arrays[name] for name in arrays.files if name in ARRAYS or name.startswith(MEASURE)}
-        return RunRecord("/".join(setting), algorithm, env, int(number), kept, read("config.yml"), read("system.yml"))
+        config = read("config.yml")
+        if (timesteps := int(read("args.yml").get("n_timesteps", -1))) > 0:
+            config["n_timesteps"] = timesteps  # an option of the command, which RL Zoo does not write to the configuration
+        names = "/".join(setting), algorithm, env, int(number)
+        return RunRecord(*names, kept, config, read("system.yml"), is_finished(file.parent))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file} is damaged, or was not written by an evaluation: {error}") from error

@@ -19,6 +19,7 @@ from sb3_flow.tables.evaluations import (
     read_records,
     scores_of,
     split_finished,
+    task_of,
 )
 from sb3_flow.tables.records import RunRecord
 from sb3_flow.tables.table import TABLE, is_table, write_table
@@ -67,7 +68,15 @@ def add_commands(subparsers: Any) -> None:
 def _run(options: argparse.Namespace) -> None:
     folder = options.output or (options.source.parent if options.source.is_file() else options.source)
     text = head(folder / PAGE, options.title, options.introduction, options.force)
-    records = read_records(options.source)
+    found = read_records(options.source)
+    records = [record for record in found if record.finished]
+    for record in found:
+        if not record.finished:
+            print(f"Omitted, because its sweep has not finished it: {record.algorithm} {task_of(record)} {record.run_id}")
+    if not records:
+        raise ValueError(
+            f"The sweep of {options.source} has not finished any run yet. Start the same sweep again to continue it."
+        )
     runs, unfinished = split_finished(scores_of(records, options.last))
     check_last(runs)
     for run in unfinished:

@@ -1,6 +1,7 @@
 """The page of results: what it says of evaluations whose numbers are known."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from written_runs import write_run
 
 from sb3_flow.cli import main
-from sb3_flow.tables.evaluations import by_time, matrix, read_runs
+from sb3_flow.tables.evaluations import by_time, matrix, read_records, read_runs
 from sb3_flow.tables.report import FEWEST, FORMER_MARK, MARK, RESAMPLES, SEED, interval, make_page
 
 
@@ -172,6 +173,31 @@ def test_runs_on_their_way_are_left_out(results: Path, capsys: pytest.CaptureFix
     assert main(["report", str(results)]) == 0
     assert f"Omitted, because it has not finished: td3 maze-a-v0 {number} (500 timesteps)" in capsys.readouterr().out
     assert (results / "README.md").read_text("utf-8") == expected
+
+
+def test_runs_that_their_sweep_has_not_finished_are_left_out(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also if all runs of their task and algorithm are equally far, and with their evaluations of other samplers."""
+    expected = make_page([run for run in read_runs(results) if run.algorithm != "td3"])
+    for number in (1, 2, 3):
+        write_run(results, "td3-sampled", "maze-a-v0", number, [1, 1, 1, 1], [-1.0] * 4)
+        record = {"command": ["train"], "finished": False}
+        (results / "td3" / f"maze-a-v0_{number}" / "sweep.json").write_text(json.dumps(record), "utf-8")
+    assert main(["report", str(results)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("Omitted, because its sweep has not finished it: td3") == 6
+    assert (results / "README.md").read_text("utf-8") == expected
+    shutil.rmtree(results / "fql")
+    assert main(["report", str(results)]) == 2
+    assert "has not finished any run yet" in capsys.readouterr().err
+
+
+def test_the_number_of_timesteps_is_that_of_the_command(results: Path) -> None:
+    """RL Zoo writes the number of the configuration file to ``config.yml``, and that of the option to ``args.yml``."""
+    folder = results / "td3" / "maze-a-v0_1" / "maze-a-v0"
+    (folder / "config.yml").write_text("{n_timesteps: 5, gamma: 0.9}", "utf-8")
+    (folder / "args.yml").write_text("{n_timesteps: 1000}", "utf-8")
+    (record,) = [each for each in read_records(results) if (each.algorithm, each.run_id) == ("td3", 1)]
+    assert record.config == {"n_timesteps": 1000, "gamma": 0.9}
 
 
 @pytest.mark.slow
