@@ -251,11 +251,10 @@ def draw(rows: list[dict[str, str]], intervals: list[dict[str, str]], panels: li
     figure, axes = plt.subplots(2, columns, figsize=(4 * columns + 0.6, 7.4), layout="constrained", squeeze=False)
     labels = {
         "success": "Success rate",
-        "score": "Score (largest reward of an episode)",
         "jump": "Change of the action where plans change\n[fraction of the action space]",
     }
     for column, (task, algo) in enumerate(panels):
-        for axis, measure in zip(axes[:, column], ["score" if task == "pusht" else "success", "jump"], strict=True):
+        for axis, measure in zip(axes[:, column], ["success", "jump"], strict=True):
             for number, (execution, (color, marker)) in enumerate(STYLES.items()):
                 found = np.array([interval_of(values(rows, task, algo, execution, each, measure)) for each in LATENCIES])
                 shifted = np.array(LATENCIES) + 0.12 * (number - 1.5)
