@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,7 @@ class MappedArrays:
         """Copy an array to the temporary file, block by block."""
         if self._temporary is None:
             self._temporary = tempfile.TemporaryFile()
+            weakref.finalize(self, self._temporary.close)  # the map stays open
             self._temporary.truncate(_total_bytes(file))  # takes no space before it is written to
             self._copies = np.memmap(self._temporary, dtype=np.uint8, mode="r")
         start = -(-self._used // ALIGNMENT) * ALIGNMENT

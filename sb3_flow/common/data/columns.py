@@ -136,9 +136,10 @@ class ColumnBuilder:
         if self._file is None:
             return self._blocks[0] if len(self._blocks) == 1 else np.concatenate(self._blocks)
         self._write()
-        self._file.flush()
         first = self._blocks[0]
-        return np.memmap(self._file, dtype=first.dtype, mode="r", shape=(self._rows, *first.shape[1:]))
+        with self._file as file:  # the map stays open
+            file.flush()
+            return np.memmap(file, dtype=first.dtype, mode="r", shape=(self._rows, *first.shape[1:]))
 
 
 def count_read(n_bytes: int) -> None:
