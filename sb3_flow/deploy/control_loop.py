@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -13,7 +14,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sb3_flow.common.warn import warn
 from sb3_flow.deploy.onnx_policy import OnnxPolicy
 
 
@@ -197,7 +197,10 @@ class ControlLoop:
                 raise ValueError(f"`{name}` is {value}; it must be from {least} to {most}.")
         self.period, self.deterministic = 1.0 / frequency, deterministic
         if condition and not getattr(self.planner, "can_be_conditioned", True):
-            warn("`condition=True` has no effect: plans of this sampler cannot be conditioned. Choose the sampler of a flow.")
+            message = (
+                "`condition=True` has no effect: plans of this sampler cannot be conditioned. Choose the sampler of a flow."
+            )
+            warnings.warn(message, stacklevel=2)
         self.condition = self.planner.conditions_plans if condition is None else condition
         self.hold, self.max_late, self.latency = hold or (lambda previous: previous), max_late, latency
         #: The last delays of plans, in control steps.
