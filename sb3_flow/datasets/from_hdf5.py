@@ -59,11 +59,11 @@ def read_hdf5(source: Any, env_id: str | None = None) -> OfflineDataset | None:
         _warn_about_texts(path, columns_of)
         return _episodes(path, columns_of, keys, robomimic=top == "data")
     columns = Hdf5Columns(path)
-    _warn_about_texts(path, [columns])
     if any(_D3RLPY.fullmatch(field) for field in columns):
         if keys:
             raise DatasetError(f"{path}#{','.join(keys)}: a file of d3rlpy has no parts of observations; pass the path only.")
         return _of_d3rlpy(path, columns)
+    _warn_about_texts(path, [columns])
     return OfflineDataset.from_dict(with_parts(columns, keys, str(path)), str(path))
 
 
