@@ -108,7 +108,7 @@ def main() -> None:
         seed=0,
         device="cpu",
     )
-    figure, (first, second, third) = plt.subplots(1, 3, figsize=(11, 4.7), layout="compressed")
+    figure, (first, second, third) = plt.subplots(1, 3, figsize=(11, 4.4), layout="constrained")
     model.learn(arguments.offline_steps)
     draw(first, model, "BC flow")
     model.learn(period - 1, reset_num_timesteps=False)
