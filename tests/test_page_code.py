@@ -50,7 +50,7 @@ PAGES = sorted(
     if blocks(page)
 )
 #: Pages that are also run without `--all`. The others differ from these in a class and its arguments.
-FIRST = ["README.md", "docs/datasets.md", "docs/deployment.md", "docs/guide.md", "docs/memory.md", "docs/resume.md"]
+FIRST = ["README.md", "docs/datasets.md", "docs/memory.md", "docs/resume.md"]
 
 #: The length of each call of ``learn``, and of arguments of constructors.
 TIMESTEPS = 20

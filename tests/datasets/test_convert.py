@@ -76,7 +76,7 @@ def test_rewards_of_ogbench(tmp_path: Path, cube_file: Path) -> None:
     check(cube_file, tmp_path / "folder", "cube-single-singletask-task2-v0")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_rewards_of_another_task_of_ogbench(tmp_path: Path, cube_file: Path) -> None:
     """A folder cannot be relabeled, because it has no positions of the simulator."""
     first, second, default = (f"cube-single-singletask-{task}v0" for task in ("task1-", "task2-", ""))
@@ -134,7 +134,7 @@ def write_large(path: Path) -> Any:
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["file.hdf5", "groups.hdf5", "log.zarr", "log.parquet"])
 def test_reading_takes_no_memory(tmp_path: Path, name: str) -> None:
     path = write_large(tmp_path / name)
@@ -142,7 +142,9 @@ def test_reading_takes_no_memory(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["file.hdf5", "groups.hdf5", "log.zarr", "log.parquet", "log.npz"])
+@pytest.mark.parametrize(
+    "name", ["file.hdf5", pytest.param("groups.hdf5", marks=pytest.mark.nightly), "log.zarr", "log.parquet", "log.npz"]
+)
 def test_conversion_takes_no_memory(tmp_path: Path, name: str) -> None:
     path = write_large(tmp_path / name)
     assert peak(lambda: convert(path, tmp_path / "folder", progress=False)) < ALLOWED

@@ -305,7 +305,7 @@ def test_whims(env, twin):
 # Episodes.
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_episode_depends_on_its_seed_alone():
     expert = make_expert(RECIPES["pusht"])
     first, other = np.random.SeedSequence((0, 0, 5)), np.random.SeedSequence((0, 0, 6))
