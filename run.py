@@ -36,7 +36,7 @@ COMMANDS = {
         [
             ["-m", "ruff", "check", "."],
             ["-m", "ruff", "format", "--check", "."],
-            ["-m", "mypy"],
+            ["-m", "mypy", "--num-workers", "auto"],
             ["-m", "pytest", "--cov", "--numprocesses", "auto", "--dist", "worksteal", "--durations=25"],
         ],
     ),

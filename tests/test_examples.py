@@ -48,7 +48,7 @@ def test_none_is_forgotten() -> None:
 
 
 #: Examples that also run without `--all`: those that users start from.
-FIRST = {"custom_algorithm.py", "fql_cube_demo.py", "online_pendulum.py", "own_data.py"}
+FIRST = {"custom_algorithm.py", "fql_cube_demo.py", "own_data.py"}
 
 
 @pytest.mark.slow

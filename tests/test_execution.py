@@ -98,14 +98,14 @@ def twins(offline_algorithm: AlgorithmCase) -> Iterator[Twins]:
 
 
 @pytest.mark.slow
-@pytest.mark.algorithms("FQL", "QAM", "SWFP")
+@pytest.mark.algorithms("FQL", "QAM")
 def test_compiled_updates_are_eager_ones(twins: Twins) -> None:
     """Also the gradients: they are traced as PyTorch's compiler traces them."""
     twins.assert_same_numbers()
 
 
 @pytest.mark.slow
-@pytest.mark.algorithms("FQL", "QAM", "SWFP")
+@pytest.mark.algorithms("FQL", "QAM")
 def test_compiled_once(twins: Twins, tmp_path: Path) -> None:
     """Acting, saving, logging and another learning rate do not compile the losses again."""
     model = twins.compiled

@@ -81,7 +81,7 @@ def test_trains_acts_and_is_saved(two_phase_algorithm: AlgorithmCase, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["image, channels last", "dictionary"])
-@pytest.mark.one_variant
+@pytest.mark.algorithms("FQL", "FPMD", "StreamingFlow")
 def test_small_encoder(algorithm: AlgorithmCase, tmp_path: Path, name: str) -> None:
     """It is trained, and saved with the model."""
     make_env = partial(AnySpaces, OBSERVATIONS[name], TORQUE)
