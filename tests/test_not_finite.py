@@ -13,7 +13,7 @@ from conformance.environments import collect, pendulum, pendulums
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.noise import NormalActionNoise
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 from sb3_flow import FQL, StreamingFlow
 from sb3_flow.common.checkpoints import TrainingCheckpoint, checkpoints
@@ -204,6 +204,17 @@ def test_infinity_is_found_before_it_is_normalized(fault: int, where: str, train
     with pytest.raises(ValueError, match=rf"{where}.*observation.* of environment 1.* has the value -inf"):
         model.learn(40)
     assert model.replay_buffer.not_finite() is None
+
+
+@pytest.mark.slow
+def test_an_infinite_last_observation_of_another_process_is_found() -> None:
+    """Their infos are not kept by ``SubprocVecEnv``."""
+    env = VecNormalize(SubprocVecEnv([pendulum, lambda: Faulty(pendulum(6), 6, value=np.inf)], start_method="fork"))
+    model = FQL("FlowPolicy", env, **SMALL)
+    with pytest.raises(ValueError, match=r"After 12 .*of environment 1 at the end of the episode.* has the value inf"):
+        model.learn(40)
+    assert model.replay_buffer.not_finite() is None
+    env.close()
 
 
 def test_a_step_is_checked_before_callbacks_see_it() -> None:

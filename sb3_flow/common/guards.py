@@ -12,7 +12,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_flow.common.arguments import checked_value
 from sb3_flow.common.checkpoints.callback_state import all_callbacks
@@ -295,18 +295,30 @@ def statistics_of(env: VecNormalize | None) -> list[np.ndarray]:
     return [np.asarray(part) for statistics in (env.ret_rms, *observations) for part in (statistics.mean, statistics.var)]
 
 
-def unnormalized(env: VecNormalize, dones: np.ndarray) -> tuple[Any, np.ndarray, list[dict[str, Any]]]:
+@contextmanager
+def before_normalization(env: VecNormalize | None) -> Iterator[list[dict[str, Any]]]:
     """
-    The last step of the environments before it was normalized, for ``check_step``: ``VecNormalize`` clips infinity.
+    Keep what ``VecNormalize`` replaces in the infos of a step: it clips the last observations of episodes.
 
-    :param env: The environment
-    :param dones: Whether the step ended an episode, ``(n_envs,)``
-    :return: Observations, rewards, and infos with last observations. Only ``DummyVecEnv`` keeps the latter.
+    :param env: The environment; None: there is none
+    :return: A list that has the infos of the latest step, one for each environment
     """
-    base = env.unwrapped
-    kept = base.buf_infos if isinstance(base, DummyVecEnv) else []
-    infos = [info if done else {} for info, done in zip(kept, dones, strict=False)]
-    return env.get_original_obs(), env.get_original_reward(), infos
+    infos: list[dict[str, Any]] = []
+    if env is None:
+        yield infos
+        return
+    step_wait = env.venv.step_wait
+
+    def step_and_keep() -> Any:
+        step = step_wait()
+        infos[:] = (dict(info) for info in step[-1])
+        return step
+
+    env.venv.step_wait = step_and_keep  # type: ignore[method-assign]
+    try:
+        yield infos
+    finally:
+        env.venv.step_wait = step_wait  # type: ignore[method-assign]
 
 
 def check_action_noise(noise: ActionNoise | None, space: spaces.Box, n_envs: int) -> None:

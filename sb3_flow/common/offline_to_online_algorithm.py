@@ -10,6 +10,7 @@ import pathlib
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,6 +34,7 @@ from sb3_flow.common.data.online_buffer import OnlineBuffer
 from sb3_flow.common.effects import warn_without_effect
 from sb3_flow.common.flow_algorithm import FlowAlgorithm
 from sb3_flow.common.guards import (
+    before_normalization,
     check_action_noise,
     check_explored,
     check_observation,
@@ -40,7 +42,6 @@ from sb3_flow.common.guards import (
     named_returns,
     not_finite,
     statistics_of,
-    unnormalized,
     warn_about_memory,
 )
 from sb3_flow.common.policies import FlowPolicy, check_n_action_steps
@@ -54,7 +55,7 @@ class CheckedSteps:
     A callback, except that each step is checked first. A step that is not finite would be evaluated or logged otherwise.
 
     :param callback: The callback
-    :param check: Called with observations, rewards, dones and infos
+    :param check: Called with observations, rewards and infos
     """
 
     def __init__(self, callback: BaseCallback, check: Callable[..., None]) -> None:
@@ -62,7 +63,7 @@ class CheckedSteps:
 
     def on_step(self) -> bool:
         """Called by SB3 after each step of the environments."""
-        self.check(*(self.callback.locals[name] for name in ("new_obs", "rewards", "dones", "infos")))
+        self.check(*(self.callback.locals[name] for name in ("new_obs", "rewards", "infos")))
         return self.callback.on_step()
 
     def __getattr__(self, name: str) -> Any:
@@ -168,7 +169,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         )
         if _init_setup_model and dataset is None:
             of_data = {"balanced_sampling": balanced_sampling, "dataset_on_device": self.dataset_on_device}
-            warn_without_effect(type(self), of_data, "there is no dataset")
+            warn_without_effect(type(self), of_data, "there is no dataset; pass `dataset`, or call `set_dataset`")
         elif _init_setup_model and offline_steps is None:
             frequency = 1 if train_freq == (1, "step") else train_freq
             online = {"action_noise": action_noise, "gradient_steps": gradient_steps, "train_freq": frequency}
@@ -334,12 +335,12 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         while self.num_timesteps < total_timesteps:
             if self.run.episodes_are_stale:
                 self._restart_episodes()
-            with named_returns(self):
+            with named_returns(self), before_normalization(self._vec_normalize_env) as raw_infos:
                 rollout = self.collect_rollouts(
                     self.env,
                     train_freq=self.train_freq,
                     action_noise=self.action_noise,
-                    callback=CheckedSteps(callback, self._check_step),
+                    callback=CheckedSteps(callback, partial(self._check_step, raw_infos)),
                     learning_starts=self.learning_starts,
                     replay_buffer=self.replay_buffer,
                     log_interval=log_interval,
@@ -396,11 +397,17 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         clipped: np.ndarray = np.clip(actions, -1.0, 1.0)
         return clipped
 
-    def _check_step(self, new_obs: Any, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+    def _check_step(
+        self,
+        raw_infos: list[dict[str, Any]],
+        new_obs: Any,
+        rewards: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
         """Check a step of the environments, before callbacks see it and before it is stored."""
         try:
-            if self._vec_normalize_env is not None:  # it clips infinity
-                raw = unnormalized(self._vec_normalize_env, dones)
+            if (env := self._vec_normalize_env) is not None:  # it clips infinity
+                raw = env.get_original_obs(), env.get_original_reward(), raw_infos
                 check_step(*raw, self.observation_space, self.n_env_steps)
             check_step(new_obs, rewards, infos, self.observation_space, self.n_env_steps)
         except ValueError as error:
