@@ -283,8 +283,11 @@ def test_the_one_step_actor_is_not_conditioned() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "chunk flow",
-        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("streaming flow", "stochastic streaming flow", "FQL")),
+        "FQL",
+        *(
+            pytest.param(name, marks=pytest.mark.nightly)
+            for name in ("chunk flow", "streaming flow", "stochastic streaming flow")
+        ),
     ],
 )
 def test_an_exported_policy_acts_in_the_loop_as_its_model(name: str, real_time: bool, tmp_path: Path) -> None:
