@@ -174,6 +174,8 @@ def main() -> None:
     minutes = (time.monotonic() - start) / 60
     print(f"\nDone in {minutes:.1f} minutes. Look at {folder / 'learning_curve.png'} and {folder / 'paths.png'}.")
     print(f"Use the policy: FQL.load({str(folder / 'fql_cube')!r})")
+    if arguments.quick:
+        print("With so few updates, policies hardly succeed. Without --quick, they are trained until they do.")
 
 
 if __name__ == "__main__":
