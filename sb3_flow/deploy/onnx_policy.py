@@ -21,13 +21,10 @@ class OnnxPolicy:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 3  # no warnings that known actions are optional
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        metadata = self.session.get_modelmeta().custom_metadata_map
-        if "sb3_flow" not in metadata:
+        if "sb3_flow" not in (metadata := self.session.get_modelmeta().custom_metadata_map):
             raise ValueError(f"{path} was not written by `model.export` of sb3_flow.")
-        self.spec = json.loads(metadata["sb3_flow"])
-        self.fixed_noise = np.array([self.spec["deterministic_noise"]], np.float32)
+        self.spec, self.generator = json.loads(metadata["sb3_flow"]), np.random.default_rng(seed)
         self.names = {each.name for each in (*self.session.get_inputs(), *self.session.get_overridable_initializers())}
-        self.generator = np.random.default_rng(seed)
 
     def predict(self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False) -> Any:
         """As ``predict`` of SB3's policies. ``state`` has plans and histories; pass it to the next call."""
@@ -41,19 +38,16 @@ class OnnxPolicy:
         actions, cursor, last, before = state or (blank, np.zeros(n, int), blank[:, -1].reshape(n, -1), frames)
         for key, part in frames.items() if length > 1 else ():
             part[~new] = np.concatenate([before[key][:, 1:], part[:, -1:]], axis=1)[~new]
-        rows = new | (cursor == steps)
-        if rows.any():
-            chosen = slice(None) if rows.all() else rows  # a slice is faster
-            inputs = {key: part[chosen] for key, part in {**frames, "last_actions": last, "episode_start": new}.items()}
+        if (rows := new | (cursor == steps)).any():
+            inputs = {key: part[rows] for key, part in {**frames, "last_actions": last, "episode_start": new}.items()}
             plans, lasts = self.plan(inputs, deterministic)
             actions, cursor, last = actions.astype(plans.dtype), np.where(rows, 0, cursor), last.copy()
-            actions[chosen], last[chosen] = plans[:, :steps], lasts
-        result = actions[np.arange(n), cursor]
-        return (result[0] if single else result), (actions, cursor + 1, last, frames)
+            actions[rows], last[rows] = plans[:, :steps], lasts
+        return actions[np.arange(n), cursor][0 if single else slice(None)], (actions, cursor + 1, last, frames)
 
     def plan(self, inputs: dict[str, np.ndarray], deterministic: bool) -> Any:
         """Run the graph with noise and those of the inputs that it has."""
-        fixed = self.fixed_noise.repeat(len(inputs["episode_start"]), 0)
+        fixed = np.array([self.spec["deterministic_noise"]] * len(inputs["episode_start"]), np.float32)
         inputs["noise"] = fixed if deterministic else self.generator.standard_normal(fixed.shape, np.float32)
         outputs = self.session.run(None, {name: inputs[name] for name in self.names & inputs.keys()})
         if not np.isfinite(outputs[0]).all():
