@@ -26,14 +26,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     Leave out ``nightly`` tests, unless ``--all`` or ``-m nightly`` asks for them.
 
-    Tests that are marked ``learns`` are ``slow``, and coverage is not measured in them: hundreds of updates run the same lines
-    as one update, and the measurement takes half of their time again.
+    Coverage is not measured in tests that are marked ``unmeasured``, or ``learns`` (which are ``slow``, too): other tests run
+    the same lines, and the measurement takes more than half of the time of a test again.
     """
     for item in items:
         if item.get_closest_marker("learns"):
             item.add_marker(pytest.mark.slow)
-            if config.pluginmanager.hasplugin("pytest_cov"):
-                item.add_marker(pytest.mark.no_cover)
+            item.add_marker(pytest.mark.unmeasured)
+        if item.get_closest_marker("unmeasured") and config.pluginmanager.hasplugin("pytest_cov"):
+            item.add_marker(pytest.mark.no_cover)
     if config.getoption("--all") or "nightly" in config.getoption("markexpr"):
         return
     nightly = [item for item in items if item.get_closest_marker("nightly")]
