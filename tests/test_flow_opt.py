@@ -25,8 +25,6 @@ from sb3_flow.planning.basis import make_basis
 from sb3_flow.planning.measures import measure
 from sb3_flow.planning.problems import Limits
 
-pytestmark = pytest.mark.unmeasured
-
 TINY: dict[str, Any] = {name: value for name, value in SMALL_SETTINGS["policy_kwargs"].items() if name != "best_of_n"}
 SMALL_PLANS: dict[str, Any] = {**SMALL_SETTINGS, "device": "cpu", "seed": 0}
 

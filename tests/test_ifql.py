@@ -22,8 +22,6 @@ from sb3_flow import IFQL
 from sb3_flow.baselines.ifql import IFQLNoise, IFQLPolicy
 from sb3_flow.common.type_aliases import Batch
 
-pytestmark = pytest.mark.unmeasured
-
 
 def make_model(obs_dim: int = OBS_DIM, action_dim: int = 1, net_arch: tuple[int, ...] = (24, 16), **kwargs: Any) -> IFQL:
     env = box_env(obs_dim, action_dim)

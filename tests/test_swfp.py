@@ -25,8 +25,6 @@ from sb3_flow.swfp import SWFPPolicy, blocks
 from sb3_flow.swfp.blocks import Blocks, log_det
 from sb3_flow.swfp.swfp import SWFPNoise
 
-pytestmark = pytest.mark.unmeasured
-
 SCALE = 0.25
 
 
