@@ -172,6 +172,7 @@ def evaluate(options: argparse.Namespace) -> None:
 def jitter(options: argparse.Namespace) -> None:
     """Record the times between actions: of a loop that only waits, and of loops with PyTorch and with ONNX Runtime."""
     th.set_num_threads(1)
+    (options.output / "intervals.csv").unlink(missing_ok=True)  # of an earlier recording
     observation = make(options.task).reset(seed=0)[0]
     loops: dict[str, Any] = {"only waiting": None}
     for algo, algorithm in ALGORITHMS.items():
@@ -276,7 +277,7 @@ def draw(rows: list[dict[str, str]], intervals: list[dict[str, str]], panels: li
         xlabel="Deviation of the time between two actions [ms]", ylabel="Fraction of actions with larger deviations"
     )
     axes[0, -1].grid(alpha=0.3)
-    axes[0, -1].legend(fontsize=8)
+    axes[1, -1].legend(*axes[0, -1].get_legend_handles_labels(), loc="upper left", title="Jitter of actions")
     axes[1, -1].set_axis_off()
     figure.savefig(file, dpi=110)
 

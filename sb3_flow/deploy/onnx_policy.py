@@ -24,6 +24,7 @@ class OnnxPolicy:
         if "sb3_flow" not in (metadata := self.session.get_modelmeta().custom_metadata_map):
             raise ValueError(f"{path} was not written by `model.export` of sb3_flow.")
         self.spec, self.generator = json.loads(metadata["sb3_flow"]), np.random.default_rng(seed)
+        self.size = int(np.prod(self.spec["action"]["shape"]))
         self.names = {each.name for each in (*self.session.get_inputs(), *self.session.get_overridable_initializers())}
 
     def predict(self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False) -> Any:
@@ -34,37 +35,36 @@ class OnnxPolicy:
             raise ValueError("`state` must be None, or what `predict` returned before for as many observations.")
         new = np.full(n, state is None) | (episode_start is not None and episode_start)
         frames = {key: part[:, None].repeat(length, axis=1) for key, part in latest.items()} if length > 1 else latest
-        blank = np.zeros((n, steps, *self.spec["action"]["shape"]), np.float32)
-        actions, cursor, last, before = state or (blank, np.zeros(n, int), blank[:, -1].reshape(n, -1), frames)
+        actions, cursor, last, before = state or (None, None, np.zeros((n, self.size), np.float32), frames)
         for key, part in frames.items() if length > 1 else ():
             part[~new] = np.concatenate([before[key][:, 1:], part[:, -1:]], axis=1)[~new]
-        if (rows := new | (cursor == steps)).any():
-            inputs = {key: part[rows] for key, part in {**frames, "last_actions": last, "episode_start": new}.items()}
-            plans, lasts = self.plan(inputs, deterministic)
-            actions, cursor, last = actions.astype(plans.dtype), np.where(rows, 0, cursor), last.copy()
-            actions[rows], last[rows] = plans[:, :steps], lasts
+        inputs = {**frames, "last_actions": last, "episode_start": new}
+        if steps == 1 or (rows := new | (cursor == steps)).all():
+            (actions, last), cursor = self.plan(inputs, deterministic), np.zeros(n, int)
+        elif rows.any():
+            actions, cursor, last = actions.copy(), np.where(rows, 0, cursor), last.copy()
+            actions[rows], last[rows] = self.plan({key: part[rows] for key, part in inputs.items()}, deterministic)
         return actions[np.arange(n), cursor][0 if single else slice(None)], (actions, cursor + 1, last, frames)
 
     def plan(self, inputs: dict[str, np.ndarray], deterministic: bool) -> Any:
         """Run the graph with noise and those of the inputs that it has."""
         fixed = np.array([self.spec["deterministic_noise"]] * len(inputs["episode_start"]), np.float32)
         inputs["noise"] = fixed if deterministic else self.generator.standard_normal(fixed.shape, np.float32)
-        outputs = self.session.run(None, {name: inputs[name] for name in self.names & inputs.keys()})
-        if not np.isfinite(outputs[0]).all():
+        plans, lasts = self.session.run(None, {name: inputs[name] for name in self.names & inputs.keys()})
+        if not np.isfinite(plans).all():
             raise ValueError("Actions are not finite: the parameters are invalid, or the observation is too large.")
-        return outputs
+        return plans, lasts
 
     def check(self, observation: Any) -> tuple[dict[str, np.ndarray], bool]:
         """Check an observation. Return it as a batch by names, and whether it was a single one."""
-        parts = observation if isinstance(observation, dict) else {"observation": observation}
+        parts = dict(observation) if isinstance(observation, dict) else {"observation": observation}
         if parts.keys() != self.spec["observations"].keys():
             raise ValueError(f"The observation has {sorted(parts)}; expected {sorted(self.spec['observations'])}.")
-        batch, single = {}, False
         for key, expected in self.spec["observations"].items():
             part, shape, dtype = np.asarray(parts[key]), tuple(expected["shape"]), np.dtype(expected["dtype"])
             fits = shape in (part.shape, part.shape[1:]) and np.can_cast(part.dtype, dtype, "same_kind")
             single, cast = part.shape == shape, part.astype(dtype) if fits else part
             if not fits or not np.isfinite(cast).all() or (dtype.kind in "iu" and (cast != part).any()):
                 raise ValueError(f"{key!r} is {part.dtype} {part.shape}; expected finite {dtype} {shape}, or a batch.")
-            batch[key] = cast.reshape(-1, *shape)
-        return batch, single
+            parts[key] = cast.reshape(-1, *shape)
+        return parts, single
