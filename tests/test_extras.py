@@ -51,7 +51,7 @@ def required() -> Iterator[tuple[str, str]]:
     for file in sorted(ROOT.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "require":
-                names = [argument.value for argument in node.args[:2] if isinstance(argument, ast.Constant)]
+                names = [str(argument.value) for argument in node.args[:2] if isinstance(argument, ast.Constant)]
                 if len(names) == 2:
                     yield names[0], names[1]
 
