@@ -18,7 +18,7 @@ from test_fpmd import BATCH, Reference, Variant
 from transcription import Draw, parameters_of
 
 from sb3_flow import FPMD, FQL
-from sb3_flow.common.encoders import FlowExtractor
+from sb3_flow.common.encoders import FlowExtractor, SmallEncoder
 from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.type_aliases import Batch
 from sb3_flow.fpmd.fpmd import FPMDNoise
@@ -271,6 +271,13 @@ def test_another_features_extractor_is_not_shared() -> None:
     batch, noise = tiny_batch(model)
     model.flow_loss(batch, noise, model.improve(batch, noise), th.ones(8))[0].backward()
     assert all(parameter.grad is not None for parameter in model.policy.flow.features_extractor.parameters())
+
+
+def test_an_encoder_by_name() -> None:
+    """As with the other algorithms."""
+    model = make_model(policy_kwargs={"features_extractor_kwargs": {"encoder": "small"}})
+    assert model.policy.encoder is None
+    assert isinstance(model.policy.flow.features_extractor.encoders[0], SmallEncoder)
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 7, 14, 15, 16])

@@ -77,8 +77,8 @@ class FPMDPolicy(FlowPolicy):
     :param net_arch: Widths of the hidden layers of every network
     :param activation: Name of the activation
     :param critic_layer_norm: Whether layer norm follows each activation of the critics
-    :param features_extractor_class: None: ``PixelEncoder`` for images, which is shared, else ``FlowExtractor``. With any other
-        class each network has its own encoder.
+    :param features_extractor_class: None: ``PixelEncoder`` for images, which is shared, else ``FlowExtractor``, also where
+        ``features_extractor_kwargs`` names an ``encoder``. With any other class each network has its own encoder.
     :param flow: ``"rectified"`` (FPMD-R) or ``"mean"`` (FPMD-M)
     :param flow_steps: Euler steps of the flow while learning; a mean flow always makes one step
     :param particles: Number of samples from which the best is chosen
@@ -103,7 +103,8 @@ class FPMDPolicy(FlowPolicy):
         **kwargs: Any,
     ) -> None:
         if features_extractor_class is None:
-            features_extractor_class = PixelEncoder if image_keys(observation_space) else FlowExtractor
+            named = "encoder" in (kwargs.get("features_extractor_kwargs") or {})  # an encoder of `FlowExtractor`
+            features_extractor_class = PixelEncoder if image_keys(observation_space) and not named else FlowExtractor
         super().__init__(
             observation_space,
             action_space,
