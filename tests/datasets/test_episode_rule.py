@@ -70,6 +70,12 @@ LOGS: dict[str, tuple[dict[str, Any], list[int], list[int], list[int]]] = {
     ),
     "a counter with a gap": ({"truncations": flags(5), "step": [0, 1, 2, 4, 5, 6]}, [2, 5], [], [2, 5]),
     "rlds": ({"is_last": flags(2, 5), "is_terminal": flags(2), "rewards": [0, 1, 0, 0, 1, 0]}, [1, 4], [1], [2, 5]),
+    "rlds that stops in the midst": (
+        {"is_first": flags(0, 3), "is_last": flags(2), "is_terminal": flags(2), "rewards": [0, 1, 0, 0, 1, 0]},
+        [1, 5],
+        [1],
+        [2, 5],
+    ),
     "rlds with rewards at the last steps": ({"is_last": flags(2, 5), "is_terminal": flags(2)}, [2, 5], [2], [5]),
     "valids as in OGBench": ({"terminals": flags(2, 5), "masks": ~flags(1), "valids": ~flags(2, 5)}, [1, 4], [1], [2, 5]),
     "padding": ({"terminals": flags(1), "masks": ~flags(1), "valids": ~flags(2, 3)}, [1, 5], [1], [2, 3, 5]),
