@@ -158,10 +158,14 @@ def download(repo_id: str, filename: str) -> str:
     :param filename: The file
     :return: Its path
     :raises requests.HTTPError: If the repository does not have it, which RL Zoo expects.
+    :raises ConnectionError: If the hub cannot be reached, and the file has not been downloaded before.
     """
     hub, errors = (require(name, "zoo", PURPOSE) for name in ("huggingface_hub", "huggingface_hub.errors"))
     try:
         path: str = hub.hf_hub_download(repo_id, filename)
+    except errors.LocalEntryNotFoundError as error:  # a subclass of the next error
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ConnectionError(f"{filename} of {repo_id} cannot be downloaded: {reason}") from error
     except errors.EntryNotFoundError as error:
         raise require("requests", "zoo", PURPOSE).HTTPError(f"{repo_id} has no {filename}") from error
     return path

@@ -25,6 +25,7 @@ from sb3_flow.zoo.card import Package, exported_policy
 
 pytest.importorskip("rl_zoo3")
 pytest.importorskip("huggingface_sb3")
+huggingface_hub: Any = pytest.importorskip("huggingface_hub")
 constants: Any = pytest.importorskip("huggingface_hub.constants")
 
 PENDULUM = "Pendulum-v1"
@@ -247,6 +248,30 @@ def test_other_algorithms_are_as_in_rl_zoo(hub: Hub, tmp_path: Path, capsys: pyt
 def test_a_repository_that_does_not_exist(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["load-from-hub", *ENV, "-orga", "me", "-f", "logs"]) == 2
     assert "me/fql-Pendulum-v1" in capsys.readouterr().err
+
+
+def test_a_hub_that_cannot_be_reached(hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert main(["load-from-hub", *ENV, "-orga", "me", "-f", "logs"]) == 2
+    assert "fql-Pendulum-v1.zip of me/fql-Pendulum-v1 cannot be downloaded" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_connection_that_is_lost(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Statistics that cannot be downloaded do not count as missing: the policy would act without them."""
+    push("-f", "data")
+
+    def download(repo_id: str, filename: str) -> str:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", filename.startswith("vec_normalize"))
+        return complete(repo_id, filename)
+
+    complete = huggingface_hub.hf_hub_download
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert main(["load-from-hub", *ENV, "-orga", "me", "-f", "logs"]) == 2
+    assert "vec_normalize.pkl of me/fql-Pendulum-v1 cannot be downloaded" in capsys.readouterr().err
+    assert not (tmp_path / "logs").exists()
 
 
 @pytest.mark.slow
