@@ -1,13 +1,17 @@
 """Checks of the options of RL Zoo's scripts, before the scripts run: their own errors come late, or not at all."""
 
 import argparse
+import itertools
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 
 from sb3_flow.common.arguments import checked_value, closest
+from sb3_flow.common.files import DAMAGE
 from sb3_flow.common.guards import check_device
+from sb3_flow.common.warn import warn
 
 #: Scripts with an argument parser that knows ``--gym-packages``.
 IMPORTING = {"train", "optimize", "enjoy"}
@@ -85,23 +89,48 @@ def check_texts(name: str, arguments: list[str], algorithms: Collection[str]) ->
 
 def check_plot(name: str, arguments: list[str]) -> None:
     """
-    Check the options that RL Zoo's plots need. Without results, they would show zeros.
+    Check the options that RL Zoo's plots need. Without curves, they would show zeros.
 
     :param name: The script
     :param arguments: Its command line
-    :raises ValueError: If an option is missing, or a folder does not exist.
+    :raises ValueError: If an option is missing, a folder does not exist, or no run has a curve. If some have none, there is a
+        warning.
     """
     if name != "plot":
         return
     peek = argparse.ArgumentParser(add_help=False)
     for options in (("-a", "--algos"), ("-e", "--env"), ("-f", "--exp-folders")):
         peek.add_argument(*options, nargs="+", dest=options[1])
-    for option, values in vars(peek.parse_known_args(arguments)[0]).items():
+    given = vars(peek.parse_known_args(arguments)[0])
+    for option, values in given.items():
         if not values:
             raise ValueError(f"plot needs {option}, as in: sb3-flow plot -a fql -e Pendulum-v1 -f logs.")
-        for value in values if option == "--exp-folders" else ():
-            if not Path(value).is_dir():
-                raise ValueError(f"There is no folder {value}; -f takes the folders of logs.")
+    for folder in given["--exp-folders"]:
+        if not Path(folder).is_dir():
+            raise ValueError(f"There is no folder {folder}; -f takes the folders of logs.")
+    curves = {
+        f"{algo} on {env} in {folder}": _has_curve(Path(folder, algo.lower()), env)
+        for env, algo, folder in itertools.product(given["--env"], given["--algos"], given["--exp-folders"])
+    }
+    if missing := [curve for curve, exists in curves.items() if not exists]:
+        message = f"plot: a curve needs a run with two evaluations or more. There is none of {', '.join(missing)}."
+        if len(missing) == len(curves):
+            raise ValueError(message)
+        warn(f"{message} The table shows 0 or nothing there.")
+
+
+def _has_curve(runs: Path, env: str) -> bool:
+    """Whether RL Zoo draws one of the runs in a folder; it matches a part of an environment's id, and skips single points."""
+    files = [file for file in runs.glob("*/evaluations.npz") if env in file.parent.name]
+    return any(_n_evaluations(file) > 1 for file in files)
+
+
+def _n_evaluations(file: Path) -> int:
+    try:
+        with np.load(file) as evaluations:
+            return len(evaluations["timesteps"])
+    except (*DAMAGE, KeyError) as error:
+        raise ValueError(f"{file} cannot be read: it is damaged, or was not written by `EvalCallback`.") from error
 
 
 def check_environment(name: str, env_id: str) -> None:

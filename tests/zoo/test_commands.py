@@ -420,6 +420,18 @@ def test_success_rates_are_plotted(offline: Path, tmp_path: Path, monkeypatch: p
     curves = pickle.loads((tmp_path / "results.pkl").read_bytes())[MAZE]
     assert curves["FQL-logs"]["mean"].tolist() == [0.0, 0.5, 1.0]
     assert curves["FQL-BC_FLOW-logs"]["mean"].tolist() == [0.0, 0.0, 0.5]
+    with pytest.warns(UserWarning, match=f"none of qam on {MAZE} in logs"):
+        succeed("plot", *options, "-a", "fql", "qam", folder=tmp_path)
+    none = run("plot", *options, "-e", "Pendulum-v1", folder=tmp_path)
+    assert none.code == 2 and "none of fql on Pendulum-v1 in logs, fql-bc_flow on Pendulum-v1 in logs" in none.err
+    single = tmp_path / "logs" / "qam" / f"{MAZE}_1"
+    single.mkdir(parents=True)
+    np.savez(single / "evaluations.npz", **{key: values[:1] for key, values in arrays.items()})
+    one = run("plot", *options, "-a", "qam", folder=tmp_path)
+    assert one.code == 2 and "two evaluations or more" in one.err
+    (single / "evaluations.npz").write_text("damaged")
+    damaged = run("plot", *options, "-a", "qam", folder=tmp_path)
+    assert damaged.code == 2 and "evaluations.npz cannot be read: it is damaged" in damaged.err
     wrong = run("plot", *options, "-k", "nothing", folder=tmp_path)
     assert wrong.code == 2 and "nothing" in wrong.err
     import matplotlib.pyplot as plt
