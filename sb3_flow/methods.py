@@ -173,7 +173,8 @@ METHODS = (
         ),
         paper="https://arxiv.org/abs/2505.21851",
         docs="streaming_flow.md",
-        shown="[0.85](results/streaming_flow/README.md) on a cube, a flow of whole chunks has 0.43; Push-T 0.14 and 0.00",
+        shown="[0.85](results/streaming_flow/README.md) on a cube, a flow of whole chunks has 0.43; "
+        "Push-T [0.55](results/imitation/README.md), one seed",
     ),
     Method(
         FlowOpt,
