@@ -444,6 +444,19 @@ def test_success_rates_are_plotted(offline: Path, tmp_path: Path, monkeypatch: p
 # Errors.
 
 
+def test_the_latest_run_has_no_model(tmp_path: Path) -> None:
+    """As after `optimize`; the message says which runs have one."""
+    for run_id in (1, 2, 10, 11):
+        run_folder = tmp_path / "logs" / "fql" / f"{PENDULUM}_{run_id}"
+        (run_folder / PENDULUM).mkdir(parents=True)
+        if run_id in (2, 10):
+            (run_folder / f"{PENDULUM}.zip").touch()
+    for command in ("enjoy", "record-video", "push-to-hub"):
+        hub = ["-orga", "me"] if command == "push-to-hub" else []
+        ended = run(command, "--algo", "fql", "--env", PENDULUM, "-f", "logs", *hub, folder=tmp_path)
+        assert ended.code == 2 and "Runs that have one: --exp-id 2, --exp-id 10." in ended.err
+
+
 ENTRY = "{policy: FlowPolicy, n_timesteps: 5"
 WRONG = [
     (["--env", PENDULUM, "-params", "alhpa:1"], "", ["-params: FQL has no argument `alhpa`", "did you mean `alpha`?"]),
