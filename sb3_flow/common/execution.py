@@ -135,7 +135,7 @@ class Compiled(Execution):
 
         def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
             own = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
-            return th.compile(own, fullgraph=True)  # type: ignore[no-any-return]
+            return th.compile(own, fullgraph=True)
 
         if traces_gradients():
             return compiled(differentiate)
