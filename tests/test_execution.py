@@ -23,6 +23,7 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sb3_flow import FPMD, FQL, SWFP
+from sb3_flow.common import execution
 from sb3_flow.common.execution import Compiled, Execution, make_execution
 from sb3_flow.common.flow_algorithm import FlowAlgorithm, MetricSums
 
@@ -75,9 +76,9 @@ class Twins:
         return cls(eager, compiled, before, parameters(eager), parameters(compiled), messages)
 
     def assert_same_numbers(self) -> None:
-        """The compiled losses, and what is logged, are the eager ones; nothing falls back to eager execution."""
-        execution = self.compiled.execution
-        assert isinstance(execution, Compiled) and execution.functions and not execution.failed
+        """Compiled updates, and what is logged, are the eager ones; nothing falls back to eager execution."""
+        compiled = self.compiled.execution
+        assert isinstance(compiled, Compiled) and compiled.functions and not compiled.failed
         assert [message for message in self.warnings if EAGERLY in message] == []
         assert max((self.after[name] - self.before[name]).abs().max().item() for name in self.after) > 1e-3
         for name, value in self.after_compiled.items():
@@ -125,6 +126,31 @@ def test_compiled_once(twins: Twins, tmp_path: Path) -> None:
 def test_updates_in_compiled_cpp_are_eager_ones(offline_algorithm: AlgorithmCase) -> None:
     """Also with PyTorch's default backend."""
     Twins.train(offline_algorithm).assert_same_numbers()
+
+
+@pytest.mark.slow
+@pytest.mark.unmeasured
+@pytest.mark.algorithms("StreamingFlow")
+def test_where_pytorch_does_not_compile_gradients(offline_algorithm: AlgorithmCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older versions compile the loss only, and derive its gradients outside."""
+    monkeypatch.setattr(execution, "traces_gradients", lambda: False)
+    with backend("aot_eager"):
+        Twins.train(offline_algorithm).assert_same_numbers()
+
+
+def test_gradients_have_the_order_of_their_parameters() -> None:
+    """Fused optimizers read both as arrays in memory: a transposed gradient would update the wrong elements."""
+    weight, fixed = th.arange(6.0).view(2, 3).requires_grad_(), th.arange(6.0, requires_grad=True)
+
+    def loss() -> tuple[th.Tensor, dict[str, th.Tensor]]:
+        return (weight.t().exp() * th.ones(3, 2)).sum(), {}
+
+    (plain,) = th.autograd.grad(loss()[0], [weight])
+    assert plain.stride() != weight.stride(), "autograd gives a transposed gradient"
+    (gradient, none), _ = execution.differentiate(loss, [weight, fixed])
+    assert none is None and gradient is not None
+    assert gradient.stride() == weight.stride()
+    assert th.equal(gradient, weight.exp())
 
 
 @pytest.mark.slow

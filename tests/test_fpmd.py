@@ -583,7 +583,7 @@ def test_06_scale_of_the_weights() -> None:
         improved = models[0].improve(batch, noise)
         weight = models[0].weigh(batch, improved)[0]
         for model, factor in zip(models, (1.0, 300.0), strict=True):
-            model.descend(model.flow_loss(batch, noise, improved, factor * weight)[0], model.policy.flow_optimizer)
+            model.descend(model.flow_loss, model.policy.flow_optimizer, batch, noise, improved, factor * weight)
     for first, one, many in zip(start, *(model.policy.flow.parameters() for model in models), strict=True):
         th.testing.assert_close(one, many, rtol=0, atol=1e-5)
         assert (one - first).abs().max().item() > 1e-3
@@ -623,10 +623,10 @@ def test_07_two_modes_learned(flow: Any) -> None:
         side = th.randint(2, (n, 1), generator=generator) * 2 - 1
         actions = 0.6 * side + 0.05 * th.randn((n, 1), generator=generator)
         obs, noise = th.zeros(n, 1), model.draw_noise(n)
-        loss, _ = model.flow_loss(Batch(*[obs] * 7), noise, Improved(actions, obs[:, 0]), th.ones(n))
+        inputs = Batch(*[obs] * 7), noise, Improved(actions, obs[:, 0]), th.ones(n)
         for group in model.policy.flow_optimizer.param_groups:
             group["lr"] = 2e-3 * (1 - step / 2500)
-        model.descend(loss, model.policy.flow_optimizer)
+        model.descend(model.flow_loss, model.policy.flow_optimizer, *inputs)
     x = th.randn((4000, 1), generator=generator)
     with th.no_grad():
         for n_steps, (low, high) in MODES[flow].items():

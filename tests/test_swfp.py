@@ -416,7 +416,7 @@ def test_03_trained_cascade_is_a_sequence_of_jko_steps(seed: int) -> None:
             group["lr"] = 1e-2 if step < 500 else 1e-3
         with th.no_grad():
             chain = policy.blocks.cascade(features, unit * th.randn(256, 1, generator=generator), [0.0] * 3)
-        model.descend(model.block_loss(batch, noise, chain)[0], policy.block_optimizer)
+        model.descend(model.block_loss, policy.block_optimizer, batch, noise, chain)
     start = unit * th.linspace(0.001, 0.999, 999).sub(0.5).mul(2).erfinv().mul(math.sqrt(2)).unsqueeze(1)  # quantiles
     with th.no_grad():
         chain = policy.blocks.cascade(th.zeros(999, 1), start, [0.0] * 3)
@@ -471,7 +471,7 @@ def test_08_trust_region(slope: float) -> None:
         with th.no_grad():
             chain = policy.blocks.cascade(th.zeros(256, 1), start, [0.0] * 4)
             model.measure_energy(batch, noise, chain.actions)
-        model.descend(model.block_loss(batch, noise, chain)[0], policy.block_optimizer)
+        model.descend(model.block_loss, policy.block_optimizer, batch, noise, chain)
         model.adapt_eta(chain.moved.square().mean(dim=(1, 2)))
     with th.no_grad():
         moved = policy.blocks.cascade(th.zeros(256, 1), start, [0.0] * 4).moved

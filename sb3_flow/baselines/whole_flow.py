@@ -75,8 +75,7 @@ class WholeFlow(SWFP):
         with th.no_grad():
             start = policy.flow_to(policy.base, batch.observations, noise.z)
             self.measure_energy(batch, noise, start)
-        loss, metrics = self.execution.evaluate(self.whole_loss, batch, noise, start)
-        metrics |= self.descend(loss, policy.flow_optimizer)
+        metrics = self.descend(self.whole_loss, policy.flow_optimizer, batch, noise, start)
         self.adapt_eta(metrics["displacement"].square().unsqueeze(0), reach=self.n_blocks)
         self.n_block_updates += 1
         if self.n_block_updates == self.absorb_interval:

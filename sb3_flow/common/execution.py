@@ -8,6 +8,7 @@ import inspect
 import types
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import torch as th
@@ -16,6 +17,8 @@ from sb3_flow.common.type_aliases import Batch, Metrics
 
 #: A pure function of the parameters, a batch and noise (or values computed from it): the loss, and metrics to log.
 Loss = Callable[..., tuple[th.Tensor, Metrics]]
+#: The gradient of a loss for each of several parameters; None: the loss does not depend on it.
+Gradients = tuple[th.Tensor | None, ...]
 #: The metrics of one update: their names, and their values in one tensor.
 PackedMetrics = tuple[tuple[str, ...], th.Tensor]
 
@@ -38,6 +41,30 @@ def evaluate(loss: Loss, *inputs: Any) -> tuple[th.Tensor, Metrics]:
     return value, {name: metric.detach() for name, metric in metrics.items()}
 
 
+def differentiate(loss: Loss, parameters: list[th.Tensor], *inputs: Any) -> tuple[Gradients, Metrics]:
+    """Evaluate the gradients of a loss; None for parameters that it does not depend on. Metrics are detached."""
+    value, metrics = evaluate(loss, *inputs)
+    gradients = th.autograd.grad(value, parameters, allow_unused=True)
+    return tuple(with_strides_of(p, gradient) for p, gradient in zip(parameters, gradients, strict=True)), metrics
+
+
+def with_strides_of(parameter: th.Tensor, gradient: th.Tensor | None) -> th.Tensor | None:
+    """The gradient of a parameter with the same order in memory, which fused optimizers expect without a check."""
+    if gradient is None or gradient.stride() == parameter.stride():
+        return gradient
+    return th.empty_like(parameter).copy_(gradient)
+
+
+def traces_gradients() -> bool:
+    """Whether this version of PyTorch compiles ``torch.autograd.grad``."""
+    return hasattr(th._dynamo.config, "trace_autograd_ops")
+
+
+def tracing_of_gradients() -> AbstractContextManager[Any]:
+    """Compile ``torch.autograd.grad``, where this version of PyTorch can. Otherwise it would interrupt compiled functions."""
+    return th._dynamo.config.patch(trace_autograd_ops=True) if traces_gradients() else nullcontext()
+
+
 def pack(metrics: Metrics) -> PackedMetrics:
     """Stack metrics into one tensor, so that summing them is one operator."""
     return tuple(metrics), th.stack(list(metrics.values()))
@@ -52,15 +79,16 @@ class Execution:
         # Copies and pickles do not contain compiled functions or graphs.
         return type(self), ()
 
-    def evaluate(self, loss: Loss, *inputs: Any) -> tuple[th.Tensor, Metrics]:
+    def differentiate(self, loss: Loss, parameters: list[th.Tensor], *inputs: Any) -> tuple[Gradients, Metrics]:
         """
-        Evaluate a loss of an algorithm.
+        Evaluate the gradients of a loss of an algorithm.
 
         :param loss: A method of the algorithm
-        :param inputs: Its arguments: a batch, noise, and values computed from them
-        :return: The loss, and its detached metrics
+        :param parameters: What the gradients are for
+        :param inputs: Arguments of the loss: a batch, noise, and values computed from them
+        :return: The gradients, and the detached metrics
         """
-        return evaluate(loss, *inputs)
+        return differentiate(loss, parameters, *inputs)
 
     def step(self, algorithm: Updating, batch: Batch) -> PackedMetrics:
         """
@@ -74,24 +102,23 @@ class Execution:
 
 
 class Compiled(Execution):
-    """``torch.compile`` of the losses: ``compile=True``. Noise, optimizer step and targets are not compiled."""
+    """``torch.compile`` of the losses with their gradients: ``compile=True``. The rest of an update is not compiled."""
 
     mode = True
 
     def __init__(self) -> None:
         #: Compiled functions by the names of the losses.
-        self.functions: dict[str, Callable[..., tuple[th.Tensor, Metrics]]] = {}
+        self.functions: dict[str, Callable[..., tuple[Gradients, Metrics]]] = {}
         self.failed = False
 
-    def evaluate(self, loss: Loss, *inputs: Any) -> tuple[th.Tensor, Metrics]:
+    def differentiate(self, loss: Loss, parameters: list[th.Tensor], *inputs: Any) -> tuple[Gradients, Metrics]:
         if self.failed:
-            return evaluate(loss, *inputs)
+            return differentiate(loss, parameters, *inputs)
         if loss.__name__ not in self.functions:
-            # PyTorch limits recompilations to eight per code object, so each loss of each model has its own.
-            own = types.FunctionType(evaluate.__code__.replace(), evaluate.__globals__, "evaluate")
-            self.functions[loss.__name__] = th.compile(own, fullgraph=True)
+            self.functions[loss.__name__] = self._compiled()
         try:
-            return self.functions[loss.__name__](loss, *inputs)
+            with tracing_of_gradients():
+                return self.functions[loss.__name__](loss, parameters, *inputs)
         except (th._dynamo.exc.TorchDynamoException, th._dynamo.exc.FailOnRecompileLimitHit) as error:
             # For instance, there is no C++ compiler, or a features extractor cannot be traced.
             warnings.warn(
@@ -100,7 +127,20 @@ class Compiled(Execution):
                 stacklevel=2,
             )
             self.failed = True
-            return evaluate(loss, *inputs)
+            return differentiate(loss, parameters, *inputs)
+
+    @staticmethod
+    def _compiled() -> Callable[..., tuple[Gradients, Metrics]]:
+        """``differentiate``, compiled. PyTorch limits recompilations to eight per code object, so each loss has its own."""
+
+        def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+            own = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+            return th.compile(own, fullgraph=True)
+
+        if traces_gradients():
+            return compiled(differentiate)
+        evaluated = compiled(evaluate)  # its gradients are compiled as a second function
+        return lambda loss, *arguments: differentiate(functools.partial(evaluated, loss), *arguments)
 
 
 class Captured(Execution):

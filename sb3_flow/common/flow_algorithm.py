@@ -21,7 +21,7 @@ from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.statistics import observation_statistics
 from sb3_flow.common.effects import warn_unused
 from sb3_flow.common.encoders import image_keys
-from sb3_flow.common.execution import Execution, make_execution
+from sb3_flow.common.execution import Execution, Loss, make_execution
 from sb3_flow.common.export import export_policy
 from sb3_flow.common.guards import not_finite
 from sb3_flow.common.metrics import MetricSums
@@ -220,23 +220,24 @@ class FlowAlgorithm(OfflineAlgorithm):
         :param noise: Noise from ``draw_noise``
         :return: Metrics to log
         """
-        loss, metrics = self.execution.evaluate(self.loss, batch, noise)
-        metrics |= self.descend(loss, self.policy.optimizer)
+        metrics = self.descend(self.loss, self.policy.optimizer, batch, noise)
         self.update_targets()
         return metrics
 
-    def descend(self, loss: th.Tensor, optimizer: th.optim.Optimizer, clip: bool = True) -> Metrics:
+    def descend(self, loss: Loss, optimizer: th.optim.Optimizer, *inputs: Any, clip: bool = True) -> Metrics:
         """
-        Compute gradients, clip them if ``max_grad_norm`` is set, and perform an optimizer step.
+        Compute the gradients of a loss, clip them if ``max_grad_norm`` is set, and perform an optimizer step.
 
-        :param loss: Loss to minimize
+        :param loss: Loss to minimize, a method of the algorithm
         :param optimizer: Optimizer of the parameters
+        :param inputs: Arguments of the loss
         :param clip: Whether ``max_grad_norm`` applies to these parameters
         :return: Metrics to log
         """
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        metrics = {}
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+        gradients, metrics = self.execution.differentiate(loss, parameters, *inputs)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
         if clip and self.max_grad_norm is not None:
             metrics["grad_norm"] = clip_gradients(optimizer, self.max_grad_norm)
         optimizer.step()

@@ -333,8 +333,7 @@ class FlowOpt(FlowAlgorithm):
         """
         losses: dict[Stage, Loss] = {"flow": self.flow_loss, "imitate": self.imitation_loss, "unroll": self.unrolled_loss}
         stage = self.stage
-        loss, metrics = self.execution.evaluate(losses[stage], batch, noise)
-        metrics |= self.descend(loss, self.policy.optimizer)
+        metrics = self.descend(losses[stage], self.policy.optimizer, batch, noise)
         if stage == "flow":
             self.update_targets()
         return metrics

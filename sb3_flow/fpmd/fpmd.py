@@ -315,11 +315,10 @@ class FPMD(OfflineToOnlineAlgorithm):
         :param noise: As drawn by ``draw_noise``
         :return: Metrics to log
         """
-        policy, evaluate = self.policy, self.execution.evaluate
+        policy = self.policy
         batch = self.encoded(batch)  # once, with the encoder before the critics' step
         improved = self.improve(batch, noise)
-        critic_loss, metrics = evaluate(self.critic_loss, batch, improved)
-        metrics |= self.descend(critic_loss, policy.optimizer)
+        metrics = self.descend(self.critic_loss, policy.optimizer, batch, improved)
         weight, q = self.weigh(batch, improved)
         if self.critic_double_step:  # after the weights, as in the published code
             if policy.encoder is not None:
@@ -327,10 +326,8 @@ class FPMD(OfflineToOnlineAlgorithm):
             policy.optimizer.step()
         metrics |= {"weight_max": weight.amax(), "weight_std": weight.std(), "noise_std": policy.noise_std.detach().clone()}
         if self.n_critic_updates % self.policy_delay == 0:
-            flow_loss, flow_metrics = evaluate(self.flow_loss, batch, noise, improved, weight)
-            metrics |= flow_metrics
             self._set_policy_learning_rate()
-            self.descend(flow_loss, policy.flow_optimizer)
+            metrics = self.descend(self.flow_loss, policy.flow_optimizer, batch, noise, improved, weight) | metrics
         if self.n_critic_updates % self.alpha_interval == 0:
             self.update_alpha()
         if self.n_critic_updates % self.policy_delay == 0:

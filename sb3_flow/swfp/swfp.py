@@ -320,34 +320,27 @@ class SWFP(OfflineToOnlineAlgorithm):
         stage = self.stage
         if stage == "clone":
             return self._clone(batch, noise)
-        policy, evaluate = self.policy, self.execution.evaluate
-        loss, metrics = evaluate(self.critic_loss, batch, noise)
-        self.descend(loss, policy.optimizer, clip=False)
+        metrics = self.descend(self.critic_loss, self.policy.optimizer, batch, noise, clip=False)
         self.update_targets("critic_target")
         self.n_critic_updates += 1
         return metrics if stage == "evaluate" else metrics | self._improve(batch, noise)
 
     def _clone(self, batch: Batch, noise: SWFPNoise) -> Metrics:
-        policy = self.policy
-        loss, metrics = self.execution.evaluate(self.bc_flow_loss, batch, noise)
-        self.descend(loss, policy.flow_optimizer, clip=False)
+        metrics = self.descend(self.bc_flow_loss, self.policy.flow_optimizer, batch, noise, clip=False)
         self.update_targets("base")
         self.n_clone_updates += 1
         return metrics
 
     def _improve(self, batch: Batch, noise: SWFPNoise) -> Metrics:
-        policy, evaluate = self.policy, self.execution.evaluate
+        policy = self.policy
         with th.no_grad():
             chain = policy.chain(batch.observations, noise.z)
             self.measure_energy(batch, noise, chain.actions)
-        loss, metrics = evaluate(self.block_loss, batch, noise, chain)
-        metrics |= self.descend(loss, policy.block_optimizer)
+        metrics = self.descend(self.block_loss, policy.block_optimizer, batch, noise, chain)
         self.adapt_eta(chain.moved.square().mean(dim=(1, 2)))
         self.n_block_updates += 1
         if self.absorb_interval > 0 and self.n_block_updates > self.absorb_interval - self.absorb_steps:
-            loss, absorption_metrics = evaluate(self.absorption_loss, batch, noise, chain)
-            self.descend(loss, policy.flow_optimizer, clip=False)
-            metrics |= absorption_metrics
+            metrics |= self.descend(self.absorption_loss, policy.flow_optimizer, batch, noise, chain, clip=False)
             due = self.n_block_updates - self.absorb_interval
             if due >= 0 and due % self.absorb_steps == 0 and self.has_absorbed(batch, noise, chain):
                 policy.absorb()
