@@ -51,7 +51,7 @@ NETWORKS = {"width": 64, "depth": 3, "attention_heads": 4, "initializer_width": 
 
 
 class Solved(NamedTuple):
-    """Proposals, and the first feasible plans that the filter finds from them, with its multipliers."""
+    """Proposals, and the first certified plans that the filter finds from them, with its multipliers."""
 
     problems: Problems
     proposals: th.Tensor
@@ -70,27 +70,26 @@ def sampled(robots: int, count: int, seed: int) -> tuple[Limits, Problems]:
 
 
 @th.no_grad()
-def solutions(filter_: SafetyFilter, problems: Problems, proposals: th.Tensor, iterations: int, block: int = 10) -> Solved:
-    """Solve proposals, a block of iterations at a time; solved problems leave. Others are left out of the result."""
+def solutions(filter_: SafetyFilter, problems: Problems, proposals: th.Tensor, iterations: int) -> Solved:
+    """Solve proposals. Those that are not solved in these iterations are left out."""
     parts: list[Solved] = []
     for rows in th.arange(len(proposals)).split(64):
         mine, wanted = problems.select(rows), proposals[rows]
         scene, state, violation = filter_._begin(mine, wanted, wanted, th.zeros_like(wanted))
         for k in range(iterations + 1):
-            done = violation <= 0
-            if done.any():
-                found = done.nonzero().squeeze(1)
+            found = (violation <= 0).nonzero().squeeze(1)
+            if len(found):
+                found = found[filter_.certificate.certify(mine.select(found), state.ahead[found]).safe]
+            if len(found):
                 parts.append(Solved(mine.select(found), wanted[found], state.ahead[found], state.multiplier[found]))
+                done = th.zeros(len(wanted), dtype=th.bool).index_fill(0, found, True)
                 left = (~done).nonzero().squeeze(1)
                 mine, wanted, scene, state = mine.select(left), wanted[left], scene.select(left), state.select(left)
             if not len(wanted) or k == iterations:
                 break
             state, violation = filter_._iterate(scene, state, k)
-    return Solved(Problems(*(th.cat(x) for x in zip(*(part.problems for part in parts), strict=True))), *_joined(parts))
-
-
-def _joined(parts: list[Solved]) -> list[th.Tensor]:
-    return [th.cat([part[i] for part in parts]) for i in range(1, 4)]
+    solved = Problems(*(th.cat(column) for column in zip(*(part.problems for part in parts), strict=True)))
+    return Solved(solved, *(th.cat(column) for column in zip(*(part[1:] for part in parts), strict=True)))
 
 
 def figures(filter_: SafetyFilter, problems: Problems, proposals: th.Tensor, start: Any = None) -> dict[str, float]:
@@ -176,7 +175,7 @@ def learned(robots: int, count: int, seed: int, arguments: argparse.Namespace) -
     limits, problems = sampled(robots, count, HELD_OUT + seed)
     training = sampled(robots, arguments.scenes, TRAINING + seed)[1]
     env = gym.make("sb3_flow/MultiRobot2D-v0", num_robots=robots)
-    data = demonstrations(limits, training, seed)
+    data = demonstrations(limits, training.select(th.arange(arguments.expert_scenes)), seed)
 
     def make(**kwargs: Any) -> FlowOpt:
         settings = {"batch_size": 64, "learning_rate": 1e-3, "tau": 0.01, "seed": seed, "device": "cpu"}
@@ -257,8 +256,9 @@ def main() -> None:
     parser.add_argument("--robots", type=int, nargs="+", default=[8, 16, 32])
     parser.add_argument("--problems", type=int, default=100, help="held-out problems of each seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--scenes", type=int, default=400, help="scenes for training")
-    parser.add_argument("--copies", type=int, default=4, help="solved proposals of each of these scenes")
+    parser.add_argument("--scenes", type=int, default=1000, help="scenes for training")
+    parser.add_argument("--expert-scenes", type=int, default=100, help="scenes of these for the flow's data")
+    parser.add_argument("--copies", type=int, default=2, help="solved proposals of each of these scenes")
     parser.add_argument("--flow-updates", type=int, default=600)
     parser.add_argument("--imitation-updates", type=int, default=400)
     parser.add_argument("--imitated", type=int, default=60, help="largest number of iterations of an imitated solution")

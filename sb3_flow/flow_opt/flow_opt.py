@@ -1,4 +1,4 @@
-"""Flow-Opt (Idoko, Singh et al., 2025, arXiv 2510.09204): multi-robot trajectories by a flow and a safety filter."""
+"""Flow-Opt (Idoko, Jadhav and Singh, 2026, arXiv 2510.09204v2): multi-robot trajectories by a flow and a safety filter."""
 
 import dataclasses
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -64,9 +64,8 @@ class FlowOpt(FlowAlgorithm):
 
     Squared errors are means over robots, without padding. ``y*`` and ``lambda*`` are the first plan without violations at the
     samples, and its multipliers, that the filter finds from the proposal without ``g``; problems without one are left out. In
-    the last line ``y_1 ... y_K`` are iterations of the filter from
-    ``(y_0, lambda_0)``, and ``rho g_k`` are the pushes of the constraints. The gradient flows through the iterations; no
-    solutions are needed.
+    the last line ``y_1 ... y_K`` are iterations of the filter from ``(y_0, lambda_0)``, and ``rho g_k`` are the pushes of the
+    constraints. The gradient flows through the iterations; no solutions are needed.
 
     ``predict`` returns the best of ``best_of_n`` plans, even if none is certified. ``plan``, or ``last_plan`` after
     ``predict``, tells whether it is.
@@ -78,7 +77,7 @@ class FlowOpt(FlowAlgorithm):
     :param flow_fraction: Fraction of training for the flow, in (0, 1]; the rest trains the initializer
     :param imitation_fraction: Fraction of that rest in which the initializer imitates the filter's solutions, in [0, 1]
     :param initializer_batch_size: Number of problems in each update of the initializer; at most ``batch_size``
-    :param imitated_iterations: Number of iterations of the filter for the imitated solution
+    :param imitated_iterations: Largest number of iterations of the filter to the imitated solution
     :param unrolled_iterations: ``K``
     :param augment: Whether to apply random symmetries to problems
     :param warm_up: Fraction of each stage in which the learning rate increases; then it decays to 0 as a cosine
