@@ -5,13 +5,13 @@ Iterations of FlowOpt's safety filter by where it starts: from exact and inexact
     python benchmarks/multi_robot_initializer.py learned --robots 16 --problems 100 --seeds 0 1 2 --output FILE.jsonl
     python benchmarks/multi_robot_initializer.py show --output FILE.jsonl
 
-`bounds` solves problems from noise, and starts the filter again for the same proposals at the solution plus an error: Gaussian,
+`bounds` solves problems from noise, and starts the filter again for the same proposals at the solution plus a Gaussian error
 of a given fraction of the root mean square displacement of each problem and mode. The multipliers are 0, those with which the
 filter stays at the start ("matched"), or those of the solution ("exact").
 
 `learned` trains a flow, and from its proposals the initializers of `VARIANTS`, for each seed. Imitation repeats a fixed set of
-solved proposals; the rest is as in `FlowOpt`. All rows of a seed have the same problems, and all but "cold" the same proposals.
-A seed changes scenes, noise, networks and training. A problem that is not solved counts with all 160 iterations.
+solved proposals; the rest is as in `FlowOpt`. All rows of a seed have the same problems, all but "cold" the same proposals. A
+seed changes scenes, noise, networks and training. A problem that is not solved counts with all 160 iterations.
 """
 
 import argparse
@@ -73,7 +73,8 @@ def sampled(robots: int, count: int, seed: int) -> tuple[Limits, Problems]:
 def solutions(filter_: SafetyFilter, problems: Problems, proposals: th.Tensor, iterations: int) -> Solved:
     """Solve proposals. Those that are not solved in these iterations are left out."""
     parts: list[Solved] = []
-    for rows in th.arange(len(proposals)).split(64):
+    for first in range(0, len(proposals), 64):
+        rows = th.arange(first, min(first + 64, len(proposals)))
         mine, wanted = problems.select(rows), proposals[rows]
         scene, state, violation = filter_._begin(mine, wanted, wanted, th.zeros_like(wanted))
         for k in range(iterations + 1):
@@ -178,7 +179,7 @@ def learned(robots: int, count: int, seed: int, arguments: argparse.Namespace) -
     data = demonstrations(limits, training.select(th.arange(arguments.expert_scenes)), seed)
 
     def make(**kwargs: Any) -> FlowOpt:
-        settings = {"batch_size": 64, "learning_rate": 1e-3, "tau": 0.01, "seed": seed, "device": "cpu"}
+        settings: dict[str, Any] = {"batch_size": 64, "learning_rate": 1e-3, "tau": 0.01, "seed": seed, "device": "cpu"}
         settings |= {"initializer_batch_size": arguments.batch, "unrolled_iterations": arguments.unrolled}
         return FlowOpt("FlowPolicy", env, dataset=data, policy_kwargs={**NETWORKS, **kwargs}, **settings)
 
@@ -266,7 +267,7 @@ def main() -> None:
     parser.add_argument("--unrolled", type=int, default=8, help="iterations of the unrolled filter")
     parser.add_argument("--batch", type=int, default=16, help="problems of an update through the filter")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, required=True, help="file to which results are appended, one JSON object per line")
+    parser.add_argument("--output", type=Path, required=True, help="file to which results are appended as lines of JSON")
     arguments = parser.parse_args()
     th.set_num_threads(arguments.threads)
     if arguments.command == "show":
