@@ -181,7 +181,7 @@ METHODS = (
         "Flow-Opt (Idoko et al., 2025): plans of many robots by a flow, a safety filter and a certificate",
         "imitation of an expert",
         (Variant("flow_opt", search_space=FLOW_OPT_SPACE, small=SMALL_PLANS),),
-        paper="https://arxiv.org/abs/2510.09204",
+        paper="https://arxiv.org/abs/2510.09204v2",
         docs="flow_opt.md",
         shown="certified plans for [200 of 200](results/multi_robot/README.md) scenes of 16 robots",
         reconstructed=True,

@@ -19,6 +19,7 @@ from sb3_flow import FlowOpt
 from sb3_flow.baselines.diffusion_opt import DiffusionOpt
 from sb3_flow.common.schedules import InTurn, WarmUpCosine
 from sb3_flow.common.type_aliases import Batch
+from sb3_flow.flow_opt.policies import MULTIPLIERS
 from sb3_flow.methods import SMALL_PLANS as SMALL_SETTINGS
 from sb3_flow.planning import observations, polish, safety_filter, warm_start
 from sb3_flow.planning.basis import make_basis
@@ -138,15 +139,46 @@ def test_the_unrolled_loss_is_that_of_the_filter(model: FlowOpt) -> None:
     assert model.unrolled_loss(batch, noise)[0].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_the_imitation_loss_is_zero_at_the_solution(model: FlowOpt, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("multipliers", MULTIPLIERS)
+def test_the_imitation_loss_is_zero_at_the_solution(make: Any, monkeypatch: pytest.MonkeyPatch, multipliers: str) -> None:
+    """Problems that the filter does not solve have no effect."""
+    model = make(policy_kwargs={**TINY, "multipliers": multipliers}, initializer_batch_size=16)
+    disturb(model.policy.flow_average, 0.2)
     batch, noise = draw(model)
     problems, proposals = model.proposals(batch, noise)
     cold = proposals, th.zeros_like(proposals)
-    solution = model.policy.filter.unroll(problems, proposals, *cold, 5).iterates[-1]
+    violations = model.policy.filter.unroll(problems, proposals, *cold, 20).violations
+    solved = [int((violations[: k + 1] <= 0).any(dim=0).sum()) for k in range(20)]
+    model.imitated_iterations = next(k for k in range(1, 20) if solved[0] < solved[k] < 16)
+    unrolled = model.policy.filter.unroll(problems, proposals, *cold, model.imitated_iterations)
+    solution, forces, found = unrolled.first_feasible()
     _, metrics = model.imitation_loss(batch, noise)
     assert metrics["imitation_loss"] == metrics["imitation_loss_cold"] > 0  # an untrained network changes nothing
-    monkeypatch.setattr(model.policy, "starts", lambda problems, proposals: (solution, proposals))
+    wrong = 9.0 * (~found)[:, None, None, None]
+    monkeypatch.setattr(model.policy, "starts", lambda problems, proposals: (solution + wrong, forces + wrong))
     assert model.imitation_loss(batch, noise)[0].item() == 0
+    monkeypatch.setattr(model.policy, "starts", lambda problems, proposals: (solution, forces + 1))
+    assert (model.imitation_loss(batch, noise)[0].item() > 0) == (multipliers != "none")
+
+
+def test_the_error_of_multipliers_is_that_of_the_displacements_that_they_hold(make: Any) -> None:
+    """Against loops: 0.3 times the mean square of (lambda_0 - lambda*) / (sigma B), with B diagonal in the modes."""
+    model = make(augment=False)
+    policy = model.policy
+    disturb(policy.initializer)
+    problems, proposals = model.proposals(*draw(model))
+    y_star, lambda_star = proposals + 0.1, proposals - 0.2
+    y, forces = policy.starts(problems, proposals)
+    stiffness, sigma = policy.basis.stiffness, policy.sigma.double()
+    places, pushed, count = 0.0, 0.0, 0
+    for b, robot in problems.robot_mask.nonzero().tolist():
+        for j in range(7):
+            metric = 1 + 0.5 * stiffness[j]
+            places += ((y - y_star)[b, robot, :, j].double() / sigma[j]).square().sum().item()
+            pushed += ((forces - lambda_star)[b, robot, :, j].double() / (metric * sigma[j])).square().sum().item()
+            count += 2
+    loss, _ = model.start_loss(problems, proposals, y_star, lambda_star)
+    assert loss.item() == pytest.approx((places + 0.3 * pushed) / count, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -271,6 +303,26 @@ def test_what_inference_caches_can_be_trained_with() -> None:
         exact.tabulate(3, 2)
     cached = [basis.modes, shift, *pairs, *gentle.buffers(), *exact.buffers(), observations._scale_on(CPU, limits, 12)]
     assert not any(tensor.is_inference() for tensor in cached)
+
+
+def test_ways_to_start_the_multipliers(make: Any) -> None:
+    starts = {}
+    for multipliers in MULTIPLIERS:
+        policy = make(policy_kwargs={**TINY, "multipliers": multipliers}).policy
+        observation = {key: th.as_tensor(value) for key, value in observe(3).items()}
+        problems = policy.problems(observation)
+        proposals = th.ones(3, MOST_ROBOTS, 2, 7) * problems.robot_mask[..., None, None]
+        y, forces = policy.starts(problems, proposals)
+        assert th.equal(y, proposals) and not forces.any()  # not trained
+        disturb(policy.initializer)
+        starts[multipliers] = policy.starts(problems, proposals)
+    moved = starts["free"][0] - proposals
+    assert moved.any() and all(th.equal(y, starts["free"][0]) for y, _ in starts.values())
+    assert not starts["none"][1].any()
+    held = moved * (1 + 0.5 * policy.basis.stiffness).float()
+    th.testing.assert_close(starts["matched"][1], starts["free"][1] + held, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="`multipliers` is 'all'; it must be one of 'free', 'matched', 'none'"):
+        make(policy_kwargs={**TINY, "multipliers": "all"})
 
 
 def test_padding_stays_where_it_is(model: FlowOpt) -> None:

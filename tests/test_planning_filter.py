@@ -189,7 +189,7 @@ def test_gradients_are_those_of_finite_differences(settings: FilterSettings) -> 
 
     def loss(share: float) -> th.Tensor:
         proposal, y_0, multiplier = (x + share * d for x, d in zip(moved, directions, strict=True))
-        iterates, pushes = filter_.unroll(problems, proposal, y_0, multiplier, 6)
+        iterates, pushes, *_ = filter_.unroll(problems, proposal, y_0, multiplier, 6)
         fixed_point = pushes.flatten(2).norm(dim=-1).mean() + iterates.diff(dim=0).flatten(2).norm(dim=-1).mean()
         return fixed_point + 0.05 * (iterates[-1] - proposal).square().sum()
 
@@ -374,6 +374,55 @@ def test_nothing_of_the_callers_is_changed() -> None:
     assert result.iterations.any()
     for x, copy in zip((*problems, proposal, *start), before, strict=True):
         th.testing.assert_close(x, copy, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("settings", [FilterSettings(), FilterSettings.predecessor(basis_degree=12)], ids=["ours", "theirs"])
+def test_with_matching_multipliers_the_start_takes_the_place_of_the_proposal(settings: FilterSettings) -> None:
+    filter_ = SafetyFilter(WIDE, settings, th.float64)
+    problems = crossing(3, 6, seed=2).to(dtype=th.float64)
+    proposal, y_0 = (plans(problems, scale=0.3, seed=seed) for seed in (1, 2))
+    expected = filter_.unroll(problems, y_0, y_0, th.zeros_like(y_0), 6)
+    unrolled = filter_.unroll(problems, proposal, y_0, filter_.matching(y_0 - proposal), 6)
+    assert unrolled.pushes.any()
+    th.testing.assert_close(unrolled.iterates, expected.iterates, rtol=0, atol=1e-9)
+    smaller = filter_.unroll(problems, proposal, y_0, th.zeros_like(y_0), 6).iterates
+    assert (smaller - expected.iterates).abs().max() > 0.01
+
+
+def test_the_first_feasible_plan_and_its_multipliers() -> None:
+    filter_ = SafetyFilter(WIDE, dtype=th.float64)
+    problems = crossing(10, 8, seed=3).to(dtype=th.float64)
+    proposal = proposals(problems, filter_.basis, 0.5, generator(1))
+    lambda_0 = plans(problems, scale=0.1, seed=5)
+    unrolled = filter_.unroll(problems, proposal, proposal, lambda_0, 12)
+    y, multipliers, found = unrolled.first_feasible()
+    assert 2 <= found.sum() <= 9
+    for b in range(10):
+        seen = [filter_(problems, plan, max_iterations=0).violation[b].item() for plan in unrolled.plans]
+        first = next((k for k, violation in enumerate(seen) if violation <= 0), None)
+        assert (first is not None) == found[b]
+        if first is not None:
+            assert th.equal(y[b], unrolled.plans[first, b])
+            expected = lambda_0[b] + unrolled.pushes[:first, b].sum(dim=0)
+            th.testing.assert_close(multipliers[b], expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [0.1, 1e2, 1e6, 1e18, 3e38])
+def test_no_start_makes_a_plan_look_safe_that_is_not(size: float) -> None:
+    """Multipliers and places of any finite size: the plan is finite, and safe only if it is certified."""
+    limits = Limits(size=4.0)
+    filter_ = SafetyFilter(limits, FilterSettings(max_iterations=20))
+    problems = crossing(8, 4, seed=4)
+    proposal = proposals(problems, filter_.basis, 0.2, generator(1))
+    random = 2 * th.rand(proposal.shape, generator=generator(2)) - 1
+    for start in ((proposal, size * random), (size * random, size * random), (proposal, size * random.sign())):
+        result = filter_(problems, proposal, start)
+        assert th.isfinite(result.y).all()
+        assert not result.margin.isnan().any()
+        assert result.safe.tolist() == filter_.certificate.certify(problems, result.y).safe.tolist()
+        true = least(judge(problems, result.y, filter_.basis, limits)) >= 0
+        assert not (result.safe.numpy() & ~true).any()
+        assert result.safe.any() or size > 1
 
 
 def test_settings_and_shapes_that_do_not_fit_are_refused() -> None:

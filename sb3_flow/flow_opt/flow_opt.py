@@ -1,4 +1,4 @@
-"""Flow-Opt (Idoko, Singh et al., 2025, arXiv 2510.09204): multi-robot trajectories by a flow and a safety filter."""
+"""Flow-Opt (Idoko, Jadhav and Singh, 2026, arXiv 2510.09204v2): multi-robot trajectories by a flow and a safety filter."""
 
 import dataclasses
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -26,6 +26,8 @@ from sb3_flow.planning.scenes import check
 Stage = Literal["flow", "imitate", "unroll"]
 #: Weight of the distance from the proposal in the loss of unrolled iterations.
 ANCHOR_COEF = 0.05
+#: Weight of the multipliers in the loss of imitation.
+MULTIPLIER_COEF = 0.3
 #: Number of scenes that the expert solves at once, and number of proposals for each.
 EXPERT_BATCH, EXPERT_PROPOSALS = 16, 8
 
@@ -57,12 +59,13 @@ class FlowOpt(FlowAlgorithm):
     the initializer ``(y_0, lambda_0) = g(proposal)``::
 
         L_flow    = E[|v(x_t, t) - (x_1 - x_0)|^2],  x_t = (1 - t) x_0 + t x_1,  x_0 ~ N(0, 1)            flow_loss
-        L_imitate = E[|(y_0 - y*) / sigma|^2],  y*: the filter's result without g                         imitation_loss
+        L_imitate = E[|(y_0 - y*) / sigma|^2 + 0.3 |(lambda_0 - lambda*) / (sigma B)|^2]                  imitation_loss
         L_unroll  = E[mean_k |rho g_k| + mean_k |y_(k+1) - y_k| + 0.05 |y_K - proposal|^2]                unrolled_loss
 
-    Squared errors are means over robots, without padding. In the last line ``y_1 ... y_K`` are iterations of the filter from
-    ``(y_0, lambda_0)``, and ``rho g_k`` are the pushes of the constraints. The gradient flows through the iterations; no
-    solutions are needed.
+    Squared errors are means over robots, without padding. ``y*`` and ``lambda*`` are the first plan without violations at the
+    samples, and its multipliers, that the filter finds from the proposal without ``g``; problems without one are left out. In
+    the last line ``y_1 ... y_K`` are iterations of the filter from ``(y_0, lambda_0)``, and ``rho g_k`` are the pushes of the
+    constraints. The gradient flows through the iterations; no solutions are needed.
 
     ``predict`` returns the best of ``best_of_n`` plans, even if none is certified. ``plan``, or ``last_plan`` after
     ``predict``, tells whether it is.
@@ -74,7 +77,7 @@ class FlowOpt(FlowAlgorithm):
     :param flow_fraction: Fraction of training for the flow, in (0, 1]; the rest trains the initializer
     :param imitation_fraction: Fraction of that rest in which the initializer imitates the filter's solutions, in [0, 1]
     :param initializer_batch_size: Number of problems in each update of the initializer; at most ``batch_size``
-    :param imitated_iterations: Number of iterations of the filter for the imitated solution
+    :param imitated_iterations: Largest number of iterations of the filter to the imitated solution
     :param unrolled_iterations: ``K``
     :param augment: Whether to apply random symmetries to problems
     :param warm_up: Fraction of each stage in which the learning rate increases; then it decays to 0 as a cosine
@@ -298,11 +301,41 @@ class FlowOpt(FlowAlgorithm):
         problems, proposals = self.proposals(batch, noise)
         with th.no_grad():
             cold = proposals, th.zeros_like(proposals)
-            solutions = policy.filter.unroll(problems, proposals, *cold, self.imitated_iterations).iterates[-1]
-        start, _ = policy.starts(problems, proposals)
+            unrolled = policy.filter.unroll(problems, proposals, *cold, self.imitated_iterations)
+            solutions, multipliers, found = unrolled.first_feasible()
+        return self.start_loss(problems, proposals, solutions, multipliers, found)
+
+    def start_loss(
+        self,
+        problems: Problems,
+        proposals: th.Tensor,
+        solutions: th.Tensor,
+        multipliers: th.Tensor,
+        found: th.Tensor | None = None,
+    ) -> tuple[th.Tensor, Metrics]:
+        """
+        ``L_imitate`` for known solutions. Gradient: initializer only.
+
+        :param problems: ``B`` problems
+        :param proposals: Proposals in meters, ``(B, N, D, m)``
+        :param solutions: ``y*``, of the same shape
+        :param multipliers: ``lambda*``, of the same shape
+        :param found: Which problems have a solution, ``(B,)``, bool; the others are left out. None: all have one
+        :return: The loss, and metrics to log
+        """
+        policy = self.policy
+        start, forces = policy.starts(problems, proposals)
+        if found is not None:
+            problems = problems._replace(robot_mask=problems.robot_mask & found.unsqueeze(1))
         loss = mean_square((start - solutions) / policy.sigma, problems)
         still = mean_square((proposals - solutions) / policy.sigma, problems)
-        return loss, {"imitation_loss": loss, "imitation_loss_cold": still}
+        metrics = {"imitation_loss": loss, "imitation_loss_cold": still}
+        if policy.multipliers == "none":
+            return loss, metrics
+        # In the unit of plans: displacements that the filter would keep up.
+        unit = policy.sigma * policy.filter.metric.diagonal().to(policy.sigma.dtype)
+        forces_loss = mean_square((forces - multipliers) / unit, problems)
+        return loss + MULTIPLIER_COEF * forces_loss, {**metrics, "imitation_loss_multipliers": forces_loss}
 
     def unrolled_loss(self, batch: Batch, noise: FlowOptNoise) -> tuple[th.Tensor, Metrics]:
         """``L_unroll``. Gradient: initializer only."""
@@ -379,4 +412,4 @@ def mean_square(errors: th.Tensor, problems: Problems) -> th.Tensor:
     :return: A scalar
     """
     mask = mask_of(problems)
-    return (mask * errors.square()).sum() / (mask.sum() * errors.shape[2] * errors.shape[3])
+    return (mask * errors.square()).sum() / (mask.sum().clamp(min=1) * errors.shape[2] * errors.shape[3])

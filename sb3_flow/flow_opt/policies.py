@@ -32,6 +32,8 @@ from sb3_flow.planning.safety_filter import SafetyFilter
 
 #: Standard deviations of the random proposals that are tried if no proposal of the flow could be repaired, in meters.
 FALLBACK_SPREADS = (0.5, 1.0)
+#: Ways to start the multipliers of the filter.
+MULTIPLIERS = ("free", "matched", "none")
 #: Former names of the policy's arguments, and of the filter's settings.
 FORMER_POLICY_NAMES = {
     "initialiser_width": "initializer_width",
@@ -54,6 +56,8 @@ class FlowOptPolicy(FlowPolicy):
     :param attention_heads: Number of attention heads
     :param initializer_width: Size of the initializer's tokens
     :param initializer_depth: Number of the initializer's blocks
+    :param multipliers: Initial multipliers of the filter. ``"free"``: an output of the initializer, as in version 0.1;
+        ``"matched"``: those with which the filter stays at the initial plan, plus this output; ``"none"``: 0
     :param flow_steps: Euler steps from noise to a proposal
     :param initialize: Whether to use the initializer. An untrained initializer has no effect.
     :param polish_rounds: Number of rounds that make certified plans smoother
@@ -104,6 +108,7 @@ class FlowOptPolicy(FlowPolicy):
         attention_heads: int = 8,
         initializer_width: int = 128,
         initializer_depth: int = 3,
+        multipliers: str = "free",
         flow_steps: int = 10,
         initialize: bool = True,
         polish_rounds: int = 0,
@@ -113,6 +118,9 @@ class FlowOptPolicy(FlowPolicy):
         for name, value, least in (("flow_steps", flow_steps, 1), ("polish_rounds", polish_rounds, 0)):
             if value < least:
                 raise ValueError(f"`{name}` is {value}; it must be at least {least}.")
+        if multipliers not in MULTIPLIERS:
+            raise ValueError(f"`multipliers` is {multipliers!r}; it must be one of {', '.join(map(repr, MULTIPLIERS))}.")
+        self.multipliers = multipliers
         self.limits, self.flow_steps = Limits(**(limits or {})), flow_steps
         self.initialize, self.polish_rounds, self.fallback = initialize, polish_rounds, fallback
         filter_kwargs = with_new_names(filter_kwargs or {}, FORMER_FILTER_NAMES)
@@ -234,7 +242,10 @@ class FlowOptPolicy(FlowPolicy):
         out = self.initializer(context, points, points.new_zeros(len(points), 1))
         moves, forces = out.view(*out.shape[:2], 2, *proposals.shape[2:]).unbind(dim=2)
         scale = mask_of(problems) * self.sigma
-        return proposals + scale * moves, (scale * forces) @ self.filter.metric.to(forces.dtype)
+        start, anchor = proposals + scale * moves, scale * forces
+        if self.multipliers == "none":
+            return start, th.zeros_like(start)
+        return start, self.filter.matching(start - proposals + anchor if self.multipliers == "matched" else anchor)
 
     # Planning.
 

@@ -40,10 +40,27 @@ class Unrolled(NamedTuple):
 
     :param iterates: ``y_0`` to ``y_K``, ``(K + 1, B, N, D, m)``
     :param pushes: ``rho g_k``, the changes of the multipliers, ``(K, B, N, D, m)``
+    :param plans: ``Y_0`` to ``Y_K``, the iterates with momentum that the filter returns, ``(K + 1, B, N, D, m)``
+    :param multipliers: ``lambda_0`` to ``lambda_K``, ``(K + 1, B, N, D, m)``
+    :param violations: Largest violation of each plan at the samples, in the constraint's unit, ``(K + 1, B)``
     """
 
     iterates: th.Tensor
     pushes: th.Tensor
+    plans: th.Tensor
+    multipliers: th.Tensor
+    violations: th.Tensor
+
+    def first_feasible(self) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """
+        The first plan of each problem without a violation at the samples, and the multipliers there.
+
+        :return: Plans and multipliers, ``(B, N, D, m)``, and whether there is such a plan, ``(B,)``, bool; the others are
+            initial values
+        """
+        feasible = self.violations <= 0
+        first, rows = feasible.int().argmax(dim=0), th.arange(feasible.shape[1], device=feasible.device)
+        return self.plans[first, rows], self.multipliers[first, rows], feasible.any(dim=0)
 
 
 class _Quadratic(NamedTuple):
@@ -209,6 +226,16 @@ class SafetyFilter(th.nn.Module):
         best.iterations[left] = done
         return best._replace(margin=self._margins(problems, best, left))
 
+    def matching(self, displacements: th.Tensor) -> th.Tensor:
+        """
+        Multipliers ``B (y - y_proposal)``: without pushes, the filter stays at ``y`` with them. With smaller ones it returns
+        towards the proposal.
+
+        :param displacements: ``y - y_proposal``, ``(B, N, D, m)``
+        :return: ``(B, N, D, m)``
+        """
+        return displacements @ self.metric.to(displacements.dtype)
+
     def unroll(
         self, problems: Problems, proposals: th.Tensor, y_0: th.Tensor, lambda_0: th.Tensor, iterations: int
     ) -> Unrolled:
@@ -220,15 +247,17 @@ class SafetyFilter(th.nn.Module):
         :param y_0: Initial plans, ``(B, N, D, m)``
         :param lambda_0: Initial multipliers, ``(B, N, D, m)``
         :param iterations: Number of iterations, ``K``
-        :return: All iterates and pushes
+        :return: All iterates, pushes, plans, multipliers and violations
         """
-        scene, state, _ = self._begin(problems, proposals, y_0, lambda_0)
-        iterates, pushes = [state.y], []
+        scene, state, violation = self._begin(problems, proposals, y_0, lambda_0)
+        states, pushes, violations = [state], [], [violation]
         for k in range(iterations):
             pushes.append(self.settings.penalty_at(k) * state.push)
-            state, _ = self._iterate(scene, state, k)
-            iterates.append(state.y)
-        return Unrolled(th.stack(iterates), th.stack(pushes))
+            state, violation = self._iterate(scene, state, k)
+            states.append(state)
+            violations.append(violation)
+        y, ahead, multipliers, _ = (th.stack(column) for column in zip(*states, strict=True))
+        return Unrolled(y, th.stack(pushes), ahead, multipliers, th.stack(violations))
 
     def _begin(
         self, problems: Problems, proposals: th.Tensor, y_0: th.Tensor, lambda_0: th.Tensor
@@ -264,7 +293,7 @@ class SafetyFilter(th.nn.Module):
             ends.clamp(min=limits.size - self.settings.border),
             there.to(dtype),
             *self._quadratics(problems, dtype),
-            proposals @ self.metric.to(dtype),
+            self.matching(proposals),
         )
 
     def _quadratics(self, problems: Problems, dtype: th.dtype) -> tuple[_Quadratic, _Quadratic]:
