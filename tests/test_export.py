@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +294,35 @@ def test_a_plan_is_made_after_n_action_steps(tmp_path: Path) -> None:
     finally:
         model.policy_class._predict = predict  # type: ignore[method-assign]
     assert len(plans) == 4
+
+
+@pytest.mark.slow
+def test_a_loaded_model_without_its_environment_is_exported_with_the_layout_of_images(tmp_path: Path) -> None:
+    """The space of a saved model has the channels first; those of the robot are last."""
+    policy_kwargs = {"net_arch": [8], "features_extractor_kwargs": {"encoder": "small"}}
+    FQL("FlowPolicy", Robot(), **{**SMALL, "policy_kwargs": policy_kwargs}).save(tmp_path / "model")
+    model = FQL.load(tmp_path / "model")
+    assert model.env is None
+    model.save(tmp_path / "again")
+    model = FQL.load(tmp_path / "again")
+    model.export(tmp_path / "robot.onnx")
+    exported = OnnxPolicy(tmp_path / "robot.onnx")
+    assert exported.spec["observations"]["camera"] == {"shape": [36, 36, 3], "dtype": "uint8"}
+    assert_acts_alike(model.policy, exported, Robot.observation_space, False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm_obs", [True, False])
+def test_a_loaded_model_without_its_statistics_warns(norm_obs: bool, tmp_path: Path) -> None:
+    env = VecNormalize(DummyVecEnv([pendulum]), norm_obs=norm_obs)
+    FQL("FlowPolicy", env, **SMALL).save(tmp_path / "model")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        FQL.load(tmp_path / "model").export(tmp_path / "policy.onnx")
+        FQL.load(tmp_path / "model", env=env).export(tmp_path / "whole.onnx")
+    found = [str(each.message) for each in caught if "VecNormalize" in str(each.message)]
+    assert len(found) == norm_obs
+    assert all("The exported policy expects normalized observations" in each for each in found)
 
 
 @pytest.mark.slow
