@@ -19,7 +19,7 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from sb3_flow.common.data.no_environment import WithinSpaces
-from sb3_flow.common.encoders import subspaces
+from sb3_flow.common.encoders import choices, is_scaled_image, subspaces
 from sb3_flow.common.files import atomic_write, file_to_write
 from sb3_flow.common.optional import require
 from sb3_flow.common.policies import FlowPolicy
@@ -158,7 +158,7 @@ def describe(exported: ExportedPolicy, algorithm: str) -> dict[str, Any]:
         "algorithm": algorithm,
         "sampler": policy.sampler,
         "observations": {
-            key or OBSERVATION: {"shape": list(part.shape or ()), "dtype": input_type(part)}
+            key or OBSERVATION: {"shape": list(part.shape or ()), "dtype": input_type(part), **valid_values(part)}
             for key, part in subspaces(exported.observation_space).items()
         },
         "n_obs_steps": policy.n_obs_steps,
@@ -187,6 +187,13 @@ def input_type(space: spaces.Space[Any]) -> str:
     """The data type of an input of the exported file."""
     name = str(np.dtype(space.dtype))
     return "float32" if name == "float16" else name
+
+
+def valid_values(space: spaces.Space[Any]) -> dict[str, Any]:
+    """The choices of a discrete space: the smallest value and the number of values; whether an image is scaled to [0, 1]."""
+    if (found := choices(space)) is not None:
+        return {"choices": [np.asarray(part).tolist() for part in found]}
+    return {"scaled": True} if is_scaled_image(space) else {}
 
 
 def export_policy(

@@ -18,9 +18,13 @@ class OnnxPolicy:
     def __init__(self, path: Any, seed: int | None = None, threads: int = 1) -> None:
         import onnxruntime  # pip install onnxruntime
 
+        open(path, "rb").close()  # raises if there is no such file
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 3  # no warnings that known actions are optional
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # those of ONNX Runtime have no common class
+            raise ValueError(f"{path} was not written by `model.export`, or is damaged. {error}") from error
         if "sb3_flow" not in (metadata := self.session.get_modelmeta().custom_metadata_map):
             raise ValueError(f"{path} was not written by `model.export` of sb3_flow.")
         self.spec, self.generator = json.loads(metadata["sb3_flow"]), np.random.default_rng(seed)
@@ -31,9 +35,13 @@ class OnnxPolicy:
         """As ``predict`` of SB3's policies. ``state`` has plans and histories; pass it to the next call."""
         latest, single = self.check(observation)
         n, length, steps = len(next(iter(latest.values()))), self.spec["n_obs_steps"], self.spec["n_action_steps"]
-        if state is not None and not (isinstance(state, tuple) and len(state[1]) == n):
+        planned = (n, self.spec["horizon_length"] if self.spec.get("real_time") else steps, *self.spec["action"]["shape"])
+        if state is not None and not (isinstance(state, tuple) and len(state) == 4 and np.shape(state[0]) == planned):
             raise ValueError("`state` must be None, or what `predict` returned before for as many observations.")
-        new = np.full(n, state is None) | (episode_start is not None and episode_start)
+        starts = np.asarray(False if episode_start is None else episode_start)
+        if starts.shape not in ((), (n,)) or not np.isin(starts, (0, 1)).all():
+            raise ValueError(f"`episode_start` is {episode_start!r}; expected True or False for each of {n} observations.")
+        new = np.full(n, state is None) | starts.astype(bool)
         frames = {key: part[:, None].repeat(length, axis=1) for key, part in latest.items()} if length > 1 else latest
         actions, cursor, last, before = state or (None, None, np.zeros((n, self.size), np.float32), frames)
         for key, part in frames.items() if length > 1 else ():
@@ -57,14 +65,27 @@ class OnnxPolicy:
 
     def check(self, observation: Any) -> tuple[dict[str, np.ndarray], bool]:
         """Check an observation. Return it as a batch by names, and whether it was a single one."""
-        parts = dict(observation) if isinstance(observation, dict) else {"observation": observation}
+        if isinstance(observation, tuple):
+            raise ValueError("The observation is a tuple, as `reset` returns it: pass its first element.")
+        parts, single = dict(observation) if isinstance(observation, dict) else {"observation": observation}, True
         if parts.keys() != self.spec["observations"].keys():
             raise ValueError(f"The observation has {sorted(parts)}; expected {sorted(self.spec['observations'])}.")
         for key, expected in self.spec["observations"].items():
             part, shape, dtype = np.asarray(parts[key]), tuple(expected["shape"]), np.dtype(expected["dtype"])
-            fits = shape in (part.shape, part.shape[1:]) and np.can_cast(part.dtype, dtype, "same_kind")
-            single, cast = part.shape == shape, part.astype(dtype) if fits else part
-            if not fits or not np.isfinite(cast).all() or (dtype.kind in "iu" and (cast != part).any()):
+            fits = part.size and shape in (part.shape, part.shape[1:]) and np.can_cast(part.dtype, dtype, "same_kind")
+            with np.errstate(over="ignore"):
+                cast = part.astype(dtype) if fits else part
+            if not fits or (dtype.kind in "iu" and (cast != part).any()):
                 raise ValueError(f"{key!r} is {part.dtype} {part.shape}; expected finite {dtype} {shape}, or a batch.")
-            parts[key] = cast.reshape(-1, *shape)
+            wrong = ~np.isfinite(cast)
+            if "choices" in expected:  # the smallest value and the number of values of each element
+                start, count = np.array(expected["choices"])
+                wrong = (part < start) | (part >= start + count)
+            if wrong.any():
+                raise ValueError(f"{key!r} has the value {part[wrong].flat[0]}; expected finite {dtype}, or a valid choice.")
+            if part.dtype == np.uint8 and expected.get("scaled") and part.max() > 1:
+                raise ValueError(f"{key!r} is an image of bytes; expected floats in [0, 1]: pass image / 255.")
+            parts[key], single = cast.reshape(-1, *shape), single and part.shape == shape
+        if len(set(lengths := [len(part) for part in parts.values()])) > 1:
+            raise ValueError(f"The parts of the observation have {lengths} observations; expected as many of each.")
         return parts, single
