@@ -229,7 +229,9 @@ def test_choices_outside_of_the_space(tmp_path: Path) -> None:
     for wrong in ({"mode": np.int64(0)}, {"mode": np.int64(5)}, {"lamps": np.array([1, 3])}, {"keys": np.array([2, 0])}):
         key, value = next(iter(wrong.items()))
         for policy in (model, OnnxPolicy(tmp_path / "policy.onnx")):
-            with pytest.raises(ValueError, match=f"'{key}',? has the value {value.flat[-1 if key == 'lamps' else 0]}; expected"):
+            with pytest.raises(
+                ValueError, match=f"'{key}',? has the value {value.flat[-1 if key == 'lamps' else 0]}; expected"
+            ):
                 policy.predict({**valid, **wrong})
 
 

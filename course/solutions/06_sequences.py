@@ -26,8 +26,8 @@ for n_action_steps in (1, 2, 4, 8, 16):
     assert abs(changes[n_action_steps] - expected) < max(0.5, 0.3 * expected)
 chunks.policy.n_action_steps = H
 assert changes[1] > changes[4] > changes[16]
-# The lateral position, or the last action, as a part of the observation would tell the policy on which side it is. A history of
-# these observations (`n_obs_steps`) would not: they contain only the time.
+# The lateral position, or the last action, as a part of the observation would tell the policy on which side it is. A history
+# of these observations (`n_obs_steps`) would not: they contain only the time.
 
 # Exercise 3: the width of the tube.
 

@@ -134,9 +134,7 @@ def normalize(observations: dict[str, th.Tensor], env: VecNormalize) -> dict[str
     return parts
 
 
-def transpose(
-    observations: dict[str, th.Tensor], before: spaces.Space[Any], after: spaces.Space[Any]
-) -> dict[str, th.Tensor]:
+def transpose(observations: dict[str, th.Tensor], before: spaces.Space[Any], after: spaces.Space[Any]) -> dict[str, th.Tensor]:
     """Move the channels of images to the front, as ``VecTransposeImage`` does, where the shapes before and after differ."""
     inside, outside = subspaces(before), subspaces(after)
     changed = {key or OBSERVATION for key in inside if inside[key].shape != outside[key].shape}
