@@ -477,7 +477,7 @@ def test_observations_that_do_not_fit(exported: bool, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ({"frequency": 0}, "`frequency` is 0"),
-        ({"n_action_steps": 17}, "`n_action_steps` is 17; it must be from 1 to 16"),
+        ({"n_action_steps": 17}, "`n_action_steps` is 17; it must be a whole number from 1 to 16"),
         ({"max_late": -1}, "`max_late` is -1"),
         ({"latency": -1}, "`latency` is -1"),
         ({"n_action_steps": 2.5}, "`n_action_steps` is 2.5; it must be a whole number from 1 to 16"),

@@ -267,7 +267,7 @@ def test_starts_of_episodes_as_numbers(tmp_path: Path) -> None:
     FQL("FlowPolicy", pendulum(), horizon_length=3, **SMALL).export(tmp_path / "policy.onnx")
     policy, observations = OnnxPolicy(tmp_path / "policy.onnx"), np.zeros((2, 3), np.float32)
     state = policy.predict(observations, deterministic=True)[1]
-    later = observations + [[1], [2]]
+    later = np.array([[1, 1, 1], [2, 2, 2]], np.float32)
     starts: Any
     for starts in ([1, 0], np.array([0.0, 1.0]), True, np.True_):
         expected = policy.predict(later, state, np.broadcast_to(np.array(starts, bool), 2), deterministic=True)[1]
@@ -283,7 +283,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "model.zip").write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"model.zip was not written by `model.export`, or is damaged"):
         OnnxPolicy(tmp_path / "model.zip")
-    with pytest.raises(FileNotFoundError, match="no.onnx"):
+    with pytest.raises(FileNotFoundError, match=r"no\.onnx"):
         OnnxPolicy(tmp_path / "no.onnx")
 
 

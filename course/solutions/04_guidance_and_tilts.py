@@ -59,8 +59,9 @@ errors = [abs(value - TAU * STD**2) for value in shifts.values()]
 assert errors == sorted(errors, reverse=True) and errors[-1] < 0.002
 
 # Exercise 4: a budget does not depend on the scale of the rewards.
-# The tilted distribution with a given divergence is the same for Q and for 10 Q, with a tenth of tau. QAM adapts the multiplier
-# `kl_coef` until the divergence is that of the budget, so larger values lead to a larger `kl_coef`. A fixed tau does not adapt.
+# The tilted distribution with a given divergence is the same for Q and for 10 Q, with a tenth of tau. QAM adapts the
+# multiplier `kl_coef` until the divergence is that of the budget, so larger values lead to a larger `kl_coef`. A fixed tau
+# does not adapt.
 
 larger = {**common, "dataset": {**data, "rewards": 10 * data["rewards"]}}
 results = {}
