@@ -79,8 +79,7 @@ class OnnxPolicy:
                 raise ValueError(f"{key!r} is {part.dtype} {part.shape}; expected finite {dtype} {shape}, or a batch.")
             wrong = ~np.isfinite(cast)
             if "choices" in expected:  # the smallest value and the number of values of each element
-                start, count = np.array(expected["choices"])
-                wrong = (part < start) | (part >= start + count)
+                wrong = (part < expected["choices"][0]) | (part >= np.sum(expected["choices"], axis=0))
             if wrong.any():
                 raise ValueError(f"{key!r} has the value {part[wrong].flat[0]}; expected finite {dtype}, or a valid choice.")
             if part.dtype == np.uint8 and expected.get("scaled") and part.max() > 1:
