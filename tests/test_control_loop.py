@@ -1,5 +1,6 @@
 """The control loop: which action of which plan is executed when, conditions on known actions, deadlines and errors."""
 
+import math
 import subprocess
 import sys
 import threading
@@ -375,6 +376,21 @@ def test_actions_are_handed_out_at_the_frequency() -> None:
     assert np.mean(np.diff(times)) >= 0.0195  # never faster
 
 
+def test_the_first_plan_of_each_episode_is_no_overrun_of_the_caller() -> None:
+    """The caller waits for it, and then the clock starts again."""
+    planner = Counting(16, 8, delay=lambda: 0.1)
+    with ControlLoop(planner, frequency=100) as loop:
+        times: list[float] = []
+        for _ in loop.actions(lambda: at(0)):
+            times.append(time.perf_counter())
+            if len(times) == 5:
+                loop.reset()
+            if len(times) == 10:
+                break
+    assert loop.n_overrun == 0
+    assert np.diff(times)[4] >= 0.1 and np.diff(times)[5:].min() > 0.005
+
+
 def test_a_slow_caller_gets_no_burst_of_actions() -> None:
     with ControlLoop(Counting(16, 8), frequency=100) as loop:
         times = []
@@ -461,14 +477,24 @@ def test_observations_that_do_not_fit(exported: bool, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ({"frequency": 0}, "`frequency` is 0"),
-        ({"n_action_steps": 17}, "`n_action_steps` is 17; it must be from 1 to 16"),
+        ({"n_action_steps": 17}, "`n_action_steps` is 17; it must be a whole number from 1 to 16"),
         ({"max_late": -1}, "`max_late` is -1"),
         ({"latency": -1}, "`latency` is -1"),
+        ({"n_action_steps": 2.5}, "`n_action_steps` is 2.5; it must be a whole number from 1 to 16"),
+        ({"latency": 1.5}, "`latency` is 1.5; it must be a whole number"),
+        ({"max_late": 0.5}, "`max_late` is 0.5; it must be a whole number"),
+        ({"frequency": "50"}, "`frequency` is '50'; it must be a number"),
+        ({"n_action_steps": True}, "`n_action_steps` is True; it must be a number"),
+        ({"hold": 0.0}, "`hold` is 0.0; it must be a function of the last action, such as numpy.zeros_like"),
     ],
 )
 def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         ControlLoop(Numbered(), **arguments)
+
+
+def test_a_loop_may_be_late_without_a_limit() -> None:
+    ControlLoop(Numbered(), max_late=math.inf).close()  # type: ignore[arg-type]
 
 
 def test_conditions_on_plans_that_cannot_be_conditioned(tmp_path: Path) -> None:

@@ -59,6 +59,9 @@ errors = [abs(value - TAU * STD**2) for value in shifts.values()]
 assert errors == sorted(errors, reverse=True) and errors[-1] < 0.002
 
 # Exercise 4: a budget does not depend on the scale of the rewards.
+# The tilted distribution with a given divergence is the same for Q and for 10 Q, with a tenth of tau. QAM adapts the
+# multiplier `kl_coef` until the divergence is that of the budget, so larger values lead to a larger `kl_coef`. A fixed tau
+# does not adapt.
 
 larger = {**common, "dataset": {**data, "rewards": 10 * data["rewards"]}}
 results = {}
@@ -69,7 +72,8 @@ for name, scale, settings in (
 ):
     trained = QAM("FlowPolicy", Bandit(), flow_steps=20, rho=0.0, policy_kwargs=small, **settings).learn(700)
     results[name, scale] = share(trained.policy)
-    print(f"{name}, rewards x {scale}: P(a > 0) = {results[name, scale]:.2f}")
+    coefficient = f", kl_coef {trained.policy.kl_coef.item():.2f}" if name == "budget" else ""
+    print(f"{name}, rewards x {scale}: P(a > 0) = {results[name, scale]:.2f}{coefficient}")
 results["temperature", 1] = tilted_share
 moved_by_temperature = results["temperature", 10] - results["temperature", 1]
 moved_by_budget = results["budget", 10] - results["budget", 1]

@@ -23,10 +23,11 @@ for n_action_steps in (1, 2, 4, 8, 16):
     # New chunks at steps n, 2 n, ... below H - 1, each with a new side in half of the cases.
     expected = 0.5 * len(range(n_action_steps, H - 1, n_action_steps))
     print(f"{n_action_steps} actions of a chunk: {changes[n_action_steps]:.2f} side changes, perfect BC policy {expected}")
-    assert abs(changes[n_action_steps] - expected) < 2
+    assert abs(changes[n_action_steps] - expected) < max(0.5, 0.3 * expected)
 chunks.policy.n_action_steps = H
 assert changes[1] > changes[4] > changes[16]
-# A history (`n_obs_steps`) or the lateral position in the observation would tell the policy on which side it is.
+# The lateral position, or the last action, as a part of the observation would tell the policy on which side it is. A history
+# of these observations (`n_obs_steps`) would not: they contain only the time.
 
 # Exercise 3: the width of the tube.
 
@@ -36,8 +37,18 @@ assert math.isclose(SIGMA_0 * math.exp(-k), 0.01)
 undecided = math.erf(0.02 / SIGMA_0 / math.sqrt(2))
 print(f"share of starts within 0.02 of the middle: {undecided:.3f}")
 assert abs(undecided - np.mean(np.abs(SIGMA_0 * rng.normal(size=1_000_000)) < 0.02)) < 0.005
-# With k = H one step returns exactly to the curve; beyond it steps overshoot, and from 2 H on they diverge.
-assert 1 - H / H == 0 and abs(1 - 2 * H / H) == 1
+
+
+def distance_after(k, distance=0.02):
+    """The distance from a curve at rest after `H` Euler steps of the field `-k a`."""
+    a = distance
+    for _ in range(H):
+        a += -k * a / H
+    return a
+
+
+# With k = H one step returns exactly to the curve; beyond it steps overshoot, and above 2 H the distance grows.
+assert distance_after(H) == 0 and abs(distance_after(1.9 * H)) < 0.02 < abs(distance_after(2.1 * H))
 
 # Exercise 4: evaluations in an episode.
 

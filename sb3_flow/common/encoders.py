@@ -57,6 +57,12 @@ def choices(space: spaces.Space[Any]) -> tuple[Any, Any] | None:
     return (0, 2) if isinstance(space, spaces.MultiBinary) else None
 
 
+def is_scaled_image(space: spaces.Space[Any]) -> bool:
+    """Whether it is a space of images of floats in [0, 1]."""
+    is_image = isinstance(space, spaces.Box) and len(space.shape) == 3 and space.dtype.kind == "f"
+    return is_image and space.low.min() >= 0 and space.high.max() <= 1  # type: ignore[attr-defined]
+
+
 def looks_like_an_image(part: spaces.Space[Any]) -> bool:
     """Whether a box that is not an image has the shape of one: two sides of 16 or more, and optionally 1, 3 or 4 channels."""
     if not isinstance(part, spaces.Box) or len(part.shape) not in (2, 3):

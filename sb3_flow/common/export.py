@@ -14,12 +14,12 @@ import numpy as np
 import stable_baselines3
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor, VecNormalize, VecTransposeImage
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize, VecTransposeImage
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from sb3_flow.common.data.no_environment import WithinSpaces
-from sb3_flow.common.encoders import subspaces
+from sb3_flow.common.encoders import choices, is_scaled_image, subspaces
 from sb3_flow.common.files import atomic_write, file_to_write
 from sb3_flow.common.optional import require
 from sb3_flow.common.policies import FlowPolicy
@@ -30,6 +30,8 @@ from sb3_flow.common.type_aliases import TensorObs
 KEY, FORMAT = "sb3_flow", 1
 #: Name of the input if the observation is not a dictionary.
 OBSERVATION = "observation"
+#: What a wrapper does: it normalizes, or moves the channels of images, from one space to another.
+Step = VecNormalize | tuple[spaces.Space[Any], spaces.Space[Any]]
 
 
 class ExportedPolicy(nn.Module):
@@ -37,25 +39,24 @@ class ExportedPolicy(nn.Module):
     A policy with all that SB3 does between an environment and its policy: normalization, image layout, scaling of actions.
 
     :param policy: The policy
-    :param env: The environment of the model, for its wrappers; None: observations are those of the policy
+    :param env: The environment of the model, for its wrappers
     :param real_time: Whether plans are whole chunks, conditioned on known actions
+    :param space: The observation space of the environment, if ``env`` is None; None: that of the policy
     """
 
     low: th.Tensor
     high: th.Tensor
 
-    def __init__(self, policy: FlowPolicy, env: VecEnv | None, real_time: bool = False) -> None:
+    def __init__(
+        self, policy: FlowPolicy, env: VecEnv | None, real_time: bool = False, space: spaces.Space[Any] | None = None
+    ) -> None:
         super().__init__()
         self.n_action_steps, self.real_time = policy.n_action_steps, real_time
         self.policy = planning_all(policy) if real_time else policy
-        self.observation_space: spaces.Space[Any] = policy.observation_space
-        #: Wrappers that change observations, in the order of their application.
-        self.wrappers: list[VecEnvWrapper] = []
-        while isinstance(env, VecNormalize | VecTransposeImage | VecMonitor | WithinSpaces):
-            if isinstance(env, VecNormalize | VecTransposeImage):
-                self.wrappers.insert(0, env)
-            env = env.venv
-            self.observation_space = env.observation_space
+        #: Observations are those of this space; then the steps follow, in this order.
+        before: spaces.Space[Any] = policy.observation_space if space is None else space
+        steps: list[Step] = [(before, policy.observation_space)]
+        self.observation_space, self.steps = (before, steps) if env is None else before_wrappers(env)
         low, high = (th.as_tensor(bound.astype(np.float64)) for bound in (policy.action_space.low, policy.action_space.high))
         self.register_buffer("low", low)
         self.register_buffer("high", high)
@@ -86,8 +87,8 @@ class ExportedPolicy(nn.Module):
         parts = observations
         if self.policy.n_obs_steps > 1:
             parts = {key: part.flatten(end_dim=1) for key, part in parts.items()}
-        for wrapper in self.wrappers:
-            parts = normalize(parts, wrapper) if isinstance(wrapper, VecNormalize) else transpose(parts, wrapper)
+        for step in self.steps:
+            parts = normalize(parts, step) if isinstance(step, VecNormalize) else transpose(parts, *step)
         inputs: TensorObs = parts if isinstance(self.policy.observation_space, spaces.Dict) else parts[OBSERVATION]
         scaled = self.policy.plan_actions(inputs, noise, last_actions, episode_start)
         return self.unscale(scaled.view(*scaled.shape[:2], *self.low.shape)), scaled[:, self.n_action_steps - 1]
@@ -104,6 +105,22 @@ class ExportedPolicy(nn.Module):
         return actions.to(getattr(th, dtype.name))
 
 
+def before_wrappers(env: VecEnv) -> tuple[spaces.Space[Any], list[Step]]:
+    """
+    :param env: The environment of a model
+    :return: The observation space of the environment without the wrappers that are part of an exported policy; and what these
+        wrappers do, in the order of their application
+    """
+    steps: list[Step] = []
+    while isinstance(env, VecNormalize | VecTransposeImage | VecMonitor | WithinSpaces):
+        if isinstance(env, VecNormalize):
+            steps.insert(0, env)
+        elif isinstance(env, VecTransposeImage):
+            steps.insert(0, (env.venv.observation_space, env.observation_space))
+        env = env.venv
+    return env.observation_space, steps
+
+
 def normalize(observations: dict[str, th.Tensor], env: VecNormalize) -> dict[str, th.Tensor]:
     """Normalize observations by the statistics of ``VecNormalize``."""
     if not env.norm_obs:
@@ -117,10 +134,10 @@ def normalize(observations: dict[str, th.Tensor], env: VecNormalize) -> dict[str
     return parts
 
 
-def transpose(observations: dict[str, th.Tensor], env: VecEnvWrapper) -> dict[str, th.Tensor]:
-    """Move the channels of images to the front, as ``VecTransposeImage`` does."""
-    inside, outside = subspaces(env.venv.observation_space), subspaces(env.observation_space)
-    changed = {key or OBSERVATION for key in inside if inside[key].shape != outside[key].shape or inside[key] != outside[key]}
+def transpose(observations: dict[str, th.Tensor], before: spaces.Space[Any], after: spaces.Space[Any]) -> dict[str, th.Tensor]:
+    """Move the channels of images to the front, as ``VecTransposeImage`` does, where the shapes before and after differ."""
+    inside, outside = subspaces(before), subspaces(after)
+    changed = {key or OBSERVATION for key in inside if inside[key].shape != outside[key].shape}
     return {key: part.movedim(-1, -3) if key in changed else part for key, part in observations.items()}
 
 
@@ -139,7 +156,7 @@ def describe(exported: ExportedPolicy, algorithm: str) -> dict[str, Any]:
         "algorithm": algorithm,
         "sampler": policy.sampler,
         "observations": {
-            key or OBSERVATION: {"shape": list(part.shape or ()), "dtype": input_type(part)}
+            key or OBSERVATION: {"shape": list(part.shape or ()), "dtype": input_type(part), **valid_values(part)}
             for key, part in subspaces(exported.observation_space).items()
         },
         "n_obs_steps": policy.n_obs_steps,
@@ -170,8 +187,20 @@ def input_type(space: spaces.Space[Any]) -> str:
     return "float32" if name == "float16" else name
 
 
+def valid_values(space: spaces.Space[Any]) -> dict[str, Any]:
+    """The valid values of a discrete space, and a wide range for images that are scaled to [0, 1]: from, and below."""
+    if (found := choices(space)) is not None:
+        return {"range": [np.asarray(bound).tolist() for bound in (found[0], np.add(*found))]}
+    return {"range": [-1, 2]} if is_scaled_image(space) else {}
+
+
 def export_policy(
-    policy: FlowPolicy, env: VecEnv | None, algorithm: str, path: str | pathlib.Path, real_time: bool = False
+    policy: FlowPolicy,
+    env: VecEnv | None,
+    algorithm: str,
+    path: str | pathlib.Path,
+    real_time: bool = False,
+    space: spaces.Space[Any] | None = None,
 ) -> None:
     """
     Write a policy to an ONNX file.
@@ -181,12 +210,13 @@ def export_policy(
     :param algorithm: Name of the algorithm, for the description in the file
     :param path: The file; ``.onnx`` is added if it has no suffix
     :param real_time: Whether plans are whole chunks, conditioned on known actions, for ``ControlLoop``
+    :param space: The observation space of the environment, if ``env`` is None; None: that of the policy
     :raises ImportError: If the extra ``export`` is not installed.
     :raises ValueError: If the policy cannot be exported, for instance because of an operator of a features extractor.
     """
     require("onnxscript", "export", "Exporting a policy")
     onnx = require("onnx", "export", "Exporting a policy")
-    exported = ExportedPolicy(copy.deepcopy(policy), env, real_time).cpu().eval()
+    exported = ExportedPolicy(copy.deepcopy(policy), env, real_time, space).cpu().eval()
     description = describe(exported, algorithm)
     arguments = examples(exported, description)
     batch = None if real_time else {0: th.export.Dim.DYNAMIC}

@@ -11,6 +11,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import configure_logger
+from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_flow.common.arguments import CheckedArguments, as_policy_kwargs, checked, checked_value
@@ -22,7 +23,7 @@ from sb3_flow.common.data.statistics import observation_statistics
 from sb3_flow.common.effects import warn_unused
 from sb3_flow.common.encoders import image_keys
 from sb3_flow.common.execution import Execution, Loss, make_execution
-from sb3_flow.common.export import export_policy
+from sb3_flow.common.export import before_wrappers, export_policy
 from sb3_flow.common.guards import not_finite
 from sb3_flow.common.metrics import MetricSums
 from sb3_flow.common.offline_algorithm import OfflineAlgorithm
@@ -132,6 +133,9 @@ class FlowAlgorithm(OfflineAlgorithm):
         self._execution: Execution | None = None
         #: Settings of the sampler when the model was saved.
         self.acting: dict[str, Any] = {}
+        #: For an export without the environment: its observation space without wrappers, and whether one normalized.
+        self.raw_observation_space: spaces.Space[Any] | None = None
+        self.observations_normalized = False
         if _init_setup_model:
             self._setup_model()
             without_effect = getattr(self.policy_class, "without_effect", ())
@@ -417,7 +421,8 @@ class FlowAlgorithm(OfflineAlgorithm):
     def export(self, path: str | pathlib.Path, sampler: str | None = None, real_time: bool = False) -> None:
         """
         Write the policy to an ONNX file, with normalization, image layout and scaling of actions.
-        ``sb3_flow.deploy.OnnxPolicy`` runs it without PyTorch. Needs the extra ``export``.
+        ``sb3_flow.deploy.OnnxPolicy`` runs it without PyTorch. Needs the extra ``export``. The statistics of ``VecNormalize``
+        are those of the model's environment; there is a warning if the model was trained with it and is loaded without.
 
         :param path: The file; ``.onnx`` is added if it has no suffix
         :param sampler: Name of the sampler, see ``policy.samplers``; None: the current one, with its ``best_of_n``
@@ -427,7 +432,12 @@ class FlowAlgorithm(OfflineAlgorithm):
         """
         self.check_finite()
         policy = self.policy if sampler is None else self.policy.with_sampler(sampler)
-        export_policy(policy, self.env, type(self).__name__, path, real_time)
+        if self.env is None and self.observations_normalized:
+            warn(
+                "The model was trained with `VecNormalize`, and has no environment now. The exported policy expects "
+                "normalized observations. Set the environment with its statistics before the export: `load(path, env=...)`."
+            )
+        export_policy(policy, self.env, type(self).__name__, path, real_time, self.raw_observation_space)
 
     # Random streams.
 
@@ -491,6 +501,9 @@ class FlowAlgorithm(OfflineAlgorithm):
         self.check_parameters()
         self.generator_state = self.random_state()
         self.acting = {"sampler": self.policy.sampler, "best_of_n": self.policy.best_of_n}
+        if self.env is not None:
+            self.raw_observation_space, steps = before_wrappers(self.env)
+            self.observations_normalized = any(isinstance(step, VecNormalize) and step.norm_obs for step in steps)
         super().save(path, exclude, include)
 
     @classmethod

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_flow.common.arguments import checked_value
 from sb3_flow.common.checkpoints.callback_state import all_callbacks
-from sb3_flow.common.encoders import choices, subspaces
+from sb3_flow.common.encoders import choices, is_scaled_image, subspaces
 from sb3_flow.common.warn import warn
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -111,6 +111,16 @@ def check_state(state: Any, episode_start: Any, n: int) -> None:
             raise ValueError(f"`{name}` is for {length} environments, and there are {n} observations; pass one for each.")
 
 
+def check_parts(observations: Any) -> None:
+    """
+    :param observations: A batch of observations as tensors, or a dictionary of these
+    :raises ValueError: If the parts of a dictionary have different numbers of observations.
+    """
+    lengths = {key: len(part) for key, part in observations.items()} if isinstance(observations, dict) else {}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"The parts of the observation have {lengths} observations; expected as many of each.")
+
+
 def _length(array: Any) -> int | None:
     return len(array) if np.ndim(array) else None
 
@@ -125,7 +135,7 @@ def check_observation(
     :param of_environments: Whether it is a batch with one observation per environment; messages name the environment
     :raises ValueError: If it is a tuple, as returned by Gymnasium's ``reset``; if it has other parts than the space; if a
         number is not finite, or too large for single precision; if a choice is not one of the space; if it is an image of
-        floats in [0, 1] but the space is uint8.
+        floats in [0, 1] but the space is uint8, or an image of bytes but the space is [0, 1].
     """
     if isinstance(observation, tuple):
         raise ValueError(
@@ -136,6 +146,10 @@ def check_observation(
     parts = observation if isinstance(observation, dict) else {"": observation}
     if isinstance(observation, dict) and isinstance(space, spaces.Dict) and parts.keys() != wanted.keys():
         raise ValueError(f"{where} has the parts {sorted(map(str, parts))}; expected {sorted(wanted)}.")
+    if not isinstance(observation, dict) and isinstance(space, spaces.Dict):
+        raise ValueError(
+            f"{where} is of the type {type(observation).__name__}; expected a dictionary with the parts {sorted(wanted)}."
+        )
     for key, part in parts.items():
         if fits_single_precision(part) and _is_continuous(wanted.get(key)):
             continue  # the common case, in few microseconds
@@ -160,6 +174,8 @@ def check_observation(
             _check_choices(array, wanted[key], *values, name)
         elif wanted[key].dtype == np.uint8 and len(wanted[key].shape or ()) == 3:
             _check_image(array, wanted[key], name)
+        elif array.dtype == np.uint8 and is_scaled_image(wanted[key]) and array.max() > 1:
+            raise ValueError(f"{name} is an image of bytes, but the observation space is [0, 1]. Pass image / 255.")
 
 
 def fits_single_precision(array: Any) -> bool:

@@ -24,7 +24,7 @@ from sb3_flow.common.chunks import ChunkState, read_state
 from sb3_flow.common.encoders import FlowExtractor, ObservationNormalizer, discrete_from_zero
 from sb3_flow.common.files import atomic_write, deferred_interrupts, is_path
 from sb3_flow.common.flow import guided
-from sb3_flow.common.guards import check_device, check_observation, check_state
+from sb3_flow.common.guards import check_device, check_observation, check_parts, check_state
 from sb3_flow.common.networks import MLP, EnsembleMLP, VelocityMLP, split_net_arch
 from sb3_flow.common.real_time import RealTimePlanner
 from sb3_flow.common.type_aliases import TensorObs, Velocity
@@ -430,6 +430,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         self.set_training_mode(False)
         check_observation(observation, self.observation_space)
         observations, vectorized = self.obs_to_tensor(observation)
+        check_parts(observations)
         check_state(state, episode_start, batch_size(observations))
         with th.no_grad():
             scaled, state = self.decide(observations, state, episode_start, deterministic)

@@ -168,7 +168,7 @@ class ControlLoop:
     :param max_late: Number of consecutive steps without a planned action after which ``TimeoutError`` is raised
     :param latency: Simulate, without a thread and a clock: each plan but the first is available after this number of control
         steps. None: do not simulate.
-    :raises TypeError: If the policy cannot plan.
+    :raises TypeError: If the policy cannot plan, or an argument has another type.
     :raises ValueError: If an argument is out of its range.
     """
 
@@ -193,12 +193,18 @@ class ControlLoop:
             ("max_late", max_late, 0, float("inf")),
             ("latency", latency or 0, 0, float("inf")),
         ):
-            if not least <= value <= most:
-                raise ValueError(f"`{name}` is {value}; it must be from {least} to {most}.")
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+                raise TypeError(f"`{name}` is {value!r}; it must be a number.")
+            if not least <= value <= most or (name != "frequency" and value != most and value % 1):
+                kind = "" if name == "frequency" else "a whole number "
+                raise ValueError(f"`{name}` is {value}; it must be {kind}from {least} to {most}.")
+        if hold is not None and not callable(hold):
+            raise TypeError(f"`hold` is {hold!r}; it must be a function of the last action, such as numpy.zeros_like.")
         self.period, self.deterministic = 1.0 / frequency, deterministic
         if condition and not getattr(self.planner, "can_be_conditioned", True):
             message = (
-                "`condition=True` has no effect: plans of this sampler cannot be conditioned. Choose the sampler of a flow."
+                "`condition=True` has no effect: plans of this sampler cannot be conditioned. Choose the sampler of a flow. "
+                "An exported policy also needs `export(..., real_time=True)`."
             )
             warnings.warn(message, stacklevel=2)
         self.condition = self.planner.conditions_plans if condition is None else condition
@@ -234,22 +240,23 @@ class ControlLoop:
 
     def actions(self, observe: Callable[[], Any]) -> Iterator[np.ndarray]:
         """
-        Hand out actions at the loop's frequency, without end. The clock starts when the first plan is ready. If the caller
-        takes longer than a period, the following actions are later, not faster.
+        Hand out actions at the loop's frequency, without end. The clock starts when the first plan of an episode is ready. If
+        the caller takes longer than a period, the following actions are later, not faster.
 
         :param observe: Reads an observation; called once per period, in the caller's thread, just before the action
         :return: Actions in the units of the environment
         :raises ValueError: If an observation is not that of the policy.
         :raises TimeoutError: If the planner is too slow, see ``max_late``.
         """
-        yield self.act(observe())
-        due = time.perf_counter() + self.period
+        due = time.perf_counter()
         while True:
-            if (now := time.perf_counter()) > due + self.period:
+            starting = self.step == 0
+            if (now := time.perf_counter()) > due + self.period and not starting:
                 due, self.n_overrun = now, self.n_overrun + 1
             time.sleep(max(0.0, due - now))
-            yield self.act(observe())
-            due += self.period
+            action = self.act(observe())
+            due = (time.perf_counter() if starting else due) + self.period
+            yield action
 
     def act(self, observation: Any) -> np.ndarray:
         """

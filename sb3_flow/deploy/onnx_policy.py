@@ -7,13 +7,7 @@ import numpy as np
 
 
 class OnnxPolicy:
-    """
-    An exported policy with the ``predict`` of SB3's policies.
-
-    :param path: A file from ``model.export``
-    :param seed: Seed of the noise
-    :param threads: Number of threads
-    """
+    """``predict`` of SB3's policies, from a file (``path``) of ``model.export``. ``seed`` is that of the noise."""
 
     def __init__(self, path: Any, seed: int | None = None, threads: int = 1) -> None:
         import onnxruntime  # pip install onnxruntime
@@ -31,9 +25,9 @@ class OnnxPolicy:
         """As ``predict`` of SB3's policies. ``state`` has plans and histories; pass it to the next call."""
         latest, single = self.check(observation)
         n, length, steps = len(next(iter(latest.values()))), self.spec["n_obs_steps"], self.spec["n_action_steps"]
-        if state is not None and not (isinstance(state, tuple) and len(state[1]) == n):
+        if state is not None and not (isinstance(state, tuple) and len(state) == 4 and np.shape(state[2]) == (n, self.size)):
             raise ValueError("`state` must be None, or what `predict` returned before for as many observations.")
-        new = np.full(n, state is None) | (episode_start is not None and episode_start)
+        new = np.full(n, state is None) | (episode_start is not None and np.asarray(episode_start).astype(bool))
         frames = {key: part[:, None].repeat(length, axis=1) for key, part in latest.items()} if length > 1 else latest
         actions, cursor, last, before = state or (None, None, np.zeros((n, self.size), np.float32), frames)
         for key, part in frames.items() if length > 1 else ():
@@ -57,14 +51,19 @@ class OnnxPolicy:
 
     def check(self, observation: Any) -> tuple[dict[str, np.ndarray], bool]:
         """Check an observation. Return it as a batch by names, and whether it was a single one."""
-        parts = dict(observation) if isinstance(observation, dict) else {"observation": observation}
-        if parts.keys() != self.spec["observations"].keys():
-            raise ValueError(f"The observation has {sorted(parts)}; expected {sorted(self.spec['observations'])}.")
+        parts, lead = dict(observation) if isinstance(observation, dict) else {"observation": observation}, None
+        if parts.keys() != self.spec["observations"].keys() or isinstance(observation, tuple):
+            found = "is a tuple, as `reset` returns it" if isinstance(observation, tuple) else f"has {sorted(parts)}"
+            raise ValueError(f"The observation {found}; expected {sorted(self.spec['observations'])}.")
         for key, expected in self.spec["observations"].items():
             part, shape, dtype = np.asarray(parts[key]), tuple(expected["shape"]), np.dtype(expected["dtype"])
-            fits = shape in (part.shape, part.shape[1:]) and np.can_cast(part.dtype, dtype, "same_kind")
-            single, cast = part.shape == shape, part.astype(dtype) if fits else part
-            if not fits or not np.isfinite(cast).all() or (dtype.kind in "iu" and (cast != part).any()):
-                raise ValueError(f"{key!r} is {part.dtype} {part.shape}; expected finite {dtype} {shape}, or a batch.")
+            lead = part.shape[: part.ndim - len(shape)] if lead is None else lead  # (), or the number of observations
+            fits = part.shape == (*lead, *shape) and len(lead) < 2 and np.can_cast(part.dtype, dtype, "same_kind")
+            with np.errstate(over="ignore"):
+                cast, valid = part.astype(dtype) if fits else part, expected.get("range")
+            wrong = not (fits and part.size and np.isfinite(cast).all()) or (dtype.kind in "iu" and (cast != part).any())
+            if wrong or (valid and ((part < valid[0]) | (part >= valid[1])).any()):
+                values = f"{dtype} {shape}" + (f" from {valid[0]} to below {valid[1]}" if valid else "")
+                raise ValueError(f"{key!r} is {part.dtype} {part.shape}; expected finite {values}, or a batch.")
             parts[key] = cast.reshape(-1, *shape)
-        return parts, single
+        return parts, lead == ()
