@@ -29,7 +29,7 @@ class OnnxPolicy:
             raise ValueError("`state` must be None, or what `predict` returned before for as many observations.")
         new = np.full(n, state is None) | (episode_start is not None and np.asarray(episode_start).astype(bool))
         frames = {key: part[:, None].repeat(length, axis=1) for key, part in latest.items()} if length > 1 else latest
-        actions, cursor, last, before = state or (None, None, np.zeros((n, self.size), np.float32), frames)
+        actions, cursor, last, before = state or (new, new, np.zeros((n, self.size), np.float32), frames)  # all are new
         for key, part in frames.items() if length > 1 else ():
             part[~new] = np.concatenate([before[key][:, 1:], part[:, -1:]], axis=1)[~new]
         inputs = {**frames, "last_actions": last, "episode_start": new}
