@@ -180,7 +180,7 @@ def test_another_onnx_file_is_refused(tmp_path: Path) -> None:
     ("observation", "message"),
     [
         (np.zeros(4, np.float32), r"'observation' is float32 \(4,\); expected finite float32 \(3,\), or a batch"),
-        (np.array([0.0, np.nan, 0.0], np.float32), "'observation' is float.* expected finite float32"),
+        (np.array([0.0, np.nan, 0.0], np.float32), r"'observation' is float32 \(3,\); expected finite float32"),
         (np.zeros(3, np.complex64), "'observation' is complex64"),
         (np.full(3, 1e300), "'observation' is float64 .* expected finite float32"),
         (np.zeros((0, 3), np.float32), r"'observation' is float32 \(0, 3\)"),
@@ -194,14 +194,17 @@ def test_observations_that_do_not_fit(observation: Any, message: str, pendulum_f
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("state", [True, 3, "two", "model"])
+@pytest.mark.parametrize("state", [True, 3, "two", "model", "longer"])
 def test_states_that_do_not_fit(state: Any, pendulum_file: Path) -> None:
-    """Also those of a policy of this package."""
+    """Also those of a policy of this package, and of a file with other chunks."""
     policy = OnnxPolicy(pendulum_file)
     if state == "two":
         state = policy.predict(np.zeros((2, 3), np.float32))[1]
     elif state == "model":
         state = FQL("FlowPolicy", pendulum(), horizon_length=2, **SMALL).predict(np.zeros(3, np.float32))[1]
+    elif state == "longer":
+        actions, *rest = policy.predict(np.zeros(3, np.float32))[1]
+        state = (np.repeat(actions, 2, axis=1), *rest)
     with pytest.raises(ValueError, match="`state` must be None, or what `predict` returned before for as many observations"):
         policy.predict(np.zeros(3, np.float32), state)
 
@@ -270,6 +273,10 @@ def test_starts_of_episodes_as_numbers(tmp_path: Path) -> None:
         expected = policy.predict(later, state, np.broadcast_to(np.array(starts, bool), 2), deterministic=True)[1]
         found = policy.predict(later, state, starts, deterministic=True)[1]
         assert all(np.array_equal(left, right) for left, right in zip(found[:3], expected[:3], strict=True))
+    with pytest.raises(ValueError, match="for as many observations and starts"):
+        policy.predict(observations, state, [True, False, True])
+    with pytest.raises(ValueError, match="for as many observations and starts"):
+        policy.predict(observations[:1], episode_start=[True, False, True])
 
 
 @pytest.mark.slow

@@ -18,18 +18,19 @@ class OnnxPolicy:
         if "sb3_flow" not in (metadata := self.session.get_modelmeta().custom_metadata_map):
             raise ValueError(f"{path} was not written by `model.export` of sb3_flow.")
         self.spec, self.generator = json.loads(metadata["sb3_flow"]), np.random.default_rng(seed)
-        self.size = int(np.prod(self.spec["action"]["shape"]))
+        self.chunk, self.size = (tuple(output.shape[1:]) for output in self.session.get_outputs())
         self.names = {each.name for each in (*self.session.get_inputs(), *self.session.get_overridable_initializers())}
 
     def predict(self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False) -> Any:
         """As ``predict`` of SB3's policies. ``state`` has plans and histories; pass it to the next call."""
         latest, single = self.check(observation)
         n, length, steps = len(next(iter(latest.values()))), self.spec["n_obs_steps"], self.spec["n_action_steps"]
-        if state is not None and not (isinstance(state, tuple) and len(state) == 4 and np.shape(state[2]) == (n, self.size)):
-            raise ValueError("`state` must be None, or what `predict` returned before for as many observations.")
+        known = state is None or (isinstance(state, tuple) and len(state) == 4 and np.shape(state[0]) == (n, *self.chunk))
+        if not known or np.shape(episode_start) not in ((), (n,)):
+            raise ValueError("`state` must be None, or what `predict` returned before for as many observations and starts.")
         new = np.full(n, state is None) | (episode_start is not None and np.asarray(episode_start).astype(bool))
         frames = {key: part[:, None].repeat(length, axis=1) for key, part in latest.items()} if length > 1 else latest
-        actions, cursor, last, before = state or (new, new, np.zeros((n, self.size), np.float32), frames)  # all are new
+        actions, cursor, last, before = state or (new, new, np.zeros((n, *self.size), np.float32), frames)  # all are new
         for key, part in frames.items() if length > 1 else ():
             part[~new] = np.concatenate([before[key][:, 1:], part[:, -1:]], axis=1)[~new]
         inputs = {**frames, "last_actions": last, "episode_start": new}
@@ -59,8 +60,7 @@ class OnnxPolicy:
             part, shape, dtype = np.asarray(parts[key]), tuple(expected["shape"]), np.dtype(expected["dtype"])
             lead = part.shape[: part.ndim - len(shape)] if lead is None else lead  # (), or the number of observations
             fits = part.shape == (*lead, *shape) and len(lead) < 2 and np.can_cast(part.dtype, dtype, "same_kind")
-            with np.errstate(over="ignore"):
-                cast, valid = part.astype(dtype) if fits else part, expected.get("range")
+            cast, valid = part.astype(dtype) if fits else part, expected.get("range")
             wrong = not (fits and part.size and np.isfinite(cast).all()) or (dtype.kind in "iu" and (cast != part).any())
             if wrong or (valid and ((part < valid[0]) | (part >= valid[1])).any()):
                 values = f"{dtype} {shape}" + (f" from {valid[0]} to below {valid[1]}" if valid else "")
