@@ -19,8 +19,8 @@ from sb3_flow.common.checkpoints.callback_state import all_callbacks
 from sb3_flow.common.encoders import choices, is_scaled_image, subspaces
 from sb3_flow.common.warn import warn
 
+#: The largest number of single precision.
 LARGEST = float(np.finfo(np.float32).max)
-"""The largest number of single precision."""
 
 
 def check_device(device: th.device | str, name: str = "`device`") -> None:
