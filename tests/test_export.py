@@ -307,9 +307,6 @@ def test_inputs_that_a_policy_does_not_use_are_not_in_the_graph(pendulum_file: P
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no sampler 'teacher'; choose one of one_step, bc_flow"):
         FQL("FlowPolicy", pendulum(), **SMALL).export(tmp_path / "policy.onnx", "teacher")
-    scenes = gym.make("sb3_flow/MultiRobot2D-v0")
-    with pytest.raises(ValueError, match="Policies of FlowOpt cannot be exported"):
-        FlowOpt("FlowPolicy", scenes, policy_kwargs={"net_arch": [8]}, device="cpu").export(tmp_path / "policy.onnx")
     assert not list(tmp_path.iterdir())
 
 

@@ -297,11 +297,11 @@ def test_what_inference_caches_can_be_trained_with() -> None:
     limits = Limits(dimensions=2, size=7.0, horizon=9.0)
     exact = safety_filter.SafetyFilter(limits, safety_filter.FilterSettings(majorizer="exact"))
     with th.inference_mode():
-        basis, shift, pairs = make_basis(12, 64, 9.0), warm_start._shift(7, 9.0, 1.0), safety_filter._pairs(5, CPU, th.float64)
-        gentle = polish._gentle(limits, safety_filter.FilterSettings(), th.float64, CPU)
+        basis, shift = make_basis(12, 64, 9.0), warm_start._shift(7, 9.0, 1.0)
+        gentle = polish.gentle_filter(limits, safety_filter.FilterSettings(), th.float64, CPU)
         observations.plans(th.zeros(1, 2 * 2 * 7), limits)
         exact.tabulate(3, 2)
-    cached = [basis.modes, shift, *pairs, *gentle.buffers(), *exact.buffers(), observations._scale_on(CPU, limits, 12)]
+    cached = [basis.modes, shift, *gentle.buffers(), *exact.buffers(), observations._scale_on(CPU, limits, 12)]
     assert not any(tensor.is_inference() for tensor in cached)
 
 

@@ -9,7 +9,7 @@ from sb3_flow.planning.basis import make_basis
 from sb3_flow.planning.costs import distance, noise, smoothness
 from sb3_flow.planning.expert import solve
 from sb3_flow.planning.filter_settings import FilterSettings
-from sb3_flow.planning.polish import _gentle, polish
+from sb3_flow.planning.polish import gentle_filter, polish
 from sb3_flow.planning.problems import Limits, Problems
 from sb3_flow.planning.safety_filter import Filtered, SafetyFilter
 
@@ -108,7 +108,7 @@ def test_after_a_round_that_failed_the_next_shrinks_half_as_much(monkeypatch: py
         return result._replace(safe=th.tensor([True, False]))
 
     before = y.clone()
-    monkeypatch.setattr("sb3_flow.planning.polish._gentle", lambda *_: one_is_never_safe)
+    monkeypatch.setattr("sb3_flow.planning.polish.gentle_filter", lambda *_: one_is_never_safe)
     polish(filter_, problems, y, th.tensor([True, True]), 3)
     stiffness = (filter_.basis.stiffness / filter_.basis.stiffness[0]).numpy()
     steps = np.array([[1, 1], [1, 1 / 2], [1, 1 / 4]])[..., None]
@@ -127,7 +127,7 @@ def test_polish_ends_with_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
         return rough
 
     ticks = iter(range(100))
-    monkeypatch.setattr("sb3_flow.planning.polish._gentle", lambda *_: still)
+    monkeypatch.setattr("sb3_flow.planning.polish.gentle_filter", lambda *_: still)
     monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
     result = polish(filter_, problems, rough.y, rough.safe, 6, deadline=2)
     assert deadlines == [2, 2]
@@ -137,7 +137,7 @@ def test_polish_ends_with_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_polish_does_not_push_harder_and_harder() -> None:
     filter_ = SafetyFilter(LIMITS)
-    gentle = _gentle(filter_.limits, filter_.settings, th.float32, th.device("cpu")).settings
+    gentle = gentle_filter(filter_.limits, filter_.settings, th.float32, th.device("cpu")).settings
     assert gentle.penalty_at(0) == gentle.penalty_at(99) == filter_.settings.penalty_at(0)
 
 

@@ -60,6 +60,10 @@ class ExportedPolicy(nn.Module):
         low, high = (th.as_tensor(bound.astype(np.float64)) for bound in (policy.action_space.low, policy.action_space.high))
         self.register_buffer("low", low)
         self.register_buffer("high", high)
+        #: Whether the actions of the environment are those of the policy.
+        self.keeps_actions = bool(
+            (low == -1).all() and (high == 1).all() and np.issubdtype(policy.action_space.dtype, np.floating)
+        )
 
     def forward(
         self,
@@ -69,18 +73,19 @@ class ExportedPolicy(nn.Module):
         episode_start: th.Tensor,
         known_actions: th.Tensor | None = None,
         weights: th.Tensor | None = None,
-    ) -> tuple[th.Tensor, th.Tensor]:
+    ) -> tuple[th.Tensor, ...]:
         """
         Plan actions.
 
         :param observations: As the environment returns them, ``(B, *shape)``, or with histories ``(B, n_obs_steps, *shape)``
-        :param noise: Standard normal noise, ``(B, best_of_n, noise_dim)``
+        :param noise: Standard normal noise, ``(B, n_noises, noise_dim)``
         :param last_actions: Second output of the previous plan, ``(B, action_dim)``
         :param episode_start: Whether an episode begins, ``(B,)`` of bool
         :param known_actions: Actions in [-1, 1] that are known, if ``real_time``, ``(1, horizon_length, action_dim)``
         :param weights: How much the plan should follow each of them, in [0, 1], ``(1, horizon_length)``
         :return: Actions in the units of the environment, ``(B, n_action_steps, *action_shape)``, and the last one in [-1, 1];
-            if ``real_time``, ``horizon_length`` actions, and the one before the next plan of ``predict``
+            if ``real_time``, ``horizon_length`` actions, and the one before the next plan of ``predict``. A policy that
+            certifies plans also has which of them are certified, ``(B,)``, bool.
         """
         if known_actions is not None and weights is not None:
             condition(self.policy, known_actions, weights)
@@ -91,13 +96,16 @@ class ExportedPolicy(nn.Module):
             parts = normalize(parts, step) if isinstance(step, VecNormalize) else transpose(parts, *step)
         inputs: TensorObs = parts if isinstance(self.policy.observation_space, spaces.Dict) else parts[OBSERVATION]
         scaled = self.policy.plan_actions(inputs, noise, last_actions, episode_start)
-        return self.unscale(scaled.view(*scaled.shape[:2], *self.low.shape)), scaled[:, self.n_action_steps - 1]
+        plans = self.unscale(scaled.view(*scaled.shape[:2], *self.low.shape)), scaled[:, self.n_action_steps - 1]
+        return (*plans, self.policy.certified) if self.policy.certifies else plans
 
     def unscale(self, scaled: th.Tensor) -> th.Tensor:
-        """As ``FlowPolicy.unscale_action``."""
-        actions = self.low + 0.5 * (scaled.double() + 1.0) * (self.high - self.low)
+        """As ``unscale_action`` of the policy."""
         dtype = self.policy.action_space.dtype
         assert dtype is not None
+        if self.keeps_actions:
+            return scaled.to(getattr(th, dtype.name))
+        actions = self.low + 0.5 * (scaled.double() + 1.0) * (self.high - self.low)
         if dtype.kind in "iu":
             actions = actions.round()
         inside = th.minimum(th.maximum(actions, self.low), self.high)
@@ -171,7 +179,7 @@ def describe(exported: ExportedPolicy, algorithm: str) -> dict[str, Any]:
         "real_time": exported.real_time,
         "conditions_plans": policy.conditions_plans,
         "deterministic_noise": policy._noise(1, deterministic=True)[0].tolist(),
-        "noise": [policy.best_of_n, policy.noise_dim],
+        "noise": [policy.n_noises, policy.noise_dim],
         "versions": {
             "torch": th.__version__,
             "stable_baselines3": stable_baselines3.__version__,
@@ -231,7 +239,7 @@ def export_policy(
                 without_gradients(exported, arguments) if real_time else exported,
                 arguments,
                 input_names=names[: len(arguments[0]) + len(arguments) - 1],
-                output_names=["actions", "next_last_actions"],
+                output_names=["actions", "next_last_actions", *(["certified"] if policy.certifies else [])],
                 dynamic_shapes=shapes,
                 dynamo=True,
                 verbose=False,

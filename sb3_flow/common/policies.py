@@ -484,6 +484,11 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         """
         return self._predict(observations, deterministic)
 
+    @property
+    def certifies(self) -> bool:
+        """Whether ``plan_actions`` also sets ``certified``: which plans are certified to be safe, ``(B,)``, bool."""
+        return False
+
     def plan_actions(
         self, observations: TensorObs, noise: th.Tensor, last_actions: th.Tensor, episode_start: th.Tensor
     ) -> th.Tensor:
@@ -511,18 +516,23 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         """Dimension of the noise of the current sampler."""
         return self.action_dim
 
+    @property
+    def n_noises(self) -> int:
+        """Number of noise vectors of an action."""
+        return self.best_of_n
+
     def _noise(self, n: int, deterministic: bool) -> th.Tensor:
-        """The noise of ``n`` actions, ``(n, best_of_n, noise_dim)``."""
+        """The noise of ``n`` actions, ``(n, n_noises, noise_dim)``."""
         dtype = self._on_device.dtype
         if not deterministic:
-            return th.randn(n, self.best_of_n, self.noise_dim, dtype=dtype, device=self.device, generator=self.generator)
+            return th.randn(n, self.n_noises, self.noise_dim, dtype=dtype, device=self.device, generator=self.generator)
         return self._fixed_noise().to(self.device, dtype).expand(n, -1, -1)
 
     def _fixed_noise(self) -> th.Tensor:
-        """The noise of ``deterministic=True``, ``(best_of_n, noise_dim)``."""
-        if self.best_of_n == 1:
+        """The noise of ``deterministic=True``, ``(n_noises, noise_dim)``."""
+        if self.n_noises == 1:
             return th.zeros(1, self.noise_dim)
-        noise = th.randn(self.best_of_n, self.noise_dim, generator=th.Generator().manual_seed(0))
+        noise = th.randn(self.n_noises, self.noise_dim, generator=th.Generator().manual_seed(0))
         noise[0] = 0.0
         return noise
 

@@ -18,7 +18,7 @@ class OnnxPolicy:
         if "sb3_flow" not in (metadata := self.session.get_modelmeta().custom_metadata_map):
             raise ValueError(f"{path} was not written by `model.export` of sb3_flow.")
         self.spec, self.generator = json.loads(metadata["sb3_flow"]), np.random.default_rng(seed)
-        self.chunk, self.size = (tuple(output.shape[1:]) for output in self.session.get_outputs())
+        self.chunk, self.size = (tuple(output.shape[1:]) for output in self.session.get_outputs()[:2])
         self.names = {each.name for each in (*self.session.get_inputs(), *self.session.get_overridable_initializers())}
 
     def predict(self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False) -> Any:
@@ -42,10 +42,10 @@ class OnnxPolicy:
         return actions[np.arange(n), cursor][0 if single else slice(None)], (actions, cursor + 1, last, frames)
 
     def plan(self, inputs: dict[str, np.ndarray], deterministic: bool) -> Any:
-        """Run the graph with noise and those of the inputs that it has."""
+        """Run the graph with noise and those of the inputs that it has. ``further`` has its further outputs."""
         fixed = np.array([self.spec["deterministic_noise"]] * len(inputs["episode_start"]), np.float32)
         inputs["noise"] = fixed if deterministic else self.generator.standard_normal(fixed.shape, np.float32)
-        plans, lasts = self.session.run(None, {name: inputs[name] for name in self.names & inputs.keys()})
+        plans, lasts, *self.further = self.session.run(None, {name: inputs[name] for name in self.names & inputs.keys()})
         if not np.isfinite(plans).all():
             raise ValueError("Actions are not finite: the parameters are invalid, or the observation is too large.")
         return plans, lasts

@@ -35,6 +35,12 @@ class Candidates(NamedTuple):
         smoothest = self.cost.masked_fill(~self.feasible, th.inf).argmin(dim=1)
         return th.where(self.feasible.any(dim=1), smoothest, self.margin.nan_to_num(nan=-th.inf).argmax(dim=1))
 
+    def only_best(self) -> "Candidates":
+        """The best candidate of each problem, ``K = 1``."""
+        chosen = self.best().unsqueeze(1)
+        rows = th.arange(len(chosen), device=chosen.device).unsqueeze(1)
+        return Candidates(*(part[rows, chosen] for part in self))
+
     def joined(self, others: "Candidates") -> "Candidates":
         """Append candidates for the same problems."""
         return Candidates(*(th.cat(pair, dim=1) for pair in zip(self, others, strict=True)))

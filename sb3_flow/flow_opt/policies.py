@@ -17,16 +17,16 @@ from sb3_flow.common.policies import FlowPolicy
 from sb3_flow.common.renamed import FormerName, renamed_arguments, with_new_names
 from sb3_flow.common.type_aliases import TensorObs, Velocity
 from sb3_flow.flow_opt.networks import Scene, TrajectoryTransformer
+from sb3_flow.flow_opt.plan_graph import plan_in_graph
 from sb3_flow.flow_opt.plans import Candidates, Plan, best_plan
 from sb3_flow.flow_opt.symmetries import parities, symmetries
-from sb3_flow.planning.costs import noise as random_plans
-from sb3_flow.planning.costs import smoothness
+from sb3_flow.planning.costs import smooth, smoothness
 from sb3_flow.planning.filter_settings import FilterSettings
 from sb3_flow.planning.observations import action_scale, solver_samples
 from sb3_flow.planning.observations import actions as as_actions
 from sb3_flow.planning.observations import plans as as_plans
 from sb3_flow.planning.observations import problems as as_problems
-from sb3_flow.planning.polish import polish
+from sb3_flow.planning.polish import gentle_filter, polish
 from sb3_flow.planning.problems import Limits, Problems
 from sb3_flow.planning.safety_filter import SafetyFilter
 
@@ -128,6 +128,10 @@ class FlowOptPolicy(FlowPolicy):
             raise ValueError("`filter_kwargs` has `basis_degree`, which is the argument `degree` of the algorithm.")
         settings = {"samples": solver_samples(self.limits), **filter_kwargs, "basis_degree": degree}
         self.filter = SafetyFilter(self.limits, FilterSettings(**settings))
+        # For the exported graph, which cannot build it.
+        self.gentle_filter = (
+            gentle_filter(self.limits, self.filter.settings, th.float32, self.device) if polish_rounds else None
+        )
         self.basis = self.filter.basis
         dimensions, modes = self.limits.dimensions, self.basis.n_modes
         self.max_robots = self.action_dim // (dimensions * modes)
@@ -174,7 +178,7 @@ class FlowOptPolicy(FlowPolicy):
 
     def to_actions(self, y: th.Tensor) -> th.Tensor:
         """Convert plans in meters, ``(B, N, D, m)``, to actions clipped to [-1, 1], ``(B, action_dim)``."""
-        return as_actions(y, self.limits)
+        return as_actions(y, self.limits, scale=self.amplitudes)
 
     def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
         # If the environment's actions are in [-1, 1], keep them bit by bit, because the plan is certified so.
@@ -274,15 +278,15 @@ class FlowOptPolicy(FlowPolicy):
             raise ValueError(f"`deadline_ms` is {deadline_ms!r}; it must be at least 0 milliseconds, or None.")
         deadline = None if deadline_ms is None else began + deadline_ms / 1000
         problems = self.problems(observations)
-        n = len(problems.start)
+        noise = self._noise_for(len(problems.start), k, deterministic)
         with th.no_grad():
-            proposals = self.propose(problems, self._noise_for(n, k, deterministic).flatten(end_dim=1))
-            candidates = self.repair(problems, proposals, self.initialize, deadline)
-            for spread in FALLBACK_SPREADS if self.fallback else ():
+            candidates = self.repair(
+                problems, self.propose(problems, noise[:, :k].flatten(end_dim=1)), self.initialize, deadline
+            )
+            for i, spread in enumerate(self.spreads, start=1):
                 if candidates.feasible.any(dim=1).all() or (deadline is not None and time.perf_counter() > deadline):
                     break
-                generator = th.Generator(self.device).manual_seed(0) if deterministic else self.generator
-                lines = random_plans(problems.repeat(k), self.basis, spread, generator)
+                lines = self.random_plans(problems, noise[:, i * k : (i + 1) * k].flatten(end_dim=1), spread)
                 candidates = candidates.joined(self.repair(problems, lines, False, deadline))
         return best_plan(candidates, problems.boundary, self.basis, 1000 * (time.perf_counter() - began))
 
@@ -296,23 +300,55 @@ class FlowOptPolicy(FlowPolicy):
         :param deadline: Value of ``time.perf_counter`` at which to stop; None: no deadline
         :return: The candidates
         """
-        n = len(problems.start)
-        repeated = problems.repeat(len(proposals) // n)
+        repeated = problems.repeat(len(proposals) // len(problems.start))
         start = self.starts(repeated, proposals) if initialize else None
         filtered = self.filter(repeated, proposals, start, deadline=deadline)
         y = filtered.y
         if self.polish_rounds:
             y = polish(self.filter, repeated, y, filtered.safe, self.polish_rounds, deadline).y
+        return self.assess(problems, repeated, y, filtered.iterations)
+
+    def assess(self, problems: Problems, repeated: Problems, y: th.Tensor, iterations: th.Tensor) -> Candidates:
+        """
+        Certify plans as the environment executes them.
+
+        :param problems: ``B`` problems
+        :param repeated: The same, ``k`` times each
+        :param y: Their plans in meters, ``(B * k, N, D, m)``; those of one problem are adjacent
+        :param iterations: Iterations of the safety filter, ``(B * k,)``
+        :return: The candidates
+        """
         actions = self.to_actions(y)
         y = self.to_meters(actions) * mask_of(repeated)  # rounded and clipped, as it will be executed
         certified = self.filter.certificate.certify(repeated, y)
         cost = smoothness(repeated, y, self.basis)
-        parts = actions, y, certified.safe, certified.margin, filtered.iterations, cost
-        return Candidates(*(part.view(n, -1, *part.shape[1:]) for part in parts))
+        parts = actions, y, certified.safe, certified.margin, iterations, cost
+        return Candidates(*(part.view(len(problems.start), -1, *part.shape[1:]) for part in parts))
+
+    def random_plans(self, problems: Problems, noise: th.Tensor, spread: float) -> th.Tensor:
+        """
+        Proposals that do not depend on the flow: straight lines plus smooth noise.
+
+        :param problems: ``B`` problems
+        :param noise: Standard normal, ``(B * k, action_dim)``; rows of one problem are adjacent
+        :param spread: Standard deviation of the first mode in meters
+        :return: Proposals in meters, ``(B * k, N, D, m)``
+        """
+        return smooth(problems.repeat(len(noise) // len(problems.start)), self.basis, spread, self.to_plans(noise))
+
+    @property
+    def spreads(self) -> tuple[float, ...]:
+        """Spreads of the random proposals of the fallback."""
+        return FALLBACK_SPREADS if self.fallback else ()
+
+    @property
+    def n_noises(self) -> int:
+        # With a filter, also those of the fallback, which may not be needed.
+        return self.best_of_n * (1 + len(self.spreads) if self.sampler == "filter" else 1)
 
     def _noise_for(self, n: int, k: int, deterministic: bool) -> th.Tensor:
-        """The noise of proposals, ``(n, k, action_dim)``."""
-        twin = self if k == self.best_of_n else self.with_sampler(self.sampler, best_of_n=k)
+        """The noise of all proposals, ``(n, k * (1 + len(spreads)), action_dim)``."""
+        twin = self if (self.sampler, self.best_of_n) == ("filter", k) else self.with_sampler("filter", best_of_n=k)
         return twin._noise(n, deterministic)
 
     # Acting.
@@ -327,13 +363,18 @@ class FlowOptPolicy(FlowPolicy):
         """One proposal per problem, not filtered, ``(B, action_dim)``."""
         return self.to_actions(self.propose(self.problems(observations), noise))
 
+    @property
+    def certifies(self) -> bool:
+        return self.sampler == "filter"
+
     def plan_actions(
         self, observations: TensorObs, noise: th.Tensor, last_actions: th.Tensor, episode_start: th.Tensor
     ) -> th.Tensor:
-        raise ValueError(
-            "Policies of FlowOpt cannot be exported: their safety filter iterates until plans are certified, and needs a "
-            "Cholesky factorization, which ONNX does not have. Use `predict`."
-        )
+        if self.sampler != "filter":
+            return super().plan_actions(observations, noise, last_actions, episode_start)
+        best = plan_in_graph(self, observations, noise)
+        self.certified = best.feasible[:, 0]
+        return self.executed(best.actions)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         if self.sampler != "filter":

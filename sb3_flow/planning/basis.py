@@ -35,6 +35,7 @@ class Basis:
     :param line: Maps boundary conditions to Bernstein coefficients, ``(n + 1, 6)``
     :param modes: Bernstein coefficients of the modes, ``(n + 1, m)``
     :param stiffness: Mean square acceleration of each mode, ascending, ``(m,)``, in 1/s^4
+    :param bending: Mean square acceleration of a line: ``b' bending b``, ``(6, 6)``
     :param derivatives: Maps Bernstein coefficients to position, velocity and acceleration at the samples, ``(3, S, n + 1)``
     """
 
@@ -44,6 +45,7 @@ class Basis:
     line: th.Tensor
     modes: th.Tensor
     stiffness: th.Tensor
+    bending: th.Tensor
     derivatives: th.Tensor
 
     @property
@@ -115,7 +117,7 @@ def make_basis(degree: int = 12, samples: int = 64, horizon: float = 10.0) -> Ba
 
     particular = th.linalg.pinv(conditions)
     line = particular - modes @ ((modes.T @ stiffness @ particular) / eigenvalues.unsqueeze(1))
-    return Basis(degree, samples, horizon, line, modes, eigenvalues, derivatives)
+    return Basis(degree, samples, horizon, line, modes, eigenvalues, line.T @ stiffness @ line, derivatives)
 
 
 def bernstein(degree: int, u: th.Tensor, order: int = 0, horizon: float = 1.0) -> th.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch as th
 
-from sb3_flow.planning.basis import Basis, gram
+from sb3_flow.planning.basis import Basis
 from sb3_flow.planning.problems import Problems
 
 
@@ -17,9 +17,8 @@ def smoothness(problems: Problems, y: th.Tensor, basis: Basis) -> th.Tensor:
     :param basis: Basis of the plans
     :return: ``(B,)``, float64, in m^2/s^4; smaller is smoother
     """
-    bending = basis.line.T @ gram(basis.degree, 2, basis.horizon) @ basis.line
     boundary = problems.boundary.double()
-    line = ((boundary @ bending.to(y.device)) * boundary).sum(dim=-1)
+    line = ((boundary @ basis.bending.to(y.device)) * boundary).sum(dim=-1)
     by_axis = line + (y.double().square() * basis.stiffness.to(y.device)).sum(dim=-1)
     there = problems.robot_mask
     total = th.where(there.unsqueeze(2), by_axis, 0.0).sum(dim=(1, 2))
@@ -55,6 +54,19 @@ def noise(problems: Problems, basis: Basis, sigma: float | th.Tensor, generator:
     """
     shape = (*problems.start.shape, basis.n_modes)
     normal = th.randn(shape, generator=generator, dtype=problems.start.dtype, device=problems.start.device)
+    return smooth(problems, basis, sigma, normal)
+
+
+def smooth(problems: Problems, basis: Basis, sigma: float | th.Tensor, normal: th.Tensor) -> th.Tensor:
+    """
+    As ``noise``, from standard normal numbers.
+
+    :param problems: ``B`` problems
+    :param basis: Basis of the plans
+    :param sigma: Standard deviation of the first mode in meters; a tensor ``(B,)`` has one for each problem
+    :param normal: The numbers, ``(B, N, D, m)``
+    :return: ``(B, N, D, m)``; 0 for padding
+    """
     scale = (basis.stiffness[0] / basis.stiffness).sqrt().to(normal)
     size = sigma[:, None, None, None] if isinstance(sigma, th.Tensor) else sigma
     return size * scale * normal * problems.robot_mask[..., None, None]

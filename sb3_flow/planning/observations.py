@@ -107,16 +107,18 @@ def plans(actions: th.Tensor, limits: Limits, degree: int = 12, scale: th.Tensor
     return actions.float().clamp(-1, 1).reshape(len(actions), -1, limits.dimensions, len(scale)) * scale
 
 
-def actions(y: th.Tensor, limits: Limits, robot_mask: th.Tensor | None = None) -> th.Tensor:
+def actions(y: th.Tensor, limits: Limits, robot_mask: th.Tensor | None = None, scale: th.Tensor | None = None) -> th.Tensor:
     """
     Convert plans to actions.
 
     :param y: Modal coordinates in meters, ``(B, N, D, m)``
     :param limits: The limits
     :param robot_mask: False for padding, ``(B, N)``, whose actions are 0. None: no padding.
+    :param scale: ``action_scale`` on the device of the plans; None: it is computed
     :return: Actions, clipped to [-1, 1], ``(B, N D m)``, float32
     """
-    scaled = (y.float() / _scale_on(y.device, limits, y.shape[-1] + 5)).clamp(-1, 1)
+    scale = _scale_on(y.device, limits, y.shape[-1] + 5) if scale is None else scale.float()
+    scaled = (y.float() / scale).clamp(-1, 1)
     if robot_mask is not None:
         scaled = scaled.where(robot_mask[..., None, None], 0)
     return scaled.flatten(start_dim=1)

@@ -51,7 +51,7 @@ def polish(
     violation = th.where(safe, 0.0, th.inf).to(y)
     rows = safe.nonzero().squeeze(1)
     if len(rows):
-        gentle = _gentle(filter_.limits, filter_.settings, y.dtype, y.device)
+        gentle = gentle_filter(filter_.limits, filter_.settings, y.dtype, y.device)
         mine, step = problems.select(rows), y.new_ones(len(rows), 1, 1, 1)
         stiffness = (filter_.basis.stiffness / filter_.basis.stiffness[0]).to(y)
         cost = smoothness(mine, y[rows], filter_.basis)
@@ -71,8 +71,16 @@ def polish(
 
 @functools.lru_cache(maxsize=8)
 @th.inference_mode(False)  # also usable in training
-def _gentle(limits: Limits, settings: FilterSettings, dtype: th.dtype, device: th.device) -> SafetyFilter:
-    """A filter for plans that are nearly feasible: its penalty does not grow, and it stops sooner."""
+def gentle_filter(limits: Limits, settings: FilterSettings, dtype: th.dtype, device: th.device) -> SafetyFilter:
+    """
+    A filter for plans that are nearly feasible: its penalty does not grow, and it stops sooner.
+
+    :param limits: Limits of the plans
+    :param settings: Settings of the filter that made the plans
+    :param dtype: Floating-point type
+    :param device: The device
+    :return: The filter
+    """
     penalty = settings.penalty[0], settings.penalty[0]
     settings = replace(settings, penalty=penalty, margin=(0.04, 0.02), margin_iterations=30, max_iterations=30)
     return SafetyFilter(limits, settings, dtype).to(device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -77,20 +76,39 @@ class _Quadratic(NamedTuple):
         curvature, turn = th.linalg.eigh(whiten.mT @ damping @ whiten)
         return cls(damping.unsqueeze(1), (whiten @ turn).unsqueeze(1), curvature[:, None, None])
 
-    def solve(self, target: th.Tensor, ahead: th.Tensor, penalty: float) -> th.Tensor:
+    def solve(self, target: th.Tensor, ahead: th.Tensor, penalty: float | th.Tensor) -> th.Tensor:
         """``y`` with ``(B + rho S) y = target + rho S Y``, all ``(B, N, D, m)``."""
         right = target + penalty * (ahead @ self.damping)
-        return (right @ self.directions / (1 + penalty * self.curvature)) @ self.directions.mT
+        return (right @ self.directions / (1 + penalty * self.curvature)) @ self.directions.transpose(-2, -1)
 
     def select(self, index: th.Tensor) -> _Quadratic:
         return self if len(self.damping) == 1 else _Quadratic(*(part[index] for part in self))
 
 
-class _Scene(NamedTuple):
+class _Pairs(NamedTuple):
+    """Pairs of robots."""
+
+    first: th.Tensor  # (P,)
+    second: th.Tensor  # (P,)
+    incidence: th.Tensor  # from pushes of pairs to robots: (N, P)
+
+    @classmethod
+    def of(cls, robots: int, like: th.Tensor) -> _Pairs:
+        # Copies, because loops of exported graphs must not get two views of one tensor.
+        first, second = (row.clone() for row in th.triu_indices(robots, robots, 1, device=like.device))
+        eye = th.eye(robots, dtype=like.dtype, device=like.device)
+        return cls(first, second, eye[:, first] - eye[:, second])
+
+    def select(self, index: th.Tensor) -> _Pairs:
+        return self
+
+
+class Scene(NamedTuple):
     """What is constant over iterations, with a batch axis so that problems can be selected."""
 
     line: th.Tensor  # positions, velocities and accelerations for y = 0: (B, N, D, 3 S)
     centers: th.Tensor  # (B, M, D)
+    pairs: _Pairs
     pair_distance: th.Tensor  # (B, P); 0: no such pair
     obstacle_distance: th.Tensor  # (B, N, M); 0: no such robot or obstacle
     border: th.Tensor  # (B, N, D, 1)
@@ -99,11 +117,11 @@ class _Scene(NamedTuple):
     rest: _Quadratic  # for the differences to the mean
     anchor: th.Tensor  # B times the proposals: (B, N, D, m)
 
-    def select(self, index: th.Tensor) -> _Scene:
-        return _Scene(*(x[index] if isinstance(x, th.Tensor) else x.select(index) for x in self))  # type: ignore[arg-type]
+    def select(self, index: th.Tensor) -> Scene:
+        return Scene(*(x[index] if isinstance(x, th.Tensor) else x.select(index) for x in self))  # type: ignore[arg-type]
 
 
-class _State(NamedTuple):
+class State(NamedTuple):
     """State between iterations."""
 
     y: th.Tensor  # y_k
@@ -111,8 +129,8 @@ class _State(NamedTuple):
     multiplier: th.Tensor  # lambda_k
     push: th.Tensor  # g at Y_k
 
-    def select(self, index: th.Tensor) -> _State:
-        return _State(*(x[index] for x in self))
+    def select(self, index: th.Tensor) -> State:
+        return State(*(x[index] for x in self))
 
 
 class SafetyFilter(th.nn.Module):
@@ -261,7 +279,7 @@ class SafetyFilter(th.nn.Module):
 
     def _begin(
         self, problems: Problems, proposals: th.Tensor, y_0: th.Tensor, lambda_0: th.Tensor
-    ) -> tuple[_Scene, _State, th.Tensor]:
+    ) -> tuple[Scene, State, th.Tensor]:
         """Prepare the iteration: the scene, the state, and the violation of ``y_0``."""
         expected = (*problems.start.shape, self.basis.n_modes)
         for name, value in {"proposals": proposals, "y_0": y_0, "lambda_0": lambda_0}.items():
@@ -270,23 +288,31 @@ class SafetyFilter(th.nn.Module):
                     f"`{name}` has shape {tuple(value.shape)}; expected {expected}: problems, robots, axes, modes."
                 )
         there = problems.robot_mask[..., None, None]
-        scene = self._scene(problems, th.where(there, proposals, 0.0))
+        scene = self.scene(problems, th.where(there, proposals, 0.0))
         y_0, lambda_0 = th.where(there, y_0, 0.0), th.where(there, lambda_0, 0.0)
-        push, violation = self._look(scene, y_0, 0)
-        return scene, _State(y_0, y_0, lambda_0, push), violation
+        push, violation = self.look(scene, y_0, self.settings.margin_at(0))
+        return scene, State(y_0, y_0, lambda_0, push), violation
 
-    def _scene(self, problems: Problems, proposals: th.Tensor) -> _Scene:
+    def scene(self, problems: Problems, proposals: th.Tensor) -> Scene:
+        """
+        Prepare the iteration.
+
+        :param problems: ``B`` problems
+        :param proposals: Plans to stay close to, ``(B, N, D, m)``; 0 for padding
+        :return: What is constant over iterations
+        """
         limits, there, dtype = self.limits, problems.robot_mask, proposals.dtype
         boundary = th.where(there[..., None, None], problems.boundary, 0.0)
         obstacles = th.where(problems.obstacle_mask.unsqueeze(2), problems.obstacles, 0.0)
-        first, second, _ = _pairs(there.shape[1], there.device, dtype)
-        pair_distance = (there[:, first] & there[:, second]).to(dtype) * (2 * limits.radius)
+        pairs = _Pairs.of(there.shape[1], proposals)
+        pair_distance = (there[:, pairs.first] & there[:, pairs.second]).to(dtype) * (2 * limits.radius)
         meet = there.unsqueeze(2) & problems.obstacle_mask.unsqueeze(1)
         obstacle_distance = (obstacles[..., -1] + limits.radius).unsqueeze(1) * meet
         ends = boundary[..., ::3].abs().amax(dim=-1, keepdim=True)
-        return _Scene(
+        return Scene(
             boundary @ self.lines,
             obstacles[..., :-1],
+            pairs,
             pair_distance,
             obstacle_distance,
             # Robots that start or end closer to the border than the margin keep their own distance to it.
@@ -341,15 +367,22 @@ class SafetyFilter(th.nn.Module):
         self._buffer("directions", quadratics.directions, th.float64)
         self._buffer("curvatures", quadratics.curvature, th.float64)
 
-    def _iterate(self, scene: _Scene, state: _State, k: int) -> tuple[_State, th.Tensor]:
+    def _iterate(self, scene: Scene, state: State, k: int) -> tuple[State, th.Tensor]:
         """From ``Y_k`` to ``Y_(k+1)``, and its largest violation."""
-        y, multiplier = self._step(scene, state, self.settings.penalty_at(k))
+        y, multiplier = self.step(scene, state, self.settings.penalty_at(k))
         ahead = y + self.settings.momentum * (y - state.y)
-        push, violation = self._look(scene, ahead, k + 1)
-        return _State(y, ahead, multiplier, push), violation
+        push, violation = self.look(scene, ahead, self.settings.margin_at(k + 1))
+        return State(y, ahead, multiplier, push), violation
 
-    def _step(self, scene: _Scene, state: _State, penalty: float) -> tuple[th.Tensor, th.Tensor]:
-        """The next iterate and multiplier."""
+    def step(self, scene: Scene, state: State, penalty: float | th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """
+        From ``y_k`` to ``y_(k+1)``.
+
+        :param scene: What is constant over iterations
+        :param state: The state of iteration ``k``
+        :param penalty: ``rho``
+        :return: The next iterate and multiplier, ``(B, N, D, m)`` each
+        """
         weighted = penalty * state.push
         multiplier = state.multiplier + weighted
         target = scene.anchor + multiplier + weighted
@@ -365,22 +398,24 @@ class SafetyFilter(th.nn.Module):
         y = scene.mean.solve(target_mean, ahead_mean, penalty) + rest
         return y * scene.robots[..., None, None], multiplier
 
-    def _look(self, scene: _Scene, y: th.Tensor, k: int) -> tuple[th.Tensor, th.Tensor]:
+    def look(self, scene: Scene, y: th.Tensor, margin: float | th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
-        Evaluate the constraints at a plan.
+        Evaluate the constraints at plans.
 
+        :param scene: What is constant
+        :param y: The plans, ``(B, N, D, m)``
+        :param margin: Margin added to the required distances, in meters
         :return: The push ``g``, ``(B, N, D, m)``, and the largest violation, ``(B,)``, in the constraint's unit
         """
         limits, settings = self.limits, self.settings
         position, velocity, acceleration = (scene.line + y @ self.modes).chunk(3, dim=-1)
         axes = position.unbind(dim=2)
-        margin = settings.margin_at(k)
 
         inside = position.clamp(-scene.border, scene.border) - position
         outside = position.abs().flatten(start_dim=1).amax(dim=1) - limits.size
         force, worst = inside, outside
         if scene.pair_distance.shape[1]:
-            first, second, incidence = _pairs(y.shape[1], y.device, y.dtype)
+            first, second, incidence = scene.pairs
             relative = [x[:, first] - x[:, second] for x in axes]
             moved, deficit = self._apart(relative, scene.pair_distance, margin, lambda x: incidence @ x)
             force, worst = force + moved, th.maximum(worst, deficit)
@@ -400,7 +435,11 @@ class SafetyFilter(th.nn.Module):
         return th.cat([force, braked, eased], dim=-1) @ self.weighted_modes, worst.clamp(min=0)
 
     def _apart(
-        self, relative: list[th.Tensor], distance: th.Tensor, margin: float, collect: Callable[[th.Tensor], th.Tensor]
+        self,
+        relative: list[th.Tensor],
+        distance: th.Tensor,
+        margin: float | th.Tensor,
+        collect: Callable[[th.Tensor], th.Tensor],
     ) -> tuple[th.Tensor, th.Tensor]:
         """Pushes out of balls, summed for each robot, ``(B, N, D, S)``, and the largest missing distance, ``(B,)``."""
         required = th.where(distance > 0, distance + margin, 0.0).unsqueeze(-1)
@@ -449,12 +488,3 @@ class SafetyFilter(th.nn.Module):
         if len(left):
             best.margin[left] = self.certificate.certify(problems.select(left), best.y[left]).margin
         return best.margin
-
-
-@functools.lru_cache(maxsize=16)
-@th.inference_mode(False)  # also usable in training
-def _pairs(robots: int, device: th.device, dtype: th.dtype) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
-    """First and second robot of each pair, ``(P,)`` each, and the matrix from pushes of pairs to robots, ``(N, P)``."""
-    first, second = th.triu_indices(robots, robots, 1, device=device)
-    eye = th.eye(robots, dtype=dtype, device=device)
-    return first, second, eye[:, first] - eye[:, second]
