@@ -17,7 +17,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize, VecTransposeImage
 
-from sb3_flow import FQL, FlowOpt
+from sb3_flow import FQL
 
 pytest.importorskip("onnxscript")
 onnx = pytest.importorskip("onnx")

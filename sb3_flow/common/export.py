@@ -96,7 +96,10 @@ class ExportedPolicy(nn.Module):
             parts = normalize(parts, step) if isinstance(step, VecNormalize) else transpose(parts, *step)
         inputs: TensorObs = parts if isinstance(self.policy.observation_space, spaces.Dict) else parts[OBSERVATION]
         scaled = self.policy.plan_actions(inputs, noise, last_actions, episode_start)
-        plans = self.unscale(scaled.view(*scaled.shape[:2], *self.low.shape)), scaled[:, self.n_action_steps - 1]
+        plans: tuple[th.Tensor, ...] = (
+            self.unscale(scaled.view(*scaled.shape[:2], *self.low.shape)),
+            scaled[:, self.n_action_steps - 1],
+        )
         return (*plans, self.policy.certified) if self.policy.certifies else plans
 
     def unscale(self, scaled: th.Tensor) -> th.Tensor:

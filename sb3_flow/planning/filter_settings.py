@@ -105,6 +105,10 @@ class FilterSettings:
         first, last = self.penalty
         return float(first * (last / first) ** min(k / self.penalty_iterations, 1.0))
 
+    def at(self, k: int) -> tuple[float, float]:
+        """``rho`` of an iteration, and the margin of the next one."""
+        return self.penalty_at(k), self.margin_at(k + 1)
+
     def margin_at(self, k: int) -> float:
         """Margin of an iteration, in meters."""
         first, last = self.margin

@@ -160,6 +160,7 @@ class SafetyFilter(th.nn.Module):
     lines: th.Tensor
     modes: th.Tensor
     weighted_modes: th.Tensor
+    schedule: th.Tensor
     metric: th.Tensor
     grams: th.Tensor
     dampings: th.Tensor
@@ -184,6 +185,8 @@ class SafetyFilter(th.nn.Module):
         self._buffer("lines", th.cat([line for line, _ in sampled]).T, dtype)  # (6, 3 S)
         self._buffer("modes", th.cat([modes for _, modes in sampled]).T, dtype)  # (m, 3 S)
         self._buffer("weighted_modes", th.cat(weighted), dtype)  # (3 S, m)
+        schedule = th.tensor([settings.at(k) for k in range(int(settings.max_iterations) + 1)])
+        self._buffer("schedule", schedule, dtype)  # penalty and margin of each iteration
         self._buffer("metric", settings.anchor * metric, th.float64)
         self._buffer("grams", grams, th.float64)
         self.most_robots = self.most_obstacles = -1
@@ -214,7 +217,7 @@ class SafetyFilter(th.nn.Module):
         """
         y_0, lambda_0 = start or (proposals, th.zeros_like(proposals))
         limit = self.settings.max_iterations if max_iterations is None else max_iterations
-        scene, state, violation = self._begin(problems, proposals, y_0, lambda_0)
+        scene, state, violation = self.begin(problems, proposals, y_0, lambda_0)
         batch, device = len(proposals), proposals.device
         best = Filtered(
             state.ahead.clone(),
@@ -237,7 +240,7 @@ class SafetyFilter(th.nn.Module):
             steps = min(self.settings.block, limit - done)
             history, seen = [], []
             for k in range(done, done + steps):
-                state, violation = self._iterate(scene, state, k)
+                state, violation = self.iterate(scene, state, *self.settings.at(k))
                 history.append(state.ahead)
                 seen.append(violation)
             plans, violations, done = th.stack(history), th.stack(seen), done + steps
@@ -267,20 +270,30 @@ class SafetyFilter(th.nn.Module):
         :param iterations: Number of iterations, ``K``
         :return: All iterates, pushes, plans, multipliers and violations
         """
-        scene, state, violation = self._begin(problems, proposals, y_0, lambda_0)
+        scene, state, violation = self.begin(problems, proposals, y_0, lambda_0)
         states, pushes, violations = [state], [], [violation]
         for k in range(iterations):
-            pushes.append(self.settings.penalty_at(k) * state.push)
-            state, violation = self._iterate(scene, state, k)
+            penalty, margin = self.settings.at(k)
+            pushes.append(penalty * state.push)
+            state, violation = self.iterate(scene, state, penalty, margin)
             states.append(state)
             violations.append(violation)
         y, ahead, multipliers, _ = (th.stack(column) for column in zip(*states, strict=True))
         return Unrolled(y, th.stack(pushes), ahead, multipliers, th.stack(violations))
 
-    def _begin(
+    def begin(
         self, problems: Problems, proposals: th.Tensor, y_0: th.Tensor, lambda_0: th.Tensor
     ) -> tuple[Scene, State, th.Tensor]:
-        """Prepare the iteration: the scene, the state, and the violation of ``y_0``."""
+        """
+        Prepare the iteration.
+
+        :param problems: ``B`` problems
+        :param proposals: Plans to stay close to, ``(B, N, D, m)``
+        :param y_0: Initial plans, ``(B, N, D, m)``
+        :param lambda_0: Initial multipliers, ``(B, N, D, m)``
+        :return: What is constant over iterations, the first state, and the largest violation of ``y_0``, ``(B,)``
+        :raises ValueError: If the shapes do not match.
+        """
         expected = (*problems.start.shape, self.basis.n_modes)
         for name, value in {"proposals": proposals, "y_0": y_0, "lambda_0": lambda_0}.items():
             if value.shape != expected:
@@ -288,19 +301,12 @@ class SafetyFilter(th.nn.Module):
                     f"`{name}` has shape {tuple(value.shape)}; expected {expected}: problems, robots, axes, modes."
                 )
         there = problems.robot_mask[..., None, None]
-        scene = self.scene(problems, th.where(there, proposals, 0.0))
+        scene = self._scene(problems, th.where(there, proposals, 0.0))
         y_0, lambda_0 = th.where(there, y_0, 0.0), th.where(there, lambda_0, 0.0)
-        push, violation = self.look(scene, y_0, self.settings.margin_at(0))
+        push, violation = self._look(scene, y_0, self.settings.margin_at(0))
         return scene, State(y_0, y_0, lambda_0, push), violation
 
-    def scene(self, problems: Problems, proposals: th.Tensor) -> Scene:
-        """
-        Prepare the iteration.
-
-        :param problems: ``B`` problems
-        :param proposals: Plans to stay close to, ``(B, N, D, m)``; 0 for padding
-        :return: What is constant over iterations
-        """
+    def _scene(self, problems: Problems, proposals: th.Tensor) -> Scene:
         limits, there, dtype = self.limits, problems.robot_mask, proposals.dtype
         boundary = th.where(there[..., None, None], problems.boundary, 0.0)
         obstacles = th.where(problems.obstacle_mask.unsqueeze(2), problems.obstacles, 0.0)
@@ -367,22 +373,25 @@ class SafetyFilter(th.nn.Module):
         self._buffer("directions", quadratics.directions, th.float64)
         self._buffer("curvatures", quadratics.curvature, th.float64)
 
-    def _iterate(self, scene: Scene, state: State, k: int) -> tuple[State, th.Tensor]:
-        """From ``Y_k`` to ``Y_(k+1)``, and its largest violation."""
-        y, multiplier = self.step(scene, state, self.settings.penalty_at(k))
-        ahead = y + self.settings.momentum * (y - state.y)
-        push, violation = self.look(scene, ahead, self.settings.margin_at(k + 1))
-        return State(y, ahead, multiplier, push), violation
-
-    def step(self, scene: Scene, state: State, penalty: float | th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    def iterate(
+        self, scene: Scene, state: State, penalty: float | th.Tensor, margin: float | th.Tensor
+    ) -> tuple[State, th.Tensor]:
         """
-        From ``y_k`` to ``y_(k+1)``.
+        From ``Y_k`` to ``Y_(k+1)``.
 
         :param scene: What is constant over iterations
         :param state: The state of iteration ``k``
-        :param penalty: ``rho``
-        :return: The next iterate and multiplier, ``(B, N, D, m)`` each
+        :param penalty: ``rho`` of iteration ``k``
+        :param margin: Margin of iteration ``k + 1``, in meters
+        :return: The next state, and the largest violation of its plans, ``(B,)``
         """
+        y, multiplier = self._step(scene, state, penalty)
+        ahead = y + self.settings.momentum * (y - state.y)
+        push, violation = self._look(scene, ahead, margin)
+        return State(y, ahead, multiplier, push), violation
+
+    def _step(self, scene: Scene, state: State, penalty: float | th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """The next iterate and multiplier."""
         weighted = penalty * state.push
         multiplier = state.multiplier + weighted
         target = scene.anchor + multiplier + weighted
@@ -398,13 +407,10 @@ class SafetyFilter(th.nn.Module):
         y = scene.mean.solve(target_mean, ahead_mean, penalty) + rest
         return y * scene.robots[..., None, None], multiplier
 
-    def look(self, scene: Scene, y: th.Tensor, margin: float | th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    def _look(self, scene: Scene, y: th.Tensor, margin: float | th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
-        Evaluate the constraints at plans.
+        Evaluate the constraints at a plan.
 
-        :param scene: What is constant
-        :param y: The plans, ``(B, N, D, m)``
-        :param margin: Margin added to the required distances, in meters
         :return: The push ``g``, ``(B, N, D, m)``, and the largest violation, ``(B,)``, in the constraint's unit
         """
         limits, settings = self.limits, self.settings
