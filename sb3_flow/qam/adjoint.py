@@ -84,6 +84,32 @@ def control(velocity: Velocity, base: Velocity, path: th.Tensor) -> th.Tensor:
     return (velocity(x, t) - base_velocity).view_as(path[:-1])
 
 
+def path_and_control(velocity: Velocity, base: Velocity, noise: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    """
+    ``memoryless_path`` and ``control`` with one evaluation of each velocity per point. Gradient: the control's, ``velocity``
+    only.
+
+    This saves the evaluations that both have in common, but computes the gradient step by step. It is faster on a CPU; a GPU
+    needs few large operators instead.
+
+    :param velocity: Velocity ``v`` of the trained flow
+    :param base: Velocity of the base flow
+    :param noise: Standard normal: ``x_0``, then ``eps_0`` to ``eps_{T-2}``, ``(T, B, D)``
+    :return: ``x_0`` to ``x_T``, ``(T + 1, B, D)``, and ``u_0`` to ``u_{T-1}``, ``(T, B, D)``
+    """
+    controls = []
+
+    def evaluate(x: th.Tensor, t: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        v = velocity(x, t)
+        with th.no_grad():
+            base_v = base(x, t)
+        controls.append(v - base_v)
+        return v.detach(), base_v
+
+    path = memoryless_path(lambda x, t: evaluate(x, t)[0], lambda x, t: evaluate(x, t)[1], noise)
+    return path, th.stack(controls)
+
+
 def adjoint_matching_loss(control: th.Tensor, adjoints: th.Tensor, temperature: float | th.Tensor = 1.0) -> th.Tensor:
     """
     The adjoint matching loss, ``sum_i |(2 / s_i) u_i + s_i g_i|^2`` with ``s_i = sigma_i / sqrt(temperature)``. Its minimizer
