@@ -15,7 +15,15 @@ import pytest
 import torch as th
 
 from sb3_flow.common.flow import euler
-from sb3_flow.qam.adjoint import adjoint_matching_loss, control, lean_adjoint, memoryless_path, memoryless_std, path_divergence
+from sb3_flow.qam.adjoint import (
+    adjoint_matching_loss,
+    control,
+    lean_adjoint,
+    memoryless_path,
+    memoryless_std,
+    path_and_control,
+    path_divergence,
+)
 
 Field = Callable[[th.Tensor, th.Tensor], th.Tensor]
 
@@ -353,6 +361,32 @@ def test_the_base_gets_no_gradient() -> None:
     v = th.randn(3, 3, requires_grad=True)
     adjoint_matching_loss(control(lambda x, t: x @ v, lambda x, t: x @ w, path), adjoints).sum().backward()
     assert w.grad is None and v.grad.abs().max().item() > 0
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 5])
+def test_path_and_control(n_steps: int) -> None:
+    """They are those of the two functions, with their gradient, from one evaluation of each velocity per point."""
+    v, w, noise = th.randn(3, 3, requires_grad=True), th.randn(3, 3, requires_grad=True), th.randn(n_steps, 6, 3)
+    times: dict[str, list[float]] = {"velocity": [], "base": []}
+
+    def field(name: str, weight: th.Tensor) -> Field:
+        def evaluated(x: th.Tensor, t: th.Tensor) -> th.Tensor:
+            times[name] += t.unique().tolist()
+            return th.sin(x @ weight) + t
+
+        return evaluated
+
+    path, u = path_and_control(field("velocity", v), field("base", w), noise)
+    assert times["velocity"] == times["base"] == pytest.approx([i / n_steps for i in range(n_steps)])
+    assert not path.requires_grad
+    with th.no_grad():
+        expected = memoryless_path(field("velocity", v), field("base", w), noise)
+    th.testing.assert_close(path, expected, rtol=1e-12, atol=1e-12)
+    controls = control(field("velocity", v), field("base", w), expected)
+    th.testing.assert_close(u, controls, rtol=1e-12, atol=1e-12)
+    gradients = [th.autograd.grad(each.square().sum(), [v, w], allow_unused=True) for each in (u, controls)]
+    th.testing.assert_close(gradients[0][0], gradients[1][0], rtol=1e-12, atol=1e-12)
+    assert gradients[0][1] is gradients[1][1] is None and gradients[0][0].abs().max().item() > 0
 
 
 @pytest.mark.parametrize("temperature", [0.04, 3.0])

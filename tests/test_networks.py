@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch as th
@@ -9,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_flow.common import networks
+from sb3_flow.common.flow import same_time
 from sb3_flow.common.networks import ACTIVATIONS, MLP, EnsembleMLP, gelu_tanh, get_activation
 
 POINTS = [-1000.0, -20.0, -5.0, -1.7, -0.75179, -0.1, 0.0, 1e-4, 0.3, 1.0, 2.5, 6.0, 30.0, 1000.0]
@@ -235,3 +237,24 @@ def test_transforms_of_torch_func(name: str, n: int) -> None:
     with th.autograd.forward_ad.dual_level():
         dual = th.autograd.forward_ad.make_dual(x, ones)
         th.testing.assert_close(th.autograd.forward_ad.unpack_dual(f(dual)).tangent, expected_slope)
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_same_time(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one time for all points its embedding is computed once; velocities and gradients stay the same."""
+    embedded, sinusoid = [], networks.sinusoid
+
+    def counting(t: th.Tensor, *arguments: Any, **kwargs: Any) -> th.Tensor:
+        embedded.append(len(t))
+        return sinusoid(t, *arguments, **kwargs)
+
+    monkeypatch.setattr(networks, "sinusoid", counting)
+    field = networks.VelocityMLP(3, 2, [16, 16], encode_time_dim=8).double()
+    features, x, t = th.randn(n, 3).double(), th.randn(n, 2).double().requires_grad_(), same_time(0.3, th.zeros(n, 2).double())
+    inputs = [x, *field.parameters()]
+    results = []
+    for times in (t, t.contiguous().clone()):
+        v = field(field.context(features), x, times)
+        results.append([v, *th.autograd.grad(v.square().sum(), inputs)])
+    assert embedded == [1, n]
+    th.testing.assert_close(*results, rtol=1e-12, atol=1e-12)

@@ -121,9 +121,11 @@ class Compiled(Execution):
                 return self.functions[loss.__name__](loss, parameters, *inputs)
         except (th._dynamo.exc.TorchDynamoException, th._dynamo.exc.FailOnRecompileLimitHit) as error:
             # For instance, there is no C++ compiler, or a features extractor cannot be traced.
+            reason = " ".join(str(error).strip().splitlines()[:2])  # the first line may name only PyTorch's backend
             warnings.warn(
-                f"torch.compile failed. Updates are executed eagerly, which is slower and gives the same results. On a CPU, "
-                f"torch.compile needs a C++ compiler, such as g++. PyTorch says: {str(error).strip().splitlines()[0]}",
+                f"torch.compile failed. Updates are executed eagerly, which is slower and gives the same results up to "
+                f"rounding. On a CPU, torch.compile needs a C++ compiler, such as g++, and its cache must not be damaged: "
+                f"delete TORCHINDUCTOR_CACHE_DIR if it may be. PyTorch says: {reason}",
                 stacklevel=2,
             )
             self.failed = True

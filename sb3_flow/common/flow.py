@@ -41,6 +41,17 @@ def flow_matching_loss(velocity: Velocity, x0: th.Tensor, x1: th.Tensor, t: th.T
     return error.mean(dim=1)
 
 
+def same_time(t: float, x: th.Tensor) -> th.Tensor:
+    """
+    One time for all points.
+
+    :param t: The time
+    :param x: Points, ``(B, D)``
+    :return: ``(B, 1)``, a view of a single number, by which ``VelocityMLP`` recognizes it
+    """
+    return x.new_full((1, 1), t).expand(x.shape[0], 1)
+
+
 def euler(velocity: Velocity, x: th.Tensor, n_steps: int) -> th.Tensor:
     """
     Integrate samples from ``t = 0`` to ``t = 1`` by Euler's method.
@@ -55,7 +66,7 @@ def euler(velocity: Velocity, x: th.Tensor, n_steps: int) -> th.Tensor:
     """
     step = 1.0 / n_steps
     for i in range(n_steps):
-        x = th.add(x, velocity(x, x.new_full((x.shape[0], 1), i * step)), alpha=step)
+        x = th.add(x, velocity(x, same_time(i * step, x)), alpha=step)
     return x
 
 

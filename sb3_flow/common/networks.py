@@ -169,8 +169,8 @@ class MLP(nn.Module):
         :param rest: The other parts of the input, ``(B, n)`` each, in order
         :return: ``(B, n_out)``
         """
-        weight = self.layers[0].weight[:, self.n_features :]  # type: ignore[index]
         inputs = rest[0] if len(rest) == 1 else th.cat(rest, dim=1)
+        weight = self.layers[0].weight[:, self.n_features : self.n_features + inputs.shape[1]]  # type: ignore[index]
         hidden = self.activation(th.addmm(context, inputs, weight.t()))
         for layer in self.layers[1:-1]:
             hidden = self.activation(layer(hidden))
@@ -214,13 +214,18 @@ class VelocityMLP(MLP):
     def forward(self, context: th.Tensor, *rest: th.Tensor) -> th.Tensor:
         """
         :param context: As returned by ``context``
-        :param rest: Points ``(B, dim)`` and times ``(B, 1)``
+        :param rest: Points ``(B, dim)`` and times ``(B, 1)``. For times from ``flow.same_time``
+            the embedding and its part of the first layer are computed once.
         :return: Velocities, ``(B, dim)``
         """
         x, t = rest
-        if self.encode_time_dim:
-            t = sinusoid(t, self.encode_time_dim, intervals=self.encode_time_dim // 2 - 1)
-        return super().forward(context, x, t)
+        if not self.encode_time_dim:
+            return super().forward(context, x, t)
+        one_for_all = t.stride(0) == 0
+        embedding = sinusoid(t[:1] if one_for_all else t, self.encode_time_dim, intervals=self.encode_time_dim // 2 - 1)
+        if not one_for_all:
+            return super().forward(context, x, embedding)
+        return super().forward(context + F.linear(embedding, self.layers[0].weight[:, -self.encode_time_dim :]), x)  # type: ignore[index]
 
 
 class EnsembleMLP(nn.Module):

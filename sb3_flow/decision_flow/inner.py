@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch as th
 from torch.nn import functional as F
 
+from sb3_flow.common.flow import same_time
 from sb3_flow.common.type_aliases import Velocity
 
 #: Cost of a velocity per unit of time: ``(x, t, u) -> (B,)``.
@@ -56,7 +57,7 @@ def inner_rollout(
     at, following = x, x
     first = total = x.new_zeros(len(x))
     for j in range(n_steps):
-        t = x.new_full((len(x), 1), j / n_steps)
+        t = same_time(j / n_steps, x)
         u = velocity(x, t)
         here = k == j
         at = th.where(here, x, at)

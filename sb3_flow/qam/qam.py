@@ -11,9 +11,17 @@ from sb3_flow.common.effects import warn_without_effect
 from sb3_flow.common.flow import flow_matching_loss
 from sb3_flow.common.flow_algorithm import total
 from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
-from sb3_flow.common.policies import aliases
-from sb3_flow.common.type_aliases import Batch, Metrics
-from sb3_flow.qam.adjoint import adjoint_matching_loss, control, lean_adjoint, memoryless_path, path_divergence, vjp
+from sb3_flow.common.policies import Network, aliases
+from sb3_flow.common.type_aliases import Batch, Metrics, TensorObs
+from sb3_flow.qam.adjoint import (
+    adjoint_matching_loss,
+    control,
+    lean_adjoint,
+    memoryless_path,
+    path_and_control,
+    path_divergence,
+    vjp,
+)
 from sb3_flow.qam.policies import QAMPolicy
 
 #: Trust region (TRQAM): factor of the coefficient in the temperature, step size of the coefficient, its bounds.
@@ -218,18 +226,37 @@ class QAM(OfflineToOnlineAlgorithm):
         """``L_AM``, at the observations of the batch; its actions are not used. Gradient: the policy's flow only."""
         policy, observations = self.policy, batch.observations
         inv_temp, temperature = (1.0, KL_SCALE * policy.kl_coef) if self.inv_temp is None else (self.inv_temp, 1.0)
-        base_network = policy.bc_flow_target if self.target_actor else policy.bc_flow
+        path, controls = self.path_and_control(observations, noise.path)
         with th.no_grad():
-            base = policy.velocity(base_network, observations)
-            path = memoryless_path(policy.velocity(policy.flow, observations), base, noise.path)
             terminal = -inv_temp * self.action_gradient(batch, path[-1])
-            adjoints = lean_adjoint(base, path, terminal)
-            base_of_paths = policy.velocity(base_network, observations, copies=self.flow_steps)
-        velocity = policy.velocity(policy.flow, observations, copies=self.flow_steps)
-        controls = control(velocity, base_of_paths, path)
+            adjoints = lean_adjoint(policy.velocity(self.base_network, observations), path, terminal)
         loss = adjoint_matching_loss(controls, adjoints, temperature).mean()
         kl = path_divergence(controls.detach()).mean() / self.horizon_length
         return loss, {"adjoint_matching_loss": loss, "terminal_adjoint": terminal.norm(dim=1).mean(), "kl": kl}
+
+    @property
+    def base_network(self) -> Network:
+        """The network of the base flow."""
+        return self.policy.bc_flow_target if self.target_actor else self.policy.bc_flow
+
+    def path_and_control(self, observations: TensorObs, noise: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """
+        A memoryless path for each observation, and the difference of the policy's flow and the base flow along it.
+
+        :param observations: Batch of observations, not preprocessed
+        :param noise: Start and noise of the paths, ``(T, B, action_dim)``
+        :return: ``(T + 1, B, action_dim)`` without a graph, and ``(T, B, action_dim)`` with gradients for the policy's flow
+        """
+        policy = self.policy
+        velocity = policy.velocity(policy.flow, observations)
+        with th.no_grad():
+            base = policy.velocity(self.base_network, observations)
+        if noise.device.type == "cpu":
+            return path_and_control(velocity, base, noise)
+        with th.no_grad():
+            path = memoryless_path(velocity, base, noise)
+            base_of_paths = policy.velocity(self.base_network, observations, copies=len(noise))
+        return path, control(policy.velocity(policy.flow, observations, copies=len(noise)), base_of_paths, path)
 
     def action_gradient(self, batch: Batch, actions: th.Tensor) -> th.Tensor:
         """The gradient of the critics' mean with respect to actions, ``(B, action_dim)``, without the pessimism of ``rho``."""

@@ -21,6 +21,7 @@ from sb3_flow.common.optional import require
 from sb3_flow.tables import supervisor
 from sb3_flow.tables.display import Display, State, last_lines
 from sb3_flow.tables.grid import Run, expand, read_sweep
+from sb3_flow.zoo.compilation import GAIN, would_pay
 from sb3_flow.zoo.configs import ZOO_KEYS
 from sb3_flow.zoo.registration import register
 
@@ -100,6 +101,7 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError(f"--max-retries is {options.max_retries}; it must be at least 0.")
     runs = list_runs(options.file, options.output, options.cpus_per_run, options.gpus_per_run)
     finished = check_folders(runs)
+    advise(options.file, [run for run in runs if run not in finished])
     if options.dry_run:
         print(f"# {len(runs)} runs, {len(finished)} of them finished")
         for run in runs:
@@ -130,6 +132,23 @@ def list_runs(file: Path, output: Path | None = None, cpus: float | None = None,
     algorithms = require("rl_zoo3.utils", "zoo", "A sweep").ALGOS
     hyperparameters = {name: _hyperparameters(cls) for name, cls in algorithms.items()}
     return expand(read_sweep(file), file, hyperparameters, output, cpus, gpus)
+
+
+def advise(file: Path, runs: Sequence[Run]) -> None:
+    """
+    Print advice to compile updates, if a run is long and nothing says whether to compile them. An algorithm's own
+    configuration could, so there is none with ``conf_file``.
+
+    :param file: The file of the sweep
+    :param runs: The runs to start
+    """
+    algorithms = require("rl_zoo3.utils", "zoo", "A sweep").ALGOS
+    for run in runs:
+        given = any(argument.startswith(("compile:", "--conf-file")) for argument in run.command)
+        device = "cpu" if "--device=cpu" in run.command else "other"
+        if not has_results(run.folder) and would_pay(algorithms[run.algo], run.timesteps, device, given or None):
+            print(f"Long runs: `compile: true` for algorithms of this package in {file} {GAIN}.", file=sys.stderr)
+            return
 
 
 def _hyperparameters(cls: type) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sb3_flow.common.checkpoints import TrainingCheckpoint, latest_checkpoint
 from sb3_flow.common.lock import LOCK, Lock
 from sb3_flow.common.offline_algorithm import OfflineAlgorithm
 from sb3_flow.zoo.callbacks import EvalCallback, SamplerEvalCallback, TrainingClock
+from sb3_flow.zoo.compilation import GAIN, would_pay
 from sb3_flow.zoo.hyperparameters import HyperparameterReader
 from sb3_flow.zoo.system import describe_system
 from sb3_flow.zoo.trust import read_yaml, reading, replaced
@@ -135,7 +136,10 @@ class FlowExperimentManager(HyperparameterReader):
             )
 
     def learn(self, model: BaseAlgorithm) -> None:
-        """As in RL Zoo, and write versions, hardware and duration to ``system.yml``."""
+        """As in RL Zoo, with advice for long runs, and write versions, hardware and duration to ``system.yml``."""
+        compile = self._hyperparams.get("compile")
+        if self.verbose > 0 and not self.resuming and would_pay(type(model), self.n_timesteps, model.device.type, compile):
+            print(f"Long run: `-params compile:True` {GAIN}.")
         start = time.monotonic()
         try:
             with self._record_interrupts(model):

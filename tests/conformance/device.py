@@ -227,17 +227,18 @@ def differences(name: str, n_updates: int = 3) -> dict[str, float]:
 
     :param name: Name of a case
     :param n_updates: Number of updates
-    :return: The largest difference of each parameter
+    :return: The largest difference of each parameter, and the relative difference of each metric of the last update
     """
     case = next(case for case in CASES if case.name == name)
     first, second = (case.make(case.environment(), dataset=case.data(), device=device) for device in ("cpu", DEVICE))
     for _ in range(n_updates):
         batch = first.sample_batch(first.batch_size)
         noise = first.draw_noise(first.batch_size)
-        first.update(batch, noise)
-        second.update(to_device(batch, second.device), to_device(noise, second.device))
+        metrics = first.update(batch, noise)
+        on_device = second.update(to_device(batch, second.device), to_device(noise, second.device))
     after = second.policy.state_dict()
-    return {key: float((value - after[key].host).abs().max()) for key, value in first.policy.state_dict().items()}
+    found = {key: float((value - after[key].host).abs().max()) for key, value in first.policy.state_dict().items()}
+    return found | {key: float((value / on_device[key].host - 1).abs()) for key, value in metrics.items()}
 
 
 def drawn_there(name: str, images: bool, kwargs: dict[str, Any]) -> list[Finding]:

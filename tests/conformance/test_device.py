@@ -40,6 +40,12 @@ def test_numbers_are_those_of_the_cpu(process: ProcessPoolExecutor) -> None:
     assert set(process.submit(device.differences, "FQL").result().values()) == {0.0}
 
 
+def test_adjoint_matching_in_one_batch(process: ProcessPoolExecutor) -> None:
+    """On a CPU, QAM evaluates its flows step by step, on other devices at all points of a path at once, with equal results."""
+    found = process.submit(device.differences, "QAM", 1).result()
+    assert max(found[name] for name in ("adjoint_matching_loss", "terminal_adjoint", "kl", "grad_norm")) < 1e-4
+
+
 @pytest.mark.parametrize(
     ("name", "images", "kwargs"),
     [
