@@ -328,6 +328,27 @@ def test_an_operator_that_onnx_lacks_is_named(tmp_path: Path) -> None:
         FQL("FlowPolicy", pendulum(), **options).export(tmp_path / "policy.onnx")
 
 
+class Inverted(BaseFeaturesExtractor):
+    """Features that are finite because of a small number."""
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        super().__init__(observation_space, 3)
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        return observations / (observations.square() + 1e-12)
+
+
+@pytest.mark.slow
+def test_small_numbers_are_not_rounded_to_zero(tmp_path: Path) -> None:
+    """As the exporter's optimization does, so that a division by zero would remain."""
+    options = {**SMALL, "policy_kwargs": {"net_arch": [8], "features_extractor_class": Inverted}}
+    model = FQL("FlowPolicy", pendulum(), **options)
+    model.export(tmp_path / "policy.onnx")
+    zeros = np.zeros(3, np.float32)
+    actions, _ = OnnxPolicy(tmp_path / "policy.onnx").predict(zeros, deterministic=True)
+    np.testing.assert_allclose(actions, model.predict(zeros, deterministic=True)[0], rtol=1e-5, atol=1e-5)
+
+
 # Chunks that are executed in part.
 
 

@@ -225,7 +225,7 @@ def export_policy(
     :raises ImportError: If the extra ``export`` is not installed.
     :raises ValueError: If the policy cannot be exported, for instance because of an operator of a features extractor.
     """
-    require("onnxscript", "export", "Exporting a policy")
+    optimizer = require("onnxscript.optimizer", "export", "Exporting a policy")
     onnx = require("onnx", "export", "Exporting a policy")
     exported = ExportedPolicy(copy.deepcopy(policy), env, real_time, space).cpu().eval()
     description = describe(exported, algorithm)
@@ -245,6 +245,7 @@ def export_policy(
                 output_names=["actions", "next_last_actions", *(["certified"] if policy.certifies else [])],
                 dynamic_shapes=shapes,
                 dynamo=True,
+                optimize=False,  # onnxscript 0.7.2 would remove additions of up to 1e-8, on which divisions by 0 depend
                 verbose=False,
             )
     except (th.onnx.OnnxExporterError, RuntimeError) as error:
@@ -258,6 +259,8 @@ def export_policy(
     finally:
         logging.getLogger("torch.onnx").setLevel(level)
     assert program is not None
+    for simplify in (optimizer.inline, optimizer.fold_constants, optimizer.remove_unused_nodes):
+        simplify(program.model)
     model = program.model_proto
     onnx.helper.set_model_props(model, {KEY: json.dumps(description)})
     used = {name for node in model.graph.node for name in node.input}
