@@ -47,13 +47,18 @@ class _GeluTanh(th.autograd.Function):
     """GELU's tanh approximation written as ``x * sigmoid(2u)``, because ``(1 + tanh(u)) / 2 = sigmoid(2u)``."""
 
     @staticmethod
-    def forward(ctx: Any, x: th.Tensor) -> th.Tensor:
+    def forward(x: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         gate = _gelu_gate(x)
-        ctx.save_for_backward(x, gate)
-        return x * gate
+        return x * gate, gate
 
     @staticmethod
-    def backward(ctx: Any, grad_output: th.Tensor) -> th.Tensor:
+    def setup_context(ctx: Any, inputs: tuple[th.Tensor], output: tuple[th.Tensor, th.Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: th.Tensor, _: None) -> th.Tensor:
         x, gate = ctx.saved_tensors
         if th.is_grad_enabled():  # a second derivative may be needed, which PyTorch's operator has
             slow: th.Tensor = th.ops.aten.gelu_backward(grad_output, x, approximate="tanh")
@@ -62,6 +67,10 @@ class _GeluTanh(th.autograd.Function):
         slope: th.Tensor = (x * x).mul_(3 * _GELU_CUBIC * _GELU_SCALE).add_(_GELU_SCALE)
         slope.mul_(x).mul_(1 - gate).add_(1).mul_(gate)
         return slope.mul_(grad_output)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int], x: th.Tensor) -> tuple[tuple[th.Tensor, th.Tensor], tuple[int, int]]:
+        return _GeluTanh.apply(x), (in_dims[0], in_dims[0])
 
 
 def _gelu_gate(x: th.Tensor) -> th.Tensor:
@@ -74,6 +83,12 @@ def is_transformed() -> bool:
     return th._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def is_batched() -> bool:
+    """Whether ``torch.vmap`` is active and no other transform. Then a tensor does not know whether it requires gradients."""
+    transforms = th._C._functorch.get_interpreter_stack() or []
+    return bool(transforms) and all(transform.key() == th._C._functorch.TransformType.Vmap for transform in transforms)
+
+
 def gelu_tanh(x: th.Tensor) -> th.Tensor:
     """
     GELU in its tanh approximation, the default of JAX, in half the time of ``F.gelu(approximate="tanh")`` on a CPU.
@@ -81,12 +96,12 @@ def gelu_tanh(x: th.Tensor) -> th.Tensor:
     :param x: Any shape
     :return: ``0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))``
     """
-    if th.compiler.is_compiling() or is_transformed():  # which fuse this or derive the gradient themselves
+    if th.compiler.is_compiling() or (is_transformed() and not is_batched()):  # they fuse this or derive the gradient themselves
         return x * th.sigmoid(x * (_GELU_SCALE + _GELU_SCALE * _GELU_CUBIC * x * x))
     if x.numel() < SMALL:
         return F.gelu(x, approximate="tanh")
-    if x.requires_grad and th.is_grad_enabled():
-        return _GeluTanh.apply(x)  # type: ignore[no-any-return,no-untyped-call]
+    if (x.requires_grad or is_batched()) and th.is_grad_enabled():
+        return _GeluTanh.apply(x)[0]  # type: ignore[no-any-return,no-untyped-call]
     return _gelu_gate(x).mul_(x)
 
 
