@@ -5,7 +5,7 @@ The parameters of all models are stacked, and those of each model become views o
 files stay those of each model: only losses and gradients are computed for all models at once, by ``torch.vmap``.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import torch as th
@@ -71,8 +71,8 @@ def train_together(model: Any, ask: Ask) -> None:
         )
     if model.compile == "cudagraph":
         raise ValueError(
-            "Seeds that train together have no CUDA graphs: set `compile` to True or False, or train each seed in a process of "
-            "its own."
+            "Seeds that train together have no CUDA graphs: set `compile` to True or False, or train each seed in a process "
+            "of its own."
         )
     model.execution = Together(model.compile, ask)
 
@@ -123,8 +123,8 @@ class BatchedGradients:
             gradients, metrics = execution.differentiate(batched, leaves, self.stacked, inputs)
         except RuntimeError as error:  # of torch.vmap
             raise ValueError(
-                f"`{loss.__name__}` of {type(loss.__self__).__name__} cannot be computed for several seeds at once: train each "
-                f"seed in a process of its own. PyTorch says: {str(error).strip().splitlines()[0]}"
+                f"`{loss.__name__}` of {type(loss.__self__).__name__} cannot be computed for several seeds at once: train "
+                f"each seed in a process of its own. PyTorch says: {str(error).strip().splitlines()[0]}"
             ) from error
         rows = [[None] * len(calls) if gradient is None else gradient.unbind() for gradient in gradients]
         return [
@@ -143,7 +143,7 @@ class BatchedGradients:
             for name, tensor in tensors.items():
                 tensor.data = self.stacked[name][i]
             if copy_views not in policy._state_dict_hooks.values():
-                policy.register_state_dict_post_hook(copy_views)
+                policy.register_state_dict_post_hook(copy_views)  # type: ignore[no-untyped-call]
         self.addresses = [tensor.data_ptr() for tensors in self.tensors for tensor in tensors.values()]
 
 
@@ -158,7 +158,7 @@ class BatchedLoss:
         self.loss, self.__name__ = loss, loss.__name__
         self.module = _Loss(loss)
 
-    def __call__(self, stacked: Mapping[str, th.Tensor], inputs: tuple[Any, ...]) -> tuple[th.Tensor, Metrics]:
+    def __call__(self, stacked: dict[str, th.Tensor], inputs: tuple[Any, ...]) -> tuple[th.Tensor, Metrics]:
         """
         Evaluate the loss of all models.
 

@@ -70,7 +70,7 @@ class _GeluTanh(th.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int], x: th.Tensor) -> tuple[tuple[th.Tensor, th.Tensor], tuple[int, int]]:
-        return _GeluTanh.apply(x), (in_dims[0], in_dims[0])
+        return _GeluTanh.apply(x), (in_dims[0], in_dims[0])  # type: ignore[no-untyped-call]
 
 
 def _gelu_gate(x: th.Tensor) -> th.Tensor:
@@ -96,11 +96,12 @@ def gelu_tanh(x: th.Tensor) -> th.Tensor:
     :param x: Any shape
     :return: ``0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))``
     """
-    if th.compiler.is_compiling() or (is_transformed() and not is_batched()):  # they fuse this or derive the gradient themselves
+    batched = not th.compiler.is_compiling() and is_batched()
+    if th.compiler.is_compiling() or (is_transformed() and not batched):  # which fuse this or derive the gradient themselves
         return x * th.sigmoid(x * (_GELU_SCALE + _GELU_SCALE * _GELU_CUBIC * x * x))
     if x.numel() < SMALL:
         return F.gelu(x, approximate="tanh")
-    if (x.requires_grad or is_batched()) and th.is_grad_enabled():
+    if (x.requires_grad or batched) and th.is_grad_enabled():
         return _GeluTanh.apply(x)[0]  # type: ignore[no-any-return,no-untyped-call]
     return _gelu_gate(x).mul_(x)
 

@@ -31,7 +31,7 @@ def take_turns(
     :return: The error of each function; None: it has returned
     """
     turns = [_Turn(function) for function in functions]
-    waiting, answers = turns, [None] * len(turns)
+    waiting, answers = turns, list[Any]([None] * len(turns))
     while waiting:
         interrupted = [turn.take(item) for turn, item in zip(waiting, answers, strict=True)]
         waiting = [turn for turn in waiting if not turn.ended]

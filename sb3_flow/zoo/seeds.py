@@ -15,8 +15,8 @@ from sb3_flow.zoo.experiment import LOG, FlowExperimentManager
 
 def train_seeds(script: Any, seeds: Sequence[int], options: dict[str, Any]) -> None:
     """
-    Run RL Zoo's training script for each seed, with the command line of this process. The seeds take turns, and their gradients
-    are computed together. Run, folder and numbers of a seed are those of ``--seed SEED --run-id SEED+1``, up to rounding.
+    Run RL Zoo's training script for each seed, with the command line of this process. The seeds take turns, and their
+    gradients are computed together. Folder and numbers of a seed are those of ``--seed SEED --run-id SEED+1``, up to rounding.
 
     :param script: The module ``rl_zoo3.train``
     :param seeds: The seeds

@@ -233,7 +233,7 @@ def test_two_sweeps_never_train_the_same_run(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(supervisor, "PATIENCE", 0.3)
     with supervisor.locked(tmp_path / supervisor.LOCK):
         with pytest.raises(supervisor.BusyError, match="Another process trains in"):
-            supervisor.supervise(str(tmp_path), RUN.command, str(tmp_path), 1, "other")
+            supervisor.supervise({str(tmp_path): RUN.command}, RUN.command, str(tmp_path), 1, "other")
     assert not (tmp_path / supervisor.RECORD).exists()
 
 
@@ -245,7 +245,8 @@ def test_a_training_ends_with_its_task(tmp_path: Path, ending: signal.Signals) -
         "supervise = runpy.run_path(sys.argv[1])['supervise']\n"
         "assert 'torch' not in sys.modules\n"  # a worker is light
         "try:\n"
-        "    supervise('run', ['train', '--algo=sac', '--env=Pendulum-v1', '--device=cpu'], '.', 1, '')\n"
+        "    command = ['train', '--algo=sac', '--env=Pendulum-v1', '--device=cpu']\n"
+        "    supervise({'run': command}, command, '.', 1, '')\n"
         "except KeyboardInterrupt:\n"
         "    sys.stdin.read()"  # a worker lives longer than a task
     )
