@@ -47,18 +47,13 @@ class _GeluTanh(th.autograd.Function):
     """GELU's tanh approximation written as ``x * sigmoid(2u)``, because ``(1 + tanh(u)) / 2 = sigmoid(2u)``."""
 
     @staticmethod
-    def forward(x: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    def forward(ctx: Any, x: th.Tensor) -> th.Tensor:
         gate = _gelu_gate(x)
-        return x * gate, gate
+        ctx.save_for_backward(x, gate)
+        return x * gate
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[th.Tensor], output: tuple[th.Tensor, th.Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs, output[1])
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: th.Tensor, _: None) -> th.Tensor:
+    def backward(ctx: Any, grad_output: th.Tensor) -> th.Tensor:
         x, gate = ctx.saved_tensors
         if th.is_grad_enabled():  # a second derivative may be needed, which PyTorch's operator has
             slow: th.Tensor = th.ops.aten.gelu_backward(grad_output, x, approximate="tanh")
@@ -68,9 +63,20 @@ class _GeluTanh(th.autograd.Function):
         slope.mul_(x).mul_(1 - gate).add_(1).mul_(gate)
         return slope.mul_(grad_output)
 
+
+class _BatchedGeluTanh(th.autograd.Function):
+    """``_GeluTanh`` inside of ``torch.vmap``, applied to all members at once. In this form alone it would be slower."""
+
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int], x: th.Tensor) -> tuple[tuple[th.Tensor, th.Tensor], tuple[int, int]]:
-        return _GeluTanh.apply(x), (in_dims[0], in_dims[0])  # type: ignore[no-untyped-call]
+    def forward(x: th.Tensor) -> th.Tensor:
+        raise NotImplementedError
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[th.Tensor], output: th.Tensor) -> None: ...
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int], x: th.Tensor) -> tuple[th.Tensor, int]:
+        return _GeluTanh.apply(x), in_dims[0]  # type: ignore[no-untyped-call]
 
 
 def _gelu_gate(x: th.Tensor) -> th.Tensor:
@@ -101,8 +107,10 @@ def gelu_tanh(x: th.Tensor) -> th.Tensor:
         return x * th.sigmoid(x * (_GELU_SCALE + _GELU_SCALE * _GELU_CUBIC * x * x))
     if x.numel() < SMALL:
         return F.gelu(x, approximate="tanh")
-    if (x.requires_grad or batched) and th.is_grad_enabled():
-        return _GeluTanh.apply(x)[0]  # type: ignore[no-any-return,no-untyped-call]
+    if batched and th.is_grad_enabled():
+        return _BatchedGeluTanh.apply(x)  # type: ignore[no-any-return,no-untyped-call]
+    if x.requires_grad and th.is_grad_enabled():
+        return _GeluTanh.apply(x)  # type: ignore[no-any-return,no-untyped-call]
     return _gelu_gate(x).mul_(x)
 
 

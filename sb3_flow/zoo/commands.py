@@ -20,6 +20,7 @@ from sb3_flow.zoo.arguments import ACTING, add_defaults, quote_values
 from sb3_flow.zoo.hub import downloading, uploading
 from sb3_flow.zoo.options import IMPORTING, check_environment, check_numbers, check_plot, check_seeds, check_texts
 from sb3_flow.zoo.registration import register
+from sb3_flow.zoo.seeds import train_seeds
 from sb3_flow.zoo.trust import REMEDY, parsed_values, reading
 
 Subparsers = Any  # argparse's own class for these is private
@@ -197,11 +198,9 @@ def _function(script: Script, ours: argparse.Namespace) -> Callable[[], Any]:
         raise ImportError(f"This command needs the package `{error.name}`: pip install 'sb3_flow[zoo]'") from error
     if script.module == "rl_zoo3.train":
         options = {key: value for key, value in vars(ours).items() if key not in ("env", "gym_packages", "seeds")}
-        if getattr(ours, "seeds", None):
-            from sb3_flow.zoo.seeds import train_seeds
-
-            return partial(train_seeds, module, ours.seeds, options)
         from sb3_flow.zoo.experiment import FlowExperimentManager
 
         module.ExperimentManager = partial(FlowExperimentManager, **options)
+        if getattr(ours, "seeds", None):
+            return partial(train_seeds, module, ours.seeds)
     return getattr(module, script.function)  # type: ignore[no-any-return]

@@ -22,13 +22,12 @@ from sb3_flow.common.turns import Ask
 from sb3_flow.zoo.callbacks import EvalCallback, SamplerEvalCallback, TrainingClock
 from sb3_flow.zoo.compilation import GAIN, would_pay
 from sb3_flow.zoo.hyperparameters import HyperparameterReader
+from sb3_flow.zoo.seeds import LOG
 from sb3_flow.zoo.system import describe_system
 from sb3_flow.zoo.trust import read_yaml, reading, replaced
 
 #: Not a sampler of the policy: sampled actions of an algorithm that is usually evaluated by deterministic actions.
 SAMPLED = "sampled"
-#: Output of a run that trains together with others.
-LOG = "log.txt"
 
 
 class FlowExperimentManager(HyperparameterReader):

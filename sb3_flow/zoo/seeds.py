@@ -1,4 +1,4 @@
-"""``sb3-flow train --seeds 0 1 2``: several seeds of one setting in one process. It needs RL Zoo."""
+"""``sb3-flow train --seeds 0 1 2``: several seeds of one setting in one process."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from typing import Any
 
 from sb3_flow.common.batched_gradients import BatchedGradients
 from sb3_flow.common.turns import Ask, take_turns
-from sb3_flow.zoo.experiment import LOG, FlowExperimentManager
+
+#: Output of a run that trains together with others, in its folder.
+LOG = "log.txt"
 
 
-def train_seeds(script: Any, seeds: Sequence[int], options: dict[str, Any]) -> None:
+def train_seeds(script: Any, seeds: Sequence[int]) -> None:
     """
     Run RL Zoo's training script for each seed, with the command line of this process. The seeds take turns, and their
     gradients are computed together. Folder and numbers of a seed are those of ``--seed SEED --run-id SEED+1``, up to rounding.
 
-    :param script: The module ``rl_zoo3.train``
+    :param script: The module ``rl_zoo3.train``, whose ``ExperimentManager`` makes ``FlowExperimentManager``
     :param seeds: The seeds
-    :param options: Arguments of ``FlowExperimentManager``
     :raises ValueError: If the training of a seed failed. The others are completed first.
     """
-    arguments = sys.argv
+    arguments, manager = sys.argv, script.ExperimentManager
 
     def training(seed: int) -> Callable[[Ask], None]:
         def train(ask: Ask) -> None:
             sys.argv = [*arguments, f"--seed={seed}"]
-            script.ExperimentManager = partial(FlowExperimentManager, **{**options, "run_id": seed + 1, "ask": ask})
+            script.ExperimentManager = partial(manager, run_id=seed + 1, ask=ask)
             try:
                 script.train()
             except Exception:
