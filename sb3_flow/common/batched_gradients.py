@@ -5,6 +5,8 @@ The parameters of all models are stacked, and those of each model become views o
 files stay those of each model: only losses and gradients are computed for all models at once, by ``torch.vmap``.
 """
 
+from __future__ import annotations  # evaluated, those of functions inside of functions interrupt torch.compile
+
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 

@@ -98,7 +98,7 @@ class _Turn:
         self._pause()
         answer = self.answers.get()
         if isinstance(answer, _Failure):
-            raise answer.error
+            raise answer.error.with_traceback(None)
         return answer
 
     def _pause(self) -> None:

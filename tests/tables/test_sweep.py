@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -310,3 +311,80 @@ def test_impossible_resources_are_refused(option: str) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["sweep", "table.yml", option])
     assert caught.value.code == 2
+
+
+class Task:
+    """A task of Ray: it only records what it was started with."""
+
+    def __init__(self) -> None:
+        self.started: list[dict[str, Any]] = []
+
+    def options(self, **resources: Any) -> "Task":
+        return self
+
+    def remote(self, runs: dict[str, Any], command: tuple[str, ...], *_: Any) -> int:
+        self.started.append({"folders": list(runs), "command": command})
+        return len(self.started) - 1
+
+
+def ended(code: int) -> Any:
+    """A Ray whose tasks have ended with an exit code."""
+    errors = SimpleNamespace(RayTaskError=OSError, RayError=RuntimeError)
+    return SimpleNamespace(get=lambda reference: code, exceptions=errors)
+
+
+def seeds(tmp_path: Path) -> list[Run]:
+    command = ("train", "--algo=fql", "--num-threads=1")
+    return [
+        replace(
+            RUN,
+            seed=seed,
+            folder=tmp_path / str(seed),
+            command=(*command, f"--seed={seed}", f"--run-id={seed + 1}"),
+            seeds_per_process=2,
+        )
+        for seed in (0, 1)
+    ]
+
+
+def test_seeds_of_one_process_are_restarted_together_or_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Together after a crash, in processes of their own after an error: then each has its own message."""
+    sweep, task = Sweep(seeds(tmp_path), set(), max_retries=1), Task()
+    sweep._submit(task, sweep.states)
+    together = {
+        "folders": [str(tmp_path / "0"), str(tmp_path / "1")],
+        "command": ("train", "--seeds", "0", "1", "--algo=fql", "--num-threads=1"),
+    }
+    assert task.started == [together]
+    sweep._collect(ended(-9), task, 0)
+    assert task.started == [together, together]
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / supervisor.LOG).write_text("sb3-flow: Seeds of X cannot train together\n")
+    sweep._collect(ended(2), task, 1)
+    assert [start["command"] for start in task.started[2:]] == [run.command for run in seeds(tmp_path)]
+    assert "in a process of its own: sb3-flow: Seeds of X cannot train together" in capsys.readouterr().out
+    sweep._collect(ended(0), task, 2)
+    sweep._collect(ended(2), task, 3)
+    assert [state.status for state in sweep.states] == ["done", "failed"] and len(task.started) == 4
+
+
+@posix_only
+def test_the_records_of_seeds_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run is finished, and keeps the command that trains it alone, so that `seeds_per_process` may change."""
+    first, second = seeds(tmp_path)
+    supervisor.write_record(record(first.folder).folder, {"command": first.command, "finished": True, "seconds": 1.0})
+    started: list[list[str]] = []
+
+    def popen(command: list[str], **_: Any) -> Any:
+        started.append(command)
+        return SimpleNamespace(pid=1, poll=lambda: 0, wait=lambda timeout: 0)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    commands = {str(run.folder): run.command for run in (first, second)}
+    assert supervisor.supervise(commands, ["train", "--seeds", "0", "1"], str(tmp_path), 1, "name") == 0
+    assert started[0][-3:] == ["--seeds", "0", "1"]
+    assert check_folders([first, second]) == {first, second}
+    assert (supervisor.read_record(first.folder) or {})["seconds"] == 1.0  # another sweep had finished it
+    assert (second.folder / supervisor.LOG).exists()
+    assert supervisor.supervise(commands, ["train", "--seeds", "0", "1"], str(tmp_path), 1, "name") == 0
+    assert len(started) == 1
