@@ -30,7 +30,7 @@ def take_turns(
         raised in each of these functions.
     :return: The error of each function; None: it has returned
     """
-    turns = [_Turn(function) for function in functions]
+    outside, turns = get_global_state(), [_Turn(function) for function in functions]
     waiting, answers = turns, list[Any]([None] * len(turns))
     while waiting:
         interrupted = [turn.take(item) for turn, item in zip(waiting, answers, strict=True)]
@@ -41,6 +41,7 @@ def take_turns(
             answers = list(answer([turn.request for turn in waiting])) if waiting else []
         except (Exception, KeyboardInterrupt) as error:
             answers = [_Failure(error)] * len(waiting)
+    set_global_state(outside)
     return [turn.error for turn in turns]
 
 
@@ -61,7 +62,7 @@ class _Turn:
         #: Whether the function does not run, and whether it has returned.
         self.waits, self.ended = True, False
         self.answers, self.signals = SimpleQueue[Any](), SimpleQueue[None]()
-        self.state = _process_state()
+        self.generators, self.streams = get_global_state(), (sys.stdout, sys.stderr)
         Thread(target=self._run, daemon=True).start()
 
     def take(self, answer: Any) -> bool:
@@ -71,8 +72,9 @@ class _Turn:
         :param answer: The answer to its last request
         :return: Whether the process was interrupted meanwhile, which only the main thread notices
         """
-        outside, interrupted = _process_state(), False
-        _set_process_state(self.state)
+        outside, interrupted = (sys.stdout, sys.stderr), False
+        sys.stdout, sys.stderr = self.streams
+        set_global_state(self.generators)
         self.waits = False
         self.answers.put(answer)
         while not self.waits:
@@ -80,8 +82,8 @@ class _Turn:
                 self.signals.get()
             except KeyboardInterrupt:
                 interrupted = True
-        self.state = _process_state()
-        _set_process_state(outside)
+        self.generators, self.streams = get_global_state(), (sys.stdout, sys.stderr)
+        sys.stdout, sys.stderr = outside
         return interrupted
 
     def _run(self) -> None:
@@ -105,11 +107,3 @@ class _Turn:
         self.waits = True
         self.signals.put(None)
 
-
-def _process_state() -> tuple[Any, ...]:
-    return get_global_state(), sys.stdout, sys.stderr
-
-
-def _set_process_state(state: tuple[Any, ...]) -> None:
-    generators, sys.stdout, sys.stderr = state
-    set_global_state(generators)
