@@ -106,4 +106,3 @@ class _Turn:
     def _pause(self) -> None:
         self.waits = True
         self.signals.put(None)
-

@@ -166,6 +166,27 @@ def test_a_sweep_survives_everything(folder: Path) -> None:
         assert np.load(run / "evaluations.npz")["timesteps"].tolist() == timesteps
 
 
+@posix_only
+@pytest.mark.nightly
+def test_a_sweep_with_several_seeds_in_a_process(folder: Path) -> None:
+    """Three seeds in processes of two; what cannot train so does in processes of its own, and all finish."""
+    pytest.importorskip("ray")
+    content = (folder / "table.yml").read_text("utf-8").replace("seeds: [4]", "seeds: 3\nseeds_per_process: 2")
+    content = "\n".join(line for line in content.splitlines() if "sac_offline" not in line).replace("3000", "500")
+    (folder / "table.yml").write_text(content, "utf-8")
+    with sweeping(folder) as process:
+        until(lambda: process.poll() is not None, folder)
+    output = (folder / "output.txt").read_text()
+    assert process.returncode == 0 and "6 of 6 runs done" in output
+    assert "in a process of its own: sb3-flow: 2 of 2 seeds failed. Seed 0: Seeds of OfflineTD3" in output
+    for run_id in (1, 2, 3):
+        for algo, timesteps in (("fql", [250, 500]), ("td3_offline", [50, 100])):
+            run = folder / "results" / algo / f"Pendulum-v1_{run_id}"
+            assert supervisor.is_finished(run) and f"--seed={run_id - 1}" in (supervisor.read_record(run) or {})["command"]
+            assert np.load(run / "evaluations.npz")["timesteps"].tolist() == timesteps
+    assert main(["report", str(folder / "results")]) == 0
+
+
 RUN = Run("fql", "Pendulum-v1", 0, None, Path(), ("train", "--algo=fql", "--num-threads=1", "-params", "alpha:1"), 100, 1, 0)
 
 
