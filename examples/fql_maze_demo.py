@@ -1,9 +1,9 @@
 """
 Reach the goal of a maze from logged data: FQL and behavior cloning, in about two minutes on a laptop.
 
-Collect data with a scripted expert in OGBench's point maze (it moves to random goals, with noisy actions, and not to the goal of
-the task), train FQL offline on it, and compare FQL with behavior cloning. Print a table, and write the table, a learning curve,
-the paths and the trained model. `examples/fql_cube_demo.py` does the same with a robot arm, in 8 to 14 minutes.
+Collect data with a scripted expert in OGBench's point maze (it moves to random goals, with noisy actions, and not to the goal
+of the task), train FQL offline on it, and compare FQL with behavior cloning. Print a table, and write the table, a learning
+curve, the paths and the trained model. `examples/fql_cube_demo.py` does the same with a robot arm, in 8 to 14 minutes.
 
     python examples/fql_maze_demo.py [--seed 0] [--folder runs/demo] [--quick]
 """
@@ -42,10 +42,10 @@ warnings.simplefilter("ignore")
 ENV_ID = "pointmaze-medium-singletask-task1-v0"
 DATASET = "pointmaze-medium-navigate-v0"
 
-#: For a minute of training on two CPU cores: small networks and batches, fast targets, few steps of the flow, and a learning rate
-#: that decays to 0. The reward is -1 until the goal, which is 200 steps away: with returns of 20 steps (`n_steps`), values get
-#: from the goal to the start in a few thousand updates. `alpha` is small, so that the policy departs from the expert, which goes
-#: elsewhere. The published settings are in `zoo_configs/fql.yml`.
+#: For a minute of training on two CPU cores: small networks and batches, fast targets, few steps of the flow, and a learning
+#: rate that decays to 0. The reward is -1 in each step until the goal, which is 200 steps away: with returns over 20 steps
+#: (`n_steps`), values get from the goal to the start in a few thousand updates. `alpha` is small, so that the policy departs
+#: from the expert, which goes elsewhere. The published settings are in `zoo_configs/fql.yml`.
 SETTINGS: dict[str, Any] = dict(
     learning_rate=LinearSchedule(1e-3, 0.0, 1.0),
     batch_size=128,
@@ -60,7 +60,7 @@ SETTINGS: dict[str, Any] = dict(
 
 
 def success_rate(policy: Any, envs: VecEnv, n_episodes: int, seed: int, deterministic: bool, bar: Any = None) -> float:
-    """The fraction of successful episodes. A progress bar counts the episodes."""
+    """The fraction of successful episodes, which the progress bar counts."""
     successes = []
 
     def note(local: dict[str, Any], _: dict[str, Any]) -> None:
@@ -98,33 +98,36 @@ class LearningCurve(BaseCallback):
             self.rates.append(rate)
         return True
 
-    def plot(self, file: Path, behavior: float) -> None:
+    def plot(self, file: Path, title: str, behavior: float) -> None:
         """
         Plot success rates over offline updates.
 
         :param file: The picture to write
+        :param title: Title of the picture
         :param behavior: The success rate of the final BC policy
         """
         figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
         axes.plot(self.updates, self.rates, marker="o", label="FQL")
         axes.axhline(behavior, color="gray", linestyle="--", label="behavior cloning (BC flow)")
-        axes.set(xlabel="offline updates", ylabel="success rate (sampled)", ylim=(-0.03, 1.03), title=ENV_ID)
+        axes.set(xlabel="offline updates", ylabel="success rate (sampled)", ylim=(-0.03, 1.03), title=title)
         axes.grid(alpha=0.3)
         axes.legend()
         figure.savefig(file, dpi=120)
         plt.close(figure)
 
 
-def evaluate(policies: dict[str, Any], envs: VecEnv, n_episodes: int, seed: int) -> dict[str, dict[str, float]]:
-    """Success rates of policies, sampled and deterministic, in the same episodes."""
-    rates: dict[str, dict[str, float]] = {}
+def evaluate(model: Any, envs: VecEnv, n_episodes: int, seed: int) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
+    """The policy and the BC policy of a model, and their success rates, sampled and deterministic, in the same episodes."""
+    policies = {"FQL": model.policy, "behavior cloning (BC flow)": model.policy.with_sampler("bc_flow")}
+    rates: dict[str, dict[str, float]] = {name: {} for name in policies}
     with progress_bar(2 * len(policies) * n_episodes, desc="Evaluation", unit="episode") as bar:
         for name, policy in policies.items():
-            rates[name] = {
-                "sampled": success_rate(policy, envs, n_episodes, seed, deterministic=False, bar=bar),
-                "deterministic": success_rate(policy, envs, n_episodes, seed, deterministic=True, bar=bar),
-            }
-    return rates
+            for mode in ("sampled", "deterministic"):
+                rates[name][mode] = success_rate(policy, envs, n_episodes, seed, mode == "deterministic", bar)
+    print(f"\n{'success rate':<30} {'sampled':>8} {'deterministic':>13}")
+    for name, rate in rates.items():
+        print(f"{name:<30} {rate['sampled']:>8.2f} {rate['deterministic']:>13.2f}")
+    return policies, rates
 
 
 def plot_paths(file: Path, policies: dict[str, Any], n_episodes: int, seed: int) -> None:
@@ -189,15 +192,11 @@ def main() -> None:
     model.save(folder / "fql_maze")
 
     print(f"3/3  Evaluating both policies for {arguments.episodes} episodes each, sampled (as in papers) and deterministic")
-    policies = {"FQL": model.policy, "behavior cloning (BC flow)": model.policy.with_sampler("bc_flow")}
-    rates = evaluate(policies, envs, arguments.episodes, 1_000 + arguments.seed)
+    policies, rates = evaluate(model, envs, arguments.episodes, 1_000 + arguments.seed)
     envs.close()
-    print(f"\n{'success rate':<30} {'sampled':>8} {'deterministic':>13}")
-    for name, rate in rates.items():
-        print(f"{name:<30} {rate['sampled']:>8.2f} {rate['deterministic']:>13.2f}")
     results = {"seed": arguments.seed, "updates": arguments.updates, "episodes": arguments.episodes, "success_rate": rates}
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    curve.plot(folder / "learning_curve.png", rates["behavior cloning (BC flow)"]["sampled"])
+    curve.plot(folder / "learning_curve.png", ENV_ID, rates["behavior cloning (BC flow)"]["sampled"])
     plot_paths(folder / "paths.png", policies, min(5, arguments.episodes), seed=arguments.seed)
     minutes = (time.monotonic() - start) / 60
     print(f"\nDone in {minutes:.1f} minutes. Look at {folder / 'learning_curve.png'} and {folder / 'paths.png'}.")
