@@ -42,13 +42,13 @@ warnings.simplefilter("ignore")
 ENV_ID = "pointmaze-medium-singletask-task1-v0"
 DATASET = "pointmaze-medium-navigate-v0"
 
-#: For a minute of training on two CPU cores: small networks and batches, fast targets, few steps of the flow, and a learning
-#: rate that decays to 0. The reward is -1 in each step until the goal, which is 200 steps away: with returns over 20 steps
-#: (`n_steps`), values get from the goal to the start in a few thousand updates. `alpha` is small, so that the policy departs
-#: from the expert, which goes elsewhere. The published settings are in `zoo_configs/fql.yml`.
+#: For a minute of training on two CPU cores: small networks, fast targets, few steps of the flow, and a learning rate that
+#: decays to 0. The reward is -1 in each step until the goal, which is 140 steps away at best: with returns over 20 steps
+#: (`n_steps`), values get from the goal to the start in a thousand updates. `alpha` is small, so that the policy departs from the
+#: expert, which goes elsewhere. Tuned on seeds 11 and 12. Two of two runs of 8,000 updates, with other `n_steps` and `alpha`,
+#: got stuck in the corner behind the goal, where the expert never was. The published settings are in `zoo_configs/fql.yml`.
 SETTINGS: dict[str, Any] = dict(
     learning_rate=LinearSchedule(1e-3, 0.0, 1.0),
-    batch_size=128,
     tau=0.02,
     alpha=3.0,
     gamma=0.99,
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("runs/demo"))
     parser.add_argument("--transitions", type=int, default=100_000, help="number of transitions to collect")
-    parser.add_argument("--updates", type=int, default=8_000, help="number of updates")
+    parser.add_argument("--updates", type=int, default=4_000, help="number of updates")
     parser.add_argument("--episodes", type=int, default=50, help="number of episodes to evaluate each policy")
     parser.add_argument("--quick", action="store_true", help="a minute: little data and training, to see it work")
     arguments = parser.parse_args()
@@ -186,7 +186,7 @@ def main() -> None:
 
     print(f"2/3  Training FQL offline for {arguments.updates:,} updates, with evaluations", flush=True)
     envs = make_vec_env(lambda: make_env(ENV_ID), n_envs=10)
-    curve = LearningCurve(envs, max(arguments.updates // 8, 1), min(20, arguments.episodes))
+    curve = LearningCurve(envs, max(arguments.updates // 8, 1), min(10, arguments.episodes))
     model = FQL("FlowPolicy", ENV_ID, dataset=str(data), seed=arguments.seed, **SETTINGS)
     model.learn(arguments.updates, callback=curve, progress_bar=True)
     model.save(folder / "fql_maze")
