@@ -2,7 +2,7 @@
 """
 Three commands of a checkout, which need Python only:
 
-    python3 run.py demo [ARGUMENTS]    train a robot arm from logged data (arguments: see examples/fql_cube_demo.py)
+    python3 run.py demo [ARGUMENTS]    train a policy from logged data (arguments: see examples/fql_maze_demo.py)
     python3 run.py test [ARGUMENTS]    lint, types, tests and coverage (arguments: pytest's, such as -k fql)
     python3 run.py docs [ARGUMENTS]    build the documentation site in site/ (argument: serve, to show it at localhost:8000)
 
@@ -30,7 +30,7 @@ REQUIREMENTS = (ROOT / "pyproject.toml", ROOT / "constraints.txt", ROOT / "sb3_f
 
 #: Each command: the extra that it needs, and the programs that it runs. The last one gets the arguments.
 COMMANDS = {
-    "demo": ("demo", [["examples/fql_cube_demo.py"]]),
+    "demo": ("demo", [["examples/fql_maze_demo.py"]]),
     "test": (
         "tests",
         [

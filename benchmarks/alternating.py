@@ -25,7 +25,7 @@ from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.methods import METHODS
 
 #: Widths of the hidden layers.
-SIZES = {"512x4": [512] * 4, "256x2": [256] * 2, "128x3": [128] * 3}
+SIZES = {"512x4": [512] * 4, "256x2": [256] * 2, "128x3": [128] * 3, "128x2": [128] * 2}
 #: Modes of execution, and their values of the argument ``compile``.
 MODES: dict[str, bool | str] = {"eager": False, "compiled": True, "cudagraph": "cudagraph"}
 #: Algorithms by name: the class, and the arguments of the variant.
@@ -211,7 +211,7 @@ def parse(description: str | None, add: Callable[[argparse.ArgumentParser], None
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--algo", default="fql", help="an algorithm of sb3_flow")
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--sizes", nargs="+", default=["512x4", "256x2", "128x3"], choices=list(SIZES))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a block")

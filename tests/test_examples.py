@@ -18,6 +18,10 @@ SHORT: dict[str, tuple[str, list[str]]] = {
         "--transitions 1000 --updates 2 --episodes 1 --folder run",
         ["run/results.json", "run/learning_curve.png", "run/paths.png", "run/fql_cube.zip"],
     ),
+    "fql_maze_demo.py": (
+        "--transitions 1000 --updates 2 --episodes 1 --folder run",
+        ["run/results.json", "run/learning_curve.png", "run/paths.png", "run/fql_maze.zip"],
+    ),
     "flow_opt_crossing.py": (
         "--robots 3 --scenes 2 --updates 6 --samples 2 --film film.gif --file picture.png",
         ["film.gif", "picture.png"],
@@ -48,7 +52,7 @@ def test_none_is_forgotten() -> None:
 
 
 #: Examples that also run without `--all`: those that users start from.
-FIRST = {"custom_algorithm.py", "fql_cube_demo.py", "own_data.py"}
+FIRST = {"custom_algorithm.py", "fql_maze_demo.py", "own_data.py"}
 
 
 @pytest.mark.slow

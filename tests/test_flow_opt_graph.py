@@ -11,7 +11,6 @@ from conformance.scenes import plans, scenes
 
 from sb3_flow import FlowOpt
 from sb3_flow.baselines.diffusion_opt import DiffusionOpt
-from sb3_flow.flow_opt.plan_graph import plan_in_graph
 from sb3_flow.methods import SMALL_PLANS
 
 Tensors = tuple[th.Tensor, ...]
@@ -70,7 +69,7 @@ def test_the_graph_plans_what_plan_does(
     assert expected.candidates.feasible.shape[1] == rounds * policy.best_of_n
     assert int(expected.feasible.sum()) in solved
     with th.no_grad():
-        best = plan_in_graph(policy, observations, noise)
+        best = policy.plan_in_graph(observations, noise)
     assert th.equal(best.feasible[:, 0], expected.feasible)
     th.testing.assert_close(best.actions[:, 0], expected.actions, atol=1e-5, rtol=1e-5)
     th.testing.assert_close(best.cost[:, 0], expected.cost, atol=1e-5, rtol=1e-5)

@@ -48,6 +48,20 @@ def test_gelu_tanh(dtype: th.dtype, tolerance: float) -> None:
     assert th.equal(x.detach(), before)
 
 
+@pytest.mark.parametrize("width", [8, 256])
+def test_gelu_under_vmap(width: int) -> None:
+    """Large tensors have a function of their own, with gradients outside of ``vmap``."""
+    x = th.randn(3, 64, width, dtype=th.float64, requires_grad=True)
+    expected = F.gelu(x, approximate="tanh")
+    ours = th.vmap(gelu_tanh)(x)
+    th.testing.assert_close(ours, expected)
+    weights = th.randn_like(x)
+    gradients = [th.autograd.grad(y, x, weights)[0] for y in (ours, expected)]
+    th.testing.assert_close(*gradients)
+    with th.no_grad():
+        th.testing.assert_close(th.vmap(gelu_tanh)(x), expected)
+
+
 def test_gelu_is_not_the_exact_one() -> None:
     """The two GELUs differ by up to 5e-4, so the tolerances above can tell them apart."""
     x = th.linspace(-3, 3, 101, dtype=th.float64)

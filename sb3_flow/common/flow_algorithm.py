@@ -179,6 +179,10 @@ class FlowAlgorithm(OfflineAlgorithm):
             self._execution = make_execution(self.compile, self.device, self.one_graph)
         return self._execution
 
+    @execution.setter
+    def execution(self, execution: Execution) -> None:
+        self._execution = execution
+
     # An update.
 
     def draw_noise(self, n: int) -> NamedTuple:

@@ -107,7 +107,6 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
     #: Maps the name of each sampler to the name of its method, which takes ``(observations, noise)``. Set by ``build``; the
     #: first sampler is the default.
     samplers: dict[str, str]
-    #: Which plans of the last ``plan_actions`` are certified to be safe, ``(B,)``, bool, if the policy ``certifies``
     certified: th.Tensor
     #: Samplers that integrate a velocity field from noise, which ``known_actions`` guides.
     guided_samplers: ClassVar[tuple[str, ...]] = ()
@@ -488,7 +487,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
 
     @property
     def certifies(self) -> bool:
-        """Whether ``plan_actions`` also sets ``certified``."""
+        """Whether ``plan_actions`` sets ``certified``: which plans are certified to be safe, ``(B,)``, bool."""
         return False
 
     def plan_actions(

@@ -17,10 +17,10 @@ from sb3_flow.common.policies import FlowPolicy
 from sb3_flow.common.renamed import FormerName, renamed_arguments, with_new_names
 from sb3_flow.common.type_aliases import TensorObs, Velocity
 from sb3_flow.flow_opt.networks import Scene, TrajectoryTransformer
-from sb3_flow.flow_opt.plan_graph import plan_in_graph
 from sb3_flow.flow_opt.plans import Candidates, Plan, best_plan
 from sb3_flow.flow_opt.symmetries import parities, symmetries
 from sb3_flow.planning.costs import smooth, smoothness
+from sb3_flow.planning.filter_loop import Tensors, filter_loop, polish_loop, while_loop
 from sb3_flow.planning.filter_settings import FilterSettings
 from sb3_flow.planning.observations import action_scale, solver_samples
 from sb3_flow.planning.observations import actions as as_actions
@@ -290,6 +290,40 @@ class FlowOptPolicy(FlowPolicy):
                 candidates = candidates.joined(self.repair(problems, lines, False, deadline))
         return best_plan(candidates, problems.boundary, self.basis, 1000 * (time.perf_counter() - began))
 
+    def plan_in_graph(self, observations: TensorObs, noise: th.Tensor) -> Candidates:
+        """
+        As ``plan`` without a deadline, as one graph of tensor operations, which can be exported.
+
+        :param observations: A raw batch of ``B``
+        :param noise: Standard normal, ``(B, n_noises, action_dim)``
+        :return: The best candidate of each problem, ``K = 1``. Its ``iterations`` are 0.
+        """
+        problems, k = self.problems(observations), self.best_of_n
+        repeated = problems.repeat(k)
+        # Proposals of the flow, then random ones for the fallback.
+        normal = [part.flatten(end_dim=1) for part in th.split(noise, k, dim=1)]
+        flow = self.propose(problems, normal[0])
+        lines = [self.random_plans(problems, part, spread) for part, spread in zip(normal[1:], self.spreads, strict=True)]
+        y_0, lambda_0 = self.starts(repeated, flow) if self.initialize else (flow, th.zeros_like(flow))
+        proposals, starts = th.stack([flow, *lines]), th.stack([y_0, *lines])
+        forces = th.stack([lambda_0, *(th.zeros_like(line) for line in lines)])
+
+        def more(run: th.Tensor, *best: th.Tensor) -> th.Tensor:
+            return (run < len(normal)) & ~Candidates(*best).feasible.all()
+
+        def attempt(run: th.Tensor, *best: th.Tensor) -> Tensors:
+            x, y_0, lambda_0 = (part.index_select(0, run.reshape(1)).squeeze(0) for part in (proposals, starts, forces))
+            y, safe = filter_loop(self.filter, repeated, x, y_0, lambda_0, skip=th.zeros_like(x[:, 0, 0, 0], dtype=th.bool))
+            if self.gentle_filter is not None:
+                y = polish_loop(self.gentle_filter, repeated, y, safe, self.polish_rounds)
+            candidates = self.assess(problems, repeated, y, th.zeros_like(safe, dtype=th.int64))
+            return run + 1, *Candidates(*best).joined(candidates).only_best()
+
+        none = self.assess(problems, problems, self.to_plans(noise[:, 0]), th.zeros_like(noise[:, 0, 0], dtype=th.int64))
+        feasible, margin = th.zeros_like(none.feasible), th.full_like(none.margin, -th.inf)
+        none = none._replace(actions=th.full_like(none.actions, th.nan), feasible=feasible, margin=margin)
+        return Candidates(*while_loop(more, attempt, [th.zeros((), dtype=th.int64), *none])[1:])
+
     def repair(self, problems: Problems, proposals: th.Tensor, initialize: bool, deadline: float | None) -> Candidates:
         """
         Filter and polish proposals. Certificates are for plans as the environment executes them.
@@ -372,7 +406,7 @@ class FlowOptPolicy(FlowPolicy):
     ) -> th.Tensor:
         if self.sampler != "filter":
             return super().plan_actions(observations, noise, last_actions, episode_start)
-        best = plan_in_graph(self, observations, noise)
+        best = self.plan_in_graph(observations, noise)
         self.certified = best.feasible[:, 0]
         return self.executed(best.actions)
 

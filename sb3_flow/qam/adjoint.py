@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch as th
 
 from sb3_flow.common.flow import same_time
+from sb3_flow.common.networks import is_transformed
 from sb3_flow.common.type_aliases import Velocity
 
 
@@ -146,7 +147,7 @@ def vjp(function: Callable[[th.Tensor], th.Tensor], x: th.Tensor, cotangent: th.
     :param cotangent: The vector, shaped as the function's output
     :return: ``(df/dx)^T cotangent``, ``(B, n)``, without a graph
     """
-    if th.compiler.is_compiling():  # the compiler supports only this form
+    if th.compiler.is_compiling() or is_transformed():  # which support only this form
         pullback = th.func.vjp(function, x)[1]
         return pullback(cotangent)[0]  # type: ignore[no-any-return]
     with th.enable_grad():

@@ -9,7 +9,7 @@ import math
 import re
 import shlex
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,6 +54,7 @@ OPTIONS = {
     "device": Option("text", "--device"),
     "cpus": Option("number", None),
     "gpus": Option("number", None),
+    "seeds_per_process": Option("whole", None),
 }
 #: Former names of options, and their current names.
 RENAMED = {"eval_heads": "eval_samplers"}
@@ -75,7 +76,7 @@ KINDS = {
 @dataclass(frozen=True)
 class Run:
     """
-    One training, which runs in its own process.
+    One training, which runs in its own process, or together with other seeds.
 
     :param algo: Name of the algorithm, as in ``--algo``
     :param env: Id of the environment
@@ -86,6 +87,7 @@ class Run:
     :param timesteps: Number of timesteps; None: that of its configuration
     :param cpus: Number of cores and threads
     :param gpus: Number of GPUs; with a fraction, several runs share one
+    :param seeds_per_process: Number of seeds that train together in one process, which has the cores and GPUs of one run
     """
 
     algo: str
@@ -97,6 +99,7 @@ class Run:
     timesteps: int | None
     cpus: float
     gpus: float
+    seeds_per_process: int = 1
 
     def __str__(self) -> str:
         setting = f"{self.setting} " if self.setting else ""
@@ -105,7 +108,40 @@ class Run:
     @property
     def shell(self) -> str:
         """The command line for a shell."""
-        return shlex.join(("sb3-flow", *self.command))
+        return shell(self.command)
+
+
+def shell(command: Sequence[str]) -> str:
+    """A command line for a shell, given what follows ``sb3-flow``."""
+    return shlex.join(("sb3-flow", *command))
+
+
+def processes(runs: Sequence[Run]) -> list[tuple[Run, ...]]:
+    """
+    Group runs by process.
+
+    :param runs: The runs
+    :return: The runs of each process, which differ in the seed, ordered by the first run
+    """
+    cells: dict[tuple[str | None, str, str], list[Run]] = {}
+    for run in runs:
+        cells.setdefault((run.setting, run.algo, run.env), []).append(run)
+    sizes = [(cell, cell[0].seeds_per_process) for cell in cells.values()]
+    groups = [tuple(cell[start : start + size]) for cell, size in sizes for start in range(0, len(cell), size)]
+    return sorted(groups, key=lambda group: runs.index(group[0]))
+
+
+def command_of(runs: Sequence[Run]) -> tuple[str, ...]:
+    """
+    The command line of a process.
+
+    :param runs: Its runs, see ``processes``
+    :return: The command line after ``sb3-flow``
+    """
+    if len(runs) == 1:
+        return runs[0].command
+    name, *rest = (argument for argument in runs[0].command if not argument.startswith(("--seed=", "--run-id=")))
+    return name, "--seeds", *(str(run.seed) for run in runs), *rest
 
 
 def read_sweep(file: Path) -> Level:
@@ -325,7 +361,8 @@ class _Grid:
             command += ["-params", *params]
         folder = log_folder / algo / f"{task.replace('/', '-')}_{seed + 1}"
         resources = {"timesteps": options.get("n_timesteps"), "cpus": options["cpus"], "gpus": options["gpus"]}
-        return Run(algo, task, seed, setting, folder, tuple(command), **resources)
+        together = options.get("seeds_per_process", 1)
+        return Run(algo, task, seed, setting, folder, tuple(command), **resources, seeds_per_process=together)
 
     def _check_value(self, key: str, value: Any, algo: str, where: str) -> None:
         hints = self.hints[algo]

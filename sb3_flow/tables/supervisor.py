@@ -35,46 +35,54 @@ class BusyError(RuntimeError):
     """Another process trains in the folder of a run."""
 
 
-def supervise(folder: str, command: Sequence[str], cwd: str, threads: int, sweep: str) -> int:
+def supervise(runs: Mapping[str, Sequence[str]], command: Sequence[str], cwd: str, threads: int, sweep: str) -> int:
     """
-    Start or resume a run, and record when it has finished.
+    Start or resume the runs of one process, and record when they have finished.
 
-    :param folder: The folder of the run
-    :param command: The command line after ``sb3-flow``
-    :param cwd: Working directory; a relative ``folder`` is relative to it
+    :param runs: The folder of each run, with the command line that trains it alone
+    :param command: The command line of the process, after ``sb3-flow``
+    :param cwd: Working directory; relative folders are relative to it
     :param threads: Number of threads
-    :param sweep: Name of this start of the sweep, for the record
-    :return: Exit code of the training: 0 if the run has finished, negative for the signal that killed it
-    :raises BusyError: If another process trains in the folder.
+    :param sweep: Name of this start of the sweep, for the records
+    :return: Exit code of the training: 0 if the runs have finished, negative for the signal that killed it
+    :raises BusyError: If another process trains in one of the folders.
     """
-    path = Path(cwd, folder)
-    path.mkdir(parents=True, exist_ok=True)
-    with locked(path / LOCK) as lock, (path / LOG).open("ab") as log:
-        if is_finished(path):
-            return 0  # another sweep finished it in the meantime
-        record = {"command": list(command), "finished": False, "sweep": sweep, "host": socket.gethostname()}
-        write_record(path, record)
-        start = time.time()
-        log.write(f"\n==== {time.strftime('%Y-%m-%d %H:%M:%S')} on {record['host']}: sb3-flow {' '.join(command)}\n".encode())
-        log.flush()
+    records = {Path(cwd, folder): {"command": list(own), "finished": False} for folder, own in runs.items()}
+    for path in records:
+        path.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        locks = [stack.enter_context(locked(path / LOCK)) for path in records]
+        started = {path: record for path, record in records.items() if not is_finished(path)}
+        if not started:
+            return 0  # another sweep finished them in the meantime
+        start, host = time.time(), socket.gethostname()
+        logs = []
+        for path, record in started.items():
+            record.update(sweep=sweep, host=host)
+            write_record(path, record)
+            logs.append(stack.enter_context((path / LOG).open("ab")))
+            logs[-1].write(f"\n==== {time.strftime('%Y-%m-%d %H:%M:%S')} on {host}: sb3-flow {' '.join(command)}\n".encode())
+            logs[-1].flush()
         process = subprocess.Popen(
             [sys.executable, "-m", "sb3_flow.zoo", *command],
             cwd=cwd,
             env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=logs[0],
             stderr=subprocess.STDOUT,
             start_new_session=True,  # handle Ctrl-C here: RL Zoo would treat it as the end of the run
-            pass_fds=() if lock is None else (lock,),
+            pass_fds=[lock for lock in locks if lock is not None],
             preexec_fn=_dying_with(os.getpid()) if os.name == "posix" else None,
         )
         try:
-            write_record(path, {**record, "pid": process.pid})
+            for path, record in started.items():
+                write_record(path, {**record, "pid": process.pid})
             code = _wait(process)
         finally:
             _stop(process)
         if code == 0:
-            write_record(path, {**record, "finished": True, "seconds": round(time.time() - start, 1)})
+            for path, record in started.items():
+                write_record(path, {**record, "finished": True, "seconds": round(time.time() - start, 1)})
         return code
 
 

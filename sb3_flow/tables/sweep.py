@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import math
 import os
@@ -20,7 +21,7 @@ from sb3_flow.common.cores import cores
 from sb3_flow.common.optional import require
 from sb3_flow.tables import supervisor
 from sb3_flow.tables.display import Display, State, last_lines
-from sb3_flow.tables.grid import Run, expand, read_sweep
+from sb3_flow.tables.grid import Run, command_of, expand, processes, read_sweep, shell
 from sb3_flow.zoo.compilation import GAIN, would_pay
 from sb3_flow.zoo.configs import ZOO_KEYS
 from sb3_flow.zoo.registration import register
@@ -105,7 +106,10 @@ def _run(options: argparse.Namespace) -> None:
     if options.dry_run:
         print(f"# {len(runs)} runs, {len(finished)} of them finished")
         for run in runs:
-            print(f"# {run}\n{'# finished: ' if run in finished else ''}{run.shell}")
+            if run in finished:
+                print(f"# {run}\n# finished: {run.shell}")
+        for group in processes([run for run in runs if run not in finished]):
+            print(*(f"# {run}" for run in group), shell(command_of(group)), sep="\n")
         return
     failed = Sweep(runs, finished, options.max_retries).run(options.address)
     for state in failed:
@@ -214,7 +218,8 @@ class Sweep:
         self.max_retries = max_retries
         self.name = uuid.uuid4().hex
         self.display = Display(self.states)
-        self.pending: dict[Any, State] = {}
+        #: The states of the runs of each process.
+        self.pending: dict[Any, list[State]] = {}
 
     def run(self, address: str | None = None) -> list[State]:
         """
@@ -247,13 +252,14 @@ class Sweep:
     def _run(self, ray: Any, waiting: Sequence[State]) -> None:
         ray.cloudpickle.register_pickle_by_value(supervisor)
         task = ray.remote(supervisor.supervise)
-        for state in waiting:
-            self._submit(task, state)
+        states = {state.run: state for state in waiting}
+        for group in processes(list(states)):
+            self._submit(task, [states[run] for run in group])
         while self.pending:
             ready, _ = ray.wait(list(self.pending), num_returns=len(self.pending), timeout=INTERVAL)
             for reference in ready:
                 self._collect(ray, task, reference)
-            for state in self.pending.values():
+            for state in itertools.chain.from_iterable(self.pending.values()):
                 if state.status == "waiting" and (supervisor.read_record(state.run.folder) or {}).get(
                     "sweep"
                 ) == self._name_of(state):
@@ -264,40 +270,50 @@ class Sweep:
     def _name_of(self, state: State) -> str:
         return f"{self.name}-{state.attempts}"
 
-    def _submit(self, task: Any, state: State) -> None:
-        state.status = "waiting"
-        state.attempts += 1
-        run = state.run
+    def _submit(self, task: Any, states: list[State]) -> None:
+        """Start a process, which trains one run or several seeds."""
+        for state in states:
+            state.status = "waiting"
+            state.attempts += 1
+        runs = [state.run for state in states]
+        run = runs[0]
         resources = {"num_cpus": run.cpus, "num_gpus": run.gpus, "max_retries": 0, "name": str(run)}
-        threads = max(1, int(run.cpus))
-        reference = task.options(**resources).remote(str(run.folder), run.command, os.getcwd(), threads, self._name_of(state))
-        self.pending[reference] = state
+        commands = {str(run.folder): run.command for run in runs}
+        arguments = commands, command_of(runs), os.getcwd(), max(1, int(run.cpus)), self._name_of(states[0])
+        self.pending[task.options(**resources).remote(*arguments)] = states
 
     def _collect(self, ray: Any, task: Any, reference: Any) -> None:
         """Take the result of a task that has ended."""
-        state = self.pending.pop(reference)
+        states = self.pending.pop(reference)
         crashed = True
         try:
             code = ray.get(reference)
-            state.message = f"the training ended with exit code {code}"
+            message = f"the training ended with exit code {code}"
             if code < 0:
-                state.message = f"the training was killed by {signal.Signals(-code).name}"
+                message = f"the training was killed by {signal.Signals(-code).name}"
             crashed = code < 0
         except ray.exceptions.RayTaskError as error:
             code, crashed = 1, False
-            state.message = str(error.cause)
+            message = str(error.cause)
         except ray.exceptions.RayError as error:
             code = 1
-            state.message = f"the worker crashed ({type(error).__name__})"
-        if code == 0:
-            state.status = "done"
-            self.display.say(f"done: {state.run}")
-        elif crashed and state.attempts <= self.max_retries:
-            self.display.say(f"restarted: {state.run}: {state.message}; it resumes from its last checkpoint")
-            self._submit(task, state)
-        else:
-            state.status = "failed"
-            self.display.say(f"failed: {state.run}: {state.message}")
+            message = f"the worker crashed ({type(error).__name__})"
+        alone = code != 0 and not crashed and len(states) > 1
+        again = code != 0 and crashed and states[0].attempts <= self.max_retries
+        for state in states:
+            state.message = message
+            if code == 0:
+                state.status = "done"
+                self.display.say(f"done: {state.run}")
+            elif again:
+                self.display.say(f"restarted: {state.run}: {message}; it resumes from its last checkpoint")
+            elif alone:
+                self.display.say(f"restarted: {state.run}, in a process of its own: {_last_line(states) or message}")
+            else:
+                state.status = "failed"
+                self.display.say(f"failed: {state.run}: {message}")
+        for group in [states] if again else [[state] for state in states] if alone else []:
+            self._submit(task, group)
 
     def _stop(self, ray: Any) -> None:
         """Stop running trainings, and Ray if it was started here."""
@@ -394,6 +410,11 @@ def await_resources(runs: Sequence[Run], nodes: Callable[[], list[dict[str, Any]
 def fits(run: Run, machine: Mapping[str, float]) -> bool:
     """Whether a machine is large enough for a run."""
     return run.cpus <= machine.get("CPU", 0) and run.gpus <= machine.get("GPU", 0)
+
+
+def _last_line(states: Sequence[State]) -> str:
+    """The last line of the log of a process."""
+    return "".join(last_lines(states[0].run.folder, 1))
 
 
 def _interrupt(*_: object) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from stable_baselines3.common import callbacks
@@ -122,13 +122,14 @@ class TrainingClock(EventCallback):
 
     def _on_step(self) -> bool:
         self.seconds += self._watch.lap()
+        start = time.monotonic()
         done = [len(evaluation.evaluations_timesteps) for evaluation in self.evaluations]
         go_on = self._on_event()
         for before, evaluation in zip(done, self.evaluations, strict=True):
             if len(evaluation.evaluations_timesteps) > before:
                 self.seconds_at[self.num_timesteps] = self.seconds
                 self._write(evaluation)
-        self._watch.lap()
+        _Watch.stopped += time.monotonic() - start
         return go_on
 
     def _write(self, evaluation: callbacks.EvalCallback) -> None:
@@ -153,10 +154,16 @@ def add_arrays(file: str, arrays: dict[str, np.ndarray]) -> None:
 class _Watch:
     """A clock of this process. It is an object and not a number, so that checkpoints do not include it."""
 
+    #: Seconds of all evaluations in this process, during which the clocks of all trainings in it stop.
+    stopped: ClassVar[float] = 0.0
+
     def __init__(self) -> None:
-        self.start = time.monotonic()
+        self.start = self._now()
+
+    def _now(self) -> float:
+        return time.monotonic() - _Watch.stopped
 
     def lap(self) -> float:
-        """Seconds since the last call."""
-        before, self.start = self.start, time.monotonic()
+        """Seconds since the last call, without evaluations."""
+        before, self.start = self.start, self._now()
         return self.start - before

@@ -18,8 +18,9 @@ from sb3_flow.common.optional import require
 from sb3_flow.zoo.algorithms import ALGORITHMS, acts_by_sampling
 from sb3_flow.zoo.arguments import ACTING, add_defaults, quote_values
 from sb3_flow.zoo.hub import downloading, uploading
-from sb3_flow.zoo.options import IMPORTING, check_environment, check_numbers, check_plot, check_texts
+from sb3_flow.zoo.options import IMPORTING, check_environment, check_numbers, check_plot, check_seeds, check_texts
 from sb3_flow.zoo.registration import register
+from sb3_flow.zoo.seeds import train_seeds
 from sb3_flow.zoo.trust import REMEDY, parsed_values, reading
 
 Subparsers = Any  # argparse's own class for these is private
@@ -150,6 +151,8 @@ def _check(name: str, ours: argparse.Namespace, arguments: list[str], algorithms
         raise ValueError(f"--run-id is {ours.run_id}; it must be at least 1.")
     if name == "train" and ours.checkpoint_freq is not None and ours.checkpoint_freq < 0:
         raise ValueError(f"--checkpoint-freq is {ours.checkpoint_freq}; it must be at least 0.")
+    if name == "train" and ours.seeds:
+        check_seeds(ours.seeds, ours.run_id, arguments)
     if name == "train" and {"-optimize", "--optimize-hyperparameters"} & set(arguments):
         for option in ("run_id", "resume", "checkpoint_freq", "eval_samplers"):
             if getattr(ours, option) not in (None, False, []):
@@ -170,6 +173,7 @@ def _parse_ours(name: str, arguments: list[str]) -> tuple[argparse.Namespace, li
         group.add_argument("--trusted", action="store_true", help="run the code that files contain, such as pickles")
     if name == "train":
         group.add_argument("--run-id", type=int, help="number of the run's folder (default: the next free one)")
+        group.add_argument("--seeds", type=int, nargs="+", help="train several seeds in one process, as runs SEED + 1")
         group.add_argument("--resume", action="store_true", help="resume from the run's last checkpoint, if there is one")
         group.add_argument(
             "--checkpoint-freq", type=int, help="timesteps between checkpoints (default: those between evaluations; 0: none)"
@@ -193,8 +197,10 @@ def _function(script: Script, ours: argparse.Namespace) -> Callable[[], Any]:
     except ModuleNotFoundError as error:
         raise ImportError(f"This command needs the package `{error.name}`: pip install 'sb3_flow[zoo]'") from error
     if script.module == "rl_zoo3.train":
-        options = {key: value for key, value in vars(ours).items() if key not in ("env", "gym_packages")}
+        options = {key: value for key, value in vars(ours).items() if key not in ("env", "gym_packages", "seeds")}
         from sb3_flow.zoo.experiment import FlowExperimentManager
 
         module.ExperimentManager = partial(FlowExperimentManager, **options)
+        if getattr(ours, "seeds", None):
+            return partial(train_seeds, module, ours.seeds)
     return getattr(module, script.function)  # type: ignore[no-any-return]

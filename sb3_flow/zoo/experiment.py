@@ -4,7 +4,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,15 @@ from stable_baselines3.common import callbacks
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_flow.common.batched_gradients import train_together
 from sb3_flow.common.checkpoints import TrainingCheckpoint, latest_checkpoint
 from sb3_flow.common.lock import LOCK, Lock
 from sb3_flow.common.offline_algorithm import OfflineAlgorithm
+from sb3_flow.common.turns import Ask
 from sb3_flow.zoo.callbacks import EvalCallback, SamplerEvalCallback, TrainingClock
 from sb3_flow.zoo.compilation import GAIN, would_pay
 from sb3_flow.zoo.hyperparameters import HyperparameterReader
+from sb3_flow.zoo.seeds import LOG
 from sb3_flow.zoo.system import describe_system
 from sb3_flow.zoo.trust import read_yaml, reading, replaced
 
@@ -40,6 +43,7 @@ class FlowExperimentManager(HyperparameterReader):
     :param eval_samplers: Further samplers of the policy to evaluate, or ``"sampled"`` for sampled actions of an algorithm that
         is usually evaluated by deterministic actions. Results are written to ``<log folder>/<algorithm>-<sampler>/``.
     :param trusted: Whether code may run that is in files of earlier runs, such as pickles
+    :param ask: If the run trains together with others in one process: see ``train_together``
     :param kwargs: As for ``HyperparameterReader``
     """
 
@@ -51,10 +55,11 @@ class FlowExperimentManager(HyperparameterReader):
         checkpoint_freq: int | None = None,
         eval_samplers: tuple[str, ...] = (),
         trusted: bool = False,
+        ask: Ask | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.eval_samplers, self.trusted = eval_samplers, trusted
+        self.eval_samplers, self.trusted, self.ask = eval_samplers, trusted, ask
         if eval_samplers and self.eval_freq <= 0:
             raise ValueError(f"--eval-samplers needs evaluations, but --eval-freq is {self.eval_freq}; it must be above 0.")
         if self.verbose > 0 and not sys.stdout.isatty() and issubclass(ALGOS[self.algo], OfflineAlgorithm):
@@ -85,6 +90,9 @@ class FlowExperimentManager(HyperparameterReader):
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
         """As in RL Zoo, but skip a finished run, and load the last checkpoint of a resumed run."""
+        if self.ask is not None:
+            Path(self.save_path).mkdir(parents=True, exist_ok=True)
+            sys.stdout = sys.stderr = Path(self.save_path, LOG).open("a", buffering=1, encoding="utf-8")
         if self.finished:
             print(f"{self.save_path} has finished: nothing to do.")
             return None, {}  # type: ignore[return-value] # without a model, RL Zoo does not train
@@ -142,6 +150,8 @@ class FlowExperimentManager(HyperparameterReader):
             print(f"Long run: `-params compile:True` {GAIN}.")
         start = time.monotonic()
         try:
+            if self.ask is not None:
+                train_together(model, self.ask)
             with self._record_interrupts(model):
                 super().learn(model)
         except BaseException:
@@ -157,15 +167,17 @@ class FlowExperimentManager(HyperparameterReader):
         """Record an interrupt of ``model.learn``, which RL Zoo treats as the end of training, and show its progress."""
         cls: Any = type(model)  # attributes of the model would be saved with it
         learn = cls.learn
+        with ExitStack() as stack:
 
-        def recording(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return learn(*args, **kwargs, progress_bar=self.show_progress)
-            except KeyboardInterrupt:
-                self.interrupted = True
-                raise
+            def recording(*args: Any, **kwargs: Any) -> Any:
+                stack.close()  # another model of this class may train at the same time
+                try:
+                    return learn(*args, **kwargs, progress_bar=self.show_progress)
+                except KeyboardInterrupt:
+                    self.interrupted = True
+                    raise
 
-        with replaced(cls, "learn", recording):
+            stack.enter_context(replaced(cls, "learn", recording))
             yield
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:

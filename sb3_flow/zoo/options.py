@@ -87,6 +87,23 @@ def check_texts(name: str, arguments: list[str], algorithms: Collection[str]) ->
         )
 
 
+def check_seeds(seeds: Collection[int], run_id: int | None, arguments: Collection[str]) -> None:
+    """
+    Check ``--seeds`` of ``train``.
+
+    :param seeds: The seeds
+    :param run_id: ``--run-id``
+    :param arguments: The other arguments
+    :raises ValueError: If a seed is negative or given twice, or another option does not go with several seeds.
+    """
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds is {' '.join(map(str, seeds))}; it must be different numbers from 0.")
+    given = {argument.partition("=")[0] for argument in arguments} | ({"--run-id"} if run_id is not None else set())
+    others = given & {"--seed", "--run-id", "-i", "--trained-agent", "--track", "-optimize", "--optimize-hyperparameters"}
+    if others:
+        raise ValueError(f"--seeds does not go with {', '.join(sorted(others))}. Run `train` for each seed.")
+
+
 def check_plot(name: str, arguments: list[str]) -> None:
     """
     Check the options that RL Zoo's plots need. Without curves, they would show zeros.

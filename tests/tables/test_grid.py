@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rl_zoo3.utils import StoreDict
 
-from sb3_flow.tables.grid import Run, expand, read_sweep
+from sb3_flow.tables.grid import Run, command_of, expand, processes, read_sweep
 
 ALGORITHMS = {"fql": {"policy", "alpha", "gamma", "dataset", "policy_kwargs", "seed"}, "td3": {"policy", "gamma", "dataset"}}
 SMALL = """
@@ -80,6 +80,42 @@ def test_a_run_has_its_command_and_its_folder(tmp_path: Path) -> None:
         "dataset": "ogbench:a b",
         "policy_kwargs": {"net_arch": [64, 64], "activation": "gelu", "time_dim": None},
     }
+
+
+def test_seeds_share_processes(tmp_path: Path) -> None:
+    """Five seeds in processes of two, three of another algorithm in processes of their own: the first seeds come first."""
+    text = """
+        output: results
+        seeds: 5
+        seeds_per_process: 2
+        gamma: 0.9
+        tasks: [Pendulum-v1]
+        algorithms: {fql: , td3: {seeds: [4, 7], seeds_per_process: 1}}
+    """
+    listed = runs(tmp_path, text)
+    groups = [(group[0].algo, [run.seed for run in group]) for group in processes(listed)]
+    assert groups == [("fql", [0, 1]), ("td3", [4]), ("td3", [7]), ("fql", [2, 3]), ("fql", [4])]
+    first, alone = processes(listed)[0], processes(listed)[-1]
+    assert command_of(alone) == alone[0].command
+    # All of them have the command of each, except for seed and folder.
+    name, flag, *rest = command_of(first)
+    assert (name, flag, rest[:2]) == ("train", "--seeds", ["0", "1"])
+    for run in first:
+        assert rest[2:] == [argument for argument in run.command[1:] if not argument.startswith(("--seed=", "--run-id="))]
+    # After some have finished, the others are grouped again.
+    left = [run for run in listed if run.algo == "fql" and run.seed in (1, 2, 4)]
+    assert [[run.seed for run in group] for group in processes(left)] == [[1, 2], [4]]
+
+
+def test_settings_do_not_share_processes(tmp_path: Path) -> None:
+    text = f"{textwrap.dedent(SMALL)}\nseeds_per_process: 4\nsettings: {{a: , b: {{gamma: 0.5}}}}\n"
+    assert [{run.setting for run in group} for group in processes(runs(tmp_path, text))] == [{"a"}, {"b"}]
+
+
+@pytest.mark.parametrize("number", ["0", "1.5", "two"])
+def test_seeds_per_process_is_a_whole_number(tmp_path: Path, number: str) -> None:
+    with pytest.raises(ValueError, match=r"`seeds_per_process` is .*; expected a whole number above 0"):
+        runs(tmp_path, f"{textwrap.dedent(SMALL)}\nseeds_per_process: {number}\n")
 
 
 def test_the_more_specific_wins(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -165,6 +166,27 @@ def test_a_sweep_survives_everything(folder: Path) -> None:
         assert np.load(run / "evaluations.npz")["timesteps"].tolist() == timesteps
 
 
+@posix_only
+@pytest.mark.nightly
+def test_a_sweep_with_several_seeds_in_a_process(folder: Path) -> None:
+    """Three seeds in processes of two; what cannot train so does in processes of its own, and all finish."""
+    pytest.importorskip("ray")
+    content = (folder / "table.yml").read_text("utf-8").replace("seeds: [4]", "seeds: 3\nseeds_per_process: 2")
+    content = "\n".join(line for line in content.splitlines() if "sac_offline" not in line).replace("3000", "500")
+    (folder / "table.yml").write_text(content, "utf-8")
+    with sweeping(folder) as process:
+        until(lambda: process.poll() is not None, folder)
+    output = (folder / "output.txt").read_text()
+    assert process.returncode == 0 and "6 of 6 runs done" in output
+    assert "in a process of its own: sb3-flow: 2 of 2 seeds failed. Seed 0: Seeds of OfflineTD3" in output
+    for run_id in (1, 2, 3):
+        for algo, timesteps in (("fql", [250, 500]), ("td3_offline", [50, 100])):
+            run = folder / "results" / algo / f"Pendulum-v1_{run_id}"
+            assert supervisor.is_finished(run) and f"--seed={run_id - 1}" in (supervisor.read_record(run) or {})["command"]
+            assert np.load(run / "evaluations.npz")["timesteps"].tolist() == timesteps
+    assert main(["report", str(folder / "results")]) == 0
+
+
 RUN = Run("fql", "Pendulum-v1", 0, None, Path(), ("train", "--algo=fql", "--num-threads=1", "-params", "alpha:1"), 100, 1, 0)
 
 
@@ -233,7 +255,7 @@ def test_two_sweeps_never_train_the_same_run(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(supervisor, "PATIENCE", 0.3)
     with supervisor.locked(tmp_path / supervisor.LOCK):
         with pytest.raises(supervisor.BusyError, match="Another process trains in"):
-            supervisor.supervise(str(tmp_path), RUN.command, str(tmp_path), 1, "other")
+            supervisor.supervise({str(tmp_path): RUN.command}, RUN.command, str(tmp_path), 1, "other")
     assert not (tmp_path / supervisor.RECORD).exists()
 
 
@@ -245,7 +267,8 @@ def test_a_training_ends_with_its_task(tmp_path: Path, ending: signal.Signals) -
         "supervise = runpy.run_path(sys.argv[1])['supervise']\n"
         "assert 'torch' not in sys.modules\n"  # a worker is light
         "try:\n"
-        "    supervise('run', ['train', '--algo=sac', '--env=Pendulum-v1', '--device=cpu'], '.', 1, '')\n"
+        "    command = ['train', '--algo=sac', '--env=Pendulum-v1', '--device=cpu']\n"
+        "    supervise({'run': command}, command, '.', 1, '')\n"
         "except KeyboardInterrupt:\n"
         "    sys.stdin.read()"  # a worker lives longer than a task
     )
@@ -309,3 +332,80 @@ def test_impossible_resources_are_refused(option: str) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["sweep", "table.yml", option])
     assert caught.value.code == 2
+
+
+class Task:
+    """A task of Ray: it only records what it was started with."""
+
+    def __init__(self) -> None:
+        self.started: list[dict[str, Any]] = []
+
+    def options(self, **resources: Any) -> "Task":
+        return self
+
+    def remote(self, runs: dict[str, Any], command: tuple[str, ...], *_: Any) -> int:
+        self.started.append({"folders": list(runs), "command": command})
+        return len(self.started) - 1
+
+
+def ended(code: int) -> Any:
+    """A Ray whose tasks have ended with an exit code."""
+    errors = SimpleNamespace(RayTaskError=OSError, RayError=RuntimeError)
+    return SimpleNamespace(get=lambda reference: code, exceptions=errors)
+
+
+def seeds(tmp_path: Path) -> list[Run]:
+    command = ("train", "--algo=fql", "--num-threads=1")
+    return [
+        replace(
+            RUN,
+            seed=seed,
+            folder=tmp_path / str(seed),
+            command=(*command, f"--seed={seed}", f"--run-id={seed + 1}"),
+            seeds_per_process=2,
+        )
+        for seed in (0, 1)
+    ]
+
+
+def test_seeds_of_one_process_are_restarted_together_or_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Together after a crash, in processes of their own after an error: then each has its own message."""
+    sweep, task = Sweep(seeds(tmp_path), set(), max_retries=1), Task()
+    sweep._submit(task, sweep.states)
+    together = {
+        "folders": [str(tmp_path / "0"), str(tmp_path / "1")],
+        "command": ("train", "--seeds", "0", "1", "--algo=fql", "--num-threads=1"),
+    }
+    assert task.started == [together]
+    sweep._collect(ended(-9), task, 0)
+    assert task.started == [together, together]
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / supervisor.LOG).write_text("sb3-flow: Seeds of X cannot train together\n")
+    sweep._collect(ended(2), task, 1)
+    assert [start["command"] for start in task.started[2:]] == [run.command for run in seeds(tmp_path)]
+    assert "in a process of its own: sb3-flow: Seeds of X cannot train together" in capsys.readouterr().out
+    sweep._collect(ended(0), task, 2)
+    sweep._collect(ended(2), task, 3)
+    assert [state.status for state in sweep.states] == ["done", "failed"] and len(task.started) == 4
+
+
+@posix_only
+def test_the_records_of_seeds_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run is finished, and keeps the command that trains it alone, so that `seeds_per_process` may change."""
+    first, second = seeds(tmp_path)
+    supervisor.write_record(record(first.folder).folder, {"command": first.command, "finished": True, "seconds": 1.0})
+    started: list[list[str]] = []
+
+    def popen(command: list[str], **_: Any) -> Any:
+        started.append(command)
+        return SimpleNamespace(pid=1, poll=lambda: 0, wait=lambda timeout: 0)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    commands = {str(run.folder): run.command for run in (first, second)}
+    assert supervisor.supervise(commands, ["train", "--seeds", "0", "1"], str(tmp_path), 1, "name") == 0
+    assert started[0][-3:] == ["--seeds", "0", "1"]
+    assert check_folders([first, second]) == {first, second}
+    assert (supervisor.read_record(first.folder) or {})["seconds"] == 1.0  # another sweep had finished it
+    assert (second.folder / supervisor.LOG).exists()
+    assert supervisor.supervise(commands, ["train", "--seeds", "0", "1"], str(tmp_path), 1, "name") == 0
+    assert len(started) == 1

@@ -11,6 +11,29 @@ import torch as th
 from sb3_flow.common.checkpoints.run import Resumable
 
 
+def get_global_state() -> dict[str, Any]:
+    """Get the state of the global generators, for ``set_global_state``."""
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": th.get_rng_state(),
+        "cuda": th.cuda.get_rng_state_all() if th.cuda.is_initialized() else [],  # type: ignore[no-untyped-call]
+    }
+
+
+def set_global_state(state: dict[str, Any]) -> None:
+    """
+    Restore the state of the global generators. That of CUDA is ignored if it has another number of devices.
+
+    :param state: As returned by ``get_global_state``
+    """
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    th.set_rng_state(state["torch"])
+    if state["cuda"] and len(state["cuda"]) == th.cuda.device_count():
+        th.cuda.set_rng_state_all(state["cuda"])
+
+
 def get_random_state(model: Resumable) -> dict[str, Any]:
     """
     Get the state of the global generators and of the action space. The model saves the state of its own generators.
@@ -18,13 +41,7 @@ def get_random_state(model: Resumable) -> dict[str, Any]:
     :param model: The model
     :return: The state, for ``set_random_state``
     """
-    return {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
-        "torch": th.get_rng_state(),
-        "cuda": th.cuda.get_rng_state_all() if model.device.type == "cuda" else [],
-        "action_space": model.action_space.np_random.bit_generator.state,
-    }
+    return {**get_global_state(), "action_space": model.action_space.np_random.bit_generator.state}
 
 
 def set_random_state(model: Resumable, state: dict[str, Any]) -> None:
@@ -34,11 +51,7 @@ def set_random_state(model: Resumable, state: dict[str, Any]) -> None:
     :param model: The model
     :param state: As returned by ``get_random_state``
     """
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
-    th.set_rng_state(state["torch"])
-    if model.device.type == "cuda" and len(state["cuda"]) == th.cuda.device_count():
-        th.cuda.set_rng_state_all(state["cuda"])
+    set_global_state(state)
     model.action_space.np_random.bit_generator.state = state["action_space"]
 
 
