@@ -88,7 +88,7 @@ def test_gradients_of_all_algorithms(case: AlgorithmCase) -> None:
             th.testing.assert_close(value, parameters(other)[name], rtol=1e-2, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_compiled_updates() -> None:
     models, alone = ([fql(seed, compile=compile) for seed in SEEDS] for compile in (True, False))
     gradients = Compared()

@@ -397,7 +397,7 @@ def test_a_loaded_model_without_its_environment_is_exported_with_the_layout_of_i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("norm_obs", [True, False])
+@pytest.mark.parametrize("norm_obs", [True, pytest.param(False, marks=pytest.mark.nightly)])
 def test_a_loaded_model_without_its_statistics_warns(norm_obs: bool, tmp_path: Path) -> None:
     env = VecNormalize(DummyVecEnv([pendulum]), norm_obs=norm_obs)
     FQL("FlowPolicy", env, **SMALL).save(tmp_path / "model")

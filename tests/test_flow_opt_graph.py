@@ -93,7 +93,7 @@ def test_an_exported_planner_acts_as_predict_does(cls: type[FlowOpt], policy_kwa
     assert exported.predict(one)[0].shape == model.predict(one)[0].shape  # nothing of the graph is left in the model
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_exported_flow_without_filter_acts_as_predict_does(tmp_path: Path) -> None:
     runner, model = pytest.importorskip("sb3_flow.deploy").OnnxPolicy, make(best_of_n=2)
     model.export(tmp_path / "policy.onnx", "flow")

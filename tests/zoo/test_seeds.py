@@ -55,7 +55,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", ["together", "killed"])
 def test_the_numbers_are_those_of_a_process_for_each_seed(folders: dict[str, Path], name: str, seed: int) -> None:
@@ -73,7 +73,7 @@ def test_the_numbers_are_those_of_a_process_for_each_seed(folders: dict[str, Pat
             np.testing.assert_allclose(together[key], alone[key], rtol=1e-2)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_seeds_differ(folders: dict[str, Path]) -> None:
     results = [np.load(run_folder(folders["together"], seed) / "evaluations.npz")["results"] for seed in SEEDS]
     assert np.abs(results[0] - results[1]).min() > 1
