@@ -17,6 +17,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize, VecTransposeImage
 
+import sb3_flow
 from sb3_flow import FQL
 
 pytest.importorskip("onnxscript")
@@ -301,6 +302,15 @@ def pendulum_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_inputs_that_a_policy_does_not_use_are_not_in_the_graph(pendulum_file: Path) -> None:
     assert OnnxPolicy(pendulum_file).names == {"observation", "noise"}
+
+
+@pytest.mark.slow
+def test_a_file_has_no_paths_of_the_machine_that_wrote_it(pendulum_file: Path) -> None:
+    """As in the exporter's traces of each operation, which would also be most of the size of the file."""
+    content = pendulum_file.read_bytes()
+    assert b"site-packages" not in content and str(Path(sb3_flow.__file__).parent).encode() not in content
+    parameters = sum(part.ByteSize() for part in onnx.load(pendulum_file).graph.initializer)
+    assert b"stack_trace" not in content and len(content) < parameters + 20_000
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from conformance.scenes import plans, scenes
 
 from sb3_flow import FlowOpt
 from sb3_flow.baselines.diffusion_opt import DiffusionOpt
+from sb3_flow.deploy import ControlLoop
 from sb3_flow.methods import SMALL_PLANS
 
 Tensors = tuple[th.Tensor, ...]
@@ -73,6 +74,24 @@ def test_the_graph_plans_what_plan_does(
     assert th.equal(best.feasible[:, 0], expected.feasible)
     th.testing.assert_close(best.actions[:, 0], expected.actions, atol=1e-5, rtol=1e-5)
     th.testing.assert_close(best.cost[:, 0], expected.cost, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_control_loop_plans_as_predict_does(deterministic: bool) -> None:
+    """Without the graph, which takes a minute to trace and is for export only."""
+    model, observation = make(best_of_n=2), {key: value[0] for key, value in observe(1).items()}
+    th.manual_seed(0)
+    expected, _ = model.predict(observation, deterministic=deterministic)
+    th.manual_seed(0)
+    with ControlLoop(model, latency=0, deterministic=deterministic) as loop:
+        np.testing.assert_array_equal(loop.act(observation), expected)
+
+
+def test_certified_plans_are_not_exported_for_real_time(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    with pytest.raises(ValueError, match=r"'filter' certifies whole plans, .* Export it without `real_time`"):
+        make().export(tmp_path / "policy.onnx", real_time=True)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.nightly  # The exporter traces the loops for one to three minutes.

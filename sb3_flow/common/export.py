@@ -95,7 +95,7 @@ class ExportedPolicy(nn.Module):
         for step in self.steps:
             parts = normalize(parts, step) if isinstance(step, VecNormalize) else transpose(parts, *step)
         inputs: TensorObs = parts if isinstance(self.policy.observation_space, spaces.Dict) else parts[OBSERVATION]
-        scaled = self.policy.plan_actions(inputs, noise, last_actions, episode_start)
+        scaled = self.policy.plan_actions_in_graph(inputs, noise, last_actions, episode_start)
         plans: tuple[th.Tensor, ...] = (
             self.unscale(scaled.view(*scaled.shape[:2], *self.low.shape)),
             scaled[:, self.n_action_steps - 1],
@@ -223,10 +223,16 @@ def export_policy(
     :param real_time: Whether plans are whole chunks, conditioned on known actions, for ``ControlLoop``
     :param space: The observation space of the environment, if ``env`` is None; None: that of the policy
     :raises ImportError: If the extra ``export`` is not installed.
-    :raises ValueError: If the policy cannot be exported, for instance because of an operator of a features extractor.
+    :raises ValueError: If the policy cannot be exported, for instance because of an operator of a features extractor, or not
+        with ``real_time``, because it certifies plans.
     """
     optimizer = require("onnxscript.optimizer", "export", "Exporting a policy")
     onnx = require("onnx", "export", "Exporting a policy")
+    if real_time and policy.certifies:
+        raise ValueError(
+            f"`real_time` is True, but {type(policy).__name__} with the sampler {policy.sampler!r} certifies whole plans, and "
+            "these cannot be conditioned on known actions. Export it without `real_time`."
+        )
     exported = ExportedPolicy(copy.deepcopy(policy), env, real_time, space).cpu().eval()
     description = describe(exported, algorithm)
     arguments = examples(exported, description)
@@ -261,6 +267,8 @@ def export_policy(
     assert program is not None
     for simplify in (optimizer.inline, optimizer.fold_constants, optimizer.remove_unused_nodes):
         simplify(program.model)
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # lines and paths of the code on this machine, most of the size of the file
     model = program.model_proto
     onnx.helper.set_model_props(model, {KEY: json.dumps(description)})
     used = {name for node in model.graph.node for name in node.input}

@@ -487,14 +487,14 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
 
     @property
     def certifies(self) -> bool:
-        """Whether ``plan_actions`` sets ``certified``: which plans are certified to be safe, ``(B,)``, bool."""
+        """Whether ``plan_actions_in_graph`` sets ``certified``: which plans are certified to be safe, ``(B,)``, bool."""
         return False
 
     def plan_actions(
         self, observations: TensorObs, noise: th.Tensor, last_actions: th.Tensor, episode_start: th.Tensor
     ) -> th.Tensor:
         """
-        Plan the actions that are executed before the next plan: the function that is exported.
+        Plan the actions that are executed before the next plan.
 
         :param observations: Batch of observations, not preprocessed, ``(B * n_obs_steps, *shape)``; those of one history are
             adjacent, oldest first
@@ -504,6 +504,12 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         :return: Actions in [-1, 1], ``(B, n_action_steps, action_dim)``
         """
         return self.executed(self.act_best(observations, noise))
+
+    def plan_actions_in_graph(
+        self, observations: TensorObs, noise: th.Tensor, last_actions: th.Tensor, episode_start: th.Tensor
+    ) -> th.Tensor:
+        """As ``plan_actions``, as one graph of tensor operations: the function that is exported."""
+        return self.plan_actions(observations, noise, last_actions, episode_start)
 
     def executed(self, chunks: th.Tensor) -> th.Tensor:
         """The actions that are executed before the next plan: ``(B, H * action_dim) -> (B, n_action_steps, action_dim)``."""

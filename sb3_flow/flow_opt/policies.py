@@ -278,7 +278,10 @@ class FlowOptPolicy(FlowPolicy):
             raise ValueError(f"`deadline_ms` is {deadline_ms!r}; it must be at least 0 milliseconds, or None.")
         deadline = None if deadline_ms is None else began + deadline_ms / 1000
         problems = self.problems(observations)
-        noise = self._noise_for(len(problems.start), k, deterministic)
+        return self._plan(problems, self._noise_for(len(problems.start), k, deterministic), k, began, deadline)
+
+    def _plan(self, problems: Problems, noise: th.Tensor, k: int, began: float, deadline: float | None) -> Plan:
+        """As ``plan``, from noise of ``_noise_for`` and times of ``time.perf_counter``."""
         with th.no_grad():
             candidates = self.repair(
                 problems, self.propose(problems, noise[:, :k].flatten(end_dim=1)), self.initialize, deadline
@@ -406,6 +409,14 @@ class FlowOptPolicy(FlowPolicy):
     ) -> th.Tensor:
         if self.sampler != "filter":
             return super().plan_actions(observations, noise, last_actions, episode_start)
+        self.last_plan = self._plan(self.problems(observations), noise, self.best_of_n, time.perf_counter(), None)
+        return self.executed(self.last_plan.actions)
+
+    def plan_actions_in_graph(
+        self, observations: TensorObs, noise: th.Tensor, last_actions: th.Tensor, episode_start: th.Tensor
+    ) -> th.Tensor:
+        if self.sampler != "filter":
+            return super().plan_actions_in_graph(observations, noise, last_actions, episode_start)
         best = self.plan_in_graph(observations, noise)
         self.certified = best.feasible[:, 0]
         return self.executed(best.actions)
