@@ -27,6 +27,7 @@ from sb3_flow.common.flow import guided
 from sb3_flow.common.guards import check_device, check_observation, check_parts, check_state
 from sb3_flow.common.networks import MLP, EnsembleMLP, VelocityMLP, split_net_arch
 from sb3_flow.common.real_time import RealTimePlanner
+from sb3_flow.common.renamed import FormerName
 from sb3_flow.common.type_aliases import TensorObs, Velocity
 
 SelfPolicy = TypeVar("SelfPolicy", bound="FlowPolicy")
@@ -367,27 +368,8 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         warnings.warn("`with_head` is deprecated; use `with_sampler`.", DeprecationWarning, stacklevel=2)
         return self.with_sampler(head, best_of_n)
 
-    @property
-    def heads(self) -> dict[str, str]:
-        """Deprecated name of ``samplers``."""
-        warnings.warn("`heads` is deprecated; use `samplers`.", DeprecationWarning, stacklevel=2)
-        return self.samplers
-
-    @heads.setter
-    def heads(self, samplers: dict[str, str]) -> None:
-        warnings.warn("`heads` is deprecated; set `samplers`.", DeprecationWarning, stacklevel=2)
-        self.samplers = samplers
-
-    @property
-    def head(self) -> str:
-        """Deprecated name of ``sampler``."""
-        warnings.warn("`head` is deprecated; use `sampler`.", DeprecationWarning, stacklevel=2)
-        return self.sampler
-
-    @head.setter
-    def head(self, sampler: str) -> None:
-        warnings.warn("`head` is deprecated; set `sampler`.", DeprecationWarning, stacklevel=2)
-        self.sampler = sampler
+    heads = FormerName("samplers")
+    head = FormerName("sampler")
 
     def planner(self) -> RealTimePlanner:
         """Get the policy as the planner of a ``ControlLoop``."""
