@@ -64,8 +64,7 @@ METHODS = (
         (Variant("fql", search_space=FQL_SPACE, small=FEW_STEPS, updates={}),),
         paper="https://arxiv.org/abs/2502.02538",
         docs="fql.md",
-        shown="success rate [1.00](results/cube_noisy/README.md) on a noisy cube after 100,000 updates; "
-        "its BC flow has 0.16",
+        shown="success rate [1.00](results/cube_noisy/README.md) on a noisy cube after 100,000 updates; its BC flow has 0.16",
     ),
     Method(
         QAM,
