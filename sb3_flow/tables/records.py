@@ -32,6 +32,7 @@ class RunRecord:
     :param config: The hyperparameters, if they were recorded
     :param system: Versions, hardware and seconds, if they were recorded
     :param finished: False if a sweep has not finished the run
+    :param folder: The folder of the run; None if it was read from a table
     :raises ValueError: If an array is missing or has another shape, or if the timesteps do not increase.
     """
 
@@ -43,6 +44,7 @@ class RunRecord:
     config: dict[str, Any]
     system: dict[str, Any]
     finished: bool = True
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("timesteps", "results"):
@@ -91,6 +93,17 @@ def is_finished(folder: Path) -> bool:
     return record is None or bool(record.get("finished"))
 
 
+def read_arguments(folder: Path) -> dict[str, Any]:
+    """
+    Read the command-line arguments of a run.
+
+    :param folder: The folder of its parameters, ``ENVIRONMENT_NUMBER/ENVIRONMENT``
+    :return: The arguments by name; empty if they were not recorded
+    """
+    file = folder / "args.yml"
+    return dict(read_yaml(file)) if file.is_file() else {}
+
+
 def _read_run(root: Path, file: Path) -> RunRecord:
     env, _, number = file.parent.name.rpartition("_")
     if not number.isdigit():
@@ -105,9 +118,9 @@ def _read_run(root: Path, file: Path) -> RunRecord:
         with np.load(file) as arrays:
             kept = {name: arrays[name] for name in arrays.files if name in ARRAYS or name.startswith(MEASURE)}
         config = read("config.yml")
-        if (timesteps := int(read("args.yml").get("n_timesteps", -1))) > 0:
+        if (timesteps := int(read_arguments(file.parent / env).get("n_timesteps", -1))) > 0:
             config["n_timesteps"] = timesteps  # an option of the command, which RL Zoo does not write to the configuration
         names = "/".join(setting), algorithm, env, int(number)
-        return RunRecord(*names, kept, config, read("system.yml"), is_finished(file.parent))
+        return RunRecord(*names, kept, config, read("system.yml"), is_finished(file.parent), file.parent)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file} is damaged, or was not written by an evaluation: {error}") from error

@@ -21,6 +21,7 @@ from sb3_flow.tables.evaluations import (
     split_finished,
     task_of,
 )
+from sb3_flow.tables.models import write_models
 from sb3_flow.tables.records import RunRecord
 from sb3_flow.tables.table import TABLE, is_table, write_table
 
@@ -61,6 +62,9 @@ def add_commands(subparsers: Any) -> None:
     command.add_argument(
         "--last", type=int, default=1, metavar="N", help="score: mean over the last N evaluations (default: 1)"
     )
+    command.add_argument(
+        "--models", type=Path, metavar="FILE.zip", help="also archive the final model of one run of each algorithm and task"
+    )
     command.add_argument("--force", action="store_true", help=f"replace a {PAGE} or {TABLE} that this command did not write")
     command.set_defaults(run=_run)
 
@@ -79,6 +83,8 @@ def _run(options: argparse.Namespace) -> None:
         )
     runs, unfinished = split_finished(scores_of(records, options.last))
     check_last(runs)
+    if options.models is not None:
+        print(f"Wrote {write_models(records, options.models)} models to {options.models}")
     for run in unfinished:
         print(
             f"Omitted, because it has not finished: {run.algorithm} {run.task} {run.run_id} ({run.timesteps[-1]:,} timesteps)"

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -310,3 +311,37 @@ def test_a_damaged_file_is_named(results: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(ValueError, match="maze-a-v0_2"):
         read_runs(results)
+
+
+def test_one_model_of_each_algorithm_and_task_is_archived(results: Path, tmp_path: Path) -> None:
+    """The first run that has one, with its parameters and without the command line, whose paths are those of a machine."""
+    for algorithm, env, run_id in (("fql", "maze-a-v0", 2), ("fql", "maze-a-v0", 3), ("td3", "maze-a-v0", 1)):
+        folder = results / algorithm / f"{env}_{run_id}"
+        (folder / f"{env}.zip").write_text(f"model {run_id}")
+        (folder / env / "command.txt").write_text("python /home/someone/train.py")
+    (results / "td3" / "maze-a-v0_1" / "maze-a-v0" / "args.yml").write_text("gym_packages: [mazes]")
+    write_run(results, "fql-bc_flow", "maze-a-v0", 1, [0, 0, 0, 0], [-9.0] * 4)
+    file = tmp_path / "release" / "models.zip"
+    assert main(["report", str(results), "--models", str(file)]) == 0
+    with ZipFile(file) as archive:
+        assert sorted(archive.namelist()) == [
+            "MODELS.md",
+            "fql/maze-a-v0_2/evaluations.npz",
+            "fql/maze-a-v0_2/maze-a-v0.zip",
+            "fql/maze-a-v0_2/maze-a-v0/system.yml",
+            "td3/maze-a-v0_1/evaluations.npz",
+            "td3/maze-a-v0_1/maze-a-v0.zip",
+            "td3/maze-a-v0_1/maze-a-v0/args.yml",
+            "td3/maze-a-v0_1/maze-a-v0/system.yml",
+        ]
+        assert archive.read("fql/maze-a-v0_2/maze-a-v0.zip") == b"model 2"
+        page = archive.read("MODELS.md").decode()
+    assert "sb3-flow enjoy --algo fql --env maze-a-v0 --exp-id 2 -f .\n" in page
+    assert "sb3-flow enjoy --algo td3 --env maze-a-v0 --exp-id 1 -f . --gym-packages mazes\n" in page
+
+
+def test_a_table_has_no_models(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(results), "--output", str(tmp_path / "table")]) == 0
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "table"), "--models", str(tmp_path / "models.zip")]) == 2
+    assert "Give the folder of the runs" in capsys.readouterr().err
