@@ -68,6 +68,7 @@ class OfflineBuffer:
         self.low, self.high = (
             th.from_numpy(bound.reshape(-1).astype(np.float64)) for bound in (action_space.low, action_space.high)
         )
+        self.scale = 2.0 / (self.high - self.low)
         self.actions = as_tensor(readable(dataset.actions.reshape(len(dataset.actions), -1)))
         # A trajectory ends before rows that are not sampled; each of these is a separate trajectory.
         ends = dataset.ends | ~drawn | np.append(~drawn[1:], True)
@@ -149,7 +150,7 @@ class OfflineBuffer:
 
     def _scaled(self, actions: th.Tensor) -> th.Tensor:
         """Actions in [-1, 1]; in double precision, which distinguishes the bounds of very narrow spaces."""
-        return (2.0 * (actions.double() - self.low) / (self.high - self.low) - 1.0).clamp(-1.0, 1.0).float()
+        return ((actions.double() - self.low) * self.scale).sub_(1.0).clamp_(-1.0, 1.0).float()
 
     def _rows(self, indices: th.Tensor) -> th.Tensor:
         """The rows of transitions, given their indices among the transitions."""
@@ -239,11 +240,11 @@ class OfflineBuffer:
         last = steps.rows[-1]
         batch = Batch(
             self.observations.at(rows),
-            self._scaled(self.actions[steps.rows[:chunk_length].t()]).flatten(start_dim=1),
+            self._scaled(self.actions.index_select(0, steps.rows[:chunk_length].t().flatten())).view(len(rows), -1),
             steps.rewards,
             steps.masks,
             steps.discounts,
-            self.observations.after(last, self.follows[last])
+            self.observations.after(last, self.follows.index_select(0, last))
             if self.next_observations is None
             else self.next_observations.at(last),
             steps.valids,

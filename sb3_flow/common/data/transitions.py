@@ -80,28 +80,29 @@ class Transitions:
         :param relabel: Computes rewards for other goals, before normalization
         :return: The steps
         """
-        alive = th.ones_like(rows, dtype=th.bool)
-        rewards = th.zeros_like(rows, dtype=th.float32)
-        masks, discounts = th.ones_like(rewards), th.ones_like(rewards)
-        path, taken = [rows], [alive]
-        for i in range(n_steps):
-            if i > 0:
-                alive = alive & ~self.ends[rows]
-                if stop_at_termination:
-                    alive = alive & ~self.terminations[rows]
-                rows = th.where(alive, (rows + self.stride) % len(self.rewards), rows)
-                path.append(rows)
-                taken.append(alive)
-            reward = self.rewards[rows].float()
+
+        def rewards_at(rows: th.Tensor) -> th.Tensor:
+            reward = self.rewards.index_select(0, rows).float()
             if relabel is not None:
                 reward = relabel(rows, reward)
             if self.sparse_rewards:
                 if relabel is not None:
                     check_sparse(reward.numpy(), "compute_reward")
                 reward = -reward.lt(0).float()
-            if normalize is not None:
-                reward = normalize(reward)
-            rewards += discounts * reward * alive.float()
+            return reward if normalize is None else normalize(reward)
+
+        alive, ended = th.ones_like(rows, dtype=th.bool), self.terminations.index_select(0, rows)
+        rewards, masks = rewards_at(rows), (~ended).float()
+        discounts = th.full_like(rewards, gamma)
+        path, taken = [rows], [alive]
+        for _ in range(1, n_steps):
+            alive = alive & ~self.ends[rows]
+            if stop_at_termination:
+                alive = alive & ~self.terminations[rows]
+            rows = th.where(alive, (rows + self.stride) % len(self.rewards), rows)
+            path.append(rows)
+            taken.append(alive)
+            rewards = rewards + discounts * rewards_at(rows) * alive.float()
             masks = th.where(alive & self.terminations[rows], 0.0, masks)
             discounts = th.where(alive, discounts * gamma, discounts)
         return Steps(th.stack(path), rewards, masks, discounts, alive.float(), th.stack(taken, dim=1).float())
