@@ -76,7 +76,7 @@ def solutions(filter_: SafetyFilter, problems: Problems, proposals: th.Tensor, i
     for first in range(0, len(proposals), 64):
         rows = th.arange(first, min(first + 64, len(proposals)))
         mine, wanted = problems.select(rows), proposals[rows]
-        scene, state, violation = filter_._begin(mine, wanted, wanted, th.zeros_like(wanted))
+        scene, state, violation = filter_.begin(mine, wanted, wanted, th.zeros_like(wanted))
         for k in range(iterations + 1):
             found = (violation <= 0).nonzero().squeeze(1)
             if len(found):
@@ -88,7 +88,7 @@ def solutions(filter_: SafetyFilter, problems: Problems, proposals: th.Tensor, i
                 mine, wanted, scene, state = mine.select(left), wanted[left], scene.select(left), state.select(left)
             if not len(wanted) or k == iterations:
                 break
-            state, violation = filter_._iterate(scene, state, k)
+            state, violation = filter_.iterate(scene, state, *filter_.settings.at(k))
     solved = Problems(*(th.cat(column) for column in zip(*(part.problems for part in parts), strict=True)))
     return Solved(solved, *(th.cat(column) for column in zip(*(part[1:] for part in parts), strict=True)))
 
@@ -153,15 +153,14 @@ def imitate(model: FlowOpt, solved: Solved, updates: int, batch: int) -> None:
         turn = (policy.symmetries[noise_.symmetry], policy.parities, noise_.backwards)
         problems = transform(rows.problems, rows.y, *turn)[0]
         plans = [transform(rows.problems, y, *turn)[1] for y in rows[1:]]
-        model.descend(model.start_loss(problems, *plans)[0], policy.optimizer)
+        model.descend(model.start_loss, policy.optimizer, problems, *plans)
 
 
 def unroll(model: FlowOpt, updates: int, batch: int) -> None:
     """Train the initializer through the filter."""
     for i in range(updates):
         set_rate(model, i / updates, 0.3)
-        loss, _ = model.unrolled_loss(model.sample_batch(batch), model.draw_noise(batch))
-        model.descend(loss, model.policy.optimizer)
+        model.descend(model.unrolled_loss, model.policy.optimizer, model.sample_batch(batch), model.draw_noise(batch))
 
 
 def set_rate(model: FlowOpt, done: float, share: float = 1.0) -> None:
