@@ -5,23 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from sb3_flow import DecisionFlow
 from sb3_flow.cli import main
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 #: Tested elsewhere, or modules of other scripts, or in need of the authors' JAX code.
-TESTED = {
-    "alternating",
-    "control_loop",
-    "fuzz",
-    "fuzz_targets",
-    "gpu",
-    "jax_fql",
-    "multi_robot_optimizers",
-    "soak",
-    "soak_run",
-}
+TESTED = {"alternating", "control_loop", "decision_flow_parts", "fuzz", "fuzz_targets", "gpu", "jax_fql"}
+TESTED |= {"multi_robot_optimizers", "soak", "soak_run"}
 SMALL = "--threads 1 --sizes 128x2 --rounds 1 --seconds 0.05"
 COMMANDS = [
     f"updates_per_second {SMALL} --modes eager",
@@ -70,6 +63,23 @@ def test_the_benchmark_of_the_control_loop_runs(tmp_path: Path) -> None:
     run("control_loop jitter --task cube --seconds 1 --output results", tmp_path)
     assert "success" in run("control_loop report --output results", tmp_path)
     assert (tmp_path / "results" / "intervals.csv").is_file()
+
+
+@pytest.mark.nightly
+def test_the_parts_of_decision_flow_are_measured(tmp_path: Path) -> None:
+    rng, n = np.random.default_rng(0), 40
+    data = {"observations": rng.normal(size=(n, 3)), "actions": rng.uniform(-2, 2, (n, 1)), "rewards": rng.normal(size=n)}
+    data |= {"next_observations": rng.normal(size=(n, 3)), "terminals": np.zeros(n, bool), "timeouts": np.arange(n) % 10 == 9}
+    np.savez(tmp_path / "data.npz", **{name: column.astype(np.float32) for name, column in data.items()})
+    files = []
+    for variant in ("dir", "div"):
+        model = DecisionFlow("FlowPolicy", "Pendulum-v1", dataset=str(tmp_path / "data.npz"), variant=variant, device="cpu")
+        model.learn(2)
+        files.append(tmp_path / variant / "run_1" / "model.zip")
+        model.save(files[-1])
+    shown = run(f"decision_flow_parts {files[0]} {files[1]} --env Pendulum-v1 --dataset data.npz", tmp_path)
+    rows = [line.split(" | ") for line in shown.splitlines() if line.startswith("| ")][2:]
+    assert [len(row) for row in rows] == [10, 10] and rows[1][-1] != "- |"
 
 
 def test_every_benchmark_is_tested() -> None:
