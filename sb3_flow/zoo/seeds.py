@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sb3_flow.common.batched_gradients import BatchedGradients
@@ -13,6 +14,22 @@ from sb3_flow.common.turns import Ask, take_turns
 
 #: Output of a run that trains together with others, in its folder.
 LOG = "log.txt"
+#: Request of a seed that waits until all others are as far, or have failed.
+READY = "ready"
+
+
+class NotTrained(Exception):
+    """A seed is not trained because another one failed before the training."""
+
+
+def open_log(folder: str | Path) -> None:
+    """
+    Write the output of the seed whose turn it is to the log of its run.
+
+    :param folder: The folder of the run
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    sys.stdout = sys.stderr = Path(folder, LOG).open("a", buffering=1, encoding="utf-8")
 
 
 def train_seeds(script: Any, seeds: Sequence[int]) -> None:
@@ -20,28 +37,54 @@ def train_seeds(script: Any, seeds: Sequence[int]) -> None:
     Run RL Zoo's training script for each seed, with the command line of this process. The seeds take turns, and their
     gradients are computed together. Folder and numbers of a seed are those of ``--seed SEED --run-id SEED+1``, up to rounding.
 
+    The training starts when all seeds are ready: folders, settings, data and environments. If one of them is not, none is
+    trained.
+
     :param script: The module ``rl_zoo3.train``, whose ``ExperimentManager`` makes ``FlowExperimentManager``
     :param seeds: The seeds
-    :raises ValueError: If the training of a seed failed. The others are completed first.
+    :raises ValueError: If a seed failed. If its training had started, the others are completed first.
     """
-    arguments, manager = sys.argv, script.ExperimentManager
+    arguments, manager, output = sys.argv, script.ExperimentManager, sys.stderr
+    failed: dict[int, BaseException] = {}
+    gradients = BatchedGradients()
+
+    def answer(requests: list[Any]) -> Sequence[Any]:
+        return requests if requests[0] is READY else gradients(requests)
 
     def training(seed: int) -> Callable[[Ask], None]:
         def train(ask: Ask) -> None:
+            def asking(request: Any) -> Any:
+                answered = ask(request)
+                if request is READY and failed:
+                    raise NotTrained(f"Not trained, because seed {next(iter(failed))} failed.")
+                return answered
+
+            if failed and not isinstance(next(iter(failed.values())), Exception):
+                raise NotTrained  # an error in the command line, which is that of all seeds
+
             sys.argv = [*arguments, f"--seed={seed}"]
-            script.ExperimentManager = partial(manager, run_id=seed + 1, ask=ask)
+            script.ExperimentManager = partial(manager, run_id=seed + 1, ask=asking)
             try:
                 script.train()
-            except Exception:
-                traceback.print_exc()  # to the log of this seed
+            except NotTrained as error:
+                print(error)
+                raise
+            except BaseException as error:
+                failed[seed] = error
+                started = sys.stderr is not output
+                if isinstance(error, Exception) and (started or not isinstance(error, (ValueError, ImportError, OSError))):
+                    traceback.print_exc()  # to the log of this seed; without one, errors with a message are reported below
                 raise
 
         return train
 
     print(f"Seeds {', '.join(map(str, seeds))} train together. The output of each is in {LOG} in the folder of its run.")
-    errors = take_turns([training(seed) for seed in seeds], BatchedGradients())
-    failed = {seed: error for seed, error in zip(seeds, errors, strict=True) if error is not None}
-    for seed, error in failed.items():
+    errors = take_turns([training(seed) for seed in seeds], answer)
+    for error in failed.values():
         if not isinstance(error, Exception):  # an interrupt, or an error in the command line
             raise error
-        raise ValueError(f"{len(failed)} of {len(seeds)} seeds failed. Seed {seed}: {error}") from error
+    if failed:
+        messages = " ".join(f"Seed {seed}: {failed[seed]}" for seed in seeds if seed in failed)
+        others = [str(seed) for seed, error in zip(seeds, errors, strict=True) if isinstance(error, NotTrained)]
+        rest = f" Therefore not trained: {', '.join(others)}." if others else ""
+        raise ValueError(f"{len(failed)} of {len(seeds)} seeds failed. {messages}{rest}") from next(iter(failed.values()))
