@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -22,14 +23,21 @@ class NotTrained(Exception):
     """A seed is not trained because another one failed before the training."""
 
 
+class EarlyOutput(io.StringIO):
+    """Output of a seed before the folder of its run is known."""
+
+
 def open_log(folder: str | Path) -> None:
     """
-    Write the output of the seed whose turn it is to the log of its run.
+    Write the output of the seed whose turn it is to the log of its run, also what it has printed so far.
 
     :param folder: The folder of the run
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
-    sys.stdout = sys.stderr = Path(folder, LOG).open("a", buffering=1, encoding="utf-8")
+    log, early = Path(folder, LOG).open("a", buffering=1, encoding="utf-8"), sys.stdout
+    if isinstance(early, EarlyOutput):
+        log.write(early.getvalue())
+    sys.stdout = sys.stderr = log
 
 
 def train_seeds(script: Any, seeds: Sequence[int]) -> None:
@@ -63,17 +71,20 @@ def train_seeds(script: Any, seeds: Sequence[int]) -> None:
                 raise NotTrained  # an error in the command line, which is that of all seeds
 
             sys.argv = [*arguments, f"--seed={seed}"]
+            sys.stdout = sys.stderr = early = EarlyOutput()
             script.ExperimentManager = partial(manager, run_id=seed + 1, ask=asking)
             try:
                 script.train()
             except NotTrained as error:
-                print(error)
+                print(error)  # to the log of this seed, if there is one
                 raise
             except BaseException as error:
                 failed[seed] = error
-                started = sys.stderr is not output
+                started = sys.stdout is not early
                 if isinstance(error, Exception) and (started or not isinstance(error, (ValueError, ImportError, OSError))):
                     traceback.print_exc()  # to the log of this seed; without one, errors with a message are reported below
+                if not started and not isinstance(error, KeyboardInterrupt):
+                    output.write(f"Output of seed {seed}, which was not trained:\n{early.getvalue()}")
                 raise
 
         return train

@@ -192,6 +192,22 @@ def test_a_seed_that_fails_does_not_stop_the_others(
     assert (run_folder(folder, 0) / f"{ENV}.zip").exists()
 
 
+@pytest.mark.slow
+def test_what_a_seed_prints_is_in_its_log(folders: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> None:
+    """From the first line on, and nowhere else."""
+    for seed, other in (SEEDS, SEEDS[::-1]):
+        log = (run_folder(folders["together"], seed) / "log.txt").read_text("utf-8")
+        assert log.startswith(f"========== {ENV} ==========\nSeed: {seed}\n") and f"Seed: {other}" not in log
+    assert train(folders["together"], "--seeds", *map(str, SEEDS), "--resume") == 0
+    shown = capfd.readouterr()
+    assert shown.out == "Seeds 0, 3 train together. The output of each is in log.txt in the folder of its run.\n"
+    assert not shown.err
+    for seed in SEEDS:
+        log = (run_folder(folders["together"], seed) / "log.txt").read_text("utf-8")
+        finished = f"{run_folder(folders['together'], seed)} has finished: nothing to do.\n"
+        assert log.endswith(f"========== {ENV} ==========\nSeed: {seed}\n{finished}")
+
+
 def test_an_algorithm_that_cannot_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--seeds", "0", "1", "--algo", "sac", "--env", ENV, "-n", "10", "-f", str(tmp_path)]
     assert main(["train", *arguments]) == 2
