@@ -161,8 +161,9 @@ class FlowExperimentManager(HyperparameterReader):
 
     def learn(self, model: BaseAlgorithm) -> None:
         """As in RL Zoo, with advice for long runs, and write versions, hardware and duration to ``system.yml``."""
-        compile = self._hyperparams.get("compile")
-        if self.verbose > 0 and not self.resuming and would_pay(type(model), self.n_timesteps, model.device.type, compile):
+        given = self._hyperparams.get("compile")
+        decided = self.resuming or getattr(model, "compile", False)  # in the file of the model, also in that of `-i`
+        if self.verbose > 0 and not decided and would_pay(type(model), self.n_timesteps, model.device.type, given):
             print(f"Long run: `-params compile:True` {GAIN}.")
         start = time.monotonic()
         try:
