@@ -103,7 +103,7 @@ class TrainingClock(EventCallback):
     """
     Call evaluations, and add the seconds of training to their files: ``seconds`` in ``evaluations.npz``, in addition to
     ``timesteps``. The time of evaluations is not included, the time of checkpoints is. A resumed run continues from the
-    seconds of its checkpoint. Evaluations without a recorded time have NaN.
+    seconds of its checkpoint; without them, the seconds are NaN from then on. Evaluations without a recorded time have NaN.
 
     :param evaluations: Evaluation callbacks with a ``log_path``, in their order
     """
@@ -114,14 +114,30 @@ class TrainingClock(EventCallback):
         #: Seconds of training so far, and at the timestep of each evaluation; both are saved in checkpoints.
         self.seconds = 0.0
         self.seconds_at: dict[int, float] = {}
-        self._watch = _Watch()
+        self._watch: _Watch | None = None
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
         self._watch = _Watch()
+        if self.num_timesteps > 0 and not self.seconds:
+            self.seconds = float("nan")  # unless the checkpoint, which is read next, has them
+
+    def stop(self) -> float:
+        """
+        Stop the clock at the end of training.
+
+        :return: Seconds of training in all processes of the run. NaN if the clock did not run in an earlier one.
+        """
+        self._read()
+        self._watch = None
+        return self.seconds
+
+    def _read(self) -> None:
+        if self._watch is not None:
+            self.seconds += self._watch.lap()
 
     def _on_step(self) -> bool:
-        self.seconds += self._watch.lap()
+        self._read()
         start = time.monotonic()
         done = [len(evaluation.evaluations_timesteps) for evaluation in self.evaluations]
         go_on = self._on_event()

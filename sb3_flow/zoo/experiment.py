@@ -1,7 +1,7 @@
 """RL Zoo's experiment manager with support for flow policies and offline data. It needs RL Zoo."""
 
+import math
 import sys
-import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -160,12 +160,11 @@ class FlowExperimentManager(HyperparameterReader):
             )
 
     def learn(self, model: BaseAlgorithm) -> None:
-        """As in RL Zoo, with advice for long runs, and write versions, hardware and duration to ``system.yml``."""
+        """As in RL Zoo, with advice for long runs, and write versions, hardware and training time to ``system.yml``."""
         given = self._hyperparams.get("compile")
         decided = self.resuming or getattr(model, "compile", False)  # in the file of the model, also in that of `-i`
         if self.verbose > 0 and not decided and would_pay(type(model), self.n_timesteps, model.device.type, given):
             print(f"Long run: `-params compile:True` {GAIN}.")
-        start = time.monotonic()
         try:
             if self.ask is not None:
                 train_together(model, self.ask)
@@ -174,7 +173,9 @@ class FlowExperimentManager(HyperparameterReader):
         except BaseException:
             self.lock.release()
             raise
-        system = {**describe_system(), "seconds": round(time.monotonic() - start)}
+        system: dict[str, Any] = describe_system()
+        if math.isfinite(seconds := self.clock.stop()):
+            system["seconds"] = round(seconds)
         if self.interrupted:
             system["interrupted"] = True
         (Path(self.params_path) / "system.yml").write_text(yaml.safe_dump(system, sort_keys=False), "utf-8")
@@ -218,8 +219,8 @@ class FlowExperimentManager(HyperparameterReader):
         self.callbacks = [callback for callback in self.callbacks if callback not in usual + bars]
         evaluations = [EvalCallback.like(callback) for callback in usual]
         evaluations += [self._evaluation(sampler) for sampler in self.eval_samplers if usual]
-        if evaluations:
-            self.callbacks.append(TrainingClock(evaluations))
+        self.clock = TrainingClock(evaluations)
+        self.callbacks.append(self.clock)
         if self.resumable and self.checkpoint_freq > 0:
             # Last, so that a checkpoint includes the evaluations of its timestep.
             self.callbacks.append(
