@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from stable_baselines3.common import callbacks
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList, EventCallback
 
 from sb3_flow.common.files import atomic_write
@@ -82,10 +83,19 @@ class SamplerEvalCallback(EvalCallback):
 
     def _init_callback(self) -> None:
         super()._init_callback()
-        policy: Any = self.model.policy
+        self.check(self.model)
+
+    def check(self, model: BaseAlgorithm) -> None:
+        """
+        Check that the policy of a model has the sampler.
+
+        :param model: The model
+        :raises ValueError: If it has not.
+        """
+        policy: Any = model.policy
         if not hasattr(policy, "with_sampler"):
             raise ValueError(
-                f"{type(self.model).__name__} has no samplers, so `{self.sampler}` cannot be evaluated. Remove it from "
+                f"{type(model).__name__} has no samplers, so `{self.sampler}` cannot be evaluated. Remove it from "
                 "--eval-samplers."
             )
         policy.with_sampler(self.sampler)  # raises if there is no such sampler

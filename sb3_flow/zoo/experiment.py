@@ -26,7 +26,7 @@ from sb3_flow.zoo.seeds import READY, open_log
 from sb3_flow.zoo.system import describe_system
 from sb3_flow.zoo.trust import read_yaml, reading, replaced
 
-#: Settings of a run, which are written when its model has been made.
+#: Settings of a run, which are written when its model has been made and checked.
 CONFIG = "config.yml"
 #: Not a sampler of the policy: sampled actions of an algorithm that is usually evaluated by deterministic actions.
 SAMPLED = "sampled"
@@ -102,7 +102,10 @@ class FlowExperimentManager(HyperparameterReader):
             self.monitor_kwargs = {**self.monitor_kwargs, "override_existing": False}
         try:
             with reading(self.trusted):
-                return super().setup_experiment()
+                made = super().setup_experiment()
+                if made is not None:
+                    self._check_made(*made)
+                return made
         except BaseException:
             self.lock.release()
             raise
@@ -140,10 +143,17 @@ class FlowExperimentManager(HyperparameterReader):
         return model
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
+        """Do nothing: ``setup_experiment`` writes the configuration after the last checks."""
+
+    def _check_made(self, model: BaseAlgorithm, saved: dict[str, Any]) -> None:
+        """Make the last checks, wait until the other seeds have passed theirs, and write the configuration."""
+        for evaluation in self.clock.evaluations:
+            if isinstance(evaluation, SamplerEvalCallback):
+                evaluation.check(model)
         if self.ask is not None:
-            self.ask(READY)  # nothing fails any more that a correction of the command could avoid
+            self.ask(READY)
         if not self.resuming:  # keep the configuration and seed of the first start
-            super()._save_config(saved_hyperparams)
+            super()._save_config(saved)
 
     def _require_same_settings(self, saved: dict[str, Any]) -> None:
         """Reject other settings for a resumed run, because they would be ignored."""

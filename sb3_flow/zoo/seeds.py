@@ -95,7 +95,10 @@ def train_seeds(script: Any, seeds: Sequence[int]) -> None:
         if not isinstance(error, Exception):  # an interrupt, or an error in the command line
             raise error
     if failed:
-        messages = " ".join(f"Seed {seed}: {failed[seed]}" for seed in seeds if seed in failed)
+        groups: dict[str, list[str]] = {}
+        for seed in (seed for seed in seeds if seed in failed):
+            groups.setdefault(str(failed[seed]), []).append(str(seed))
+        messages = " ".join(f"Seed{'s' * (len(own) > 1)} {', '.join(own)}: {error}" for error, own in groups.items())
         others = [str(seed) for seed, error in zip(seeds, errors, strict=True) if isinstance(error, NotTrained)]
         rest = f" Therefore not trained: {', '.join(others)}." if others else ""
         raise ValueError(f"{len(failed)} of {len(seeds)} seeds failed. {messages}{rest}") from next(iter(failed.values()))

@@ -164,7 +164,16 @@ def test_an_environment_that_only_the_second_seed_cannot_have(
     message = "1 of 2 seeds failed. Seed 3: The simulator has no license left. Therefore not trained: 0."
     assert message in capfd.readouterr().err
     assert "The simulator has no license left." in (run_folder(tmp_path / "runs", 3) / "log.txt").read_text("utf-8")
-    assert train(tmp_path / "runs", "--seeds", "0", "3", "-n", "10") == 0
+    assert train(tmp_path / "runs", "--seeds", "0", "3") == 0
+
+
+def test_the_same_command_works_when_it_is_corrected(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """An unknown sampler is found when the model has been made. One seed fails at it, and no run has started."""
+    for options in (["--seeds", "0", "3"], ["--seed", "0", "--run-id", "9"]):
+        wrong = [option.replace("bc_flow", "bc_flw") for option in OPTIONS]
+        assert main(["train", "-f", str(tmp_path / "runs"), *options, *wrong, *params(tmp_path / "runs")]) == 2
+        assert "bc_flw" in capfd.readouterr().err
+        assert train(tmp_path / "runs", *options) == 0
 
 
 def test_an_error_in_the_command_line_is_shown_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -211,7 +220,7 @@ def test_what_a_seed_prints_is_in_its_log(folders: dict[str, Path], capfd: pytes
 def test_an_algorithm_that_cannot_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--seeds", "0", "1", "--algo", "sac", "--env", ENV, "-n", "10", "-f", str(tmp_path)]
     assert main(["train", *arguments]) == 2
-    assert "2 of 2 seeds failed. Seed 0: Seeds of SAC cannot train together in one process" in capsys.readouterr().err
+    assert "2 of 2 seeds failed. Seeds 0, 1: Seeds of SAC cannot train together in one process" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
