@@ -1,5 +1,6 @@
 """The control loop: which action of which plan is executed when, conditions on known actions, deadlines and errors."""
 
+import json
 import math
 import subprocess
 import sys
@@ -156,6 +157,122 @@ def test_reset_starts_an_episode() -> None:
     history, previous, _, weights, _ = planner.calls[-1]
     np.testing.assert_array_equal(history, [[5], [5]])
     assert previous is None and not weights.any()
+
+
+# Certificates.
+
+
+class Certifying(Numbered):
+    """A planner of plans of one action, some of which are certified."""
+
+    def __init__(self, *certificates: bool) -> None:
+        super().__init__(1, 1)
+        self.certificates, self.certified = certificates, False
+
+    def plan(self, *arguments: Any) -> Iterable[np.ndarray]:
+        self.certified = self.certificates[len(self.calls)]
+        return super().plan(*arguments)
+
+
+@pytest.mark.parametrize("latency", [0, None])
+def test_plans_that_are_not_certified_are_executed_with_a_warning(latency: int | None) -> None:
+    """One when the first one is ready, and one with their number at the end."""
+    certificates = [True, False, False, True, False]
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with ControlLoop(Certifying(*certificates), latency=latency, frequency=1.0) as loop:
+            assert loop.certified is None
+            for i, expected in enumerate(certificates):
+                assert loop.act(at(0)) == 100 * i and loop.certified is expected
+                assert len(warned) == (i > 0)
+        loop.close()
+    assert (loop.n_plans, loop.n_uncertified) == (5, 3)
+    first, last = (str(each.message) for each in warned)
+    assert first.startswith("A plan is not certified to be safe (plan 2 of this control loop): it is executed.")
+    assert last == "3 of 5 plans were not certified. They were executed."
+    assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize("latency", [0, None])
+def test_plans_that_are_not_certified_are_refused_on_request(latency: int | None) -> None:
+    """The robot is held, and each step has a new plan, until one is certified."""
+    loop = ControlLoop(
+        Certifying(True, False, False, True, False, False, False),
+        frequency=1.0,
+        latency=latency,
+        only_certified=True,
+        max_late=2,
+        hold=np.negative,
+    )
+    with pytest.warns(UserWarning, match=r"\(plan 2 of this control loop\): it is refused, and `hold` is called instead"):
+        found = [(loop.act(at(0))[0] + 1, loop.certified) for _ in range(5)]
+    # 0 by the first plan, held twice, 300 by the fourth one, held.
+    assert found == [(1, True), (1, False), (1, False), (301, True), (-299, False)]
+    assert loop.act(at(0)) == 300 and loop.n_late == 4
+    with pytest.raises(RuntimeError, match="There is no certified plan: 3 in a row were refused, and for 3 control steps"):
+        loop.act(at(0))
+    with pytest.warns(UserWarning, match="5 of 7 plans were not certified. They were refused."):
+        loop.close()
+
+
+def test_a_refused_first_plan_is_an_error_and_the_next_call_plans_again() -> None:
+    loop = ControlLoop(Certifying(False, True), latency=0, only_certified=True, hold=np.zeros_like)
+    with pytest.warns(UserWarning), pytest.raises(RuntimeError, match="There is no certified plan: 1 in a row"):
+        loop.act(at(0))
+    assert loop.act(at(0)) == 100 and loop.certified
+
+
+@pytest.mark.parametrize(
+    ("planner", "hold", "message"),
+    [
+        (Numbered(), np.zeros_like, "this policy has none: use FlowOpt with its sampler 'filter'"),
+        (Certifying(True), None, "`only_certified=True` needs `hold`, a function from the last action to one that is safe"),
+    ],
+)
+def test_certificates_that_cannot_be_required(planner: Any, hold: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ControlLoop(planner, only_certified=True, hold=hold)
+
+
+def test_planners_without_certificates() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with ControlLoop(Numbered(), latency=0) as loop:
+            loop.act(at(0))
+    assert loop.certified is None and (loop.n_plans, loop.n_uncertified) == (1, 0)
+
+
+def test_the_certificate_of_an_exported_policy(tmp_path: Path) -> None:
+    """Of a file whose plan is the observation, certified if it is positive."""
+    helper, onnx = pytest.importorskip("onnx.helper"), pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    nodes = [
+        helper.make_node("Unsqueeze", ["observation", "one"], ["actions"]),
+        helper.make_node("Identity", ["observation"], ["next_last_actions"]),
+        helper.make_node("Greater", ["observation", "zero"], ["positive"]),
+        helper.make_node("Squeeze", ["positive", "one"], ["certified"]),
+    ]
+    numbers = onnx.TensorProto.FLOAT
+    values = {"actions": (numbers, ["B", 1, 1]), "next_last_actions": (numbers, ["B", 1])}
+    outputs = {**values, "certified": (onnx.TensorProto.BOOL, ["B"])}
+    graph = helper.make_graph(
+        nodes,
+        "policy",
+        [helper.make_tensor_value_info("observation", numbers, ["B", 1])],
+        [helper.make_tensor_value_info(name, *value) for name, value in outputs.items()],
+        [helper.make_tensor("one", onnx.TensorProto.INT64, [1], [1]), helper.make_tensor("zero", numbers, [], [0.0])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    box = {"shape": [1], "dtype": "float32"}
+    spec = {"n_obs_steps": 1, "n_action_steps": 1, "horizon_length": 1, "noise": [1, 1], "deterministic_noise": 0.0}
+    spec |= {"observations": {"observation": box}, "action": {**box, "low": [-9.0], "high": [9.0]}}
+    helper.set_model_props(model, {"sb3_flow": json.dumps(spec)})
+    onnx.save(model, tmp_path / "policy.onnx")
+    loop = ControlLoop(OnnxPolicy(tmp_path / "policy.onnx"), latency=0)
+    assert loop.act(at(2)) == 2 and loop.certified is True
+    with pytest.warns(UserWarning, match="A plan is not certified to be safe"):
+        assert loop.act(at(-3)) == -3
+    assert loop.certified is False
 
 
 # Models.

@@ -87,6 +87,24 @@ def test_a_control_loop_plans_as_predict_does(deterministic: bool) -> None:
         np.testing.assert_array_equal(loop.act(observation), expected)
 
 
+@pytest.mark.parametrize("cls", [FlowOpt, DiffusionOpt])
+def test_a_control_loop_tells_which_plans_are_certified(cls: type[FlowOpt]) -> None:
+    """With one iteration and no fallback it is not, and proposals that are not filtered have no certificates."""
+    observation = {key: value[0] for key, value in observe(1).items()}
+    with ControlLoop(make(cls), latency=0) as loop:
+        loop.act(observation)
+    assert loop.certified is True
+    failing = make(cls, filter_kwargs={"max_iterations": 1}, fallback=False)
+    with ControlLoop(failing, latency=0) as loop, pytest.warns(UserWarning, match="A plan is not certified to be safe"):
+        loop.act(observation)
+    assert loop.certified is False and failing.last_plan is None
+    with pytest.raises(RuntimeError, match="There is no certified plan"), pytest.warns(UserWarning):
+        ControlLoop(failing, latency=0, only_certified=True, hold=np.zeros_like).act(observation)
+    unfiltered = ControlLoop(failing.policy.with_sampler("flow"), latency=0)
+    unfiltered.act(observation)
+    assert unfiltered.certified is None
+
+
 def test_certified_plans_are_not_exported_for_real_time(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     with pytest.raises(ValueError, match=r"'filter' certifies whole plans, .* Export it without `real_time`"):
@@ -109,6 +127,9 @@ def test_an_exported_planner_acts_as_predict_does(cls: type[FlowOpt], policy_kwa
         compare(model.policy, exported, observations, deterministic)
         assert np.array_equal(exported.further[0], model.policy.last_plan.feasible)
     one = {key: value[0] for key, value in observations.items()}
+    with ControlLoop(exported, latency=0) as loop:
+        loop.act(one)
+        assert loop.certified is bool(exported.further[0][0])
     assert exported.predict(one)[0].shape == model.predict(one)[0].shape  # nothing of the graph is left in the model
 
 

@@ -58,6 +58,26 @@ class Together(Execution):
         return result
 
 
+def require_together(algorithm: type[Any], compile: Any) -> None:
+    """
+    Check whether seeds can train together.
+
+    :param algorithm: Class of the algorithm
+    :param compile: Its argument, or None if it is not given
+    :raises ValueError: If they cannot.
+    """
+    if not issubclass(algorithm, FlowAlgorithm):
+        raise ValueError(
+            f"Seeds of {algorithm.__name__} cannot train together in one process, because it has updates of its own: "
+            "train each seed in a process of its own."
+        )
+    if compile == "cudagraph":
+        raise ValueError(
+            "Seeds that train together have no CUDA graphs: set `compile` to True or False, or train each seed in a process "
+            "of its own."
+        )
+
+
 def train_together(model: Any, ask: Ask) -> None:
     """
     Compute the gradients of a model together with those of others.
@@ -66,16 +86,7 @@ def train_together(model: Any, ask: Ask) -> None:
     :param ask: See ``Together``
     :raises ValueError: If this is not possible for the model.
     """
-    if not isinstance(model, FlowAlgorithm):
-        raise ValueError(
-            f"Seeds of {type(model).__name__} cannot train together in one process, because it has updates of its own: "
-            "train each seed in a process of its own."
-        )
-    if model.compile == "cudagraph":
-        raise ValueError(
-            "Seeds that train together have no CUDA graphs: set `compile` to True or False, or train each seed in a process "
-            "of its own."
-        )
+    require_together(type(model), getattr(model, "compile", None))
     model.execution = Together(model.compile, ask)
 
 

@@ -469,7 +469,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
 
     @property
     def certifies(self) -> bool:
-        """Whether ``plan_actions_in_graph`` sets ``certified``: which plans are certified to be safe, ``(B,)``, bool."""
+        """Whether ``plan_actions``, also in a graph, sets ``certified``: which plans are certified, ``(B,)``, bool."""
         return False
 
     def plan_actions(

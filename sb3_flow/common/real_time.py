@@ -48,6 +48,8 @@ class RealTimePlanner:
         self.n_obs_steps, self.action_shape = policy.n_obs_steps, policy.action_space.shape
         self.conditions_plans = policy.conditions_plans
         self.can_be_conditioned = policy.sampler in policy.guided_samplers
+        if policy.certifies:
+            self.certified = False
 
     def check(self, observation: Any) -> None:
         space = self.policy.observation_space
@@ -69,6 +71,8 @@ class RealTimePlanner:
             if weights.any():
                 condition(policy, self.scaled(known), th.as_tensor(weights[None], device=policy.device))
             plan = policy.plan_actions(self.inputs(history), policy._noise(1, deterministic), last, start)
+        if policy.certifies:
+            self.certified = bool(policy.certified[0])
         return self.unscaled(plan[0])
 
     def inputs(self, history: list[Any]) -> Any:

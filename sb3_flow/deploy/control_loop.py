@@ -22,7 +22,8 @@ class Planner(Protocol):
     What plans for a ``ControlLoop``. ``planner_of`` makes one of a policy.
 
     Its attributes: the number of actions of a plan, the number of actions after which a new plan is started, the number of
-    observations in a history, the shape of actions, and whether plans are conditioned on known actions by default.
+    observations in a history, the shape of actions, and whether plans are conditioned on known actions by default. A planner
+    that certifies its plans also has ``certified``: whether the last plan is certified to be safe.
     """
 
     prediction_horizon: int
@@ -83,6 +84,10 @@ class OnnxPlanner:
         self.prediction_horizon = spec["horizon_length"] if spec.get("real_time") else self.n_action_steps
         self.action_shape, self.conditions_plans = tuple(spec["action"]["shape"]), spec.get("conditions_plans", False)
         self.can_be_conditioned = "known_actions" in policy.names
+        further = [output.name for output in policy.session.get_outputs()[2:]]
+        self.certificate = further.index("certified") if "certified" in further else None
+        if self.certificate is not None:
+            self.certified = False
 
     def check(self, observation: Any) -> None:
         if not self.policy.check(observation)[1]:
@@ -98,6 +103,8 @@ class OnnxPlanner:
         inputs |= {"last_actions": self.scaled(last[None])[0], "episode_start": np.array([previous is None])}
         inputs |= {"known_actions": self.scaled(known), "weights": weights[None]}
         actions: np.ndarray = self.policy.plan(inputs, deterministic)[0][0]
+        if self.certificate is not None:
+            self.certified = bool(self.policy.further[self.certificate][0])
         return actions
 
     def scaled(self, actions: np.ndarray) -> np.ndarray:
@@ -135,12 +142,14 @@ class Plan:
     :param step: The control step of its observation
     :param actions: Its actions so far, in the units of the environment
     :param future: The call of the planner; None if it was simulated
+    :param certified: Whether it is certified to be safe; None: the planner has no certificates
     """
 
     start: int
     step: int
     actions: list[np.ndarray] = field(default_factory=list)
     future: Future[None] | None = None
+    certified: bool | None = None
 
 
 class ControlLoop:
@@ -157,6 +166,9 @@ class ControlLoop:
     If no planned action is left, the loop waits for half a period, then hands out ``hold(previous)``, with a plan's actions
     postponed, until one is there. It is a context manager; leaving it waits for the planner.
 
+    Plans of FlowOpt can fail to be certified. They are executed with a warning, or refused with ``only_certified=True``.
+    ``certified`` tells for each action whether its plan is certified.
+
     :param policy: A model or policy of this package, an ``OnnxPolicy``, or a ``Planner``
     :param frequency: Actions per second
     :param n_action_steps: Number of actions after which a new plan is started; None: that of the policy. If delays are long,
@@ -165,11 +177,13 @@ class ControlLoop:
     :param condition: Whether plans are conditioned on known actions; None: those of flows are, those of streaming policies not
     :param hold: From the last action to one that keeps the robot where it is. None: the last action itself, which is right for
         target positions, but not for velocities or displacements.
-    :param max_late: Number of consecutive steps without a planned action after which ``TimeoutError`` is raised
+    :param max_late: Number of consecutive steps without a planned action after which an error is raised
+    :param only_certified: Whether to refuse plans that are not certified, as if they were late. It needs ``hold``, because a
+        certificate does not hold for the same action in the next step.
     :param latency: Simulate, without a thread and a clock: each plan but the first is available after this number of control
         steps. None: do not simulate.
     :raises TypeError: If the policy cannot plan, or an argument has another type.
-    :raises ValueError: If an argument is out of its range.
+    :raises ValueError: If an argument is out of its range, or certificates are required of a planner that has none.
     """
 
     def __init__(
@@ -182,6 +196,7 @@ class ControlLoop:
         condition: bool | None = None,
         hold: Callable[[np.ndarray], np.ndarray] | None = None,
         max_late: int = 10,
+        only_certified: bool = False,
         latency: int | None = None,
     ) -> None:
         self.planner = planner_of(policy)
@@ -200,6 +215,17 @@ class ControlLoop:
                 raise ValueError(f"`{name}` is {value}; it must be {kind}from {least} to {most}.")
         if hold is not None and not callable(hold):
             raise TypeError(f"`hold` is {hold!r}; it must be a function of the last action, such as numpy.zeros_like.")
+        if only_certified and not hasattr(self.planner, "certified"):
+            raise ValueError(
+                "`only_certified=True` needs plans with a certificate, but this policy has none: use FlowOpt with its sampler "
+                "'filter'."
+            )
+        if only_certified and hold is None:
+            raise ValueError(
+                "`only_certified=True` needs `hold`, a function from the last action to one that is safe: if a plan is "
+                "refused, the last action would be repeated, which is not certified."
+            )
+        self.only_certified = only_certified
         self.period, self.deterministic = 1.0 / frequency, deterministic
         if condition and not getattr(self.planner, "can_be_conditioned", True):
             message = (
@@ -213,6 +239,8 @@ class ControlLoop:
         self.delays: deque[int] = deque([] if latency is None else [latency], maxlen=10)
         #: Numbers of steps without a planned action, and of periods that were too long because of the caller.
         self.n_late = self.n_overrun = 0
+        #: Numbers of plans that were ready, and of those among them that are not certified.
+        self.n_plans = self.n_uncertified = 0
         self.pool = ThreadPoolExecutor(1, "planner") if latency is None else None
         self.closed = False
         self.reset()
@@ -225,6 +253,10 @@ class ControlLoop:
         self.previous: np.ndarray | None = None
         #: Numbers of control steps, of executed planned actions, and of consecutive steps without one.
         self.step = self.executed = self.late = 0
+        #: Whether the last action belongs to a certified plan; False if it was held, None: the planner has no certificates.
+        self.certified: bool | None = None
+        #: Number of refused plans since the last planned action.
+        self.refused = 0
 
     def __enter__(self) -> ControlLoop:
         return self
@@ -233,7 +265,10 @@ class ControlLoop:
         self.close()
 
     def close(self) -> None:
-        """Stop planning."""
+        """Stop planning, and warn if several plans were not certified; the first one was reported when it was ready."""
+        if self.n_uncertified > 1 and not self.closed:
+            done = "refused" if self.only_certified else "executed"
+            warnings.warn(f"{self.n_uncertified} of {self.n_plans} plans were not certified. They were {done}.", stacklevel=2)
         self.closed = True
         if self.pool is not None:
             self.pool.shutdown(cancel_futures=True)
@@ -247,6 +282,7 @@ class ControlLoop:
         :return: Actions in the units of the environment
         :raises ValueError: If an observation is not that of the policy.
         :raises TimeoutError: If the planner is too slow, see ``max_late``.
+        :raises RuntimeError: If plans were refused instead, or if the first plan was.
         """
         due = time.perf_counter()
         while True:
@@ -266,6 +302,7 @@ class ControlLoop:
         :return: Its action
         :raises ValueError: If the observation is not that of the policy. Errors of the planner are raised, too.
         :raises TimeoutError: If the planner is too slow, see ``max_late``.
+        :raises RuntimeError: If plans were refused instead, or if the first plan was.
         """
         if self.closed:
             raise RuntimeError("The control loop is closed; create a new one.")
@@ -281,8 +318,10 @@ class ControlLoop:
             action = self._planned_action()
         if action is None:
             action = self._late_action()
+            self.certified = False if hasattr(self.planner, "certified") else None
         else:
-            self.executed, self.late = self.executed + 1, 0
+            self.executed, self.late, self.refused = self.executed + 1, 0, 0
+            self.certified = None if self.current is None else self.current.certified
         self.step, self.previous = self.step + 1, action
         return action.copy()
 
@@ -308,6 +347,7 @@ class ControlLoop:
                     raise ValueError(
                         "Actions of the policy are not finite: its parameters are invalid. Load an earlier model."
                     )
+                plan.certified = getattr(self.planner, "certified", None)
                 plan.actions.append(np.asarray(action))
 
         if self.pool is None:
@@ -324,10 +364,32 @@ class ControlLoop:
         if pending is not None and len(pending.actions) > self.executed - pending.start and self._is_ready(pending):
             if self.current is not None:
                 self.delays.append(self.step - pending.step)
-            self.current, self.pending = pending, None
+            self.pending = None
+            if self._is_accepted(pending):
+                self.current = pending
         if self.current is None or len(self.current.actions) <= self.executed - self.current.start:
             return None
         return self.current.actions[self.executed - self.current.start]
+
+    def _is_accepted(self, plan: Plan) -> bool:
+        """Count a plan that is ready. If it is not certified, warn the first time, and refuse it if that was requested."""
+        self.n_plans += 1
+        if plan.certified is not False:
+            return True
+        self.n_uncertified += 1
+        if self.n_uncertified == 1:
+            advice = (
+                "it is refused, and `hold` is called instead"
+                if self.only_certified
+                else "it is executed. `ControlLoop(..., only_certified=True, hold=...)` refuses such plans"
+            )
+            warnings.warn(
+                f"A plan is not certified to be safe (plan {self.n_plans} of this control loop): {advice}. "
+                "`certified` tells it for each action, `n_uncertified` counts such plans.",
+                stacklevel=4,
+            )
+        self.refused += self.only_certified
+        return not self.only_certified
 
     def _is_ready(self, plan: Plan) -> bool:
         """Whether a simulated plan is ready."""
@@ -344,6 +406,11 @@ class ControlLoop:
     def _late_action(self) -> np.ndarray:
         """The action if no planned action is left."""
         self.late, self.n_late = self.late + 1, self.n_late + 1
+        if self.refused and (self.late > self.max_late or self.previous is None):
+            raise RuntimeError(
+                f"There is no certified plan: {self.refused} in a row were refused, and for {self.late} control steps there "
+                "was no planned action. Stop the robot. `act` plans again; more proposals (`best_of_n`) solve more problems."
+            )
         if self.late > self.max_late or self.previous is None:
             raise TimeoutError(
                 f"The planner is late: for {self.late} control steps of {1e3 * self.period:g} ms there was no planned action. "

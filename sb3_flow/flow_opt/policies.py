@@ -410,6 +410,7 @@ class FlowOptPolicy(FlowPolicy):
         if self.sampler != "filter":
             return super().plan_actions(observations, noise, last_actions, episode_start)
         self.last_plan = self._plan(self.problems(observations), noise, self.best_of_n, time.perf_counter(), None)
+        self.certified = self.last_plan.feasible
         return self.executed(self.last_plan.actions)
 
     def plan_actions_in_graph(

@@ -55,7 +55,7 @@ def supervise(runs: Mapping[str, Sequence[str]], command: Sequence[str], cwd: st
         started = {path: record for path, record in records.items() if not is_finished(path)}
         if not started:
             return 0  # another sweep finished them in the meantime
-        start, host = time.time(), socket.gethostname()
+        host = socket.gethostname()
         logs = []
         for path, record in started.items():
             record.update(sweep=sweep, host=host)
@@ -82,7 +82,7 @@ def supervise(runs: Mapping[str, Sequence[str]], command: Sequence[str], cwd: st
             _stop(process)
         if code == 0:
             for path, record in started.items():
-                write_record(path, {**record, "finished": True, "seconds": round(time.time() - start, 1)})
+                write_record(path, {**record, "finished": True})
         return code
 
 

@@ -102,7 +102,7 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError(f"--max-retries is {options.max_retries}; it must be at least 0.")
     runs = list_runs(options.file, options.output, options.cpus_per_run, options.gpus_per_run)
     finished = check_folders(runs)
-    advise(options.file, [run for run in runs if run not in finished])
+    advise(options.file, runs)
     if options.dry_run:
         print(f"# {len(runs)} runs, {len(finished)} of them finished")
         for run in runs:
@@ -141,18 +141,22 @@ def list_runs(file: Path, output: Path | None = None, cpus: float | None = None,
 def advise(file: Path, runs: Sequence[Run]) -> None:
     """
     Print advice to compile updates, if a run is long and nothing says whether to compile them. An algorithm's own
-    configuration could, so there is none with ``conf_file``.
+    configuration could, so there is none with ``conf_file``. There is none for an algorithm that has results, either: its
+    other runs should have the same settings, and the sweep would refuse to change those of runs with results.
 
     :param file: The file of the sweep
-    :param runs: The runs to start
+    :param runs: All of its runs
     """
     algorithms = require("rl_zoo3.utils", "zoo", "A sweep").ALGOS
+    long = []
     for run in runs:
         given = any(argument.startswith(("compile:", "--conf-file")) for argument in run.command)
         device = "cpu" if "--device=cpu" in run.command else "other"
-        if not has_results(run.folder) and would_pay(algorithms[run.algo], run.timesteps, device, given or None):
-            print(f"Long runs: `compile: true` for algorithms of this package in {file} {GAIN}.", file=sys.stderr)
-            return
+        if would_pay(algorithms[run.algo], run.timesteps, device, given or None):
+            long.append(run.algo)
+    started = {run.algo for run in runs if has_results(run.folder)}
+    if names := [name for name in dict.fromkeys(long) if name not in started]:
+        print(f"Long runs: `compile: true` for {', '.join(names)} in {file} {GAIN}.", file=sys.stderr)
 
 
 def _hyperparameters(cls: type) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from stable_baselines3.common import callbacks
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList, EventCallback
 
 from sb3_flow.common.files import atomic_write
@@ -82,10 +83,19 @@ class SamplerEvalCallback(EvalCallback):
 
     def _init_callback(self) -> None:
         super()._init_callback()
-        policy: Any = self.model.policy
+        self.check(self.model)
+
+    def check(self, model: BaseAlgorithm) -> None:
+        """
+        Check that the policy of a model has the sampler.
+
+        :param model: The model
+        :raises ValueError: If it has not.
+        """
+        policy: Any = model.policy
         if not hasattr(policy, "with_sampler"):
             raise ValueError(
-                f"{type(self.model).__name__} has no samplers, so `{self.sampler}` cannot be evaluated. Remove it from "
+                f"{type(model).__name__} has no samplers, so `{self.sampler}` cannot be evaluated. Remove it from "
                 "--eval-samplers."
             )
         policy.with_sampler(self.sampler)  # raises if there is no such sampler
@@ -103,7 +113,7 @@ class TrainingClock(EventCallback):
     """
     Call evaluations, and add the seconds of training to their files: ``seconds`` in ``evaluations.npz``, in addition to
     ``timesteps``. The time of evaluations is not included, the time of checkpoints is. A resumed run continues from the
-    seconds of its checkpoint. Evaluations without a recorded time have NaN.
+    seconds of its checkpoint; without them, the seconds are NaN from then on. Evaluations without a recorded time have NaN.
 
     :param evaluations: Evaluation callbacks with a ``log_path``, in their order
     """
@@ -114,14 +124,30 @@ class TrainingClock(EventCallback):
         #: Seconds of training so far, and at the timestep of each evaluation; both are saved in checkpoints.
         self.seconds = 0.0
         self.seconds_at: dict[int, float] = {}
-        self._watch = _Watch()
+        self._watch: _Watch | None = None
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
         self._watch = _Watch()
+        if self.num_timesteps > 0 and not self.seconds:
+            self.seconds = float("nan")  # unless the checkpoint, which is read next, has them
+
+    def stop(self) -> float:
+        """
+        Stop the clock at the end of training.
+
+        :return: Seconds of training in all processes of the run. NaN if the clock did not run in an earlier one.
+        """
+        self._read()
+        self._watch = None
+        return self.seconds
+
+    def _read(self) -> None:
+        if self._watch is not None:
+            self.seconds += self._watch.lap()
 
     def _on_step(self) -> bool:
-        self.seconds += self._watch.lap()
+        self._read()
         start = time.monotonic()
         done = [len(evaluation.evaluations_timesteps) for evaluation in self.evaluations]
         go_on = self._on_event()

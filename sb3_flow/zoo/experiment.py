@@ -1,7 +1,7 @@
 """RL Zoo's experiment manager with support for flow policies and offline data. It needs RL Zoo."""
 
+import math
 import sys
-import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +14,7 @@ from stable_baselines3.common import callbacks
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_flow.common.batched_gradients import train_together
+from sb3_flow.common.batched_gradients import require_together, train_together
 from sb3_flow.common.checkpoints import TrainingCheckpoint, latest_checkpoint
 from sb3_flow.common.lock import LOCK, Lock
 from sb3_flow.common.offline_algorithm import OfflineAlgorithm
@@ -22,10 +22,12 @@ from sb3_flow.common.turns import Ask
 from sb3_flow.zoo.callbacks import EvalCallback, SamplerEvalCallback, TrainingClock
 from sb3_flow.zoo.compilation import GAIN, would_pay
 from sb3_flow.zoo.hyperparameters import HyperparameterReader
-from sb3_flow.zoo.seeds import LOG
+from sb3_flow.zoo.seeds import READY, open_log
 from sb3_flow.zoo.system import describe_system
 from sb3_flow.zoo.trust import read_yaml, reading, replaced
 
+#: Settings of a run, which are written when its model has been made and checked.
+CONFIG = "config.yml"
 #: Not a sampler of the policy: sampled actions of an algorithm that is usually evaluated by deterministic actions.
 SAMPLED = "sampled"
 
@@ -43,7 +45,7 @@ class FlowExperimentManager(HyperparameterReader):
     :param eval_samplers: Further samplers of the policy to evaluate, or ``"sampled"`` for sampled actions of an algorithm that
         is usually evaluated by deterministic actions. Results are written to ``<log folder>/<algorithm>-<sampler>/``.
     :param trusted: Whether code may run that is in files of earlier runs, such as pickles
-    :param ask: If the run trains together with others in one process: see ``train_together``
+    :param ask: If the run trains together with others in one process: see ``train_together``. It also takes ``READY``.
     :param kwargs: As for ``HyperparameterReader``
     """
 
@@ -79,7 +81,7 @@ class FlowExperimentManager(HyperparameterReader):
         self.lock = Lock(Path(self.save_path) / LOCK, self.save_path)
         self.finished = self._has_finished()
         self.resuming = resume and self.resumable and latest_checkpoint(self.save_path) is not None
-        if run_id is not None and not resume and Path(self.params_path).exists():
+        if run_id is not None and not resume and Path(self.params_path, CONFIG).exists():
             raise ValueError(f"{self.save_path} already has a run: add --resume to resume it, or use another --run-id.")
 
     def _has_finished(self) -> bool:
@@ -90,25 +92,40 @@ class FlowExperimentManager(HyperparameterReader):
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
         """As in RL Zoo, but skip a finished run, and load the last checkpoint of a resumed run."""
-        if self.ask is not None:
-            Path(self.save_path).mkdir(parents=True, exist_ok=True)
-            sys.stdout = sys.stderr = Path(self.save_path, LOG).open("a", buffering=1, encoding="utf-8")
         if self.finished:
+            if self.ask is not None:
+                open_log(self.save_path)
             print(f"{self.save_path} has finished: nothing to do.")
             return None, {}  # type: ignore[return-value] # without a model, RL Zoo does not train
         if self.resuming:
             self.continue_training = True
             self.monitor_kwargs = {**self.monitor_kwargs, "override_existing": False}
-        if not self.optimize_hyperparameters:
-            self.lock.acquire()  # until this process ends
-        with reading(self.trusted):
-            return super().setup_experiment()
+        try:
+            with reading(self.trusted):
+                made = super().setup_experiment()
+                if made is not None:
+                    self._check_made(*made)
+                return made
+        except BaseException:
+            self.lock.release()
+            raise
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """As for ``HyperparameterReader``, and check that a resumed run has the same settings."""
         hyperparams, saved = super().read_hyperparameters()
         self._require_same_settings(saved)
+        if self.ask is not None:
+            require_together(ALGOS[self.algo], saved.get("compile"))
         return hyperparams, saved
+
+    def create_log_folder(self) -> None:
+        """As in RL Zoo, and lock the folder. The folders of several seeds are created when all settings were checked."""
+        if self.ask is not None:
+            self.ask(READY)
+            open_log(self.save_path)
+        if not self.optimize_hyperparameters:
+            self.lock.acquire()  # until training ends
+        super().create_log_folder()  # type: ignore[no-untyped-call]
 
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
         if not self.resuming:
@@ -126,12 +143,21 @@ class FlowExperimentManager(HyperparameterReader):
         return model
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
+        """Do nothing: ``setup_experiment`` writes the configuration after the last checks."""
+
+    def _check_made(self, model: BaseAlgorithm, saved: dict[str, Any]) -> None:
+        """Make the last checks, wait until the other seeds have passed theirs, and write the configuration."""
+        for evaluation in self.clock.evaluations:
+            if isinstance(evaluation, SamplerEvalCallback):
+                evaluation.check(model)
+        if self.ask is not None:
+            self.ask(READY)
         if not self.resuming:  # keep the configuration and seed of the first start
-            super()._save_config(saved_hyperparams)
+            super()._save_config(saved)
 
     def _require_same_settings(self, saved: dict[str, Any]) -> None:
         """Reject other settings for a resumed run, because they would be ignored."""
-        config = Path(self.params_path) / "config.yml"
+        config = Path(self.params_path, CONFIG)
         if not (self.resuming and config.is_file()):
             return
         before = read_yaml(config, self.trusted)
@@ -144,11 +170,11 @@ class FlowExperimentManager(HyperparameterReader):
             )
 
     def learn(self, model: BaseAlgorithm) -> None:
-        """As in RL Zoo, with advice for long runs, and write versions, hardware and duration to ``system.yml``."""
-        compile = self._hyperparams.get("compile")
-        if self.verbose > 0 and not self.resuming and would_pay(type(model), self.n_timesteps, model.device.type, compile):
+        """As in RL Zoo, with advice for long runs, and write versions, hardware and training time to ``system.yml``."""
+        given = self._hyperparams.get("compile")
+        decided = self.resuming or getattr(model, "compile", False)  # in the file of the model, also in that of `-i`
+        if self.verbose > 0 and not decided and would_pay(type(model), self.n_timesteps, model.device.type, given):
             print(f"Long run: `-params compile:True` {GAIN}.")
-        start = time.monotonic()
         try:
             if self.ask is not None:
                 train_together(model, self.ask)
@@ -157,7 +183,9 @@ class FlowExperimentManager(HyperparameterReader):
         except BaseException:
             self.lock.release()
             raise
-        system = {**describe_system(), "seconds": round(time.monotonic() - start)}
+        system: dict[str, Any] = describe_system()
+        if math.isfinite(seconds := self.clock.stop()):
+            system["seconds"] = round(seconds)
         if self.interrupted:
             system["interrupted"] = True
         (Path(self.params_path) / "system.yml").write_text(yaml.safe_dump(system, sort_keys=False), "utf-8")
@@ -201,8 +229,8 @@ class FlowExperimentManager(HyperparameterReader):
         self.callbacks = [callback for callback in self.callbacks if callback not in usual + bars]
         evaluations = [EvalCallback.like(callback) for callback in usual]
         evaluations += [self._evaluation(sampler) for sampler in self.eval_samplers if usual]
-        if evaluations:
-            self.callbacks.append(TrainingClock(evaluations))
+        self.clock = TrainingClock(evaluations)
+        self.callbacks.append(self.clock)
         if self.resumable and self.checkpoint_freq > 0:
             # Last, so that a checkpoint includes the evaluations of its timestep.
             self.callbacks.append(

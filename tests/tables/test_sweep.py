@@ -178,7 +178,7 @@ def test_a_sweep_with_several_seeds_in_a_process(folder: Path) -> None:
         until(lambda: process.poll() is not None, folder)
     output = (folder / "output.txt").read_text()
     assert process.returncode == 0 and "6 of 6 runs done" in output
-    assert "in a process of its own: sb3-flow: 2 of 2 seeds failed. Seed 0: Seeds of OfflineTD3" in output
+    assert "in a process of its own: sb3-flow: 2 of 2 seeds failed. Seeds 0, 1: Seeds of OfflineTD3" in output
     for run_id in (1, 2, 3):
         for algo, timesteps in (("fql", [250, 500]), ("td3_offline", [50, 100])):
             run = folder / "results" / algo / f"Pendulum-v1_{run_id}"

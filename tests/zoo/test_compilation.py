@@ -13,6 +13,8 @@ pytest.importorskip("rl_zoo3")
 
 from sb3_flow import FQL
 from sb3_flow.cli import main
+from sb3_flow.tables.supervisor import write_record
+from sb3_flow.tables.sweep import list_runs
 from sb3_flow.zoo import compilation
 from sb3_flow.zoo.compilation import GAIN, LONG_RUN, has_compiler, would_pay
 
@@ -71,6 +73,21 @@ def test_a_long_training(folder: Path, capfd: pytest.CaptureFixture[str]) -> Non
     assert GAIN not in out("-n", "10", "--run-id", "3", "-params", "compile:False")
 
 
+@pytest.mark.parametrize("compile", [True, False])
+def test_a_model_that_is_trained_further(
+    folder: Path, compile: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`-i MODEL` keeps its `compile`; there is no advice to set what is set, and it can be followed otherwise."""
+    FQL("FlowPolicy", pendulum(), compile=compile, flow_steps=1, policy_kwargs={"net_arch": [16]}).save("model")
+    monkeypatch.setattr(FQL, "learn", lambda model, *_, **__: model)  # nothing is compiled
+    options = "--algo fql --env Pendulum-v1 --conf-file small.yml --device cpu --eval-freq -1 -i model.zip -n 10".split()
+    for further, expected in (([], compile), (["-params", "compile:True"], True), (["-params", "compile:False"], False)):
+        assert main(["train", *options, *further]) == 0
+        assert (GAIN in capfd.readouterr().out) == (not further and not compile)
+        runs = sorted((folder / "logs" / "fql").iterdir())
+        assert FQL.load(runs[-1] / "Pendulum-v1.zip").compile is expected
+
+
 @pytest.mark.parametrize(
     ("changes", "advice"),
     [
@@ -94,3 +111,22 @@ def test_a_sweep(folder: Path, capsys: pytest.CaptureFixture[str], changes: dict
     shown = capsys.readouterr()
     assert (GAIN in shown.err) == advice and shown.err.count("\n") == advice
     assert "compile" not in shown.out.replace("compile:True", "").replace("compile:False", "")
+
+
+def test_a_sweep_that_has_started(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No advice for algorithms with results, with which the sweep refuses other settings."""
+    table = {"output": "runs", "seeds": 2, "n_timesteps": 10, "tasks": {"Pendulum-v1": {"dataset": "data.npz"}}}
+
+    def shown(**algorithms: dict[str, bool]) -> tuple[int, str]:
+        Path("table.yml").write_text(yaml.safe_dump({**table, **SMALL, "algorithms": algorithms}), "utf-8")
+        return main(["sweep", "table.yml", "--dry-run"]), capsys.readouterr().err
+
+    assert "`compile: true` for fql, gfp in" in shown(fql={}, gfp={})[1]
+    run = next(run for run in list_runs(Path("table.yml")) if run.algo == "fql")
+    run.folder.mkdir(parents=True)
+    (run.folder / "evaluations.npz").touch()
+    write_record(run.folder, {"command": run.command, "finished": True})
+    assert "`compile: true` for gfp in" in shown(fql={}, gfp={})[1]
+    assert shown(fql={}) == (0, "")
+    code, message = shown(fql={"compile": True})
+    assert code == 2 and "has results with other settings" in message

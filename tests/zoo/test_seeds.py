@@ -1,7 +1,9 @@
 """``sb3-flow train --seeds``: runs, files and numbers are those of one process for each seed."""
 
+import contextlib
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,12 @@ from python_process import PythonProcess
 
 from sb3_flow import FQL
 from sb3_flow.cli import main
+from sb3_flow.common.lock import LOCK, locked
+
+pytest.importorskip("rl_zoo3")
+
+from sb3_flow.zoo.callbacks import EvalCallback
+from sb3_flow.zoo.experiment import FlowExperimentManager
 
 ENV = "Pendulum-v1"
 SEEDS = (0, 3)
@@ -102,20 +110,117 @@ def test_finished_seeds_are_left_alone(folders: dict[str, Path]) -> None:
     assert [model.stat().st_mtime_ns for model in models] == before
 
 
-@pytest.mark.slow
-def test_a_seed_that_fails_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_folders_are_checked_before_the_first_training(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Two of three seeds have a run already, and there is no --resume: the third one is not started, and leaves no folder."""
     folder = tmp_path / "runs"
-    blocked = run_folder(folder, 3) / ENV
-    blocked.mkdir(parents=True)  # there is a run already, and no --resume
+    for seed in (3, 4):
+        (run_folder(folder, seed) / ENV).mkdir(parents=True)
+        (run_folder(folder, seed) / ENV / "config.yml").touch()
+    assert train(folder, "--seeds", "0", "3", "4") == 2
+    shown = capfd.readouterr()
+    for seed in (3, 4):
+        assert f"Seed {seed}: {run_folder(folder, seed)} already has a run: add --resume" in shown.err
+    assert "sb3-flow: 2 of 3 seeds failed." in shown.err and "Therefore not trained: 0." in shown.err
+    assert "Traceback" not in shown.err
+    assert sorted(path.name for path in (folder / "fql").iterdir()) == [f"{ENV}_{seed + 1}" for seed in (3, 4)]
+    assert not any((run_folder(folder, seed) / "log.txt").exists() for seed in (3, 4)), "they belong to other runs"
+
+
+@pytest.mark.parametrize("fault", ["busy", "settings"])
+def test_resumed_seeds_are_checked_before_the_first_training(
+    tmp_path: Path, fault: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Another process trains the second one, or it was started with other settings: the first one stays as it is."""
+    folder = tmp_path / "runs"
+    if fault == "settings":
+        (run_folder(folder, 3) / ENV).mkdir(parents=True)
+        (run_folder(folder, 3) / ENV / "config.yml").write_text("{batch_size: 17}", "utf-8")
+        (run_folder(folder, 3) / "checkpoint_20").mkdir()
+    with locked(run_folder(folder, 3) / LOCK, "run 3") if fault == "busy" else contextlib.nullcontext():
+        assert train(folder, "--seeds", "0", "3", "--resume") == 2
+    message = {"busy": "is in use by process", "settings": "`batch_size` is 16, but"}[fault]
+    assert "1 of 2 seeds failed. Seed 3: " in (shown := capfd.readouterr().err) and message in shown
+    assert "Therefore not trained: 0." in shown
+    first = run_folder(folder, 0)
+    assert not (first / ENV / "config.yml").exists() and not (first / f"{ENV}.zip").exists() and not (first / LOCK).exists()
+    if fault == "busy":
+        assert "Not trained, because seed 3 failed." in (first / "log.txt").read_text("utf-8")
+
+
+def test_an_environment_that_only_the_second_seed_cannot_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It fails after the folders were made: the same command works when the cause is gone."""
+    make = FlowExperimentManager.create_envs
+
+    def create_envs(self: FlowExperimentManager, *args: Any, **kwargs: Any) -> Any:
+        if self.seed == 3 and kwargs.get("eval_env"):
+            raise ValueError("The simulator has no license left.")
+        return make(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FlowExperimentManager, "create_envs", create_envs)
+        assert train(tmp_path / "runs", "--seeds", "0", "3") == 2
+    message = "1 of 2 seeds failed. Seed 3: The simulator has no license left. Therefore not trained: 0."
+    assert message in capfd.readouterr().err
+    assert "The simulator has no license left." in (run_folder(tmp_path / "runs", 3) / "log.txt").read_text("utf-8")
+    assert train(tmp_path / "runs", "--seeds", "0", "3") == 0
+
+
+def test_the_same_command_works_when_it_is_corrected(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """An unknown sampler is found when the model has been made. One seed fails at it, and no run has started."""
+    for options in (["--seeds", "0", "3"], ["--seed", "0", "--run-id", "9"]):
+        wrong = [option.replace("bc_flow", "bc_flw") for option in OPTIONS]
+        assert main(["train", "-f", str(tmp_path / "runs"), *options, *wrong, *params(tmp_path / "runs")]) == 2
+        assert "bc_flw" in capfd.readouterr().err
+        assert train(tmp_path / "runs", *options) == 0
+
+
+def test_an_error_in_the_command_line_is_shown_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--seeds", "0", "3", "--algo", "fql", "--env", ENV, "-f", str(tmp_path), "--vec-env", "none"])
+    assert capfd.readouterr().err.count("invalid choice: 'none'") == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_seed_that_fails_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate = EvalCallback._on_step
+
+    def on_step(self: EvalCallback) -> bool:
+        if self.model.seed == 3 and self.num_timesteps == 50:
+            raise ValueError("The evaluation has failed.")
+        return evaluate(self)
+
+    monkeypatch.setattr(EvalCallback, "_on_step", on_step)
+    folder = tmp_path / "runs"
     assert train(folder, "--seeds", "0", "3") == 2
-    assert "1 of 2 seeds failed. Seed 3: " in (message := capsys.readouterr().err) and "already has a run" in message
+    message = capsys.readouterr().err
+    assert "1 of 2 seeds failed. Seed 3: The evaluation has failed." in message and "not trained" not in message
     assert (run_folder(folder, 0) / f"{ENV}.zip").exists()
+
+
+@pytest.mark.slow
+def test_what_a_seed_prints_is_in_its_log(folders: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> None:
+    """From the first line on, and nowhere else."""
+    for seed, other in (SEEDS, SEEDS[::-1]):
+        log = (run_folder(folders["together"], seed) / "log.txt").read_text("utf-8")
+        assert log.startswith(f"========== {ENV} ==========\nSeed: {seed}\n") and f"Seed: {other}" not in log
+    assert train(folders["together"], "--seeds", *map(str, SEEDS), "--resume") == 0
+    shown = capfd.readouterr()
+    assert shown.out == "Seeds 0, 3 train together. The output of each is in log.txt in the folder of its run.\n"
+    assert not shown.err
+    for seed in SEEDS:
+        log = (run_folder(folders["together"], seed) / "log.txt").read_text("utf-8")
+        finished = f"{run_folder(folders['together'], seed)} has finished: nothing to do.\n"
+        assert log.endswith(f"========== {ENV} ==========\nSeed: {seed}\n{finished}")
 
 
 def test_an_algorithm_that_cannot_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--seeds", "0", "1", "--algo", "sac", "--env", ENV, "-n", "10", "-f", str(tmp_path)]
     assert main(["train", *arguments]) == 2
-    assert "2 of 2 seeds failed. Seed 0: Seeds of SAC cannot train together in one process" in capsys.readouterr().err
+    assert "2 of 2 seeds failed. Seeds 0, 1: Seeds of SAC cannot train together in one process" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

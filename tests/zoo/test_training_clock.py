@@ -7,6 +7,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import yaml
+from conformance.environments import transitions
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -108,7 +110,54 @@ def test_a_run_that_began_without_a_clock(tmp_path: Path) -> None:
     set_callback_state(CallbackList([clock]), get_callback_state(CallbackList([old])))
     model.learn(10, callback=[clock], reset_num_timesteps=False)
     assert new.evaluations_timesteps == [10, 20, 30]
-    np.testing.assert_array_equal(np.isnan(seconds(tmp_path)), [True, True, False])
+    assert np.isnan(seconds(tmp_path)).all(), "the seconds since then are not those of the run"
+    assert np.isnan(clock.stop())
+
+
+def test_the_end_of_training(tmp_path: Path, time: type[Time]) -> None:
+    """What follows the last step belongs to it, what follows the training does not."""
+    clock = TrainingClock([])
+    assert clock.stop() == 0
+    make_sac().learn(30, callback=[Slow(), clock])
+    time.now += 7  # the last updates
+    assert clock.stop() == 67
+    time.now += 500
+    assert clock.stop() == 67
+
+
+@pytest.mark.parametrize("eval_freq", [20, -1])
+def test_the_seconds_of_a_resumed_run_are_those_of_all_its_processes(
+    tmp_path: Path, time: type[Time], monkeypatch: pytest.MonkeyPatch, eval_freq: int
+) -> None:
+    """The first process ends by an error at timestep 25, after its checkpoint at 20. Updates take two seconds."""
+    pytest.importorskip("rl_zoo3")
+    np.savez(tmp_path / "data.npz", **transitions())
+    train, evaluate = FQL.train, callbacks.EvalCallback._on_step
+
+    def slow(self: FQL, *args: Any, **kwargs: Any) -> None:
+        Time.now += 2
+        if self.num_timesteps == 25 and Time.now < 5000:
+            raise ValueError("The machine has failed.")
+        train(self, *args, **kwargs)
+
+    def slow_evaluation(self: callbacks.EvalCallback) -> bool:
+        Time.now += 100
+        return evaluate(self)
+
+    monkeypatch.setattr(FQL, "train", slow)
+    monkeypatch.setattr(callbacks.EvalCallback, "_on_step", slow_evaluation)
+    options = ["--algo", "fql", "--env", "Pendulum-v1", "-n", "40", "--eval-freq", str(eval_freq), "--checkpoint-freq", "20"]
+    options += ["--eval-episodes", "1", "--device", "cpu", "--run-id", "1", "--seed", "0", "-f", str(tmp_path / "logs")]
+    command = ["train", *options, "--resume", "-params", f"dataset:{tmp_path / 'data.npz'}", "policy_kwargs:{'net_arch':[8]}"]
+    assert main(command) == 2
+    time.now = 5000.0
+    assert main(command) == 0
+    folder = tmp_path / "logs" / "fql" / "Pendulum-v1_1"
+    (system,) = folder.glob("*/system.yml")
+    assert yaml.safe_load(system.read_text("utf-8"))["seconds"] == 80
+    if eval_freq > 0:
+        with np.load(folder / "evaluations.npz") as arrays:
+            np.testing.assert_array_equal(arrays["seconds"], [40, 80])
 
 
 def test_an_evaluation_without_a_file_is_left_alone() -> None:
