@@ -149,6 +149,10 @@ def _check(name: str, ours: argparse.Namespace, arguments: list[str], algorithms
         check_environment(name, env_id)
     if name == "train" and ours.run_id is not None and ours.run_id < 1:
         raise ValueError(f"--run-id is {ours.run_id}; it must be at least 1.")
+    if name == "train" and (ours.run_id is not None or ours.seeds) and {"-uuid", "--uuid"} & set(arguments):
+        raise ValueError(
+            "-uuid has no effect with --run-id or --seeds, which number the folders of runs: leave one of them out."
+        )
     if name == "train" and ours.checkpoint_freq is not None and ours.checkpoint_freq < 0:
         raise ValueError(f"--checkpoint-freq is {ours.checkpoint_freq}; it must be at least 0.")
     if name == "train" and ours.seeds:

@@ -499,6 +499,8 @@ WRONG = [
         "",
         ["SAC has no samplers, so `bc_flow` cannot be evaluated"],
     ),
+    (["--env", PENDULUM, "-uuid", "--run-id", "3"], "", ["-uuid has no effect with --run-id or --seeds"]),
+    (["--env", PENDULUM, "--uuid", "--seeds", "0", "1"], "", ["-uuid has no effect with --run-id or --seeds"]),
     (["--env", PENDULUM, "--algo", "nothing"], "", ["There is no algorithm 'nothing'", "fql"]),
 ]
 
