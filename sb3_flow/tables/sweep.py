@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import itertools
 import logging
 import math
@@ -19,6 +20,7 @@ from sb3_flow.common.arguments import CheckedArguments, former_names_of, hints_o
 from sb3_flow.common.checkpoints import latest_checkpoint
 from sb3_flow.common.cores import cores
 from sb3_flow.common.optional import require
+from sb3_flow.datasets import RECIPES, DatasetError, load_dataset
 from sb3_flow.tables import supervisor
 from sb3_flow.tables.display import Display, State, last_lines
 from sb3_flow.tables.grid import Run, command_of, expand, processes, read_sweep, shell
@@ -40,6 +42,8 @@ ENVIRONMENT = {
     "RAY_health_check_timeout_ms": "60000",
     "RAY_health_check_failure_threshold": "10",
 }
+#: Suffixes of files of data.
+FILES = (".npz", ".hdf5", ".h5", ".zarr", ".parquet")
 #: Seconds to wait for machines of a cluster.
 PATIENCE = 60.0
 #: Advice for clusters that cannot be reached.
@@ -111,6 +115,7 @@ def _run(options: argparse.Namespace) -> None:
         for group in processes([run for run in runs if run not in finished]):
             print(*(f"# {run}" for run in group), shell(command_of(group)), sep="\n")
         return
+    require_datasets([run for run in runs if run not in finished])
     failed = Sweep(runs, finished, options.max_retries).run(options.address)
     for state in failed:
         print(f"\nFailed: {state.run}: {state.message}\n  {state.run.folder / supervisor.LOG} ends with", file=sys.stderr)
@@ -157,6 +162,32 @@ def advise(file: Path, runs: Sequence[Run]) -> None:
     started = {run.algo for run in runs if has_results(run.folder)}
     if names := [name for name in dict.fromkeys(long) if name not in started]:
         print(f"Long runs: `compile: true` for {', '.join(names)} in {file} {GAIN}.", file=sys.stderr)
+
+
+def require_datasets(runs: Sequence[Run]) -> None:
+    """
+    Check that datasets exist, before the first run instead of hours later: files, and those that this package collects.
+
+    :param runs: The runs to start
+    :raises ValueError: If one does not exist. The message names the first run that needs it.
+    """
+    for run in runs:
+        for argument in run.command:
+            if not argument.startswith("dataset:"):
+                continue
+            value = ast.literal_eval(argument.partition(":")[2])
+            source = value.get("source") if isinstance(value, dict) else value
+            if isinstance(source, str) and _is_missing(source):
+                try:
+                    load_dataset(source, run.env)
+                except DatasetError as error:
+                    raise ValueError(f"{run}: {error}") from error
+
+
+def _is_missing(source: str) -> bool:
+    if source in RECIPES:
+        return not (RECIPES[source].directory / f"{source}.npz").exists()
+    return Path(source).suffix in FILES and not Path(source).exists()
 
 
 def _hyperparameters(cls: type) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A real sweep: single runs and the whole sweep are killed, resumed and completed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -208,6 +209,26 @@ def test_a_finished_sweep_starts_nothing(tmp_path: Path, capsys: pytest.CaptureF
     done = record(tmp_path / "done", *RUN.command, finished=True)
     assert Sweep([done], {done}).run(address="nowhere") == []
     assert capsys.readouterr().out.startswith("1 of 1 runs done, 0 running, 0 failed")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ("absent/data.npz", "fql Pendulum-v1 seed 1: .*absent/data.npz"),
+        ("{source: absent.hdf5, rewards: {shift: -1}}", "fql Pendulum-v1 seed 1: .*absent.hdf5"),
+        ("two-routes", "fql Pendulum-v1 seed 1: .*`sb3-flow datasets collect two-routes`"),
+    ],
+)
+def test_absent_data_of_a_later_run_is_found_at_the_start(
+    dataset: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SB3_FLOW_DATA_DIR", str(tmp_path))
+    settings = f"settings: {{first: {{seeds: [0]}}, later: {{seeds: [1], dataset: {dataset}}}}}"
+    file = tmp_path / "sweep.yml"
+    file.write_text(f"output: {tmp_path}/runs\nn_timesteps: 10\ntasks: [Pendulum-v1]\nalgorithms: [fql]\n{settings}\n")
+    assert main(["sweep", str(file)]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_threads_and_place_may_change(tmp_path: Path) -> None:
