@@ -87,7 +87,7 @@ class Variant:
     @property
     def w_fm(self) -> float:
         """4.7: flow matching is part of DF-dir, and no part of DF-div by default."""
-        return (0.0 if self.is_div else 1.0) if self.fm_coef is None else self.fm_coef
+        return (0.0 if self.is_div else 0.06) if self.fm_coef is None else self.fm_coef
 
     def model(self) -> DecisionFlow:
         model = make_model(**asdict(self))
@@ -241,7 +241,7 @@ class Reference(Transcription):
         size = sum(abs(self.end(batch, x, b).item()) for b, x in enumerate(inner["end"])) / BATCH
         rate = 1 / max(size, 1e-6)
         self.next_lambda_hat = rate if self.lambda_hat is None else 0.99 * self.lambda_hat + 0.01 * rate
-        price = (1.0 if variant.beta is None else variant.beta) / self.next_lambda_hat
+        price = (0.12 if variant.beta is None else variant.beta) / self.next_lambda_hat
         price = price if variant.is_div else variant.direction_coef
 
         flow_critic_loss = policy_loss = th.zeros((), dtype=th.float64)
@@ -268,7 +268,7 @@ class Reference(Transcription):
                 w = self.agg("critic", s, th.clip(after, -1, 1))
             policy_loss = policy_loss - rate * n * w.sum() / BATCH
             cost = self.cost(s, x, u, k, batch.actions[b : b + 1], inner["on_policy"][b])
-            weight = (1.0 if variant.beta is None else variant.beta) if variant.is_div else rate * variant.direction_coef
+            weight = (0.12 if variant.beta is None else variant.beta) if variant.is_div else rate * variant.direction_coef
             policy_loss = policy_loss + weight * cost / BATCH
         policy_loss = policy_loss + variant.w_fm * self.flow_matching("flow", batch, noise)
         return {"flow_critic_loss": flow_critic_loss, "policy_loss": policy_loss}
@@ -476,11 +476,11 @@ def test_defaults() -> None:
         shapes = [tuple(weight.shape) for weight in network.net.weights]
         assert shapes == [(members, inputs, 512), *[(members, 512, 512)] * 3, (members, 512, 1)] and network.net.layer_norm
     model = make_model()
-    expected = dict(learning_rate=3e-4, batch_size=256, tau=0.005, gamma=0.99, variant="dir", fm_coef=1.0, q_agg="mean")
+    expected = dict(learning_rate=3e-4, batch_size=256, tau=0.005, gamma=0.99, variant="dir", fm_coef=0.06, q_agg="mean")
     expected |= dict(on_policy_share=0.5, flow_target="mc", direction_coef=0.0, expectile=None, flow_steps=10)
     assert {name: getattr(model, name) for name in expected} == expected
     div = make_model(variant="div")
-    assert (div.fm_coef, div.beta) == (0.0, 1.0)
+    assert (div.fm_coef, div.beta) == (0.0, 0.12)
 
 
 # The inner process.

@@ -17,6 +17,8 @@ from sb3_flow.decision_flow.policies import DecisionFlowPolicy
 
 FlowVariant = Literal["dir", "div"]
 FlowTarget = Literal["mc", "td"]
+#: Default weights: the best of three each on OGBench's noisy cube, see results/cube_noisy_30k.
+FM_COEF, BETA = 0.06, 0.12
 #: Update rate of the running mean of ``lambda``.
 SCALE_RATE = 0.01
 
@@ -95,10 +97,10 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
     :param env: Environment, or its id. None: the spaces are those of the dataset
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
     :param variant: ``"dir"`` (DF-dir) or ``"div"`` (DF-div)
-    :param fm_coef: ``w_FM``, weight of flow matching, at least 0. Tune it first in DF-dir: start at GFP's alpha divided by the
-        size of an action (a chunk). None: 1 in DF-dir, 0 in DF-div
+    :param fm_coef: ``w_FM``, weight of flow matching, at least 0. Tune it first in DF-dir: start at FQL's ``alpha``, divided by
+        the mean of ``|Q|`` and the size of an action (a chunk). None: 0.06 in DF-dir, 0 in DF-div
     :param beta: Weight of the divergence from the BC flow, at least 0, in DF-div only. Tune it first in DF-div: start at twice
-        GFP's alpha divided by the size of an action (a chunk). None: 1
+        that value. None: 0.12
     :param flow_steps: ``T``, Euler steps of the flow
     :param q_agg: How the critics are aggregated, in the target and at the end of the inner process: ``"mean"`` or ``"min"``
     :param on_policy_share: ``rho``, fraction of inner states that come from the policy, in [0, 1]
@@ -149,9 +151,9 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
         if expectile is not None and not 0 < expectile < 1:
             raise ValueError(f"`expectile` is {expectile}; it must be in (0, 1), or None.")
         self.variant = variant
-        self.fm_coef = (1.0 if variant == "dir" else 0.0) if fm_coef is None else fm_coef
+        self.fm_coef = (FM_COEF if variant == "dir" else 0.0) if fm_coef is None else fm_coef
         #: None in DF-dir.
-        self.beta = 1.0 if beta is None and variant == "div" else beta
+        self.beta = BETA if beta is None and variant == "div" else beta
         self.flow_steps = flow_steps
         self.q_agg = q_agg
         self.on_policy_share = on_policy_share
