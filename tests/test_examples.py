@@ -32,6 +32,7 @@ SHORT: dict[str, tuple[str, list[str]]] = {
         "--transitions 1000 --offline-steps 20 --online-steps 120 --episodes 1 --folder run",
         ["run/fql_pointmaze.zip"],
     ),
+    "maze_values.py": ("--transitions 1000 --updates 2 --episodes 1 --folder run", ["run/values.png"]),
     "online_pendulum.py": ("--timesteps 250 --model run/model", ["run/model.zip"]),
     "own_data.py": ("--episodes 2 --updates 20", []),
     "rql_reversal.py": ("--updates 20 --file picture.png", ["picture.png"]),

@@ -97,7 +97,7 @@ class DecisionFlow(OfflineToOnlineAlgorithm):
     :param env: Environment, or its id. None: the spaces are those of the dataset
     :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0)
     :param variant: ``"dir"`` (DF-dir) or ``"div"`` (DF-div)
-    :param fm_coef: ``w_FM``, weight of flow matching, at least 0. Tune it first in DF-dir: start at FQL's ``alpha``, divided by
+    :param fm_coef: ``w_FM``, weight of flow matching, at least 0. Tune it first in DF-dir: start at FQL's ``alpha`` divided by
         the mean of ``|Q|`` and the size of an action (a chunk). None: 0.06 in DF-dir, 0 in DF-div
     :param beta: Weight of the divergence from the BC flow, at least 0, in DF-div only. Tune it first in DF-div: start at twice
         that value. None: 0.12
