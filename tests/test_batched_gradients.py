@@ -2,6 +2,7 @@
 
 import copy
 import random
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -237,9 +238,14 @@ def test_an_error_of_the_answer_reaches_all(error: BaseException) -> None:
 def test_an_interrupt_during_a_turn_reaches_all() -> None:
     import _thread
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
+
     def function(ask: Ask) -> None:
         _thread.interrupt_main()  # as Ctrl-C does
         ask(None)
 
-    errors = take_turns([function] * 2, lambda requests: requests)
+    try:
+        errors = take_turns([function] * 2, lambda requests: requests)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert [type(error) for error in errors] == [KeyboardInterrupt] * 2

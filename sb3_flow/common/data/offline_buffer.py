@@ -68,7 +68,7 @@ class OfflineBuffer:
         self.low, self.high = (
             th.from_numpy(bound.reshape(-1).astype(np.float64)) for bound in (action_space.low, action_space.high)
         )
-        self.scale = 2.0 / (self.high - self.low)
+        self.range = self.high - self.low
         self.actions = as_tensor(readable(dataset.actions.reshape(len(dataset.actions), -1)))
         # A trajectory ends before rows that are not sampled; each of these is a separate trajectory.
         ends = dataset.ends | ~drawn | np.append(~drawn[1:], True)
@@ -150,7 +150,7 @@ class OfflineBuffer:
 
     def _scaled(self, actions: th.Tensor) -> th.Tensor:
         """Actions in [-1, 1]; in double precision, which distinguishes the bounds of very narrow spaces."""
-        return ((actions.double() - self.low) * self.scale).sub_(1.0).clamp_(-1.0, 1.0).float()
+        return ((actions.double() - self.low) / self.range).mul_(2.0).sub_(1.0).clamp_(-1.0, 1.0).float()
 
     def _rows(self, indices: th.Tensor) -> th.Tensor:
         """The rows of transitions, given their indices among the transitions."""
