@@ -160,7 +160,7 @@ METHODS = (
         ),
         paper="https://arxiv.org/abs/2505.20350",
         docs="decision_flow.md",
-        shown="[0.79](results/cube_noisy_30k/README.md) (DF-dir) and 0.66 (DF-div) on a noisy cube after 30,000 updates; BC 0.11, FQL 0.93",
+        shown="[0.79](results/cube_noisy_30k/README.md), 0.66 (DF-dir, DF-div) on a noisy cube; BC 0.11, FQL 0.93",
         reconstructed=True,
     ),
     Method(
