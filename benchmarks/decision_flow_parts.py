@@ -88,7 +88,7 @@ def main() -> None:
     for path in arguments.models:
         th.manual_seed(0)
         model = DecisionFlow.load(path, env=env, dataset=arguments.dataset, compile=False, device="cpu", seed=0)
-        print(f"| {path.parent.parent.parent.name} | {' | '.join(parts(model))} |", flush=True)
+        print(f"| {path} | {' | '.join(parts(model))} |", flush=True)
 
 
 if __name__ == "__main__":

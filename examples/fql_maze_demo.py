@@ -130,6 +130,18 @@ def evaluate(model: Any, envs: VecEnv, n_episodes: int, seed: int) -> tuple[dict
     return policies, rates
 
 
+def walk(policy: Any, env: Any, seed: int) -> tuple[np.ndarray, bool]:
+    """An episode with sampled actions: the positions, ``(length, 2)``, and whether it succeeded."""
+    observation, _ = env.reset(seed=seed)
+    path, done, state = [env.unwrapped.get_xy().copy()], False, None
+    while not done:
+        action, state = policy.predict(observation, state)
+        observation, _, terminated, truncated, info = env.step(action)
+        path.append(env.unwrapped.get_xy().copy())
+        done = terminated or truncated
+    return np.array(path), bool(info["is_success"])
+
+
 def plot_paths(file: Path, policies: dict[str, Any], n_episodes: int, seed: int) -> None:
     """Plot paths through the maze, for a few episodes of each policy."""
     env = make_env(ENV_ID)
@@ -138,14 +150,8 @@ def plot_paths(file: Path, policies: dict[str, Any], n_episodes: int, seed: int)
     for axes, (name, policy) in zip(all_axes, policies.items(), strict=True):
         draw_walls(axes, maze)
         for episode in range(n_episodes):
-            observation, _ = env.reset(seed=seed + episode)
-            path, done, state = [maze.get_xy().copy()], False, None
-            while not done:
-                action, state = policy.predict(observation, state)
-                observation, _, terminated, truncated, _ = env.step(action)
-                path.append(maze.get_xy().copy())
-                done = terminated or truncated
-            axes.plot(*np.array(path).T, color=BLUE, lw=1, alpha=0.7)
+            path, _ = walk(policy, env, seed + episode)
+            axes.plot(*path.T, color=BLUE, lw=1, alpha=0.7)
             axes.plot(*path[0], "s", color=ORANGE, ms=8, label=None if episode else "start")
         axes.plot(*maze.cur_goal_xy, "*", color=VERMILION, ms=16, label="goal")
         axes.set(title=f"{name}, {n_episodes} episodes", aspect="equal", xticks=[], yticks=[])

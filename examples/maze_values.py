@@ -18,7 +18,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch as th
-from fql_maze_demo import DATASET, ENV_ID, SETTINGS, draw_walls
+from fql_maze_demo import DATASET, ENV_ID, SETTINGS, draw_walls, walk
 from matplotlib.axes import Axes
 
 from sb3_flow import FQL
@@ -44,20 +44,6 @@ def grid(low: np.ndarray, high: np.ndarray, n: int) -> tuple[np.ndarray, np.ndar
     """Coordinates of a square grid, ``(n, n)`` each."""
     x, y = np.meshgrid(np.linspace(low[0], high[0], n), np.linspace(low[1], high[1], n))
     return x, y
-
-
-def episodes(model: FQL, env: Any, n: int) -> list[tuple[np.ndarray, bool]]:
-    """The path of each episode with sampled actions, ``(length, 2)``, and whether it succeeded."""
-    paths = []
-    for seed in range(n):
-        observation, _ = env.reset(seed=seed)
-        path, over = [observation[:2].copy()], False
-        while not over:
-            observation, _, terminated, truncated, info = env.step(model.predict(observation, deterministic=False)[0])
-            path.append(observation[:2].copy())
-            over = terminated or truncated
-        paths.append((np.array(path), bool(info["success"])))
-    return paths
 
 
 def draw_values(axes: Axes, model: FQL, low: np.ndarray, high: np.ndarray, n: int) -> Any:
@@ -89,7 +75,7 @@ def main() -> None:
     data = np.load(file)["observations"][:, :2]
     env = make_env(ENV_ID)
     maze: Any = env.unwrapped
-    paths = episodes(model, env, arguments.episodes)
+    walks = [walk(model.policy, env, seed) for seed in range(arguments.episodes)]
     goal, side = np.array(maze.cur_goal_xy), maze._maze_unit
     rows, columns = maze.maze_map.shape
     corners = np.array([maze.ij_to_xy((0, 0)), maze.ij_to_xy((rows - 1, columns - 1))])
@@ -106,14 +92,14 @@ def main() -> None:
     _, actions = means(model, np.stack([x.ravel(), y.ravel()], axis=1))
     cell.quiver(x.ravel(), y.ravel(), *actions.T, color=BLUE, scale=18, width=0.005, label="mean action")
     cell.add_patch(plt.Circle(goal, maze._goal_tol, fill=False, color=VERMILION, lw=2, label="goal"))  # type: ignore[attr-defined]
-    failed = [path for path, success in paths if not success]
+    failed = [path for path, success in walks if not success]
     for number, path in enumerate(failed[:4]):
         cell.plot(*path.T, color=ORANGE, lw=1.5, label=None if number else "failed episodes")
-    cell.set_title(f"The goal's cell; {len(failed)} of {len(paths)} episodes failed")
+    cell.set_title(f"The goal's cell; {len(failed)} of {len(walks)} episodes failed")
     cell.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
     picture = arguments.folder / "values.png"
     figure.savefig(picture, dpi=100)
-    print(f"Wrote {picture}: {len(failed)} of {len(paths)} episodes failed.")
+    print(f"Wrote {picture}: {len(failed)} of {len(walks)} episodes failed.")
 
 
 if __name__ == "__main__":

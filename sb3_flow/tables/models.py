@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
+from sb3_flow.common.files import atomic_write
 from sb3_flow.tables.records import RunRecord, read_arguments
 
 #: A page in the archive that lists the models and the commands that load them.
@@ -28,8 +29,7 @@ def write_models(records: Iterable[RunRecord], file: Path) -> int:
             chosen.setdefault((record.setting, record.algorithm, record.env), (record, record.folder))
     if not chosen:
         raise ValueError("There is no model to archive. Give the folder of the runs; a table has no models.")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with ZipFile(file, "w", ZIP_DEFLATED) as archive:
+    with atomic_write(file) as stream, ZipFile(stream, "w", ZIP_DEFLATED) as archive:
         archive.writestr(LIST, _list(chosen.values()))
         for record, folder in chosen.values():
             inside = Path(record.setting, record.algorithm, folder.name)

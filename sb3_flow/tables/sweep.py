@@ -43,7 +43,7 @@ ENVIRONMENT = {
     "RAY_health_check_failure_threshold": "10",
 }
 #: Suffixes of files of data.
-FILES = (".npz", ".hdf5", ".h5", ".zarr", ".parquet")
+DATA_SUFFIXES = (".npz", ".hdf5", ".h5", ".zarr", ".parquet")
 #: Seconds to wait for machines of a cluster.
 PATIENCE = 60.0
 #: Advice for clusters that cannot be reached.
@@ -107,6 +107,8 @@ def _run(options: argparse.Namespace) -> None:
     runs = list_runs(options.file, options.output, options.cpus_per_run, options.gpus_per_run)
     finished = check_folders(runs)
     advise(options.file, runs)
+    for message in missing_datasets([run for run in runs if run not in finished]):
+        print(f"Will fail: {message}", file=sys.stderr)
     if options.dry_run:
         print(f"# {len(runs)} runs, {len(finished)} of them finished")
         for run in runs:
@@ -115,7 +117,6 @@ def _run(options: argparse.Namespace) -> None:
         for group in processes([run for run in runs if run not in finished]):
             print(*(f"# {run}" for run in group), shell(command_of(group)), sep="\n")
         return
-    require_datasets([run for run in runs if run not in finished])
     failed = Sweep(runs, finished, options.max_retries).run(options.address)
     for state in failed:
         print(f"\nFailed: {state.run}: {state.message}\n  {state.run.folder / supervisor.LOG} ends with", file=sys.stderr)
@@ -164,30 +165,33 @@ def advise(file: Path, runs: Sequence[Run]) -> None:
         print(f"Long runs: `compile: true` for {', '.join(names)} in {file} {GAIN}.", file=sys.stderr)
 
 
-def require_datasets(runs: Sequence[Run]) -> None:
+def missing_datasets(runs: Sequence[Run]) -> list[str]:
     """
-    Check that datasets exist, before the first run instead of hours later: files, and those that this package collects.
+    Find datasets that do not exist, so that it is known at the start instead of hours later: files, and those that this
+    package collects. Runs with other data can be trained meanwhile.
 
     :param runs: The runs to start
-    :raises ValueError: If one does not exist. The message names the first run that needs it.
+    :return: For each dataset the first run that needs it, and what is missing
     """
+    messages: dict[str, str] = {}
     for run in runs:
         for argument in run.command:
             if not argument.startswith("dataset:"):
                 continue
             value = ast.literal_eval(argument.partition(":")[2])
             source = value.get("source") if isinstance(value, dict) else value
-            if isinstance(source, str) and _is_missing(source):
+            if isinstance(source, str) and source not in messages and _is_missing(source):
                 try:
                     load_dataset(source, run.env)
                 except DatasetError as error:
-                    raise ValueError(f"{run}: {error}") from error
+                    messages[source] = f"{run}: {error}"
+    return list(messages.values())
 
 
 def _is_missing(source: str) -> bool:
     if source in RECIPES:
         return not (RECIPES[source].directory / f"{source}.npz").exists()
-    return Path(source).suffix in FILES and not Path(source).exists()
+    return Path(source).suffix in DATA_SUFFIXES and not Path(source).exists()
 
 
 def _hyperparameters(cls: type) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """A real sweep: single runs and the whole sweep are killed, resumed and completed."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -214,21 +213,22 @@ def test_a_finished_sweep_starts_nothing(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        ("absent/data.npz", "fql Pendulum-v1 seed 1: .*absent/data.npz"),
-        ("{source: absent.hdf5, rewards: {shift: -1}}", "fql Pendulum-v1 seed 1: .*absent.hdf5"),
-        ("two-routes", "fql Pendulum-v1 seed 1: .*`sb3-flow datasets collect two-routes`"),
+        ("absent/data.npz", "absent/data.npz"),
+        ("{source: absent.hdf5, rewards: {shift: -1}}", "absent.hdf5"),
+        ("two-routes", "`sb3-flow datasets collect two-routes`"),
     ],
 )
-def test_absent_data_of_a_later_run_is_found_at_the_start(
+def test_absent_data_of_a_later_run_is_known_at_the_start(
     dataset: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Once, with the first run that needs it. Other runs can be trained meanwhile, so that it is no error."""
     monkeypatch.setenv("SB3_FLOW_DATA_DIR", str(tmp_path))
-    settings = f"settings: {{first: {{seeds: [0]}}, later: {{seeds: [1], dataset: {dataset}}}}}"
+    settings = f"settings: {{first: {{seeds: [0]}}, later: {{seeds: [1, 2], dataset: {dataset}}}}}"
     file = tmp_path / "sweep.yml"
     file.write_text(f"output: {tmp_path}/runs\nn_timesteps: 10\ntasks: [Pendulum-v1]\nalgorithms: [fql]\n{settings}\n")
-    assert main(["sweep", str(file)]) == 2
-    assert re.search(message, capsys.readouterr().err)
-    assert not (tmp_path / "runs").exists()
+    assert main(["sweep", str(file), "--dry-run"]) == 0
+    shown = capsys.readouterr().err
+    assert shown.count("Will fail: later fql Pendulum-v1 seed 1: ") == 1 and message in shown and "seed 2" not in shown
 
 
 def test_threads_and_place_may_change(tmp_path: Path) -> None:
