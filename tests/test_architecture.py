@@ -47,7 +47,7 @@ for method in METHODS:
     package, *bases = (cls.__module__.split(".") for cls in method.algorithm.__mro__)
     EXTENDS.setdefault(package[1], set()).update(base[1] for base in bases if base[0] == "sb3_flow")
 #: What the core install has; everything else is imported where it is used.
-CORE = {"filelock", "gymnasium", "numpy", "sb3_flow", "stable_baselines3", "torch"} | sys.stdlib_module_names
+CORE = {"filelock", "gymnasium", "numpy", "stable_baselines3", "torch"} | sys.stdlib_module_names
 MAX_LINES = 650
 
 
@@ -118,7 +118,7 @@ def optional_imports(file: Path, package: Path) -> list[str]:
     found = []
     for node in run_at_import(ast.parse(file.read_text("utf-8"))):
         for module in imported(node, file, package):
-            if module.split(".")[0] not in CORE | extends:
+            if module.split(".")[0] not in CORE | {package.name, "sb3_flow_command"} | extends:
                 found.append(f"{package.name}/{name}:{node.lineno}: `{module}` is not part of the core install")
             names = {f"{module}.{alias.name}" for alias in node.names} if isinstance(node, ast.ImportFrom) else set()
             for other in ({module} | names) & needy if not extends else ():

@@ -69,6 +69,7 @@ def test_an_interrupt_during_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-def test_the_command(capfd: pytest.CaptureFixture) -> None:
-    result = subprocess.run([sys.executable, str(ROOT / "sb3_flow_command.py"), "trian"], capture_output=True, text=True)
-    assert result.returncode == 2 and "invalid choice: 'trian'" in result.stderr
+@pytest.mark.parametrize("command", [[str(ROOT / "sb3_flow_command.py")], ["-m", "sb3_flow"]], ids=["script", "module"])
+def test_the_command(command: list[str]) -> None:
+    result = subprocess.run([sys.executable, *command, "trian"], capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 2 and "sb3-flow: error:" in result.stderr and "invalid choice: 'trian'" in result.stderr
