@@ -228,3 +228,14 @@ def test_the_cube_must_be_visible():
     for y, z, visible in ((0.3, 0.02, False), (-0.31, 0.02, False), (-0.31, 0.07, True), (-0.29, 0.2, True)):
         qpos[1, 15:17] = y, z
         assert cube_is_visible(qpos) is visible
+
+
+def test_a_script_without_a_main_guard(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from sb3_flow.datasets import collect\n"
+        "collect('pointmaze-medium-navigate-v0', 1000, directory='data', workers=1, progress=False)\n"
+    )
+    result = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert result.returncode == 1 and "ChildProcessError: A worker died: see its message above" in result.stderr
+    assert "RuntimeError: `collect` starts worker processes" in result.stderr and "BusyError" not in result.stderr

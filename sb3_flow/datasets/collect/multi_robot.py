@@ -16,7 +16,7 @@ import torch as th
 from sb3_flow.common.cores import cores
 from sb3_flow.common.lock import locked
 from sb3_flow.common.progress import progress_bar
-from sb3_flow.datasets.collect.pool import in_processes
+from sb3_flow.datasets.collect.pool import in_processes, require_main_guard
 from sb3_flow.datasets.collect.store import PartialCollection, atomic_write, write_arrays
 from sb3_flow.datasets.registry import own_directory
 from sb3_flow.planning import observations
@@ -79,7 +79,9 @@ def collect_multi_robot(
     :return: The path of the file, ``multirobot2d-8-v0.npz`` or ``multirobot2d-4to8-v0.npz``
     :raises ValueError: If an argument is wrong, or an unfinished collection has other settings.
     :raises FileExistsError: If the dataset exists already.
+    :raises RuntimeError: In a worker, if the script that calls this function has no ``if __name__ == "__main__":``.
     """
+    require_main_guard("collect_multi_robot")
     for argument, value, least in (
         ("scenes", scenes, 1),
         ("proposals", proposals, 1),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,20 @@ def prepare() -> None:
     # Ctrl-C reaches all processes of the terminal; the parent lets workers finish their current task.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def require_main_guard(function: str) -> None:
+    """
+    Raise an error in a worker process that imports the user's script again and so calls a function that starts workers.
+
+    :param function: Name of the function, for the message
+    :raises RuntimeError: If the script has no ``if __name__ == "__main__":``.
+    """
+    if getattr(current_process(), "_inheriting", False):  # as multiprocessing itself checks, but later
+        raise RuntimeError(
+            f"`{function}` starts worker processes, and each of them imports this script again. Put its code in a "
+            'function `main`, and call it by `if __name__ == "__main__": main()`.'
+        )
 
 
 def in_processes(

@@ -15,7 +15,7 @@ from sb3_flow.common.lock import locked
 from sb3_flow.common.optional import require
 from sb3_flow.common.progress import progress_bar
 from sb3_flow.datasets.collect import worker
-from sb3_flow.datasets.collect.pool import in_processes
+from sb3_flow.datasets.collect.pool import in_processes, require_main_guard
 from sb3_flow.datasets.collect.store import PartialCollection, join_episodes
 from sb3_flow.datasets.registry import OGBENCH, RECIPES, Recipe
 
@@ -59,7 +59,9 @@ def collect(
     :raises ValueError: If the name or a number is wrong, or an unfinished collection has other settings.
     :raises FileExistsError: If the dataset exists already.
     :raises ImportError: If the environment's package is not installed.
+    :raises RuntimeError: In a worker, if the script that calls this function has no ``if __name__ == "__main__":``.
     """
+    require_main_guard("collect")
     recipe = _find(name)
     count = _count_episodes(recipe, transitions, episodes)
     if workers is not None and workers < 1:
