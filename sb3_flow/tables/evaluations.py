@@ -72,7 +72,39 @@ def read_records(source: str | Path) -> list[RunRecord]:
         raise ValueError(f"{path} contains both a table and runs. Pass the table, {table}, or move one of them.")
     else:
         records = read_table(table)
+    return _sorted(records)
+
+
+def join_records(sources: Iterable[list[RunRecord]], first_wins: bool = False) -> list[RunRecord]:
+    """
+    Join the runs of several sources, such as new runs and a table of earlier ones.
+
+    :param sources: The runs of each source
+    :param first_wins: Whether of runs with the same name and other evaluations the first one is used
+    :return: All runs, sorted as by ``read_records``; finished ones instead of unfinished ones of the same name
+    :raises ValueError: If a run has other evaluations in another source, unless ``first_wins``.
+    """
+    joined: dict[tuple[str, str, str, int], RunRecord] = {}
+    for record in (record for records in sources for record in records):
+        first = joined.setdefault(record.key, record)
+        if record.finished and not first.finished:
+            joined[record.key] = record
+        elif record.finished and not first_wins and not _same_evaluations(first, record):
+            raise ValueError(
+                f"{record} is in two sources, with different evaluations. Remove it from one of them, or pass --force to use "
+                "that of the first source."
+            )
+    return _sorted(joined.values())
+
+
+def _sorted(records: Iterable[RunRecord]) -> list[RunRecord]:
     return sorted(records, key=lambda record: (task_of(record), record.algorithm, record.run_id))
+
+
+def _same_evaluations(run: RunRecord, other: RunRecord) -> bool:
+    return run.arrays.keys() == other.arrays.keys() and all(
+        np.array_equal(values * 1.0, other.arrays[name] * 1.0, equal_nan=True) for name, values in run.arrays.items()
+    )
 
 
 def read_runs(source: str | Path, last: int = 1) -> list[RunScores]:

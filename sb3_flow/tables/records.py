@@ -60,6 +60,11 @@ class RunRecord:
         if (np.diff(self.arrays["timesteps"]) <= 0).any():
             raise ValueError(f"{self}: `timesteps` is {self.arrays['timesteps'].tolist()}; it must increase.")
 
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What identifies the run: setting, algorithm, environment and number."""
+        return self.setting, self.algorithm, self.env, self.run_id
+
     def __str__(self) -> str:
         return " ".join(filter(None, (self.setting, self.algorithm, self.env, f"run {self.run_id}")))
 

@@ -13,6 +13,7 @@ from sb3_flow.tables.evaluations import (
     RunScores,
     by_time,
     check_last,
+    join_records,
     matrix,
     mean_seconds,
     names,
@@ -23,7 +24,7 @@ from sb3_flow.tables.evaluations import (
 )
 from sb3_flow.tables.models import write_models
 from sb3_flow.tables.records import RunRecord
-from sb3_flow.tables.table import TABLE, is_table, write_table
+from sb3_flow.tables.table import TABLE, is_table, read_table, write_table
 
 #: Resamples of the bootstrap, and its seed.
 RESAMPLES, SEED = 2_000, 0
@@ -51,9 +52,12 @@ def add_commands(subparsers: Any) -> None:
         help="generate a page of results from runs: table, intervals, learning curves",
         description="Read every evaluations.npz below a folder, as written by RL Zoo and `sb3-flow sweep`, or a table, and "
         f"write {PAGE} and {CURVES} there, and {TIME_CURVES} if the evaluations have times. With --output, write {TABLE} and "
-        "the page to another folder, for publication. The page can be generated again from that table.",
+        "the page to another folder, for publication. The page can be generated again from that table. Several sources make "
+        "one table: the runs of two machines, or new runs and the table of earlier ones.",
     )
-    command.add_argument("source", type=Path, help=f"a log folder of RL Zoo, the output of a sweep, or a {TABLE}")
+    command.add_argument(
+        "sources", type=Path, nargs="+", metavar="SOURCE", help=f"a log folder of RL Zoo, the output of a sweep, or a {TABLE}"
+    )
     command.add_argument("--output", type=Path, metavar="FOLDER", help="folder for the table and the page")
     command.add_argument("--title", help="title of the page (default: that of the existing page, or Results)")
     command.add_argument(
@@ -70,17 +74,18 @@ def add_commands(subparsers: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    folder = options.output or (options.source.parent if options.source.is_file() else options.source)
+    source, *others = options.sources
+    if others and options.output is None:
+        raise ValueError("With several sources, pass --output FOLDER for their common table and page.")
+    folder = options.output or (source.parent if source.is_file() else source)
     text = head(folder / PAGE, options.title, options.introduction, options.force)
-    found = read_records(options.source)
+    found = join_records(map(read_records, options.sources), options.force)
     records = [record for record in found if record.finished]
     for record in found:
         if not record.finished:
             print(f"Omitted, because its sweep has not finished it: {record.algorithm} {task_of(record)} {record.run_id}")
     if not records:
-        raise ValueError(
-            f"The sweep of {options.source} has not finished any run yet. Start the same sweep again to continue it."
-        )
+        raise ValueError(f"The sweep of {source} has not finished any run yet. Start the same sweep again to continue it.")
     runs, unfinished = split_finished(scores_of(records, options.last))
     check_last(runs)
     if options.models is not None:
@@ -108,6 +113,14 @@ def _keep(records: list[RunRecord], folder: Path, force: bool) -> None:
         raise ValueError(f"{folder} contains runs; pass another --output for the table.")
     if file.exists() and not (force or is_table(file)):
         raise ValueError(f"{file} is not a table of evaluations: move it, pass another --output, or replace it by --force.")
+    if file.exists() and not force:
+        kept = {record.key for record in records}
+        lost = [str(record) for record in read_table(file) if record.key not in kept]
+        if lost:
+            raise ValueError(
+                f"{len(lost)} runs of {file} are not in the sources: {', '.join(lost[:5])}{', ...' if lost[5:] else ''}. "
+                "To keep them, pass this table as a further source; to remove them, pass --force."
+            )
     write_table(records, file)
     print(f"Wrote {file}")
 

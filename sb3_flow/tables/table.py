@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sb3_flow.common.files import atomic_write
 from sb3_flow.tables.records import ARRAYS, MEASURE, RunRecord
 
 #: File name of the table.
@@ -43,15 +45,17 @@ def write_table(records: Iterable[RunRecord], file: Path) -> None:
     records = list(records)
     found = list(dict.fromkeys(name for record in records for name in record.arrays))
     columns = [*(name for name in ARRAYS if name in found), *(name for name in found if name.startswith(MEASURE))]
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([*RUN, *columns, *CONDITIONS])
-        for record in records:
-            conditions = [json.dumps(values, default=str) if values else "" for values in (record.config, record.system)]
-            for index in range(len(record.arrays["timesteps"])):
-                cells = [_cell(record.arrays[name][index]) if name in record.arrays else "" for name in columns]
-                run = [record.setting, record.algorithm, record.env, record.run_id]
-                writer.writerow([*run, *cells, *(conditions if index == 0 else ["", ""])])
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*RUN, *columns, *CONDITIONS])
+    for record in records:
+        conditions = [json.dumps(values, default=str) if values else "" for values in (record.config, record.system)]
+        for index in range(len(record.arrays["timesteps"])):
+            cells = [_cell(record.arrays[name][index]) if name in record.arrays else "" for name in columns]
+            run = [record.setting, record.algorithm, record.env, record.run_id]
+            writer.writerow([*run, *cells, *(conditions if index == 0 else ["", ""])])
+    with atomic_write(file) as stream:
+        stream.write(text.getvalue().encode())
 
 
 def _cell(values: np.ndarray) -> str:

@@ -12,7 +12,7 @@ import pytest
 from written_runs import write_run
 
 from sb3_flow.cli import main
-from sb3_flow.tables.evaluations import by_time, matrix, read_records, read_runs
+from sb3_flow.tables.evaluations import by_time, join_records, matrix, read_records, read_runs
 from sb3_flow.tables.report import FEWEST, FORMER_MARK, MARK, RESAMPLES, SEED, interval, make_page
 
 
@@ -275,6 +275,49 @@ def test_a_table_is_not_written_beside_runs(results: Path, capsys: pytest.Captur
     (results / "evaluations.csv").touch()
     with pytest.raises(ValueError, match=r"contains both a table and runs\. Pass the table"):
         read_runs(results)
+
+
+@pytest.mark.slow
+def test_runs_of_a_table_are_not_lost(
+    results: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs whose folders are gone: the table keeps them if it is a source as well, and is not replaced otherwise."""
+    kept = tmp_path_factory.mktemp("kept")
+    table = kept / "evaluations.csv"
+    assert main(["report", str(results), "--output", str(kept)]) == 0
+    before = table.read_text("utf-8")
+    shutil.rmtree(results / "td3")
+    write_run(results, "sac", "maze-a-v0", 1, [1.0] * 4, [-5.0] * 4)
+    capsys.readouterr()
+    assert main(["report", str(results), "--output", str(kept)]) == 2
+    assert f"3 runs of {table} are not in the sources: td3 maze-a-v0 run 1," in capsys.readouterr().err
+    assert table.read_text("utf-8") == before
+    assert main(["report", str(results), str(kept), "--output", str(kept)]) == 0
+    names = {(run.algorithm, run.task, run.run_id) for run in read_runs(kept)}
+    assert len(names) == 13 and ("sac", "maze-a-v0", 1) in names
+    assert set(before.splitlines()) < set(table.read_text("utf-8").splitlines())
+    assert main(["report", str(results), "--output", str(kept), "--force"]) == 0
+    assert {run.algorithm for run in read_runs(kept)} == {"fql", "sac"}
+
+
+def test_a_run_of_two_sources(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Equal evaluations are one run, an unfinished one gives way, and different ones are refused."""
+    assert main(["report", str(results), str(results), "--output", str(tmp_path / "kept")]) == 0
+    assert len(read_runs(tmp_path / "kept")) == 12
+    other = tmp_path / "other"
+    write_run(other, "fql", "maze-a-v0", 1, [1.0] * 4, [7.0] * 4)
+    (first,) = read_records(other)
+    unfinished = dataclasses.replace(first, finished=False)
+    assert join_records([[unfinished], [first]]) == join_records([[first], [unfinished]]) == [first]
+    capsys.readouterr()
+    command = ["report", str(other), str(results), "--output", str(tmp_path / "both")]
+    assert main(command) == 2
+    assert "fql maze-a-v0 run 1 is in two sources, with different evaluations" in capsys.readouterr().err
+    assert main([*command, "--force"]) == 0
+    (run,) = [run for run in read_records(tmp_path / "both") if run.key == first.key]
+    assert run.arrays["results"][-1].tolist() == [7.0] * 4
+    assert main(["report", str(other), str(results)]) == 2
+    assert "pass --output FOLDER" in capsys.readouterr().err
 
 
 def test_returns_and_success_rates_of_one_task_are_not_mixed(results: Path) -> None:
