@@ -11,11 +11,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from conformance.environments import pendulum, transitions
+from gymnasium import spaces
 from stable_baselines3 import SAC
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize, VecTransposeImage
 
 from sb3_flow import FQL, StreamingFlow
 from sb3_flow.baselines import ChunkFlow, ChunkRegression
@@ -569,6 +572,54 @@ def test_a_closed_loop_does_not_act() -> None:
         loop.act(at(0))
     with pytest.raises(RuntimeError, match="closed"):
         loop.act(at(0))
+
+
+class Camera(gym.Env[Any, Any]):
+    """A vector and an image with channels last."""
+
+    observation_space = spaces.Dict({"camera": spaces.Box(0, 255, (36, 36, 3), np.uint8), "joints": spaces.Box(-5, 5, (4,))})
+    action_space = spaces.Box(-2, 6, (2,))
+
+    def reset(self, **kwargs: Any) -> Any:
+        super().reset(**kwargs)
+        return self.observation_space.sample(), {}
+
+
+def test_a_model_plans_from_observations_of_the_environment() -> None:
+    """As an exported policy, without the wrappers of SB3; its policy plans from those that it is trained with."""
+    env: Any = VecNormalize(VecTransposeImage(DummyVecEnv([Camera])), norm_obs_keys=["joints"], norm_reward=False)
+    env.obs_rms["joints"].mean[:], env.obs_rms["joints"].var[:] = [1, -2, 3, 0], [4, 0.5, 1, 9]
+    policy_kwargs = {"net_arch": [8], "features_extractor_kwargs": {"encoder": "small"}}
+    model = FQL("FlowPolicy", env, horizon_length=3, flow_steps=2, **{**SMALL, "policy_kwargs": policy_kwargs})
+    observation = Camera.observation_space.sample()
+    prepared = {"camera": np.moveaxis(observation["camera"], -1, 0), "joints": observation["joints"]}
+    prepared = env.normalize_obs(prepared)
+    for sampler in model.policy.samplers:
+        policy = model.policy.with_sampler(sampler)
+        expected = policy.predict(prepared, deterministic=True)[0]
+        with ControlLoop(model.planner(sampler), latency=0, deterministic=True) as loop:
+            np.testing.assert_allclose(loop.act(observation), expected, rtol=1e-5)
+        with ControlLoop(policy, latency=0, deterministic=True) as loop:
+            np.testing.assert_array_equal(loop.act(prepared), expected)
+    default = model.predict(prepared, deterministic=True)[0]
+    with ControlLoop(model, latency=0, deterministic=True) as loop:
+        np.testing.assert_allclose(loop.act(observation), default, rtol=1e-5)
+        with pytest.raises(ValueError, match=r"`camera` of .* has the shape \(3, 36, 36\); expected \(36, 36, 3\)"):
+            loop.act({**observation, "camera": prepared["camera"]})
+        with pytest.raises(ValueError, match=r"`joints` of the observation has the shape \(5,\); expected \(4,\)"):
+            loop.act({**observation, "joints": np.zeros(5, np.float32)})
+        with pytest.raises(ValueError, match="The observation is a batch"):
+            loop.act({key: part[None] for key, part in observation.items()})
+
+
+def test_a_model_without_its_statistics_warns(tmp_path: Path) -> None:
+    env = VecNormalize(DummyVecEnv([pendulum]))
+    FQL("FlowPolicy", env, **SMALL).save(tmp_path / "model")
+    with pytest.warns(UserWarning, match="The control loop expects normalized observations"):
+        ControlLoop(FQL.load(tmp_path / "model"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ControlLoop(FQL.load(tmp_path / "model", env=env))
 
 
 @pytest.mark.parametrize("exported", [False, pytest.param(True, marks=pytest.mark.slow)])

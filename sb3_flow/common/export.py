@@ -14,24 +14,20 @@ import numpy as np
 import stable_baselines3
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize, VecTransposeImage
+from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from sb3_flow.common.data.no_environment import WithinSpaces
 from sb3_flow.common.encoders import choices, is_scaled_image, subspaces
 from sb3_flow.common.files import atomic_write, file_to_write
 from sb3_flow.common.optional import require
 from sb3_flow.common.policies import FlowPolicy
+from sb3_flow.common.preparation import OBSERVATION, preparation, prepare
 from sb3_flow.common.real_time import condition, planning_all
 from sb3_flow.common.type_aliases import TensorObs
 
 #: Key of the description in the metadata of the file, and the version of its format.
 KEY, FORMAT = "sb3_flow", 1
-#: Name of the input if the observation is not a dictionary.
-OBSERVATION = "observation"
-#: What a wrapper does: it normalizes, or moves the channels of images, from one space to another.
-Step = VecNormalize | tuple[spaces.Space[Any], spaces.Space[Any]]
 
 
 class ExportedPolicy(nn.Module):
@@ -54,9 +50,7 @@ class ExportedPolicy(nn.Module):
         self.n_action_steps, self.real_time = policy.n_action_steps, real_time
         self.policy = planning_all(policy) if real_time else policy
         #: Observations are those of this space; then the steps follow, in this order.
-        before: spaces.Space[Any] = policy.observation_space if space is None else space
-        steps: list[Step] = [(before, policy.observation_space)]
-        self.observation_space, self.steps = (before, steps) if env is None else before_wrappers(env)
+        self.observation_space, self.steps = preparation(policy.observation_space, env, space)
         low, high = (th.as_tensor(bound.astype(np.float64)) for bound in (policy.action_space.low, policy.action_space.high))
         self.register_buffer("low", low)
         self.register_buffer("high", high)
@@ -92,8 +86,7 @@ class ExportedPolicy(nn.Module):
         parts = observations
         if self.policy.n_obs_steps > 1:
             parts = {key: part.flatten(end_dim=1) for key, part in parts.items()}
-        for step in self.steps:
-            parts = normalize(parts, step) if isinstance(step, VecNormalize) else transpose(parts, *step)
+        parts = prepare(parts, self.steps)
         inputs: TensorObs = parts if isinstance(self.policy.observation_space, spaces.Dict) else parts[OBSERVATION]
         scaled = self.policy.plan_actions_in_graph(inputs, noise, last_actions, episode_start)
         plans: tuple[th.Tensor, ...] = (
@@ -114,42 +107,6 @@ class ExportedPolicy(nn.Module):
         inside = th.minimum(th.maximum(actions, self.low), self.high)
         actions = th.where(scaled.abs() <= 1.0, inside, actions)
         return actions.to(getattr(th, dtype.name))
-
-
-def before_wrappers(env: VecEnv) -> tuple[spaces.Space[Any], list[Step]]:
-    """
-    :param env: The environment of a model
-    :return: The observation space of the environment without the wrappers that are part of an exported policy; and what these
-        wrappers do, in the order of their application
-    """
-    steps: list[Step] = []
-    while isinstance(env, VecNormalize | VecTransposeImage | VecMonitor | WithinSpaces):
-        if isinstance(env, VecNormalize):
-            steps.insert(0, env)
-        elif isinstance(env, VecTransposeImage):
-            steps.insert(0, (env.venv.observation_space, env.observation_space))
-        env = env.venv
-    return env.observation_space, steps
-
-
-def normalize(observations: dict[str, th.Tensor], env: VecNormalize) -> dict[str, th.Tensor]:
-    """Normalize observations by the statistics of ``VecNormalize``."""
-    if not env.norm_obs:
-        return observations
-    by_key = env.obs_rms if isinstance(env.obs_rms, dict) else {OBSERVATION: env.obs_rms}
-    parts = dict(observations)
-    for key, statistics in by_key.items():
-        std = th.as_tensor(np.sqrt(statistics.var + env.epsilon))
-        centered = parts[key].double() - th.as_tensor(statistics.mean)
-        parts[key] = (centered / std).clamp(-env.clip_obs, env.clip_obs).float()
-    return parts
-
-
-def transpose(observations: dict[str, th.Tensor], before: spaces.Space[Any], after: spaces.Space[Any]) -> dict[str, th.Tensor]:
-    """Move the channels of images to the front, as ``VecTransposeImage`` does, where the shapes before and after differ."""
-    inside, outside = subspaces(before), subspaces(after)
-    changed = {key or OBSERVATION for key in inside if inside[key].shape != outside[key].shape}
-    return {key: part.movedim(-1, -3) if key in changed else part for key, part in observations.items()}
 
 
 def describe(exported: ExportedPolicy, algorithm: str) -> dict[str, Any]:

@@ -23,11 +23,13 @@ from sb3_flow.common.data.statistics import observation_statistics
 from sb3_flow.common.effects import warn_unused
 from sb3_flow.common.encoders import image_keys
 from sb3_flow.common.execution import Execution, Loss, make_execution
-from sb3_flow.common.export import before_wrappers, export_policy
+from sb3_flow.common.export import export_policy
 from sb3_flow.common.guards import not_finite
 from sb3_flow.common.metrics import MetricSums
 from sb3_flow.common.offline_algorithm import OfflineAlgorithm
 from sb3_flow.common.policies import FlowPolicy
+from sb3_flow.common.preparation import before_wrappers, preparation
+from sb3_flow.common.real_time import RealTimePlanner
 from sb3_flow.common.type_aliases import Batch, Metrics
 from sb3_flow.common.warn import warn
 
@@ -436,12 +438,29 @@ class FlowAlgorithm(OfflineAlgorithm):
         """
         self.check_finite()
         policy = self.policy if sampler is None else self.policy.with_sampler(sampler)
+        self._warn_of_missing_statistics("exported policy", "export")
+        export_policy(policy, self.env, type(self).__name__, path, real_time, self.raw_observation_space)
+
+    def planner(self, sampler: str | None = None) -> RealTimePlanner:
+        """
+        Get the model as the planner of a ``deploy.ControlLoop``. It takes observations as the environment returns them,
+        without ``VecNormalize`` and the other wrappers of SB3, as an exported policy does.
+
+        :param sampler: Name of the sampler, see ``policy.samplers``; None: the current one, with its ``best_of_n``
+        :return: The planner
+        :raises ValueError: If there is no such sampler, or the last updates were not finite.
+        """
+        self.check_finite()
+        policy = self.policy if sampler is None else self.policy.with_sampler(sampler)
+        self._warn_of_missing_statistics("control loop", "control loop")
+        return policy.planner(*preparation(policy.observation_space, self.env, self.raw_observation_space))
+
+    def _warn_of_missing_statistics(self, what: str, before: str) -> None:
         if self.env is None and self.observations_normalized:
             warn(
-                "The model was trained with `VecNormalize`, and has no environment now. The exported policy expects "
-                "normalized observations. Set the environment with its statistics before the export: `load(path, env=...)`."
+                f"The model was trained with `VecNormalize`, and has no environment now. The {what} expects normalized "
+                f"observations. Set the environment with its statistics before the {before}: `load(path, env=...)`."
             )
-        export_policy(policy, self.env, type(self).__name__, path, real_time, self.raw_observation_space)
 
     # Random streams.
 

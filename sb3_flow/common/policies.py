@@ -26,6 +26,7 @@ from sb3_flow.common.files import atomic_write, deferred_interrupts, is_path
 from sb3_flow.common.flow import guided
 from sb3_flow.common.guards import check_device, check_observation, check_parts, check_state
 from sb3_flow.common.networks import MLP, EnsembleMLP, VelocityMLP, split_net_arch
+from sb3_flow.common.preparation import Step
 from sb3_flow.common.real_time import RealTimePlanner
 from sb3_flow.common.renamed import FormerName
 from sb3_flow.common.type_aliases import TensorObs, Velocity
@@ -371,9 +372,15 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
     heads = FormerName("samplers")
     head = FormerName("sampler")
 
-    def planner(self) -> RealTimePlanner:
-        """Get the policy as the planner of a ``ControlLoop``."""
-        return RealTimePlanner(self)
+    def planner(self, space: spaces.Space[Any] | None = None, steps: Sequence[Step] = ()) -> RealTimePlanner:
+        """
+        Get the policy as the planner of a ``ControlLoop``.
+
+        :param space: The space of the observations before they are prepared; None: that of the policy
+        :param steps: Their preparation: what SB3's wrappers do; see ``planner`` of the algorithm
+        :return: The planner
+        """
+        return RealTimePlanner(self, space, steps)
 
     def exploring(self: SelfPolicy, generator: th.Generator) -> SelfPolicy:
         """

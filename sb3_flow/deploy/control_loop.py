@@ -122,9 +122,8 @@ def planner_of(policy: Any) -> Planner:
     """
     if isinstance(policy, OnnxPolicy):
         return OnnxPlanner(policy)
-    of_model = getattr(policy, "policy", policy)
-    if hasattr(of_model, "planner"):
-        return of_model.planner()  # type: ignore[no-any-return]
+    if hasattr(policy, "planner"):
+        return policy.planner()  # type: ignore[no-any-return]
     if not all(hasattr(policy, name) for name in ("check", "plan", *Planner.__annotations__)):
         raise TypeError(
             f"{type(policy).__name__} cannot plan; expected a model or policy of sb3_flow, an `OnnxPolicy`, or an object with "

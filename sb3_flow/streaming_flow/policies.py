@@ -1,6 +1,6 @@
 """The policy of streaming flow: its network and its samplers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from sb3_flow.common.chunks import read_state
 from sb3_flow.common.encoders import subspaces
 from sb3_flow.common.policies import batch_size
+from sb3_flow.common.preparation import Step
 from sb3_flow.common.real_time import RealTimePlanner, condition
 from sb3_flow.common.type_aliases import TensorObs
 from sb3_flow.imitation.history import as_arrays, length, update_history
@@ -221,8 +222,8 @@ class StreamingFlowPolicy(HistoryPolicy):
             rows, actions=actions.cpu().numpy(), latents=latents.cpu().numpy(), cursor=0, context=context.cpu().numpy()
         )
 
-    def planner(self) -> RealTimePlanner:
-        return StreamingPlanner(self)
+    def planner(self, space: spaces.Space[Any] | None = None, steps: Sequence[Step] = ()) -> RealTimePlanner:
+        return StreamingPlanner(self, space, steps)
 
 
 class StreamingPlanner(RealTimePlanner):
