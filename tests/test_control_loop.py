@@ -496,10 +496,11 @@ def test_actions_are_handed_out_at_the_frequency() -> None:
     assert np.mean(np.diff(times)) >= 0.0195  # never faster
 
 
+@pytest.mark.slow
 def test_the_first_plan_of_each_episode_is_no_overrun_of_the_caller() -> None:
     """The caller waits for it, and then the clock starts again."""
-    planner = Counting(16, 8, delay=lambda: 0.1)
-    with ControlLoop(planner, frequency=100) as loop:
+    planner = Counting(16, 8, delay=lambda: 0.25)
+    with ControlLoop(planner, frequency=10) as loop:
         times: list[float] = []
         for _ in loop.actions(lambda: at(0)):
             times.append(time.perf_counter())
@@ -508,11 +509,11 @@ def test_the_first_plan_of_each_episode_is_no_overrun_of_the_caller() -> None:
             if len(times) == 10:
                 break
     assert loop.n_overrun == 0
-    assert np.diff(times)[4] >= 0.1 and np.diff(times)[5:].min() > 0.005
+    assert np.diff(times)[4] >= 0.25 and np.diff(times)[5:].min() > 0.05
 
 
 def test_a_slow_caller_gets_no_burst_of_actions() -> None:
-    with ControlLoop(Counting(16, 8), frequency=100) as loop:
+    with ControlLoop(Counting(16, 8), frequency=10) as loop:
         times = []
         for _ in loop.actions(lambda: at(0)):
             times.append(time.perf_counter())

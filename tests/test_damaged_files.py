@@ -249,11 +249,15 @@ def test_buffers_of_others(online_algorithm: AlgorithmCase, tmp_path: Path) -> N
         model.load_replay_buffer(tmp_path / "sb3.pkl", trusted=True)
     for env, message in (
         (AnySpaces(space, space), "`observation_space`"),
-        (pendulums(2), "`n_envs` of .* is 2, but that of this model is 1"),
+        (pendulums(2), "`n_envs` of .* is 2, but that of this model is 1. Load it with a model of 2 environments, and pass"),
     ):
-        online_algorithm.make(env).learn(4).save_replay_buffer(tmp_path / "other")
+        other = online_algorithm.make(env).learn(4)
+        other.save_replay_buffer(tmp_path / "other")
         with pytest.raises(ValueError, match=message):
             model.load_replay_buffer(tmp_path / "other")
+    other.load_replay_buffer(tmp_path / "other")
+    model.set_dataset(other.replay_buffer)  # as the message says
+    assert model.offline_buffer is not None and len(model.offline_buffer.actions) == 4
 
 
 def test_a_replay_buffer_is_saved_as_large_as_it_is_filled(online_algorithm: AlgorithmCase, tmp_path: Path) -> None:

@@ -326,8 +326,10 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         assert self.env is not None and isinstance(self.train_freq, TrainFreq)
         # `time/fps` counts environment steps only.
         self.start_time, self._num_timesteps_at_start = time.time_ns(), self.num_timesteps
-        last = self.n_env_steps + total_timesteps - self.num_timesteps
-        if self.num_timesteps < total_timesteps and last <= self.learning_starts:
+        # Rollouts end after `train_freq` steps, and where that is episodes, nobody knows when.
+        per_rollout = self.train_freq.frequency * self.n_envs if self.train_freq.unit == TrainFrequencyUnit.STEP else 0
+        last = self.n_env_steps + per_rollout * -(-(total_timesteps - self.num_timesteps) // max(per_rollout, 1))
+        if per_rollout and self.num_timesteps < total_timesteps and last <= self.learning_starts:
             warn(
                 f"Nothing is learned in this online phase: it ends after {last:,} environment steps, and updates begin after "
                 f"`learning_starts`, {self.learning_starts:,}. Choose a smaller `learning_starts`, or more timesteps."

@@ -7,7 +7,7 @@ import torch as th
 from stable_baselines3.common.noise import NormalActionNoise, VectorizedActionNoise
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
-from conformance.case import AlgorithmCase
+from conformance.case import SMALL, AlgorithmCase
 from conformance.environments import collect, pendulum, pendulums
 from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.fql import FQL
@@ -36,6 +36,16 @@ def test_number_of_updates(online_algorithm: AlgorithmCase) -> None:
         env = pendulums(n_envs, episode_length=3)
         model = online_algorithm.make(env, learning_starts=0, train_freq=train_freq, gradient_steps=gradient_steps)
         assert model.learn(12)._n_updates == n_updates, (n_envs, train_freq, gradient_steps)
+
+
+@pytest.mark.parametrize("train_freq", [1, 3, 4, 8, (1, "episode"), (2, "episode")])
+def test_an_online_phase_without_updates_warns(train_freq: int | tuple[int, str], recwarn: pytest.WarningsRecorder) -> None:
+    """The last rollout may go on after the last timestep, and then there are updates."""
+    model = FQL("FlowPolicy", pendulum(episode_length=5), learning_starts=5, train_freq=train_freq, **SMALL).learn(4)
+    warned = any("Nothing is learned in this online phase" in str(each.message) for each in recwarn)
+    assert warned == (train_freq in (1, 4))
+    assert (model._n_updates == 0) == (model.num_timesteps <= 5)
+    assert not warned or model._n_updates == 0
 
 
 def _count_predictions(model: OfflineToOnlineAlgorithm, monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -230,3 +230,17 @@ def test_a_description_is_a_dataset_of_a_model(tmp_path: Path) -> None:
         )
     model.learn(2)
     assert model.draw_batch(50).rewards.max() < 0
+
+
+def test_actions_outside_of_the_space_can_be_clipped_as_the_message_says() -> None:
+    data = {
+        "observations": np.zeros((20, 3), np.float32),
+        "actions": np.full((20, 1), 3.0, np.float32),
+        "rewards": np.zeros(20, np.float32),
+        "truncations": np.arange(20) % 10 == 9,
+    }
+    small: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
+    with pytest.raises(DatasetError, match=r"must be in \[-2, 2\].*'actions': \{'clip': \[low, high\]\}"):
+        FQL("FlowPolicy", "Pendulum-v1", dataset=data, **small)
+    model = FQL("FlowPolicy", "Pendulum-v1", dataset={"source": data, "actions": {"clip": [-2, 2]}}, **small)
+    assert model.offline_buffer is not None and (model.offline_buffer.actions == 2).all()

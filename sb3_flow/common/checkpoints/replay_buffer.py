@@ -58,13 +58,17 @@ def load_replay_buffer(path: Any, own: OnlineBuffer, algorithm: str, trusted: bo
     if not isinstance(buffer, OnlineBuffer):
         raise ValueError(
             f"{name} contains a {type(buffer).__module__}.{type(buffer).__qualname__}; {algorithm} needs a "
-            f"{OnlineBuffer.__name__}. Pass the replay buffer of another algorithm as `dataset`."
+            f"{OnlineBuffer.__name__}. Load it with its own algorithm, and pass `model.replay_buffer` as `dataset`."
         )
     for what in ("observation_space", "action_space", "n_envs"):
         if getattr(buffer, what) != getattr(own, what):
+            advice = (
+                f" Load it with a model of {buffer.n_envs} environments, and pass its `replay_buffer` as `dataset`."
+                if what == "n_envs"
+                else ""
+            )
             raise ValueError(
-                f"The `{what}` of {name} is {getattr(buffer, what)}, but that of this model is {getattr(own, what)}. If only "
-                "the number of environments differs, pass it as `dataset`."
+                f"The `{what}` of {name} is {getattr(buffer, what)}, but that of this model is {getattr(own, what)}.{advice}"
             )
     if (value := buffer.not_finite()) is not None:
         raise ValueError(f"{name} has the value {value}; all numbers of a replay buffer must be finite. Use an earlier file.")

@@ -273,8 +273,9 @@ class OfflineDataset:
                 row, element = np.argwhere(outside)[0]
                 raise DatasetError(
                     f"{self.name}: `actions` row {start + row} is {short(block[row])}, outside the action space: element "
-                    f"{element} must be in [{low[element]:g}, {high[element]:g}]. Scale the actions to the space, clip them "
-                    "if the environment did so too (`clip_actions`), or widen the space (gymnasium's RescaleAction)."
+                    f"{element} must be in [{low[element]:g}, {high[element]:g}]. Scale the actions to the space, widen the "
+                    "space (gymnasium's RescaleAction), or clip the actions, if the environment did so too: "
+                    "`dataset={'source': DATASET, 'actions': {'clip': [low, high]}}`."
                 )
 
     def clip_actions(self, low: np.ndarray, high: np.ndarray) -> OfflineDataset:
