@@ -52,7 +52,8 @@ def plot_curves(runs: list[RunScores], path: Path, over_time: bool = False) -> P
     :return: The image file
     """
     figure_module = require("matplotlib.figure", "zoo", "The report")
-    tasks, algorithms = names([run for run in runs if len(run.curve) > 1] or runs)
+    tasks, _ = names([run for run in runs if len(run.curve) > 1] or runs)
+    _, algorithms = names([run for run in runs if run.task in tasks])
     columns = min(len(tasks), 2)
     n_rows = -(-len(tasks) // columns)
     figure = figure_module.Figure(figsize=(WIDTH * columns, 3.2 * n_rows), layout="constrained")

@@ -57,6 +57,22 @@ def test_a_task_that_was_evaluated_once_has_no_curve(tmp_path: Path, monkeypatch
     assert drawn == ["Runner-v5", "Once-v5"]
 
 
+def test_an_algorithm_that_was_evaluated_once_is_a_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the curves of others: the only evaluation of a run is not left out."""
+    write_run(tmp_path, "often", "Runner-v5", 1, None, [100.0] * 4)
+    (run,) = read_runs(tmp_path)
+    once = dataclasses.replace(run, algorithm="once", timesteps=run.timesteps[-1:], scores=run.scores[-1:])
+    drawn = []
+    original = matplotlib.axes.Axes.plot
+    monkeypatch.setattr(
+        matplotlib.axes.Axes,
+        "plot",
+        lambda axes, x, y, **kwargs: drawn.append((kwargs["label"], [*x], [*y])) or original(axes, x, y, **kwargs),
+    )
+    plot_curves([run, once], tmp_path / "both.png")
+    assert drawn == [("often", [500, 1000], [0, 100]), ("once", [1000], [100])]
+
+
 @pytest.mark.parametrize("count", [2, 3, len(COLORS)])
 def test_equal_curves_are_all_seen(tmp_path: Path, count: int) -> None:
     """Each color is on the line itself, away from its markers."""
