@@ -26,6 +26,7 @@ class RunScores:
     :param last: Number of evaluations at the end that make the final score
     :param seconds: Seconds of training before each evaluation, ``(n_evaluations,)``; None if they were not recorded
     :param measures: Further measures of the environment by name, each as ``scores``
+    :param config: The settings, see ``RunRecord``
     """
 
     algorithm: str
@@ -38,6 +39,7 @@ class RunScores:
     last: int = 1
     seconds: np.ndarray | None = None
     measures: dict[str, np.ndarray] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
 
     def by_measure(self, name: str) -> "RunScores":
         """The run with a measure as score."""
@@ -160,6 +162,7 @@ def _scores(record: RunRecord, last: int) -> RunScores:
         last=last,
         seconds=seconds if seconds is not None and np.isfinite(seconds).all() else None,  # NaN: not recorded
         measures={name.removeprefix(MEASURE): arrays[name].astype(float) for name in arrays if name.startswith(MEASURE)},
+        config=record.config,
     )
 
 

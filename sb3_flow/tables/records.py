@@ -18,7 +18,7 @@ ARRAYS = ("timesteps", "seconds", "results", "ep_lengths", "successes")
 #: Prefix of the names of measures.
 MEASURE = "measure_"
 #: Options of the command on which results depend. RL Zoo writes them to ``args.yml``, not to the configuration.
-OPTIONS = ("n_timesteps",)
+OPTIONS = ("n_timesteps", "seed", "env_kwargs", "eval_env_kwargs")
 #: Why a run has not finished.
 UNFINISHED, INTERRUPTED = "its sweep has not finished it", "it was interrupted"
 

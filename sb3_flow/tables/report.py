@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from sb3_flow.tables.evaluations import (
 )
 from sb3_flow.tables.models import archive_file, write_models
 from sb3_flow.tables.records import RunRecord
+from sb3_flow.tables.remarks import remarks
 from sb3_flow.tables.table import TABLE, is_table, read_table, write_table
 
 #: Resamples of the bootstrap, and its seed.
@@ -98,6 +100,8 @@ def _run(options: argparse.Namespace) -> None:
         print(f"Omitted, because it is shorter than run {other.run_id}: {_name(record)} ({lengths})")
     runs = scores_of(shown, options.last)
     check_last(runs)
+    for remark in remarks(runs):
+        print(f"Warning: {remark}", file=sys.stderr)
     if archive is not None:
         print(f"Wrote {write_models(shown, archive)} model(s) to {archive}")
     if options.output is not None:
@@ -172,6 +176,7 @@ def make_page(runs: list[RunScores], text: str = "# Results") -> str:
         text,
         MARK,
         *_table(runs),
+        *_remarks(runs),
         *_measures(runs),
         *_aggregate(runs),
         f"![Learning curves]({CURVES})",
@@ -239,6 +244,12 @@ def _table(runs: list[RunScores]) -> list[str]:
     evaluations = "last evaluation" if runs[0].last == 1 else f"last {runs[0].last} evaluations"
     note = f"Score of the {evaluations}: interquartile mean over seeds, with its 95 % bootstrap interval in brackets."
     return ["## Scores", note, _rows(["task", "score", *algorithms], rows)]
+
+
+def _remarks(runs: list[RunScores]) -> list[str]:
+    """What readers have to know about the runs."""
+    found = [f"- {remark}" for remark in remarks(runs)]
+    return ["Warnings about these runs:", "\n".join(found)] if found else []
 
 
 def _measures(runs: list[RunScores]) -> list[str]:

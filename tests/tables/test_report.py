@@ -299,7 +299,7 @@ def test_the_number_of_timesteps_is_that_of_the_command(results: Path) -> None:
     assert record.config == {"n_timesteps": 1000, "gamma": 0.9}
     (folder / "args.yml").write_text("{n_timesteps: -1, seed: 0, env_kwargs: {}, eval_env_kwargs: null}", "utf-8")
     (record,) = [each for each in read_records(results) if (each.algorithm, each.run_id) == ("td3", 1)]
-    assert record.config == {"n_timesteps": 5, "gamma": 0.9}
+    assert record.config == {"n_timesteps": 5, "gamma": 0.9, "seed": 0}
 
 
 @pytest.mark.slow
