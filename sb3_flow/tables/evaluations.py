@@ -26,6 +26,7 @@ class RunScores:
     :param last: Number of evaluations at the end that make the final score
     :param seconds: Seconds of training before each evaluation, ``(n_evaluations,)``; None if they were not recorded
     :param measures: Further measures of the environment by name, each as ``scores``
+    :param config: The settings, see ``RunRecord``
     """
 
     algorithm: str
@@ -38,6 +39,7 @@ class RunScores:
     last: int = 1
     seconds: np.ndarray | None = None
     measures: dict[str, np.ndarray] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
 
     def by_measure(self, name: str) -> "RunScores":
         """The run with a measure as score."""
@@ -87,9 +89,9 @@ def join_records(sources: Iterable[list[RunRecord]], first_wins: bool = False) -
     joined: dict[tuple[str, str, str, int], RunRecord] = {}
     for record in (record for records in sources for record in records):
         first = joined.setdefault(record.key, record)
-        if record.finished and not first.finished:
+        if first.unfinished and not record.unfinished:
             joined[record.key] = record
-        elif record.finished and not first_wins and not _same_evaluations(first, record):
+        elif not record.unfinished and not first_wins and not _same_evaluations(first, record):
             raise ValueError(
                 f"{record} is in two sources, with different evaluations. Remove it from one of them, or pass --force to use "
                 "that of the first source."
@@ -160,22 +162,26 @@ def _scores(record: RunRecord, last: int) -> RunScores:
         last=last,
         seconds=seconds if seconds is not None and np.isfinite(seconds).all() else None,  # NaN: not recorded
         measures={name.removeprefix(MEASURE): arrays[name].astype(float) for name in arrays if name.startswith(MEASURE)},
+        config=record.config,
     )
 
 
-def split_finished(runs: list[RunScores]) -> tuple[list[RunScores], list[RunScores]]:
+def split_short(records: Iterable[RunRecord]) -> tuple[list[RunRecord], list[tuple[RunRecord, RunRecord]]]:
     """
-    Separate finished runs from unfinished ones, which end before other runs of the same task and algorithm.
+    Separate runs that end before other runs of the same task and algorithm: their scores are not comparable.
 
-    :param runs: All runs
-    :return: Finished and unfinished runs
+    :param records: Runs
+    :return: The others, and these runs, each with the first of the longest runs
     """
-    ends: dict[tuple[str, str], int] = {}
-    for run in runs:
-        key = run.task, run.algorithm
-        ends[key] = max(ends.get(key, 0), int(run.timesteps[-1]))
-    finished = [run for run in runs if run.timesteps[-1] == ends[run.task, run.algorithm]]
-    return finished, [run for run in runs if run.timesteps[-1] < ends[run.task, run.algorithm]]
+    records = list(records)
+    longest: dict[tuple[str, ...], RunRecord] = {}
+    for record in records:
+        other = longest.setdefault(record.key[:3], record)
+        if record.last_timestep > other.last_timestep:
+            longest[record.key[:3]] = record
+    pairs = [(record, longest[record.key[:3]]) for record in records]
+    full = [record for record, other in pairs if record.last_timestep == other.last_timestep]
+    return full, [(record, other) for record, other in pairs if record.last_timestep < other.last_timestep]
 
 
 def check_last(runs: Iterable[RunScores]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from sb3_flow.common.files import atomic_write
-from sb3_flow.tables.records import RunRecord, read_arguments
+from sb3_flow.tables.records import RunRecord, read_parameters
 
 #: A page in the archive that lists the models and the commands that load them.
 LIST = "MODELS.md"
@@ -13,12 +13,27 @@ LIST = "MODELS.md"
 OMITTED = ("command.txt",)
 
 
+def archive_file(file: Path) -> Path:
+    """
+    The file of an archive: ``.zip`` is added to a name without suffix, as Stable-Baselines3's ``save`` does.
+
+    :param file: The given name
+    :return: The file
+    :raises ValueError: If it is a folder.
+    """
+    named = file if file.suffix else file.with_suffix(".zip")
+    for path in (file, named):
+        if path.is_dir():
+            raise ValueError(f"--models {path} is a folder; pass a file, such as {path / 'models.zip'}.")
+    return named
+
+
 def write_models(records: Iterable[RunRecord], file: Path) -> int:
     """
     Write the final models of runs to a zip archive: the run with the lowest number of each algorithm, task and setting.
 
-    :param records: Finished runs, read from their folders. Other samplers of a run, such as ``fql-bc_flow``, have no model of
-        their own and are left out.
+    :param records: The runs of the page, read from their folders. Other samplers of a run, such as ``fql-bc_flow``, have no
+        model of their own and are left out.
     :param file: The archive. An existing one is replaced.
     :return: Number of models
     :raises ValueError: If no run has a model, for instance because the records are from a table.
@@ -44,7 +59,7 @@ def _list(models: Iterable[tuple[RunRecord, Path]]) -> str:
     for record, folder in models:
         command = f"sb3-flow enjoy --algo {record.algorithm} --env {record.env} --exp-id {record.run_id}"
         options = ["-f", Path(".", record.setting).as_posix()]
-        if packages := read_arguments(folder / record.env).get("gym_packages"):
+        if packages := read_parameters(folder, "args.yml").get("gym_packages"):
             options += ["--gym-packages", *packages]
         lines.append(f"    {command} {' '.join(options)}")
     return "\n".join([*lines, ""])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from sb3_flow.zoo.trust import read_yaml
 ARRAYS = ("timesteps", "seconds", "results", "ep_lengths", "successes")
 #: Prefix of the names of measures.
 MEASURE = "measure_"
+#: Options of the command on which results depend. RL Zoo writes them to ``args.yml``, not to the configuration.
+OPTIONS = ("n_timesteps", "seed", "env_kwargs", "eval_env_kwargs")
+#: Why a run has not finished.
+UNFINISHED, INTERRUPTED = "its sweep has not finished it", "it was interrupted"
 
 
 @dataclass(frozen=True)
@@ -29,9 +34,9 @@ class RunRecord:
     :param run_id: Number of the run
     :param arrays: ``timesteps`` and optionally ``seconds``, ``(n_evaluations,)``; ``results`` and optionally ``ep_lengths``,
         ``successes`` and measures (``measure_NAME``), ``(n_evaluations, n_episodes)``
-    :param config: The hyperparameters, if they were recorded
+    :param config: The hyperparameters, and ``OPTIONS`` that were given, if they were recorded
     :param system: Versions, hardware and seconds, if they were recorded
-    :param finished: False if a sweep has not finished the run
+    :param unfinished: Why the run has not finished, as the end of "because ..."; empty if it has, as far as it is known
     :param folder: The folder of the run; None if it was read from a table
     :raises ValueError: If an array is missing or has another shape, or if the timesteps do not increase.
     """
@@ -43,7 +48,7 @@ class RunRecord:
     arrays: dict[str, np.ndarray]
     config: dict[str, Any]
     system: dict[str, Any]
-    finished: bool = True
+    unfinished: str = ""
     folder: Path | None = None
 
     def __post_init__(self) -> None:
@@ -65,6 +70,11 @@ class RunRecord:
         """What identifies the run: setting, algorithm, environment and number."""
         return self.setting, self.algorithm, self.env, self.run_id
 
+    @property
+    def last_timestep(self) -> int:
+        """Timestep of the last evaluation."""
+        return int(self.arrays["timesteps"][-1])
+
     def __str__(self) -> str:
         return " ".join(filter(None, (self.setting, self.algorithm, self.env, f"run {self.run_id}")))
 
@@ -73,11 +83,12 @@ def read_tree(root: Path) -> list[RunRecord]:
     """
     Read all runs below a folder.
 
-    :param root: A log folder of RL Zoo, or of a sweep
+    :param root: A log folder of RL Zoo, or of a sweep, or the folder of an algorithm or of a run in it
     :return: The runs
     :raises FileNotFoundError: If there are no runs.
     :raises ValueError: If a file is damaged; the message names the file.
     """
+    root = root.resolve() if ".." in root.parts else root.absolute()  # names of relative folders may be missing: "."
     records = [_read_run(root, file) for file in sorted(root.glob("**/evaluations.npz"))]
     if not records:
         raise FileNotFoundError(
@@ -86,27 +97,39 @@ def read_tree(root: Path) -> list[RunRecord]:
     return records
 
 
-def is_finished(folder: Path) -> bool:
+def why_unfinished(folder: Path) -> str:
     """
-    Whether the training of a run has ended, as far as it is known.
+    Why the training of a run has not ended as planned, as far as it is known.
 
     :param folder: The folder of the run, or that of another sampler of it, ``ALGORITHM-SAMPLER/ENVIRONMENT_NUMBER``
-    :return: False if a sweep has started the run and not finished it
+    :return: The reason if a sweep has started the run and not finished it, or if it was interrupted and not resumed to its
+        end; otherwise empty
     """
     algorithm, _, _ = folder.parent.name.partition("-")
-    record = read_record(folder.parent.with_name(algorithm) / folder.name)
-    return record is None or bool(record.get("finished"))
+    run = folder.parent.with_name(algorithm) / folder.name
+    record = read_record(run)
+    if record is not None and not record.get("finished"):
+        return UNFINISHED
+    # A resumed run writes the file again at its end. Other samplers have none.
+    return interrupted(read_parameters(folder, "system.yml") or read_parameters(run, "system.yml"))
 
 
-def read_arguments(folder: Path) -> dict[str, Any]:
+def interrupted(system: Mapping[str, Any]) -> str:
+    """Why a run with these conditions has not finished; empty if nothing says so."""
+    return INTERRUPTED if "interrupted" in system else ""
+
+
+def read_parameters(run: Path, name: str) -> dict[str, Any]:
     """
-    Read the command-line arguments of a run.
+    Read a file of the parameters of a run.
 
-    :param folder: The folder of its parameters, ``ENVIRONMENT_NUMBER/ENVIRONMENT``
-    :return: The arguments by name; empty if they were not recorded
+    :param run: The folder of the run, ``ENVIRONMENT_NUMBER``
+    :param name: Name of the file, such as ``"args.yml"``, which has the arguments of the command
+    :return: The parameters by name; empty if they were not recorded
     """
-    file = folder / "args.yml"
-    return dict(read_yaml(file)) if file.is_file() else {}
+    env, _, _ = run.name.rpartition("_")
+    file = run / env / name
+    return dict(read_yaml(file) or {}) if file.is_file() else {}
 
 
 def _read_run(root: Path, file: Path) -> RunRecord:
@@ -114,18 +137,17 @@ def _read_run(root: Path, file: Path) -> RunRecord:
     if not number.isdigit():
         raise ValueError(f"{file}: the name of its folder must be ENVIRONMENT_NUMBER, as in RL Zoo.")
 
-    def read(name: str) -> dict[str, Any]:
-        path = file.parent / env / name
-        return dict(read_yaml(path)) if path.is_file() else {}
-
-    *setting, algorithm = file.parent.parent.relative_to(root).parts or (root.name,)
+    folder = file.parent.parent
+    *setting, algorithm = folder.relative_to(root).parts if root in folder.parents else (folder.name,)
     try:
         with np.load(file) as arrays:
             kept = {name: arrays[name] for name in arrays.files if name in ARRAYS or name.startswith(MEASURE)}
-        config = read("config.yml")
-        if (timesteps := int(read_arguments(file.parent / env).get("n_timesteps", -1))) > 0:
-            config["n_timesteps"] = timesteps  # an option of the command, which RL Zoo does not write to the configuration
+        config, arguments = read_parameters(file.parent, "config.yml"), read_parameters(file.parent, "args.yml")
+        given = {name: value for name in OPTIONS if (value := arguments.get(name)) is not None and value != {}}
+        if int(given.get("n_timesteps", 1)) <= 0:
+            del given["n_timesteps"]  # that of the configuration is used
         names = "/".join(setting), algorithm, env, int(number)
-        return RunRecord(*names, kept, config, read("system.yml"), is_finished(file.parent), file.parent)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        system, unfinished = read_parameters(file.parent, "system.yml"), why_unfinished(file.parent)
+        return RunRecord(*names, kept, config | given, system, unfinished, file.parent)
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file} is damaged, or was not written by an evaluation: {error}") from error

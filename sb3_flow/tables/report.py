@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from sb3_flow.tables.evaluations import (
     names,
     read_records,
     scores_of,
-    split_finished,
+    split_short,
     task_of,
 )
-from sb3_flow.tables.models import write_models
+from sb3_flow.tables.models import archive_file, write_models
 from sb3_flow.tables.records import RunRecord
+from sb3_flow.tables.remarks import remarks
 from sb3_flow.tables.table import TABLE, is_table, read_table, write_table
 
 #: Resamples of the bootstrap, and its seed.
@@ -78,25 +80,33 @@ def _run(options: argparse.Namespace) -> None:
     if others and options.output is None:
         raise ValueError("With several sources, pass --output FOLDER for their common table and page.")
     folder = options.output or (source.parent if source.is_file() else source)
+    if folder.is_file():
+        raise ValueError(f"--output {folder} is a file; pass a folder.")
+    archive = None if options.models is None else archive_file(options.models)
     text = head(folder / PAGE, options.title, options.introduction, options.force)
     found = join_records(map(read_records, options.sources), options.force)
-    records = [record for record in found if record.finished]
+    shown, short = split_short(record for record in found if not record.unfinished)
     for record in found:
-        if not record.finished:
-            print(f"Omitted, because its sweep has not finished it: {record.algorithm} {task_of(record)} {record.run_id}")
-    if not records:
-        raise ValueError(f"The sweep of {source} has not finished any run yet. Start the same sweep again to continue it.")
-    runs, unfinished = split_finished(scores_of(records, options.last))
-    check_last(runs)
-    if options.models is not None:
-        print(f"Wrote {write_models(records, options.models)} models to {options.models}")
-    for run in unfinished:
-        print(
-            f"Omitted, because it has not finished: {run.algorithm} {run.task} {run.run_id} ({run.timesteps[-1]:,} timesteps)"
+        if record.unfinished:
+            print(f"Omitted, because {record.unfinished}: {_name(record)} ({record.last_timestep:,} timesteps)")
+    if not shown:
+        sources = ", ".join(map(str, options.sources))
+        raise ValueError(
+            f"Training in {sources} has not finished any run yet. Continue by the same sweep, or by `sb3-flow train` with "
+            "--run-id and --resume."
         )
+    for record, other in short:
+        lengths = f"{record.last_timestep:,} of {other.last_timestep:,} timesteps"
+        print(f"Omitted, because it is shorter than run {other.run_id}: {_name(record)} ({lengths})")
+    runs = scores_of(shown, options.last)
+    check_last(runs)
+    for remark in remarks(runs):
+        print(f"Warning: {remark}", file=sys.stderr)
+    if archive is not None:
+        print(f"Wrote {write_models(shown, archive)} model(s) to {archive}")
     if options.output is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        _keep(records, folder, options.force)
+        _keep(found, folder, options.force)
     (folder / PAGE).write_text(make_page(runs, text), "utf-8")
     print(f"Wrote {folder / PAGE}")
     pictures = [plot_curves(runs, folder / CURVES)]
@@ -106,16 +116,22 @@ def _run(options: argparse.Namespace) -> None:
         print(f"Wrote {picture}")
 
 
-def _keep(records: list[RunRecord], folder: Path, force: bool) -> None:
-    """Write the table, but do not replace other files, and do not mix the table with runs."""
+def _name(record: RunRecord) -> str:
+    return f"{record.algorithm} {task_of(record)} {record.run_id}"
+
+
+def _keep(found: list[RunRecord], folder: Path, force: bool) -> None:
+    """Write the table of finished runs, but do not replace other files, and do not mix the table with runs."""
+    records = [record for record in found if not record.unfinished]
     file = folder / TABLE
     if any(folder.glob("**/evaluations.npz")):
         raise ValueError(f"{folder} contains runs; pass another --output for the table.")
     if file.exists() and not (force or is_table(file)):
         raise ValueError(f"{file} is not a table of evaluations: move it, pass another --output, or replace it by --force.")
     if file.exists() and not force:
-        kept = {record.key for record in records}
-        lost = [str(record) for record in read_table(file) if record.key not in kept]
+        kept, omitted = {record.key for record in records}, {record.key for record in found if record.unfinished}
+        missing = [record for record in read_table(file) if record.key not in kept]
+        lost = [str(record) for record in missing if not (record.unfinished and record.key in omitted)]
         if lost:
             raise ValueError(
                 f"{len(lost)} runs of {file} are not in the sources: {', '.join(lost[:5])}{', ...' if lost[5:] else ''}. "
@@ -160,6 +176,7 @@ def make_page(runs: list[RunScores], text: str = "# Results") -> str:
         text,
         MARK,
         *_table(runs),
+        *_remarks(runs),
         *_measures(runs),
         *_aggregate(runs),
         f"![Learning curves]({CURVES})",
@@ -227,6 +244,12 @@ def _table(runs: list[RunScores]) -> list[str]:
     evaluations = "last evaluation" if runs[0].last == 1 else f"last {runs[0].last} evaluations"
     note = f"Score of the {evaluations}: interquartile mean over seeds, with its 95 % bootstrap interval in brackets."
     return ["## Scores", note, _rows(["task", "score", *algorithms], rows)]
+
+
+def _remarks(runs: list[RunScores]) -> list[str]:
+    """What readers have to know about the runs."""
+    found = [f"- {remark}" for remark in remarks(runs)]
+    return ["Warnings about these runs:", "\n".join(found)] if found else []
 
 
 def _measures(runs: list[RunScores]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sb3_flow.common.files import atomic_write
-from sb3_flow.tables.records import ARRAYS, MEASURE, RunRecord
+from sb3_flow.tables.records import ARRAYS, MEASURE, RunRecord, interrupted
 
 #: File name of the table.
 TABLE = "evaluations.csv"
@@ -120,7 +120,8 @@ def _read_run(file: Path, rows: list[tuple[int, dict[str, str]]], columns: list[
     try:
         run_id = int(first["run"])
         config, system = (_mapping(name, first.get(name, "")) for name in CONDITIONS)
-        return RunRecord(first["setting"], first["algorithm"], first["environment"], run_id, arrays, config, system)
+        names = first["setting"], first["algorithm"], first["environment"], run_id
+        return RunRecord(*names, arrays, config, system, interrupted(system))
     except ValueError as error:
         raise ValueError(f"{file}, line {line}: {error}") from error
 

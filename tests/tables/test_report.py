@@ -12,8 +12,9 @@ import pytest
 from written_runs import write_run
 
 from sb3_flow.cli import main
-from sb3_flow.tables.evaluations import by_time, join_records, matrix, read_records, read_runs
+from sb3_flow.tables.evaluations import by_time, join_records, matrix, read_records, read_runs, scores_of
 from sb3_flow.tables.report import FEWEST, FORMER_MARK, MARK, RESAMPLES, SEED, interval, make_page
+from sb3_flow.tables.table import write_table
 
 
 def test_runs_are_read_with_their_conditions(results: Path) -> None:
@@ -173,7 +174,8 @@ def test_runs_on_their_way_are_left_out(results: Path, capsys: pytest.CaptureFix
     arrays = np.load(file)
     np.savez(file, **{name: arrays[name][:1] for name in arrays})
     assert main(["report", str(results)]) == 0
-    assert f"Omitted, because it has not finished: td3 maze-a-v0 {number} (500 timesteps)" in capsys.readouterr().out
+    omitted = f"shorter than run {2 if number == 1 else 1}: td3 maze-a-v0 {number} (500 of 1,000 timesteps)"
+    assert f"Omitted, because it is {omitted}" in capsys.readouterr().out
     assert (results / "README.md").read_text("utf-8") == expected
 
 
@@ -193,6 +195,101 @@ def test_runs_that_their_sweep_has_not_finished_are_left_out(results: Path, caps
     assert "has not finished any run yet" in capsys.readouterr().err
 
 
+def test_interrupted_runs_are_left_out(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    Also the only run of its task and algorithm, and its evaluations of other samplers, until it is resumed to its end. An
+    interrupted run does not count as the longest one.
+    """
+    write_run(results, "sac", "maze-a-v0", 1, [1, 1, 1, 1], [-1.0] * 4)
+    write_run(results, "sac-sampled", "maze-a-v0", 1, [1, 1, 1, 1], [-1.0] * 4)
+    shutil.rmtree(results / "sac-sampled" / "maze-a-v0_1" / "maze-a-v0")  # other samplers have no parameters
+    write_run(results, "td3", "maze-a-v0", 4, [1, 1, 1, 1], [-1.0] * 4)
+    longer = results / "td3" / "maze-a-v0_4" / "evaluations.npz"
+    with np.load(longer) as arrays:
+        np.savez(longer, **{**arrays, "timesteps": [500, 9000]})
+    complete = make_page(read_runs(results))
+    expected = make_page([run for run in read_runs(results) if run.run_id < 4 and not run.algorithm.startswith("sac")])
+    files = [results / "sac" / "maze-a-v0_1" / "maze-a-v0" / "system.yml", longer.parent / "maze-a-v0" / "system.yml"]
+    before = [file.read_text("utf-8") for file in files]
+    for file in files:
+        file.write_text("{torch: 1.2.3, seconds: 60, interrupted: true}", "utf-8")
+    interrupted = read_records(results)
+    assert main(["report", str(results)]) == 0
+    printed = capsys.readouterr().out
+    assert "Omitted, because it was interrupted: td3 maze-a-v0 4 (9,000 timesteps)\n" in printed
+    assert printed.count("Omitted, because it was interrupted") == 3 and "shorter" not in printed
+    assert (results / "README.md").read_text("utf-8") == expected
+    for file, content in zip(files, before, strict=True):  # as a resumed run writes it at its end
+        file.write_text(content, "utf-8")
+    assert make_page(scores_of(join_records([interrupted, read_records(results)]))) == complete
+
+
+def test_a_folder_with_a_hyphen_may_have_runs_of_its_own(results: Path) -> None:
+    """It is not always that of another sampler: an interrupted run of `td3` says nothing of `td3-old`, and the reverse."""
+    write_run(results, "td3-old", "maze-a-v0", 1, [1] * 4, [-9.0] * 4)
+    files = {name: results / name / "maze-a-v0_1" / "maze-a-v0" / "system.yml" for name in ("td3", "td3-old")}
+    for name, file in files.items():
+        before = file.read_text("utf-8")
+        file.write_text("interrupted: true", "utf-8")
+        assert [record.algorithm for record in read_records(results) if record.unfinished] == [name]
+        file.write_text(before, "utf-8")
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "1", "{torch: "])
+def test_damaged_parameters_are_named(results: Path, content: str) -> None:
+    """An empty file is one without parameters, as a crash may leave it."""
+    file = results / "td3" / "maze-a-v0_1" / "maze-a-v0" / "system.yml"
+    file.write_text(content, "utf-8")
+    with pytest.raises(ValueError, match="maze-a-v0_1"):
+        read_records(results)
+    file.write_text("", "utf-8")
+    assert next(record for record in read_records(results) if not record.system).key == ("", "td3", "maze-a-v0", 1)
+
+
+def test_interrupted_runs_of_a_table_are_left_out(
+    results: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a table that has them. It may be replaced by one without them if they are in the sources."""
+    kept = tmp_path_factory.mktemp("kept")
+    records = [record for record in read_records(results) if (record.algorithm, record.env) == ("fql", "maze-a-v0")]
+    records[0] = dataclasses.replace(records[0], system={**records[0].system, "interrupted": True})
+    write_table(records, kept / "evaluations.csv")
+    assert main(["report", str(kept), "--output", str(kept)]) == 0
+    assert "Omitted, because it was interrupted: fql maze-a-v0 1" in capsys.readouterr().out
+    assert [record.run_id for record in read_records(kept)] == [2, 3]
+    write_table(records[:1], kept / "evaluations.csv")
+    assert main(["report", str(kept)]) == 2
+    assert "has not finished any run yet" in capsys.readouterr().err
+
+
+def test_a_shorter_run_is_not_called_unfinished(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One with fewer timesteps by its settings, of several that are longer."""
+    file = results / "fql" / "Runner-v5_3" / "evaluations.npz"
+    with np.load(file) as arrays:
+        np.savez(file, **{name: arrays[name][:1] for name in arrays})
+    assert main(["report", str(results)]) == 0
+    printed = capsys.readouterr().out
+    assert "Omitted, because it is shorter than run 1: fql Runner-v5 3 (500 of 1,000 timesteps)\n" in printed
+    assert "finished" not in printed
+
+
+@pytest.mark.parametrize("source", ["{}/fql/maze-a-v0_2", ".", "../maze-a-v0_2"])
+def test_the_folder_of_a_run_is_reported(results: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    """As that of an algorithm, also by the names of relative folders."""
+    monkeypatch.chdir(results / "fql" / "maze-a-v0_2")
+    (run,) = read_runs(source.format(results))
+    assert (run.task, run.algorithm, run.run_id) == ("maze-a-v0", "fql", 2)
+    monkeypatch.chdir(results / "fql")
+    assert {run.algorithm for run in read_runs(".")} == {"fql"}
+    assert {run.algorithm for run in read_runs("..")} == {"fql", "td3"}
+
+
+def test_a_file_is_no_folder_of_the_table(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "table.csv").touch()
+    assert main(["report", str(results), "--output", str(tmp_path / "table.csv")]) == 2
+    assert "table.csv is a file; pass a folder" in capsys.readouterr().err
+
+
 def test_the_number_of_timesteps_is_that_of_the_command(results: Path) -> None:
     """RL Zoo writes the number of the configuration file to ``config.yml``, and that of the option to ``args.yml``."""
     folder = results / "td3" / "maze-a-v0_1" / "maze-a-v0"
@@ -200,6 +297,9 @@ def test_the_number_of_timesteps_is_that_of_the_command(results: Path) -> None:
     (folder / "args.yml").write_text("{n_timesteps: 1000}", "utf-8")
     (record,) = [each for each in read_records(results) if (each.algorithm, each.run_id) == ("td3", 1)]
     assert record.config == {"n_timesteps": 1000, "gamma": 0.9}
+    (folder / "args.yml").write_text("{n_timesteps: -1, seed: 0, env_kwargs: {}, eval_env_kwargs: null}", "utf-8")
+    (record,) = [each for each in read_records(results) if (each.algorithm, each.run_id) == ("td3", 1)]
+    assert record.config == {"n_timesteps": 5, "gamma": 0.9, "seed": 0}
 
 
 @pytest.mark.slow
@@ -307,7 +407,7 @@ def test_a_run_of_two_sources(results: Path, tmp_path: Path, capsys: pytest.Capt
     other = tmp_path / "other"
     write_run(other, "fql", "maze-a-v0", 1, [1.0] * 4, [7.0] * 4)
     (first,) = read_records(other)
-    unfinished = dataclasses.replace(first, finished=False)
+    unfinished = dataclasses.replace(first, unfinished="it was interrupted")
     assert join_records([[unfinished], [first]]) == join_records([[first], [unfinished]]) == [first]
     capsys.readouterr()
     command = ["report", str(other), str(results), "--output", str(tmp_path / "both")]
@@ -381,6 +481,27 @@ def test_one_model_of_each_algorithm_and_task_is_archived(results: Path, tmp_pat
         page = archive.read("MODELS.md").decode()
     assert "sb3-flow enjoy --algo fql --env maze-a-v0 --exp-id 2 -f .\n" in page
     assert "sb3-flow enjoy --algo td3 --env maze-a-v0 --exp-id 1 -f . --gym-packages mazes\n" in page
+
+
+def test_only_models_of_the_page_are_archived(results: Path, tmp_path: Path) -> None:
+    """Not of a run that was interrupted, nor of a shorter one. The name gets a suffix, as that of a model."""
+    for run_id in (1, 2, 3):
+        (results / "td3" / f"maze-a-v0_{run_id}" / "maze-a-v0.zip").write_text(f"model {run_id}")
+    (results / "td3" / "maze-a-v0_1" / "maze-a-v0" / "system.yml").write_text("interrupted: true", "utf-8")
+    short = results / "td3" / "maze-a-v0_2" / "evaluations.npz"
+    with np.load(short) as arrays:
+        np.savez(short, **{name: arrays[name][:1] for name in arrays})
+    assert main(["report", str(results), "--models", str(tmp_path / "release" / "models")]) == 0
+    with ZipFile(tmp_path / "release" / "models.zip") as archive:
+        assert [name for name in archive.namelist() if name.endswith(".zip")] == ["td3/maze-a-v0_3/maze-a-v0.zip"]
+
+
+@pytest.mark.parametrize("name", ["release", "release.zip"])
+def test_a_folder_is_no_archive(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    (tmp_path / name).mkdir()
+    assert main(["report", str(results), "--models", str(tmp_path / "release")]) == 2
+    assert f"{tmp_path / name} is a folder; pass a file, such as" in capsys.readouterr().err
+    assert not (results / "README.md").exists()
 
 
 def test_a_table_has_no_models(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
