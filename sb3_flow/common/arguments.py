@@ -108,9 +108,14 @@ def checked(cls: type, arguments: Mapping[str, Any], owner: str | None = None) -
     for name, value in with_new_names(arguments, former_names_of(cls), stacklevel=3).items():
         if name in hints:
             result[name] = checked_value(name, value, hints[name])
-        elif not (name in ELSEWHERE and (value is None or value is False)):
+        elif not is_ignored(name, value):
             raise TypeError(unknown(owner or cls.__name__, name, hints))
     return result
+
+
+def is_ignored(name: str, value: Any) -> bool:
+    """Whether an argument is one of Stable-Baselines3 that is not supported, with a value that changes nothing."""
+    return name in ELSEWHERE and (value is None or value is False)
 
 
 def check_load_arguments(cls: type, arguments: Mapping[str, Any], saved: Iterable[str]) -> dict[str, Any]:
@@ -375,7 +380,7 @@ def _number(text: str) -> int | float | str:
 
 def policy_arguments(cls: type, policy: Any) -> set[str] | None:
     """
-    Valid keys of ``policy_kwargs``.
+    Valid keys of ``policy_kwargs``, before ``as_policy_kwargs`` converts them.
 
     :param cls: The algorithm
     :param policy: Name of the policy in the configuration
@@ -386,6 +391,7 @@ def policy_arguments(cls: type, policy: Any) -> set[str] | None:
         return None
     # Policies pass arguments of single algorithms to `build`. The algorithm passes its own arguments to the policy.
     names = set(_hints_of(policy_class, "__init__")) | set(_hints_of(policy_class, "build")) - set(hints_of(cls))
+    names |= {"activation_fn"} if "activation" in names else set()
     return names - {"observation_space", "action_space", "lr_schedule"} | former_names_of(policy_class).keys()
 
 

@@ -1,8 +1,10 @@
 """Preparation of command lines for RL Zoo: quotes for text, and defaults of our algorithms."""
 
 import argparse
+import re
 from collections.abc import Collection
 
+from sb3_flow.zoo.configs import CLASSES
 from sb3_flow.zoo.values import NotAValue, parse_value
 
 #: Options of RL Zoo with NAME:VALUE, where VALUE is what `parse_value` parses, or text.
@@ -35,7 +37,9 @@ def quote_values(arguments: list[str]) -> list[str]:
             if (option, name) in names:
                 raise ValueError(f"{option} has `{name}` twice; keep one.")
             names.add((option, name))
-            argument = f"{name}:{_quoted(value.strip())}"
+            value = value.strip()
+            named = name in CLASSES and re.fullmatch(r"\w+(\.\w+)+", value)  # RL Zoo imports it
+            argument = f"{name}:{repr(value) if named else _quoted(value)}"
         quoted.append(argument)
     return quoted
 

@@ -169,6 +169,8 @@ def _parse_ours(name: str, arguments: list[str]) -> tuple[argparse.Namespace, li
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     peek.add_argument("-e" if name.startswith("plot") else "--env", "--env", dest="env", nargs="+")
     env = peek.parse_known_args(arguments)[0].env
+    seed = argparse.ArgumentParser(add_help=False)
+    seed.add_argument("--seed", default="-1")
     parser = argparse.ArgumentParser(prog=f"sb3-flow {name}", usage="%(prog)s [options]", add_help=False, allow_abbrev=False)
     parser.set_defaults(trusted=False)
     group = parser.add_argument_group("options in addition to RL Zoo's")
@@ -190,6 +192,8 @@ def _parse_ours(name: str, arguments: list[str]) -> tuple[argparse.Namespace, li
         parser.print_help()
     ours, rest = parser.parse_known_args(arguments)
     ours.env = env
+    if name == "train":
+        ours.random_seed = seed.parse_known_args(rest)[0].seed.startswith("-")  # then RL Zoo draws one
     return ours, rest
 
 

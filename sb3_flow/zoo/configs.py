@@ -1,12 +1,23 @@
 """The configurations of the package, and checks of configurations."""
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import sb3_flow
-from sb3_flow.common.arguments import checked_value, closest, former_names_of, hints_of, unknown
+from sb3_flow.common.arguments import (
+    CheckedArguments,
+    as_policy_kwargs,
+    checked_value,
+    closest,
+    former_names_of,
+    hints_of,
+    is_ignored,
+    policy_arguments,
+    unknown,
+)
 from sb3_flow.common.optional import require
 
 #: Keys of an entry that RL Zoo uses; all others are arguments of the algorithm.
@@ -14,8 +25,11 @@ ZOO_KEYS = {
     *("callback", "env_kwargs", "env_wrapper", "frame_stack", "monitor_kwargs", "n_envs", "n_timesteps", "noise_std"),
     *("noise_type", "normalize", "policy", "vec_env_wrapper"),
 }
-
-
+#: Arguments of algorithms that RL Zoo takes from options of the command, and these options.
+WITH_OPTIONS = {
+    **{"device": "--device", "env": "--env", "seed": "--seed", "tensorboard_log": "--tensorboard-log"},
+    "verbose": "--verbose",
+}
 #: Keys whose values are numbers, and their types.
 ZOO_NUMBERS: dict[str, Any] = {"n_timesteps": int, "n_envs": int, "frame_stack": int | None, "noise_std": float | None}
 #: RL Zoo's names of action noise.
@@ -134,6 +148,19 @@ def check_keys(given: Iterable[str], known: set[str], owner: str, place: str, pr
             raise ValueError(f"{place}: {owner} has no `{prefix}{key}`; {hint}")
 
 
+def check_no_options(entry: Iterable[str], place: Callable[[str], str]) -> None:
+    """
+    Reject keys that RL Zoo takes from options of the command.
+
+    :param entry: The hyperparameters
+    :param place: Maps a key to its place, for the message
+    :raises ValueError: If there is one. The message names the option.
+    """
+    for key in entry:
+        if key in WITH_OPTIONS:
+            raise ValueError(f"{place(key)}: `{key}` is an option of the command: remove it, and pass {WITH_OPTIONS[key]}.")
+
+
 def check_entry(entry: dict[str, Any], cls: type, place: Callable[[str], str]) -> dict[str, Any]:
     """
     Reject an entry with unknown keys, or without keys that RL Zoo needs.
@@ -141,11 +168,13 @@ def check_entry(entry: dict[str, Any], cls: type, place: Callable[[str], str]) -
     :param entry: The hyperparameters
     :param cls: The algorithm
     :param place: Maps a key to its place, for the message
-    :return: The entry with converted numbers: YAML reads ``5e-3`` as text
+    :return: The entry with converted numbers (YAML reads ``5e-3`` as text), without arguments of Stable-Baselines3 that
+        change nothing
     :raises ValueError: The message names the key, its place, and a suggestion.
     """
     hints, former = hints_of(cls), former_names_of(cls)
-    known = ZOO_KEYS | {name for name in hints if not name.startswith("_")}
+    known = ZOO_KEYS | {name for name in hints if not name.startswith("_")} - WITH_OPTIONS.keys()
+    entry = {key: value for key, value in entry.items() if key in known or not is_ignored(key, value)}
     for key in entry:
         if former.get(key, key) not in known:
             raise ValueError(f"{place(key)}: {unknown(cls.__name__, key, known)}")
@@ -156,6 +185,36 @@ def check_entry(entry: dict[str, Any], cls: type, place: Callable[[str], str]) -
     for key, value in entry.items():
         checked[key] = read_value(former.get(key, key), value, hints, place)
     return checked
+
+
+def check_policy_kwargs(given: Mapping[str, Any], cls: type, policy: Any, place: str) -> None:
+    """
+    Check ``policy_kwargs`` as the constructor of the algorithm does.
+
+    :param given: The arguments of the policy
+    :param cls: The algorithm
+    :param policy: Name of the policy, or a class, whose arguments are not checked
+    :param place: Place of the arguments, for the message
+    :raises ValueError: The message names the key, its place, and a suggestion.
+    """
+    known = policy_arguments(cls, policy)
+    if known is None:
+        return
+    policy_class = cls.policy_aliases[policy]  # type: ignore[attr-defined]
+    if not isinstance(policy_class, CheckedArguments):  # of Stable-Baselines3
+        return check_keys(given, known, policy_class.__name__, place, "policy_kwargs.")
+    given = {key: value for key, value in given.items() if not is_ignored(key, value)}
+    for key in given.keys() & hints_of(cls).keys():
+        raise ValueError(
+            f"{place}: `policy_kwargs.{key}` is an argument of {cls.__name__}: write `{key}` without `policy_kwargs`."
+        )
+    check_keys(given, known - hints_of(cls).keys(), f"{policy} of {cls.__name__}", place, "policy_kwargs.")
+    hints, former = hints_of(policy_class), former_names_of(policy_class)
+    try:
+        for key, value in as_policy_kwargs(given).items():
+            checked_value(key, value, hints[former.get(key, key)])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{place}: {error}") from error
 
 
 def read_value(key: str, value: Any, hints: Mapping[str, Any], place: Callable[[str], str]) -> Any:
@@ -217,15 +276,19 @@ def check_noise(entry: dict[str, Any], place: Callable[[str], str]) -> None:
             raise ValueError(f"{place(key)}: `{other}` is missing, which `{key}` needs.")
 
 
+#: Keys whose values name classes, and the number of arguments that RL Zoo passes to them.
+CLASSES = {"env_wrapper": 1, "vec_env_wrapper": 1, "callback": 0, "policy": None}
+
+
 def check_classes(entry: dict[str, Any], place: Callable[[str], str]) -> None:
     """
-    Check that the classes of an entry exist.
+    Check that the classes of an entry exist, and have the arguments that are given.
 
     :param entry: The hyperparameters
     :param place: Maps a key to its place, for the message
-    :raises ValueError: If one of them does not exist.
+    :raises ValueError: If one of them does not exist, or cannot be called with its arguments.
     """
-    for key in ("env_wrapper", "vec_env_wrapper", "callback", "policy"):
+    for key, passed in CLASSES.items():
         value = entry.get(key)
         for item in value if isinstance(value, list) else [value]:
             name = next(iter(item), None) if isinstance(item, dict) else item
@@ -233,10 +296,26 @@ def check_classes(entry: dict[str, Any], place: Callable[[str], str]) -> None:
                 continue
             module, _, cls = str(name).rpartition(".")
             try:
-                found = hasattr(importlib.import_module(module), cls)
+                found = getattr(importlib.import_module(module), cls, None)
             except (ModuleNotFoundError, ValueError) as error:
                 if isinstance(error, ModuleNotFoundError) and not module.startswith(error.name or "\0"):
                     raise  # the module exists, but one of its dependencies does not
-                found = False
-            if not found:
+                found = None
+            if found is None:
                 raise ValueError(f"{place(key)}: `{key}` has {name!r}; there is no such class. Write MODULE.CLASS.")
+            if passed is not None:
+                _check_call(found, passed, item[name] if isinstance(item, dict) else {}, f"{place(key)}: `{key}` has {name!r}")
+
+
+def _check_call(function: Callable[..., Any], passed: int, kwargs: Any, place: str) -> None:
+    """Check that a function can be called with a number of arguments and with keyword arguments."""
+    if not isinstance(kwargs, dict):
+        raise ValueError(f"{place} with {kwargs!r}; its arguments must be a dictionary.")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # not a function of Python
+        return
+    try:
+        signature.bind(*[None] * passed, **kwargs)
+    except TypeError as error:
+        raise ValueError(f"{place}: {error}. Write {{{place.rsplit(maxsplit=1)[-1]}: {{ARGUMENT: VALUE}}}}.") from error

@@ -1,12 +1,14 @@
 """RL Zoo's experiment manager with support for flow policies and offline data. It needs RL Zoo."""
 
+import io
 import math
+import shutil
 import sys
 import zipfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 from rl_zoo3.utils import ALGOS, get_latest_run_id
@@ -28,6 +30,10 @@ from sb3_flow.zoo.trust import read_yaml, reading, replaced
 
 #: Settings of a run, which are written when its model has been made and checked.
 CONFIG = "config.yml"
+#: Options of RL Zoo's training script at the first start, which RL Zoo writes with ``CONFIG``.
+ARGUMENTS = "args.yml"
+#: Keys that RL Zoo or Stable-Baselines3 may add to the values of others before ``CONFIG`` is written.
+ADDED = {"normalize": "gamma", "policy_kwargs": "use_sde"}
 #: Not a sampler of the policy: sampled actions of an algorithm that is usually evaluated by deterministic actions.
 SAMPLED = "sampled"
 
@@ -40,12 +46,14 @@ class FlowExperimentManager(HyperparameterReader):
     :param args: As for ``HyperparameterReader``
     :param run_id: Number of the run's folder, ``<log folder>/<algorithm>/<environment>_<run_id>``; None: the next free one, or
         with ``resume`` the latest one
-    :param resume: Whether to resume from the run's last checkpoint, if there is one
+    :param resume: Whether to resume from the run's last checkpoint, if there is one, with the seed and timesteps of the run
+    :param random_seed: Whether the seed was drawn because none was given
     :param checkpoint_freq: Timesteps between checkpoints for ``resume``, 0: no checkpoints; None: those between evaluations
     :param eval_samplers: Further samplers of the policy to evaluate, or ``"sampled"`` for sampled actions of an algorithm that
         is usually evaluated by deterministic actions. Results are written to ``<log folder>/<algorithm>-<sampler>/``.
     :param trusted: Whether code may run that is in files of earlier runs, such as pickles
     :param ask: If the run trains together with others in one process: see ``train_together``. It also takes ``READY``.
+    :param output: The output of the command, if that of the run is a log
     :param kwargs: As for ``HyperparameterReader``
     """
 
@@ -54,14 +62,17 @@ class FlowExperimentManager(HyperparameterReader):
         *args: Any,
         run_id: int | None = None,
         resume: bool = False,
+        random_seed: bool = False,
         checkpoint_freq: int | None = None,
         eval_samplers: tuple[str, ...] = (),
         trusted: bool = False,
         ask: Ask | None = None,
+        output: TextIO | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.eval_samplers, self.trusted, self.ask = eval_samplers, trusted, ask
+        self.random_seed, self.output = random_seed, output
         if eval_samplers and self.eval_freq <= 0:
             raise ValueError(f"--eval-samplers needs evaluations, but --eval-freq is {self.eval_freq}; it must be above 0.")
         if self.verbose > 0 and not sys.stdout.isatty() and issubclass(ALGOS[self.algo], OfflineAlgorithm):
@@ -77,7 +88,7 @@ class FlowExperimentManager(HyperparameterReader):
         if run_id is not None:
             self.save_path = str(Path(self.log_path) / f"{self.env_name}_{run_id}")
             self.params_path = f"{self.save_path}/{self.env_name}"
-        self.interrupted = False
+        self.interrupted = self.made_folder = False
         self.lock = Lock(Path(self.save_path) / LOCK, self.save_path)
         self.finished = self._has_finished()
         self.resuming = resume and self.resumable and latest_checkpoint(self.save_path) is not None
@@ -91,11 +102,18 @@ class FlowExperimentManager(HyperparameterReader):
         return zipfile.is_zipfile(Path(self.save_path, f"{self.env_name}.zip")) and not interrupted
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
-        """As in RL Zoo, but skip a finished run, and load the last checkpoint of a resumed run."""
+        """
+        As in RL Zoo, but skip a finished run, and load the last checkpoint of a resumed run. If there is an error, the new
+        folder of a run is deleted, which would be the latest run; those of several seeds remain, with their logs.
+        """
         if self.finished:
+            with redirect_stdout(io.StringIO()):
+                self._require_same_settings(super().read_hyperparameters()[1])
             if self.ask is not None:
                 open_log(self.save_path)
-            print(f"{self.save_path} has finished: nothing to do.")
+            print(message := f"{self.save_path} has finished: nothing to do.")
+            if self.output is not None:
+                print(f"Seed {self.seed}: {message}", file=self.output)
             return None, {}  # type: ignore[return-value] # without a model, RL Zoo does not train
         if self.resuming:
             self.continue_training = True
@@ -108,6 +126,8 @@ class FlowExperimentManager(HyperparameterReader):
                 return made
         except BaseException:
             self.lock.release()
+            if self.made_folder:
+                shutil.rmtree(self.save_path, ignore_errors=True)
             raise
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -125,12 +145,14 @@ class FlowExperimentManager(HyperparameterReader):
             open_log(self.save_path)
         if not self.optimize_hyperparameters:
             self.lock.acquire()  # until training ends
+        empty = {path.name for path in Path(self.save_path).glob("*")} <= {LOCK, self.lock.owner.name}
+        self.made_folder = empty and self.ask is None
         super().create_log_folder()  # type: ignore[no-untyped-call]
 
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
         if not self.resuming:
             return super()._load_pretrained_agent(hyperparams, env)
-        print(f"Resuming from {latest_checkpoint(self.save_path)}")
+        print(f"Resuming from {latest_checkpoint(self.save_path)}: seed {self.seed}, {self.n_timesteps} timesteps")
         algorithm: Any = ALGOS[self.algo]
         model: BaseAlgorithm = algorithm.resume(
             self.save_path,
@@ -155,19 +177,51 @@ class FlowExperimentManager(HyperparameterReader):
         if not self.resuming:  # keep the configuration and seed of the first start
             super()._save_config(saved)
 
-    def _require_same_settings(self, saved: dict[str, Any]) -> None:
-        """Reject other settings for a resumed run, because they would be ignored."""
-        config = Path(self.params_path, CONFIG)
-        if not (self.resuming and config.is_file()):
+    def _require_same_settings(self, saved: Mapping[str, Any]) -> None:
+        """Reject other settings for a run that was started before, because they would be ignored."""
+        config, arguments = (Path(self.params_path, name) for name in (CONFIG, ARGUMENTS))
+        if not (self.resuming or self.finished) or not config.is_file():
             return
-        before = read_yaml(config, self.trusted)
+        before = dict(read_yaml(config, self.trusted))
+        for key, added in ADDED.items():
+            if isinstance(value := before.get(key), dict) and added not in (saved.get(key) or {}):
+                before[key] = {name: item for name, item in value.items() if name != added}
         changed = [key for key in {**before, **saved} if before.get(key) != saved.get(key)]
         if changed:
             key = changed[0]
-            raise ValueError(
-                f"`{key}` is {saved.get(key)}, but {self.save_path} was started with {before.get(key)}. Pass the same "
-                "settings, or start another run."
+            raise self._started_with(f"`{key}` is {saved.get(key)}", before.get(key))
+        if arguments.is_file():
+            self._require_same_arguments(read_yaml(arguments, self.trusted), int(before.get("n_timesteps", 0)))
+
+    def _require_same_arguments(self, before: Mapping[str, Any], n_timesteps: int) -> None:
+        """
+        Reject other options for a run that was started before. The seed and the timesteps, if they are not given, become
+        those of the run.
+        """
+        if not self.random_seed and self.seed != before.get("seed", self.seed):
+            raise self._started_with(
+                f"--seed is {self.seed}", before["seed"], "Leave it out, or name another run by --run-id."
             )
+        for key in ("env_kwargs", "eval_env_kwargs"):
+            if (getattr(self.args, key) or {}) != (before.get(key) or {}):
+                raise self._started_with(f"--{key.replace('_', '-')} is {getattr(self.args, key)}", before.get(key))
+        if self.trained_agent and self.trained_agent != before.get("trained_agent"):
+            raise self._started_with(f"-i is {self.trained_agent}", before.get("trained_agent") or "none")
+        if before.get("n_timesteps", -1) > 0:
+            n_timesteps = before["n_timesteps"]
+        if self.n_timesteps > 0 and self.n_timesteps != n_timesteps:
+            raise self._started_with(
+                f"-n is {self.n_timesteps}",
+                n_timesteps,
+                "Schedules depend on this number, so that it cannot change: leave it out. To train the finished model "
+                f"further, start another run: -i {Path(self.save_path, self.env_name)}.zip, without --resume.",
+            )
+        self.seed, self.n_timesteps = before.get("seed", self.seed), n_timesteps
+
+    def _started_with(
+        self, now: str, before: Any, remedy: str = "Pass the same settings, or start another run."
+    ) -> ValueError:
+        return ValueError(f"{now}, but {self.save_path} was started with {before}. {remedy}")
 
     def learn(self, model: BaseAlgorithm) -> None:
         """As in RL Zoo, with advice for long runs, and write versions, hardware and training time to ``system.yml``."""

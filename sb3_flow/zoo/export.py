@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from sb3_flow.common.environments import import_packages
+from sb3_flow.common.files import file_to_write
 from sb3_flow.common.optional import require
 from sb3_flow.zoo.algorithms import ALGORITHMS
 from sb3_flow.zoo.runs import load_run
@@ -44,6 +45,6 @@ def export(options: argparse.Namespace) -> None:
         raise ValueError(f"--algo {options.algo!r} cannot be exported; choose one of {', '.join(exportable)}.")
     import_packages(options.gym_packages)
     run = load_run(options.algo, options.env, options.folder, options.exp_id, options.load_best, options.trusted)
-    output = options.output or run.folder / f"{options.algo}-{utils.EnvironmentName(options.env)}.onnx"
+    output = file_to_write(options.output or run.folder / f"{options.algo}-{utils.EnvironmentName(options.env)}.onnx", "onnx")
     run.model.export(output, options.sampler, options.real_time)  # type: ignore[attr-defined]
     print(f"Exported {run.path} to {output}")

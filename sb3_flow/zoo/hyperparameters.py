@@ -14,7 +14,7 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_SAMPLER
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_flow.common.arguments import policy_arguments
+from sb3_flow.common.arguments import check_policy
 from sb3_flow.common.environments import needs_success_report
 from sb3_flow.common.optional import require
 from sb3_flow.zoo.algorithms import ALGORITHMS, acts_by_sampling
@@ -23,7 +23,9 @@ from sb3_flow.zoo.configs import (
     check_classes,
     check_entry,
     check_keys,
+    check_no_options,
     check_noise,
+    check_policy_kwargs,
     find_config,
     no_such_config,
     read_entries,
@@ -81,13 +83,14 @@ class HyperparameterReader(ExperimentManager):
             if isinstance(error, ModuleNotFoundError) and error.name != self.config.split(".")[0]:
                 raise  # the module exists, but one of its dependencies does not
             raise no_such_config(self.config) from error
+        check_no_options(saved, self._place)
         for key, hint in ZOO_NUMBERS.items():
             if key in saved:
                 value = read_number(key, saved[key], hint, self._place)
                 hyperparams, saved[key] = {**hyperparams, key: value}, value
         if self.algo in ALGORITHMS:
-            checked = check_entry(saved, ALGORITHMS[self.algo], self._place)
-            hyperparams, saved = {**hyperparams, **checked}, OrderedDict({**saved, **checked})
+            hyperparams = check_entry(saved, ALGORITHMS[self.algo], self._place)
+            saved = OrderedDict(hyperparams)
         if needs_success_report(self.env_name.gym_id):
             # Also in the saved configuration, so that later scripts use the same wrappers.
             wrappers = hyperparams.get("env_wrapper") or []
@@ -123,7 +126,7 @@ class HyperparameterReader(ExperimentManager):
                 self.config = file
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> tuple[dict[str, Any], Any, list[Any], Any]:
-        name, place = hyperparams.get("policy"), self._place("policy_kwargs")
+        place = self._place("policy_kwargs")
         check_classes(hyperparams, self._place)
         check_noise(hyperparams, self._place)
         if hyperparams.get("normalize") and hyperparams.get("frame_stack") and self.algo in ALGORITHMS:
@@ -139,7 +142,6 @@ class HyperparameterReader(ExperimentManager):
             raise ValueError(
                 f"{self._place('')}: {error} Or write dictionaries in YAML: policy_kwargs: {{net_arch: [256, 256]}}."
             ) from error
-        known = policy_arguments(ALGORITHMS[self.algo], name) if self.algo in ALGORITHMS else None
         given = processed[0].get("policy_kwargs") or {}
         if not isinstance(given, dict):
             raise ValueError(
@@ -153,8 +155,13 @@ class HyperparameterReader(ExperimentManager):
                 raise ValueError(f"{self._place(key)}: `{key}` is {values!r}; it must be a dictionary.")
             options = set(inspect.signature(cls).parameters) - {"venv", "env", "filename"}
             check_keys(values, options, cls.__name__, self._place(key), f"{key}.")
-        if known is not None:
-            check_keys(processed[0].get("policy_kwargs") or {}, known, f"{name} of {self.algo}", place, "policy_kwargs.")
+        if self.algo in ALGORITHMS:
+            policy = processed[0]["policy"]
+            try:
+                check_policy(ALGORITHMS[self.algo], policy)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{self._place('policy')}: {error}") from error
+            check_policy_kwargs(given, ALGORITHMS[self.algo], policy, place)
         return processed
 
     def create_envs(self, *args: Any, **kwargs: Any) -> VecEnv:

@@ -53,6 +53,7 @@ def train_seeds(script: Any, seeds: Sequence[int]) -> None:
     :raises ValueError: If a seed failed. If its training had started, the others are completed first.
     """
     arguments, manager, output = sys.argv, script.ExperimentManager, sys.stderr
+    manager = partial(manager, random_seed=False, output=sys.stdout)
     failed: dict[int, BaseException] = {}
     gradients = BatchedGradients()
 

@@ -212,6 +212,22 @@ def test_a_run_keeps_the_entry_that_a_pattern_gave_it(room: Path, algo: str) -> 
     succeed(*enjoy, *trusted, folder=room)
 
 
+@pytest.mark.slow
+def test_arguments_under_stable_baselines3_names(room: Path, train: Callable[..., str]) -> None:
+    """What the constructor accepts: an activation by its class, and arguments that are not supported, but switched off."""
+    options = ["--eval-freq", -1, "-n", 2, "--run-id", 79]
+    kwargs = "policy_kwargs:dict(net_arch=[8, 8], activation_fn=nn.ReLU, use_sde=False, log_std_init=None)"
+    others = [kwargs, "use_sde:False", "replay_buffer_class:None", "policy:sb3_flow.fql.FQLPolicy"]
+    for arguments in (others[:-1], others):
+        train(MAZE, "train", *options, "-params", *arguments)
+        model = FQL.load(room / "logs" / "fql" / f"{MAZE}_{options[-1]}" / f"{MAZE}.zip", device="cpu")
+        assert (model.policy.net_arch, model.policy.activation) == ([8, 8], "relu")
+        assert "has finished" in train(MAZE, "train", *options, "--resume", "-params", *arguments)
+        enjoy = ["--algo", "fql", "--env", MAZE, "--exp-id", options[-1], "--no-render", "-n", 5]
+        succeed("enjoy", *enjoy, folder=room)
+        options[-1] = 80
+
+
 # enjoy.
 
 
@@ -279,8 +295,8 @@ class Drawn(gym.Env):
 @pytest.mark.slow
 def test_the_policy_of_a_run_is_exported(offline: Path, room: Path) -> None:
     pytest.importorskip("onnxscript")
-    out = succeed("export", "--algo", "fql", "--env", MAZE, "--exp-id", RUN, "-o", "maze.onnx", "--load-best", folder=room)
-    assert "best_model.zip to maze.onnx" in out
+    out = succeed("export", "--algo", "fql", "--env", MAZE, "--exp-id", RUN, "-o", "maze", "--load-best", folder=room)
+    assert out.endswith("best_model.zip to maze.onnx\n")  # the name of the file, with the suffix that was added
     model = FQL.load(offline / "best_model.zip", device="cpu")
     observations = np.zeros((2, *model.observation_space.shape), np.float32)
     exported = pytest.importorskip("sb3_flow.deploy").OnnxPolicy(room / "maze.onnx")
@@ -457,6 +473,7 @@ def test_the_latest_run_has_no_model(tmp_path: Path) -> None:
         assert ended.code == 2 and "Runs that have one: --exp-id 2, --exp-id 10." in ended.err
 
 
+RESCALE = "gymnasium.wrappers.RescaleAction"
 ENTRY = "{policy: FlowPolicy, n_timesteps: 5"
 WRONG = [
     (["--env", PENDULUM, "-params", "alhpa:1"], "", ["-params: FQL has no argument `alhpa`", "did you mean `alpha`?"]),
@@ -502,6 +519,52 @@ WRONG = [
     (["--env", PENDULUM, "-uuid", "--run-id", "3"], "", ["-uuid has no effect with --run-id or --seeds"]),
     (["--env", PENDULUM, "--uuid", "--seeds", "0", "1"], "", ["-uuid has no effect with --run-id or --seeds"]),
     (["--env", PENDULUM, "--algo", "nothing"], "", ["There is no algorithm 'nothing'", "fql"]),
+    (["--env", PENDULUM, "-params", "seed:3"], "", ["-params: `seed` is an option of the command", "pass --seed."]),
+    (["--env", PENDULUM, "-params", "tensorboard_log:tb"], "", ["-params: `tensorboard_log` is", "pass --tensorboard-log."]),
+    (["--env", PENDULUM], f"{PENDULUM}: {ENTRY}, device: cpu}}", ["conf.yml, entry 'Pendulum-v1': `device` is", "--device."]),
+    (["--env", PENDULUM, "--algo", "sac", "-params", "verbose:0"], "", ["-params: `verbose` is an option", "--verbose."]),
+    (
+        ["--env", PENDULUM, "-params", f"env_wrapper:{RESCALE}"],
+        "",
+        [f"-params: `env_wrapper` has '{RESCALE}': missing a required argument: 'min_action'. Write {{'{RESCALE}': {{"],
+    ),
+    (
+        ["--env", PENDULUM],
+        f"{PENDULUM}: {ENTRY}, env_wrapper: [{{{RESCALE}: {{min_action: -1, max_action: 1, mid: 0}}}}]}}",
+        [f"`env_wrapper` has '{RESCALE}': got an unexpected keyword argument 'mid'"],
+    ),
+    (["--env", PENDULUM], f"{PENDULUM}: {ENTRY}, env_wrapper: {{{RESCALE}: 1}}}}", ["1; its arguments must be a dictionary"]),
+    (
+        ["--env", PENDULUM, "-params", "callback:stable_baselines3.common.callbacks.CheckpointCallback"],
+        "",
+        ["`callback` has 'stable_baselines3.common.callbacks.CheckpointCallback': missing a required argument: 'save_freq'"],
+    ),
+    (
+        ["--env", PENDULUM, "-params", "policy:stable_baselines3.sac.policies.SACPolicy"],
+        "",
+        ["-params: `policy` is ", "subclass"],
+    ),
+    (
+        ["--env", PENDULUM, "-params", "policy_kwargs:dict(n_critics='a')"],
+        "",
+        ["-params: `n_critics` is 'a'; it must be a whole"],
+    ),
+    (
+        ["--env", PENDULUM, "-params", "policy_kwargs:dict(activation_fn=nn.Softmax)"],
+        "",
+        ["-params: `activation_fn` in ", "relu"],
+    ),
+    (
+        ["--env", PENDULUM, "-params", "policy_kwargs:dict(use_sde=True)"],
+        "",
+        ["-params: FlowPolicy of FQL has no `policy_kwargs.use"],
+    ),
+    (
+        ["--env", PENDULUM, "-params", "policy_kwargs:dict(horizon_length=3)"],
+        "",
+        ["-params: `policy_kwargs.horizon_length` is an argument of FQL: write `horizon_length` without `policy_kwargs`."],
+    ),
+    (["--env", PENDULUM, "--env-kwargs", "nothing:1"], "", ["unexpected keyword argument 'nothing'"]),
 ]
 
 
@@ -519,6 +582,23 @@ def test_what_is_wrong_is_said(
     for message in messages:
         assert message in result.err
     assert "Traceback" not in result.err
+    assert not list(tmp_path.glob("logs/*/*")), "`enjoy` would take it as the latest run"
+
+
+def test_options_of_the_command_are_no_arguments(tmp_path: Path) -> None:
+    result = run("train", "--algo", "fql", "--env", PENDULUM, "-params", "zzz:1", folder=tmp_path)
+    expected = result.err.partition("expected one of: ")[2].rstrip(".\n").split(", ")
+    assert "alpha" in expected and not {"env", "seed", "device", "verbose", "tensorboard_log"} & set(expected)
+
+
+def test_the_folder_of_another_process_remains(room: Path) -> None:
+    """A command that fails deletes only a folder that it has made."""
+    folder = room / "logs" / "fql" / f"{MAZE}_78"
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").touch()
+    options = ["--algo", "fql", "--env", MAZE, "--conf-file", "small.yml", "--run-id", 78, "-params", "dataset:absent.npz"]
+    assert run("train", *options, folder=room).code == 2
+    assert (folder / "notes.txt").exists()
 
 
 @pytest.mark.parametrize(
@@ -567,6 +647,8 @@ sys.exit(main(["train", "--algo", "fql", "--env", "Pendulum-v1"]))
         ("dataset:'a b.npz'", "a b.npz"),
         ("learning_rate:lin_1e-3", "lin_1e-3"),
         ("q_agg:min", "min"),
+        ("policy:sb3_flow.fql.FQLPolicy", "sb3_flow.fql.FQLPolicy"),
+        ("env_wrapper:sb3_flow.envs.pixels.PixelObservation", "sb3_flow.envs.pixels.PixelObservation"),
         ("q_agg:'min'", "min"),
         ("alpha:1e3", 1000.0),
         ("alpha:-1", -1),

@@ -68,7 +68,7 @@ def test_a_long_training(folder: Path, capfd: pytest.CaptureFixture[str]) -> Non
     config = (folder / "logs" / "fql" / "Pendulum-v1_2" / "Pendulum-v1" / "config.yml").read_text("utf-8")
     assert "compile" not in config and FQL.load(folder / "logs/fql/Pendulum-v1_2/Pendulum-v1.zip").compile is False
     (folder / "logs" / "fql" / "Pendulum-v1_2" / "Pendulum-v1.zip").unlink()
-    resumed = out("-n", "12", "--run-id", "2", "--resume")
+    resumed = out("-n", "10", "--run-id", "2", "--resume")
     assert "Resuming from" in resumed and GAIN not in resumed
     assert GAIN not in out("-n", "10", "--run-id", "3", "-params", "compile:False")
 

@@ -209,7 +209,10 @@ def test_what_a_seed_prints_is_in_its_log(folders: dict[str, Path], capfd: pytes
         assert log.startswith(f"========== {ENV} ==========\nSeed: {seed}\n") and f"Seed: {other}" not in log
     assert train(folders["together"], "--seeds", *map(str, SEEDS), "--resume") == 0
     shown = capfd.readouterr()
-    assert shown.out == "Seeds 0, 3 train together. The output of each is in log.txt in the folder of its run.\n"
+    first, *others = shown.out.splitlines()
+    assert first == "Seeds 0, 3 train together. The output of each is in log.txt in the folder of its run."
+    folder = folders["together"]
+    assert others == [f"Seed {seed}: {run_folder(folder, seed)} has finished: nothing to do." for seed in SEEDS]
     assert not shown.err
     for seed in SEEDS:
         log = (run_folder(folders["together"], seed) / "log.txt").read_text("utf-8")
