@@ -14,8 +14,8 @@ from sb3_flow.tables.evaluations import RunScores, mean_seconds, names
 #: Colors for readers with color vision deficiency (Okabe and Ito, 2008), without yellow, which is faint on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "osD^vP*X"
-#: Width of a panel in inches.
-WIDTH = 4.5
+#: Width and height of a panel, and height of a line of the legend, in inches.
+WIDTH, HEIGHT, LINE = 4.5, 3.2, 0.24
 #: Period of a dashed line in units of its width, and the smallest fraction of a period without gap.
 PERIOD, SHORTEST = 12.0, 0.3
 
@@ -56,7 +56,7 @@ def plot_curves(runs: list[RunScores], path: Path, over_time: bool = False) -> P
     _, algorithms = names([run for run in runs if run.task in tasks])
     columns = min(len(tasks), 2)
     n_rows = -(-len(tasks) // columns)
-    figure = figure_module.Figure(figsize=(WIDTH * columns, 3.2 * n_rows), layout="constrained")
+    figure = figure_module.Figure(figsize=(WIDTH * columns, HEIGHT * n_rows), layout="constrained")
     panels = figure.subplots(n_rows, columns, squeeze=False).flatten()
     for axes, task in zip(panels, tasks, strict=False):
         for number, algorithm in enumerate(algorithms):
@@ -85,6 +85,7 @@ def plot_curves(runs: list[RunScores], path: Path, over_time: bool = False) -> P
     handles = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     entry = 0.95 + 0.076 * max(map(len, handles))  # width of a line and the longest label in inches
     fitting = min(len(handles), max(1, int(WIDTH * columns / entry)))
+    figure.set_figheight(HEIGHT * n_rows + LINE * -(-len(handles) // fitting))
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=fitting, handlelength=4)
     figure.savefig(path, dpi=120)
     return path

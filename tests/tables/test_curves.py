@@ -100,3 +100,18 @@ def test_the_legend_fits_into_the_picture(tmp_path: Path, name: str, monkeypatch
     (legend,) = legends
     box = legend.get_window_extent()
     assert box.x0 >= 0 and box.x1 <= legend.figure.bbox.x1
+
+
+def test_a_long_legend_does_not_take_the_place_of_the_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+    original = matplotlib.figure.Figure.savefig
+    monkeypatch.setattr(
+        matplotlib.figure.Figure,
+        "savefig",
+        lambda figure, *args, **kwargs: figures.append(figure) or original(figure, *args, **kwargs),
+    )
+    scores = {"timesteps": np.array([0, 1]), "scores": np.zeros((2, 1)), "metric": "return", "system": {}}
+    runs = [RunScores(algorithm=f"a_rather_long_name_{number}", task="task", run_id=1, **scores) for number in range(7)]
+    plot_curves(runs, tmp_path / "curves.png")
+    (panel,) = figures[0].axes
+    assert panel.get_position().height * figures[0].get_figheight() > 2
