@@ -87,7 +87,7 @@ METHODS = (
         (Variant("rql", search_space=RQL_SPACE, small=FEW_STEPS, updates={}),),
         paper="https://arxiv.org/abs/2606.17551",
         docs="rql.md",
-        shown="published losses to [float64](tests/test_rql.py); no table yet",
+        shown="[0.98](results/cube_noisy_30k/README.md) on a noisy cube after 30,000 updates; FQL has 0.93",
     ),
     Method(
         GFP,
