@@ -619,7 +619,7 @@ ENTRIES = {
     "Pendulum*": {
         **{"policy": "FlowPolicy", "n_timesteps": "1e6", "alpha": "= 10 / 5", "batch_size": 256, "dataset": "x{*}.npz"},
         **{"policy_kwargs": "dict(net_arch=[64, 64])", "normalize": True, "noise_type": "normal", "noise_std": 0.1},
-        **{"train_freq": [1, "step"], "env_kwargs": {"g": 9.8}, "frame_stack": 1, "seed": None, "gradient_steps": -1},
+        **{"train_freq": [1, "step"], "env_kwargs": {"g": 9.8}, "frame_stack": 1, "max_grad_norm": None, "gradient_steps": -1},
     },
 }
 VALUES = ["dict(net_arch=[64, 64], activation_fn=nn.ReLU)", "lin_3e-4", "[1, 'a', None]", "1e3", "(1, 'episode')", "2**8 - 1"]
