@@ -11,8 +11,8 @@ from sb3_flow.common.optional import require
 from sb3_flow.common.warn import warn
 from sb3_flow.tables.evaluations import RunScores, mean_seconds, names
 
-#: Colors for readers with color vision deficiency (Okabe and Ito, 2008), without yellow, which is faint on white.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+#: Colors for readers with color vision deficiency (Okabe and Ito, 2008), with gray instead of yellow, which is faint on white.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
 MARKERS = "osD^vP*X"
 #: Width and height of a panel, and height of a line of the legend, in inches.
 WIDTH, HEIGHT, LINE = 4.5, 3.2, 0.24
