@@ -599,12 +599,12 @@ def test_a_model_plans_from_observations_of_the_environment() -> None:
         policy = model.policy.with_sampler(sampler)
         expected = policy.predict(prepared, deterministic=True)[0]
         with ControlLoop(model.planner(sampler), latency=0, deterministic=True) as loop:
-            np.testing.assert_allclose(loop.act(observation), expected, rtol=1e-5)
+            np.testing.assert_allclose(loop.act(observation), expected, rtol=1e-5, atol=1e-5)
         with ControlLoop(policy, latency=0, deterministic=True) as loop:
-            np.testing.assert_array_equal(loop.act(prepared), expected)
+            np.testing.assert_allclose(loop.act(prepared), expected, rtol=1e-5, atol=1e-5)
     default = model.predict(prepared, deterministic=True)[0]
     with ControlLoop(model, latency=0, deterministic=True) as loop:
-        np.testing.assert_allclose(loop.act(observation), default, rtol=1e-5)
+        np.testing.assert_allclose(loop.act(observation), default, rtol=1e-5, atol=1e-5)
         with pytest.raises(ValueError, match=r"`camera` of .* has the shape \(3, 36, 36\); expected \(36, 36, 3\)"):
             loop.act({**observation, "camera": prepared["camera"]})
         with pytest.raises(ValueError, match=r"`joints` of the observation has the shape \(5,\); expected \(4,\)"):
