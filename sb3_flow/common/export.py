@@ -20,9 +20,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from sb3_flow.common.encoders import choices, is_scaled_image, subspaces
 from sb3_flow.common.files import atomic_write, file_to_write
+from sb3_flow.common.observation_wrappers import OBSERVATION, preparation, prepare
 from sb3_flow.common.optional import require
 from sb3_flow.common.policies import FlowPolicy
-from sb3_flow.common.preparation import OBSERVATION, preparation, prepare
 from sb3_flow.common.real_time import condition, planning_all
 from sb3_flow.common.type_aliases import TensorObs
 

@@ -26,9 +26,9 @@ from sb3_flow.common.execution import Execution, Loss, make_execution
 from sb3_flow.common.export import export_policy
 from sb3_flow.common.guards import not_finite
 from sb3_flow.common.metrics import MetricSums
+from sb3_flow.common.observation_wrappers import before_wrappers, preparation
 from sb3_flow.common.offline_algorithm import OfflineAlgorithm
 from sb3_flow.common.policies import FlowPolicy
-from sb3_flow.common.preparation import before_wrappers, preparation
 from sb3_flow.common.real_time import RealTimePlanner
 from sb3_flow.common.type_aliases import Batch, Metrics
 from sb3_flow.common.warn import warn

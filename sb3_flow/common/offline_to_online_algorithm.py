@@ -6,6 +6,7 @@ environment. ``n_offline_updates`` and ``n_env_steps`` count them separately.
 """
 
 import io
+import math
 import pathlib
 import time
 import warnings
@@ -326,14 +327,16 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
         assert self.env is not None and isinstance(self.train_freq, TrainFreq)
         # `time/fps` counts environment steps only.
         self.start_time, self._num_timesteps_at_start = time.time_ns(), self.num_timesteps
-        # Rollouts end after `train_freq` steps, and where that is episodes, nobody knows when.
-        per_rollout = self.train_freq.frequency * self.n_envs if self.train_freq.unit == TrainFrequencyUnit.STEP else 0
-        last = self.n_env_steps + per_rollout * -(-(total_timesteps - self.num_timesteps) // max(per_rollout, 1))
-        if per_rollout and self.num_timesteps < total_timesteps and last <= self.learning_starts:
-            warn(
-                f"Nothing is learned in this online phase: it ends after {last:,} environment steps, and updates begin after "
-                f"`learning_starts`, {self.learning_starts:,}. Choose a smaller `learning_starts`, or more timesteps."
-            )
+        # If `train_freq` counts episodes, the end of the last rollout is not known.
+        if self.num_timesteps < total_timesteps and self.train_freq.unit is TrainFrequencyUnit.STEP:
+            per_rollout = self.train_freq.frequency * self.n_envs
+            last = self.n_env_steps + math.ceil((total_timesteps - self.num_timesteps) / per_rollout) * per_rollout
+            if last <= self.learning_starts:
+                warn(
+                    f"Nothing is learned in this online phase: it ends after {last:,} environment steps, and updates "
+                    f"begin after `learning_starts`, {self.learning_starts:,}. Choose a smaller `learning_starts`, or more "
+                    "timesteps."
+                )
         while self.num_timesteps < total_timesteps:
             if self.run.episodes_are_stale:
                 self._restart_episodes()

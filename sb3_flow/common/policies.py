@@ -26,7 +26,7 @@ from sb3_flow.common.files import atomic_write, deferred_interrupts, is_path
 from sb3_flow.common.flow import guided
 from sb3_flow.common.guards import check_device, check_observation, check_parts, check_state
 from sb3_flow.common.networks import MLP, EnsembleMLP, VelocityMLP, split_net_arch
-from sb3_flow.common.preparation import Step
+from sb3_flow.common.observation_wrappers import Step
 from sb3_flow.common.real_time import RealTimePlanner
 from sb3_flow.common.renamed import FormerName
 from sb3_flow.common.type_aliases import TensorObs, Velocity

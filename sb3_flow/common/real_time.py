@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from sb3_flow.common.encoders import subspaces
 from sb3_flow.common.guards import check_observation
-from sb3_flow.common.preparation import OBSERVATION, Step, prepare
+from sb3_flow.common.observation_wrappers import OBSERVATION, Step, prepare
 
 #: A ``FlowPolicy``, whose module imports this one.
 Policy = Any
@@ -43,7 +43,7 @@ class RealTimePlanner:
 
     :param policy: The policy, with the sampler that plans
     :param space: The space of its observations before they are prepared; None: the policy's
-    :param steps: Their preparation, see ``common.preparation``
+    :param steps: Their preparation, see ``common.observation_wrappers``
     """
 
     def __init__(self, policy: Policy, space: spaces.Space[Any] | None = None, steps: Sequence[Step] = ()) -> None:

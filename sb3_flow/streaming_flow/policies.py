@@ -11,8 +11,8 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_flow.common.chunks import read_state
 from sb3_flow.common.encoders import subspaces
+from sb3_flow.common.observation_wrappers import Step
 from sb3_flow.common.policies import batch_size
-from sb3_flow.common.preparation import Step
 from sb3_flow.common.real_time import RealTimePlanner, condition
 from sb3_flow.common.type_aliases import TensorObs
 from sb3_flow.imitation.history import as_arrays, length, update_history

@@ -70,7 +70,7 @@ def succeed(*arguments: object, folder: Path | None = None) -> str:
 
 
 @pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data, damaged data, and configurations with small networks."""
     folder = tmp_path_factory.mktemp("zoo")
     data = collect(maze, rows=200)
@@ -86,43 +86,43 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def train(room: Path) -> Callable[..., str]:
+def train(workdir: Path) -> Callable[..., str]:
     """Train a small model: ``train(env, *further arguments)``."""
 
     def call(env: str, *arguments: object) -> str:
         options = ["--algo", "fql", "--env", env, "--conf-file", "small.yml", "--device", "cpu", "--seed", 1]
         options += ["--env-kwargs", "max_episode_steps:20", "--num-threads", 1, "--verbose", 0]
-        return succeed(*arguments[:1], *options, *arguments[1:], folder=room)
+        return succeed(*arguments[:1], *options, *arguments[1:], folder=workdir)
 
     return call
 
 
 @pytest.fixture(scope="module")
-def offline(room: Path, train: Callable[..., str]) -> Path:
+def offline(workdir: Path, train: Callable[..., str]) -> Path:
     """The folder of an offline run on the maze."""
     # Explicit number: other tests may have created runs before.
     train(MAZE, "train", "--eval-freq", 20, "--eval-episodes", 2, "--eval-samplers", "bc_flow", "--run-id", RUN)
-    return room / "logs" / "fql" / f"{MAZE}_{RUN}"
+    return workdir / "logs" / "fql" / f"{MAZE}_{RUN}"
 
 
 @pytest.fixture(scope="module")
-def online(room: Path, train: Callable[..., str]) -> Path:
+def online(workdir: Path, train: Callable[..., str]) -> Path:
     """The folder of an online run on the pendulum."""
     often = ["--eval-freq", 40, "--eval-episodes", 2, "--save-freq", 40]
     train(PENDULUM, "train", *often, "--eval-samplers", "bc_flow", "--run-id", RUN)
-    return room / "logs" / "fql" / f"{PENDULUM}_{RUN}"
+    return workdir / "logs" / "fql" / f"{PENDULUM}_{RUN}"
 
 
 @pytest.fixture(scope="module")
-def study(room: Path, train: Callable[..., str]) -> Any:
+def study(workdir: Path, train: Callable[..., str]) -> Any:
     """A study of two trials, with its log and the models of its trials."""
     trials = ["--n-trials", 2, "--n-evaluations", 2, "--eval-episodes", 1, "--optimization-log-path", "trials"]
     train(MAZE, "optimize", *trials, "--study-name", "maze", "--storage", "study.log", "--no-optim-plots")
-    return load_study(room)
+    return load_study(workdir)
 
 
-def load_study(room: Path, name: str = "maze", file: str = "study.log") -> Any:
-    backend = optuna.storages.journal.JournalFileBackend(str(room / file))
+def load_study(workdir: Path, name: str = "maze", file: str = "study.log") -> Any:
+    backend = optuna.storages.journal.JournalFileBackend(str(workdir / file))
     return optuna.load_study(study_name=name, storage=optuna.storages.JournalStorage(backend))
 
 
@@ -135,13 +135,13 @@ def config_of(folder: Path) -> dict[str, Any]:
 # Training.
 
 
-def test_an_offline_run_has_success_rates(offline: Path, room: Path) -> None:
+def test_an_offline_run_has_success_rates(offline: Path, workdir: Path) -> None:
     evaluations = np.load(offline / "evaluations.npz")
     assert evaluations["timesteps"].tolist() == [20, 40, 60]
     assert evaluations["successes"].shape == evaluations["results"].shape == (3, 2)
     assert (offline / f"{MAZE}.zip").is_file() and (offline / "best_model.zip").is_file()
     config = config_of(offline)
-    assert config["dataset"] == str(room / "data.npz") and config["policy_kwargs"] == {"net_arch": [16]}
+    assert config["dataset"] == str(workdir / "data.npz") and config["policy_kwargs"] == {"net_arch": [16]}
     assert FQL.load(offline / f"{MAZE}.zip", device="cpu").n_offline_updates == 60
 
 
@@ -159,19 +159,21 @@ def test_heads_are_evaluated_as_algorithms_of_their_own(online: Path, offline: P
         assert samplers["timesteps"].tolist() == usual["timesteps"].tolist()
 
 
-def test_data_is_named_on_the_command_line(room: Path, train: Callable[..., str]) -> None:
+def test_data_is_named_on_the_command_line(workdir: Path, train: Callable[..., str]) -> None:
     options = ["--eval-freq", -1, "-n", 2, "--checkpoint-freq", 0, "--run-id", 9]
-    train(MAZE, "train", *options, "-params", f"dataset:{room / 'data.npz'}", "q_agg:min", "alpha:7", "learning_rate:lin_1e-4")
-    config = config_of(room / "logs" / "fql" / f"{MAZE}_9")
+    train(
+        MAZE, "train", *options, "-params", f"dataset:{workdir / 'data.npz'}", "q_agg:min", "alpha:7", "learning_rate:lin_1e-4"
+    )
+    config = config_of(workdir / "logs" / "fql" / f"{MAZE}_9")
     assert (config["q_agg"], config["alpha"], config["learning_rate"]) == ("min", 7, "lin_1e-4")
 
 
 @pytest.mark.parametrize("name", ["td3_offline", "sac_offline"])
-def test_baselines_train_on_named_data(room: Path, name: str) -> None:
+def test_baselines_train_on_named_data(workdir: Path, name: str) -> None:
     options = ["--algo", name, "--env", MAZE, "-n", 5, "--eval-freq", 5, "--eval-episodes", 1, "--env-kwargs"]
     settings = ["dataset:data.npz", "policy_kwargs:dict(net_arch=[16])", "batch_size:8"]
-    succeed("train", *options, "max_episode_steps:20", "-params", *settings, "--device", "cpu", folder=room)
-    assert np.load(room / "logs" / name / f"{MAZE}_1" / "evaluations.npz")["successes"].shape == (1, 1)
+    succeed("train", *options, "max_episode_steps:20", "-params", *settings, "--device", "cpu", folder=workdir)
+    assert np.load(workdir / "logs" / name / f"{MAZE}_1" / "evaluations.npz")["successes"].shape == (1, 1)
 
 
 def test_progress_without_a_terminal(tmp_path: Path) -> None:
@@ -191,40 +193,40 @@ def test_our_files_are_found_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("algo", ["fql", "td3_offline", "sac"])
-def test_a_run_keeps_the_entry_that_a_pattern_gave_it(room: Path, algo: str) -> None:
+def test_a_run_keeps_the_entry_that_a_pattern_gave_it(workdir: Path, algo: str) -> None:
     """The saved configuration contains the resolved values, so that loading needs no pattern; also for RL Zoo's algorithms."""
     policy = "FlowPolicy" if algo == "fql" else "MlpPolicy"
     entry: dict[str, Any] = {"policy": policy, "n_timesteps": 4, "batch_size": 8, "gamma": "= 3 / 4"}
-    entry |= {"policy_kwargs": {"net_arch": [8]}} | ({} if algo == "sac" else {"dataset": f"{room}/dat{{*}}.npz"})
+    entry |= {"policy_kwargs": {"net_arch": [8]}} | ({} if algo == "sac" else {"dataset": f"{workdir}/dat{{*}}.npz"})
     name = MAZE.replace("-task", "-t*sk")
-    (room / "pattern.yml").write_text(yaml.safe_dump({"default": {"gamma": 0.1}, name: entry}), "utf-8")
+    (workdir / "pattern.yml").write_text(yaml.safe_dump({"default": {"gamma": 0.1}, name: entry}), "utf-8")
     options = ["--algo", algo, "--env", MAZE, "--conf-file", "pattern.yml", "--device", "cpu", "--eval-freq", -1]
     options += ["--run-id", 77]
-    output = succeed("train", *options, "-params", "tau:0.5", folder=room)
-    config = dict(config_of(room / "logs" / algo / f"{MAZE}_77"))
+    output = succeed("train", *options, "-params", "tau:0.5", folder=workdir)
+    config = dict(config_of(workdir / "logs" / algo / f"{MAZE}_77"))
     del config["env_wrapper"]
     config["policy_kwargs"].pop("use_sde", None)  # of RL Zoo
-    expected = {**entry, "gamma": 0.75, "tau": 0.5} | ({} if algo == "sac" else {"dataset": f"{room}/data.npz"})
+    expected = {**entry, "gamma": 0.75, "tau": 0.5} | ({} if algo == "sac" else {"dataset": f"{workdir}/data.npz"})
     assert config == expected and f"Entry {name!r} of pattern.yml" in output
-    assert "has finished" in succeed("train", *options, "-params", "tau:0.5", "--resume", folder=room)
+    assert "has finished" in succeed("train", *options, "-params", "tau:0.5", "--resume", folder=workdir)
     trusted = ["--trusted"] if algo == "sac" else []  # Stable-Baselines3 writes pickles
     enjoy = ["enjoy", "--algo", algo, "--env", MAZE, "--exp-id", 77, "-f", "logs", "--no-render", "-n", 5]
-    succeed(*enjoy, *trusted, folder=room)
+    succeed(*enjoy, *trusted, folder=workdir)
 
 
 @pytest.mark.slow
-def test_arguments_under_stable_baselines3_names(room: Path, train: Callable[..., str]) -> None:
+def test_arguments_under_stable_baselines3_names(workdir: Path, train: Callable[..., str]) -> None:
     """What the constructor accepts: an activation by its class, and arguments that are not supported, but switched off."""
     options = ["--eval-freq", -1, "-n", 2, "--run-id", 79]
     kwargs = "policy_kwargs:dict(net_arch=[8, 8], activation_fn=nn.ReLU, use_sde=False, log_std_init=None)"
     others = [kwargs, "use_sde:False", "replay_buffer_class:None", "policy:sb3_flow.fql.FQLPolicy"]
     for arguments in (others[:-1], others):
         train(MAZE, "train", *options, "-params", *arguments)
-        model = FQL.load(room / "logs" / "fql" / f"{MAZE}_{options[-1]}" / f"{MAZE}.zip", device="cpu")
+        model = FQL.load(workdir / "logs" / "fql" / f"{MAZE}_{options[-1]}" / f"{MAZE}.zip", device="cpu")
         assert (model.policy.net_arch, model.policy.activation) == ([8, 8], "relu")
         assert "has finished" in train(MAZE, "train", *options, "--resume", "-params", *arguments)
         enjoy = ["--algo", "fql", "--env", MAZE, "--exp-id", options[-1], "--no-render", "-n", 5]
-        succeed("enjoy", *enjoy, folder=room)
+        succeed("enjoy", *enjoy, folder=workdir)
         options[-1] = 80
 
 
@@ -247,13 +249,13 @@ def acted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     return seen
 
 
-def test_enjoy_acts_as_training_evaluated(offline: Path, room: Path, acted: list[tuple[str, bool]]) -> None:
+def test_enjoy_acts_as_training_evaluated(offline: Path, workdir: Path, acted: list[tuple[str, bool]]) -> None:
     options = ["--algo", "fql", "--env", MAZE, "--exp-id", RUN, "-n", 40, "--no-render", "--device", "cpu"]
-    out = succeed("enjoy", *options, folder=room)  # the folder is where `train` writes
+    out = succeed("enjoy", *options, folder=workdir)  # the folder is where `train` writes
     assert "2 Episodes" in out and re.search(r"Success rate: \d+\.\d+%", out)
     assert acted == [("one_step", False)] * 40
     acted.clear()
-    succeed("enjoy", *options, "--deterministic", "-f", "logs", "--load-best", folder=room)
+    succeed("enjoy", *options, "--deterministic", "-f", "logs", "--load-best", folder=workdir)
     assert acted == [("one_step", True)] * 40
 
 
@@ -263,10 +265,10 @@ def test_training_evaluates_by_sampling(train: Callable[..., str], acted: list[t
     assert acted == [*[("one_step", False)] * 20, *[("bc_flow", False)] * 20]
 
 
-def test_enjoy_checkpoints_of_an_online_run(online: Path, room: Path) -> None:
+def test_enjoy_checkpoints_of_an_online_run(online: Path, workdir: Path) -> None:
     options = ["--algo", "fql", "--env", PENDULUM, "-n", 20, "--no-render", "--device", "cpu"]
-    assert "rl_model_40_steps.zip" in succeed("enjoy", *options, "--load-checkpoint", 40, folder=room)
-    assert "Mean reward" in succeed("enjoy", *options, folder=room)
+    assert "rl_model_40_steps.zip" in succeed("enjoy", *options, "--load-checkpoint", 40, folder=workdir)
+    assert "Mean reward" in succeed("enjoy", *options, folder=workdir)
 
 
 class Drawn(gym.Env):
@@ -293,29 +295,29 @@ class Drawn(gym.Env):
 
 
 @pytest.mark.slow
-def test_the_policy_of_a_run_is_exported(offline: Path, room: Path) -> None:
+def test_the_policy_of_a_run_is_exported(offline: Path, workdir: Path) -> None:
     pytest.importorskip("onnxscript")
-    out = succeed("export", "--algo", "fql", "--env", MAZE, "--exp-id", RUN, "-o", "maze", "--load-best", folder=room)
+    out = succeed("export", "--algo", "fql", "--env", MAZE, "--exp-id", RUN, "-o", "maze", "--load-best", folder=workdir)
     assert out.endswith("best_model.zip to maze.onnx\n")  # the name of the file, with the suffix that was added
     model = FQL.load(offline / "best_model.zip", device="cpu")
     observations = np.zeros((2, *model.observation_space.shape), np.float32)
-    exported = pytest.importorskip("sb3_flow.deploy").OnnxPolicy(room / "maze.onnx")
+    exported = pytest.importorskip("sb3_flow.deploy").OnnxPolicy(workdir / "maze.onnx")
     actions = exported.predict(observations, deterministic=True)[0]
     np.testing.assert_allclose(actions, model.predict(observations, deterministic=True)[0], rtol=1e-5, atol=1e-5)
 
 
-def test_a_video_is_recorded(room: Path, acted: list[tuple[str, bool]]) -> None:
+def test_a_video_is_recorded(workdir: Path, acted: list[tuple[str, bool]]) -> None:
     pytest.importorskip("moviepy")
     gym.register("Drawn-v0", Drawn)
     try:
-        (room / "drawn.yml").write_text((room / "small.yml").read_text("utf-8").replace(PENDULUM, "Drawn-v0"), "utf-8")
+        (workdir / "drawn.yml").write_text((workdir / "small.yml").read_text("utf-8").replace(PENDULUM, "Drawn-v0"), "utf-8")
         options = ["--algo", "fql", "--env", "Drawn-v0"]
         training = ["--conf-file", "drawn.yml", "-n", 5, "--eval-freq", -1, "--device", "cpu"]
-        succeed("train", *options, *training, folder=room)
-        succeed("record-video", *options, "-n", 12, "-o", "videos", "--no-render", folder=room)
+        succeed("train", *options, *training, folder=workdir)
+        succeed("record-video", *options, "-n", 12, "-o", "videos", "--no-render", folder=workdir)
     finally:
         del gym.registry["Drawn-v0"]
-    (video,) = (room / "videos").glob("*.mp4")
+    (video,) = (workdir / "videos").glob("*.mp4")
     assert b"ftyp" in video.read_bytes()[:16]  # signature of the format
     assert acted == [("one_step", False)] * 12
 
@@ -324,16 +326,16 @@ def test_a_video_is_recorded(room: Path, acted: list[tuple[str, bool]]) -> None:
 
 
 @pytest.mark.slow
-def test_a_trial_is_trained_again_with_what_it_had(study: Any, room: Path, train: Callable[..., str]) -> None:
+def test_a_trial_is_trained_again_with_what_it_had(study: Any, workdir: Path, train: Callable[..., str]) -> None:
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
     for trial in study.trials:
         expected = FQL_SPACE.convert(trial.params)
         options = ["--study-name", "maze", "--storage", "study.log", "--trial-id", trial.number]
         train(MAZE, "train", *options, "-n", 2, "--eval-freq", -1, "--run-id", 20 + trial.number)
-        folder = room / "logs" / "fql" / f"{MAZE}_{20 + trial.number}"
+        folder = workdir / "logs" / "fql" / f"{MAZE}_{20 + trial.number}"
         assert {key: config_of(folder)[key] for key in expected} == expected
         # The model of the trial, saved by the study, and the one that was trained again.
-        for path in (room / "trials" / f"trial_{trial.number}" / "best_model.zip", folder / f"{MAZE}.zip"):
+        for path in (workdir / "trials" / f"trial_{trial.number}" / "best_model.zip", folder / f"{MAZE}.zip"):
             model = FQL.load(path, device="cpu")
             trained = {key: getattr(model, key) for key in expected if key not in ("learning_rate", "flow_steps")}
             assert trained == {key: expected[key] for key in trained}
@@ -347,60 +349,60 @@ def test_a_trial_is_trained_again_with_what_it_had(study: Any, room: Path, train
     ("name", "sampler"),
     [("gfp", "vabc"), *(pytest.param(name, "bc_flow", marks=pytest.mark.nightly) for name in ("qam", "qam_edit", "qam_fql"))],
 )
-def test_other_algorithms_are_tuned_trained_and_watched(room: Path, name: str, sampler: str) -> None:
+def test_other_algorithms_are_tuned_trained_and_watched(workdir: Path, name: str, sampler: str) -> None:
     options = ["--algo", name, "--env", MAZE, "--conf-file", "small.yml", "--device", "cpu", "--seed", 1, "-n", 30]
     options += ["--env-kwargs", "max_episode_steps:20", "--num-threads", 1, "--verbose", 0, "--eval-episodes", 1]
     study = ["--study-name", name, "--storage", "others.log"]
     trials = ["--n-trials", 2, "--n-evaluations", 1, "--n-startup-trials", 0, "--no-optim-plots"]
     both = ["-params", "offline_steps:20", "learning_starts:2"]  # offline updates, then online steps
-    succeed("optimize", *options, *study, *trials, *both, folder=room)
-    trial = load_study(room, name, "others.log").trials[1]
+    succeed("optimize", *options, *study, *trials, *both, folder=workdir)
+    trial = load_study(workdir, name, "others.log").trials[1]
     assert trial.state.name == "COMPLETE"
     training = ["--eval-freq", 15, "--eval-samplers", sampler, "--trial-id", 1, "--run-id", 5]
-    succeed("train", *options, *study, *training, *both, folder=room)
-    folder = room / "logs" / name / f"{MAZE}_5"
+    succeed("train", *options, *study, *training, *both, folder=workdir)
+    folder = workdir / "logs" / name / f"{MAZE}_5"
     model = ALGORITHMS[name].load(folder / f"{MAZE}.zip", device="cpu")
     found = SEARCH_SPACES[name].convert(trial.params)
     del found["learning_rate"]  # converted to a schedule
     assert {key: getattr(model, key) for key in found} == found
     assert (model.n_offline_updates, model.n_env_steps) == (20, 10)
-    assert np.load(room / "logs" / f"{name}-{sampler}" / folder.name / "evaluations.npz")["successes"].shape == (2, 1)
+    assert np.load(workdir / "logs" / f"{name}-{sampler}" / folder.name / "evaluations.npz")["successes"].shape == (2, 1)
     watching = ["--algo", name, "--env", MAZE, "--exp-id", 5, "-n", 20, "--no-render", "--device", "cpu"]
-    assert "Success rate: " in succeed("enjoy", *watching, folder=room)
+    assert "Success rate: " in succeed("enjoy", *watching, folder=workdir)
 
 
 @pytest.mark.slow
-def test_a_trial_that_is_not_finite_is_pruned(study: Any, room: Path, train: Callable[..., str]) -> None:
+def test_a_trial_that_is_not_finite_is_pruned(study: Any, workdir: Path, train: Callable[..., str]) -> None:
     before = len(study.trials)
     options = ["--n-trials", 2, "--study-name", "maze", "--storage", "study.log", "--no-optim-plots"]
-    out = train(MAZE, "optimize", *options, "-params", f"dataset:{room / 'huge.npz'}")
-    states = [trial.state.name for trial in load_study(room).trials]
+    out = train(MAZE, "optimize", *options, "-params", f"dataset:{workdir / 'huge.npz'}")
+    states = [trial.state.name for trial in load_study(workdir).trials]
     assert states[before:] == ["PRUNED", "PRUNED"]
     assert out.count("is not finite") == 2
 
 
 @pytest.mark.slow
-def test_processes_share_a_study(room: Path) -> None:
+def test_processes_share_a_study(workdir: Path) -> None:
     command = ["-m", "sb3_flow.zoo", "optimize", "--algo", "fql", "--env", MAZE, "--conf-file", "small.yml"]
     command += ["--n-trials", "2", "--n-evaluations", "1", "--eval-episodes", "1", "-n", "20", "--study-name", "shared"]
     command += ["--storage", "shared.log", "--no-optim-plots", "--env-kwargs", "max_episode_steps:20", "--device", "cpu"]
-    workers = [PythonProcess(*command, cwd=room) for _ in range(2)]
+    workers = [PythonProcess(*command, cwd=workdir) for _ in range(2)]
     assert [worker.wait().returncode for worker in workers] == [0, 0]
-    trials = load_study(room, "shared", "shared.log").trials
+    trials = load_study(workdir, "shared", "shared.log").trials
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
     assert all(trial.state.is_finished() for trial in trials)
-    assert load_study(room, "shared", "shared.log").user_attrs["flow_steps"] == "2"
+    assert load_study(workdir, "shared", "shared.log").user_attrs["flow_steps"] == "2"
 
 
 @pytest.mark.slow
-def test_the_second_process_finds_the_configuration(room: Path, train: Callable[..., str]) -> None:
+def test_the_second_process_finds_the_configuration(workdir: Path, train: Callable[..., str]) -> None:
     # RL Zoo writes it after it has created the study; a reader in between finds only the study.
-    backend = optuna.storages.journal.JournalFileBackend(str(room / "early.log"))
+    backend = optuna.storages.journal.JournalFileBackend(str(workdir / "early.log"))
     study = optuna.create_study(study_name="early", storage=optuna.storages.JournalStorage(backend), direction="maximize")
     study.set_user_attr("command", "of the first process")
     options = ["--n-trials", 1, "--n-evaluations", 1, "--eval-episodes", 1, "-n", 2, "--study-name", "early"]
     train(MAZE, "optimize", *options, "--storage", "early.log", "--no-optim-plots", "-params", "normalize_q_loss:True")
-    (trial,) = load_study(room, "early", "early.log").trials
+    (trial,) = load_study(workdir, "early", "early.log").trials
     assert trial.distributions["alpha"].high == 10
 
 
@@ -591,13 +593,13 @@ def test_options_of_the_command_are_no_arguments(tmp_path: Path) -> None:
     assert "alpha" in expected and not {"env", "seed", "device", "verbose", "tensorboard_log"} & set(expected)
 
 
-def test_the_folder_of_another_process_remains(room: Path) -> None:
+def test_the_folder_of_another_process_remains(workdir: Path) -> None:
     """A command that fails deletes only a folder that it has made."""
-    folder = room / "logs" / "fql" / f"{MAZE}_78"
+    folder = workdir / "logs" / "fql" / f"{MAZE}_78"
     folder.mkdir(parents=True)
     (folder / "notes.txt").touch()
     options = ["--algo", "fql", "--env", MAZE, "--conf-file", "small.yml", "--run-id", 78, "-params", "dataset:absent.npz"]
-    assert run("train", *options, folder=room).code == 2
+    assert run("train", *options, folder=workdir).code == 2
     assert (folder / "notes.txt").exists()
 
 
