@@ -210,5 +210,5 @@ def _function(script: Script, ours: argparse.Namespace) -> Callable[[], Any]:
 
         module.ExperimentManager = partial(FlowExperimentManager, **options)
         if getattr(ours, "seeds", None):
-            return partial(train_seeds, module, ours.seeds)
+            return partial(train_seeds, module, ours.seeds, ours.trusted)
     return getattr(module, script.function)  # type: ignore[no-any-return]

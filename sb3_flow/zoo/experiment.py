@@ -6,7 +6,7 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -119,7 +119,8 @@ class FlowExperimentManager(HyperparameterReader):
             self.continue_training = True
             self.monitor_kwargs = {**self.monitor_kwargs, "override_existing": False}
         try:
-            with reading(self.trusted):
+            # `train_seeds` has entered it for all seeds, which would not leave it in the opposite order.
+            with reading(self.trusted) if self.ask is None else nullcontext():
                 made = super().setup_experiment()
                 if made is not None:
                     self._check_made(*made)

@@ -12,6 +12,7 @@ from typing import Any
 
 from sb3_flow.common.batched_gradients import BatchedGradients
 from sb3_flow.common.turns import Ask, take_turns
+from sb3_flow.zoo.trust import reading
 
 #: Output of a run that trains together with others, in its folder.
 LOG = "log.txt"
@@ -40,7 +41,7 @@ def open_log(folder: str | Path) -> None:
     sys.stdout = sys.stderr = log
 
 
-def train_seeds(script: Any, seeds: Sequence[int]) -> None:
+def train_seeds(script: Any, seeds: Sequence[int], trusted: bool = False) -> None:
     """
     Run RL Zoo's training script for each seed, with the command line of this process. The seeds take turns, and their
     gradients are computed together. Folder and numbers of a seed are those of ``--seed SEED --run-id SEED+1``, up to rounding.
@@ -50,6 +51,7 @@ def train_seeds(script: Any, seeds: Sequence[int]) -> None:
 
     :param script: The module ``rl_zoo3.train``, whose ``ExperimentManager`` makes ``FlowExperimentManager``
     :param seeds: The seeds
+    :param trusted: Whether code in files that RL Zoo reads may run
     :raises ValueError: If a seed failed. If its training had started, the others are completed first.
     """
     arguments, manager, output = sys.argv, script.ExperimentManager, sys.stderr
@@ -91,7 +93,8 @@ def train_seeds(script: Any, seeds: Sequence[int]) -> None:
         return train
 
     print(f"Seeds {', '.join(map(str, seeds))} train together. The output of each is in {LOG} in the folder of its run.")
-    errors = take_turns([training(seed) for seed in seeds], answer)
+    with reading(trusted):
+        errors = take_turns([training(seed) for seed in seeds], answer)
     for error in failed.values():
         if not isinstance(error, Exception):  # an interrupt, or an error in the command line
             raise error

@@ -2,20 +2,26 @@
 
 import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch as th
+import yaml
 from conformance.environments import transitions
 from python_process import PythonProcess
+from stable_baselines3.common import save_util
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_flow import FQL
 from sb3_flow.cli import main
 from sb3_flow.common.lock import LOCK, locked
 
 pytest.importorskip("rl_zoo3")
+
+from rl_zoo3 import utils
 
 from sb3_flow.zoo.callbacks import EvalCallback
 from sb3_flow.zoo.experiment import FlowExperimentManager
@@ -26,6 +32,15 @@ OPTIONS = [
     *("--algo", "fql", "--env", ENV, "-n", "150", "--device", "cpu", "--num-threads", "1"),
     *("--eval-freq", "50", "--eval-episodes", "2", "--eval-samplers", "bc_flow", "--checkpoint-freq", "40"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def guards_are_removed() -> Iterator[None]:
+    """Functions that commands replace while they read files, such as a model's pickles, are as before."""
+    owners = ((save_util, "json_to_data"), (VecNormalize, "load"), (yaml, "UnsafeLoader"), (utils, "get_wrapper_class"))
+    before = [getattr(owner, name) for owner, name in owners]
+    yield
+    assert [getattr(owner, name) for owner, name in owners] == before
 
 
 def params(folder: Path) -> list[str]:
@@ -45,14 +60,20 @@ def run_folder(folder: Path, seed: int) -> Path:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seeds that trained together."""
+    folder = tmp_path_factory.mktemp("seeds") / "together"
+    assert train(folder, "--seeds", *map(str, SEEDS)) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(together: Path) -> dict[str, Path]:
     """Seeds in processes of their own, together, and together in a process that was killed and resumed."""
-    folders = {name: tmp_path_factory.mktemp("seeds") / name for name in ("alone", "together", "killed")}
+    folders = {name: together.parent / name for name in ("alone", "together", "killed")}
     for seed in SEEDS:
         assert train(folders["alone"], "--seed", str(seed), "--run-id", str(seed + 1)) == 0
-    both = ["--seeds", *map(str, SEEDS)]
-    assert train(folders["together"], *both) == 0
-    killed = folders["killed"]
+    both, killed = ["--seeds", *map(str, SEEDS)], folders["killed"]
     process = PythonProcess("-m", "sb3_flow.zoo", "train", "-f", killed, *both, "--resume", *OPTIONS, *params(killed))
     while not (run_folder(killed, SEEDS[0]) / "checkpoint_80").exists():
         assert process.poll() is None, process.output("stderr")
@@ -81,13 +102,13 @@ def test_the_numbers_are_those_of_a_process_for_each_seed(folders: dict[str, Pat
             np.testing.assert_allclose(together[key], alone[key], rtol=1e-2)
 
 
-@pytest.mark.nightly
-def test_seeds_differ(folders: dict[str, Path]) -> None:
-    results = [np.load(run_folder(folders["together"], seed) / "evaluations.npz")["results"] for seed in SEEDS]
+@pytest.mark.slow
+def test_seeds_differ(together: Path) -> None:
+    results = [np.load(run_folder(together, seed) / "evaluations.npz")["results"] for seed in SEEDS]
     assert np.abs(results[0] - results[1]).min() > 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_files_are_those_of_a_process_for_each_seed(folders: dict[str, Path]) -> None:
     def files(folder: Path) -> set[Path]:
         return {path.relative_to(folder) for path in folder.rglob("*")}
@@ -100,14 +121,6 @@ def test_the_files_are_those_of_a_process_for_each_seed(folders: dict[str, Path]
         assert log.count("Eval num_timesteps=150,") == 2
         log = (run_folder(folders["killed"], seed) / "log.txt").read_text("utf-8")
         assert f"Resuming from {run_folder(folders['killed'], seed)}" in log
-
-
-@pytest.mark.slow
-def test_finished_seeds_are_left_alone(folders: dict[str, Path]) -> None:
-    models = [run_folder(folders["together"], seed) / f"{ENV}.zip" for seed in SEEDS]
-    before = [model.stat().st_mtime_ns for model in models]
-    assert train(folders["together"], "--seeds", *map(str, SEEDS), "--resume") == 0
-    assert [model.stat().st_mtime_ns for model in models] == before
 
 
 def test_all_folders_are_checked_before_the_first_training(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -202,21 +215,23 @@ def test_a_seed_that_fails_does_not_stop_the_others(
 
 
 @pytest.mark.slow
-def test_what_a_seed_prints_is_in_its_log(folders: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> None:
-    """From the first line on, and nowhere else."""
+def test_what_a_seed_prints_is_in_its_log(together: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """From the first line on, and nowhere else. Finished seeds are left alone."""
     for seed, other in (SEEDS, SEEDS[::-1]):
-        log = (run_folder(folders["together"], seed) / "log.txt").read_text("utf-8")
+        log = (run_folder(together, seed) / "log.txt").read_text("utf-8")
         assert log.startswith(f"========== {ENV} ==========\nSeed: {seed}\n") and f"Seed: {other}" not in log
-    assert train(folders["together"], "--seeds", *map(str, SEEDS), "--resume") == 0
+    models = [run_folder(together, seed) / f"{ENV}.zip" for seed in SEEDS]
+    before = [model.stat().st_mtime_ns for model in models]
+    assert train(together, "--seeds", *map(str, SEEDS), "--resume") == 0
+    assert [model.stat().st_mtime_ns for model in models] == before
     shown = capfd.readouterr()
     first, *others = shown.out.splitlines()
     assert first == "Seeds 0, 3 train together. The output of each is in log.txt in the folder of its run."
-    folder = folders["together"]
-    assert others == [f"Seed {seed}: {run_folder(folder, seed)} has finished: nothing to do." for seed in SEEDS]
+    assert others == [f"Seed {seed}: {run_folder(together, seed)} has finished: nothing to do." for seed in SEEDS]
     assert not shown.err
     for seed in SEEDS:
-        log = (run_folder(folders["together"], seed) / "log.txt").read_text("utf-8")
-        finished = f"{run_folder(folders['together'], seed)} has finished: nothing to do.\n"
+        log = (run_folder(together, seed) / "log.txt").read_text("utf-8")
+        finished = f"{run_folder(together, seed)} has finished: nothing to do.\n"
         assert log.endswith(f"========== {ENV} ==========\nSeed: {seed}\n{finished}")
 
 
