@@ -3,10 +3,8 @@
 Three commands of a checkout, which need Python only:
 
     python3 run.py demo [ARGUMENTS]    train a policy from logged data (arguments: see examples/fql_maze_demo.py)
-    python3 run.py test [ARGUMENTS]    lint, types, tests and coverage (arguments: pytest's, such as -k fql)
+    python3 run.py test [ARGUMENTS]    lint, types and tests (arguments: pytest's, such as -k fql)
     python3 run.py docs [ARGUMENTS]    build the documentation site in site/ (argument: serve, to show it at localhost:8000)
-
-Coverage is measured if all tests run, not with arguments that select some: it makes tests take half of their time again.
 
 They create a virtual environment in .venv and install the requirements there, when they run for the first time and when the
 requirements have changed.
@@ -37,7 +35,7 @@ COMMANDS = {
             ["-m", "ruff", "check", "."],
             ["-m", "ruff", "format", "--check", "."],
             ["-m", "mypy", "--num-workers", "auto"],
-            ["-m", "pytest", "--cov", "--numprocesses", "auto", "--dist", "worksteal", "--durations=25"],
+            ["-m", "pytest", "--numprocesses", "auto", "--dist", "worksteal", "--durations=25"],
         ],
     ),
     "docs": ("docs", [["-m", "mkdocs"]]),
@@ -56,10 +54,7 @@ def main(arguments):
     if not prepare(extra):
         return 1
     rest = arguments[1:] or DEFAULTS.get(arguments[0], [])
-    last = steps[-1]
-    if set(rest) - {"--all"}:
-        last = [argument for argument in last if argument != "--cov"]  # of some of the tests it tells nothing
-    codes = [run(step) for step in [*steps[:-1], last + rest]]
+    codes = [run(step) for step in [*steps[:-1], steps[-1] + rest]]
     return next((code for code in codes if code != 0), 0)
 
 

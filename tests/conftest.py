@@ -1,9 +1,6 @@
 """Shared by all tests: one thread, marks, and parametrization over the algorithms by argument names."""
 
 import os
-import sys
-from collections.abc import Iterator
-from typing import Any
 
 # The networks of the tests are so small that more threads only cost time. Processes that tests start inherit this.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -26,37 +23,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """
-    Leave out ``nightly`` tests, unless ``--all`` or ``-m nightly`` asks for them.
-
-    Tests that are marked ``learns`` are also ``slow`` and ``unmeasured``.
-    """
-    for item in items:
-        if item.get_closest_marker("learns"):
-            item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.unmeasured)
+    """Leave out ``nightly`` tests, unless ``--all`` or ``-m nightly`` asks for them."""
     if config.getoption("--all") or "nightly" in config.getoption("markexpr"):
         return
     nightly = [item for item in items if item.get_closest_marker("nightly")]
     config.hook.pytest_deselected(items=nightly)
     items[:] = [item for item in items if not item.get_closest_marker("nightly")]
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
-    """
-    Without coverage in tests that are marked ``unmeasured``.
-
-    The measurement takes more than half of their time again, and other tests run the same lines. The marker ``no_cover`` of
-    pytest-cov 7.1 has no effect on this time in the processes of pytest-xdist 3.8: it stops one of two measurements.
-    """
-    trace = sys.gettrace()
-    if item.get_closest_marker("unmeasured"):
-        sys.settrace(None)
-    try:
-        return (yield)
-    finally:
-        sys.settrace(trace)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -88,7 +88,7 @@ class Bandit(gym.Env):
         return self.state, -float((action[0] - 0.5 * self.state[0]) ** 2), True, False, {}
 
 
-@pytest.mark.learns
+@pytest.mark.slow
 @pytest.mark.parametrize("offline", [OfflineTD3, OfflineSAC])
 def test_it_learns_where_the_data_has_every_action(offline: type) -> None:
     generator = np.random.default_rng(0)

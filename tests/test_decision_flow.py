@@ -959,7 +959,7 @@ def check_two_ways(fitted: np.ndarray, improved: np.ndarray) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.learns
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_better_of_two_ways_dir(seed: int) -> None:
     """DF-dir: a large weight gives behavior cloning, a small one improves on it."""
@@ -972,7 +972,7 @@ def test_the_better_of_two_ways_dir(seed: int) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.learns
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_better_of_two_ways_div(seed: int) -> None:
     """DF-div: the BC flow fits the data, and the other flow improves on it."""
@@ -993,7 +993,7 @@ FOUR_WAYS = Bandit(
 
 
 @pytest.mark.nightly
-@pytest.mark.learns
+@pytest.mark.slow
 def test_the_best_of_four_ways() -> None:
     """P16: with beta 0.3, DF-div has more than 0.8 of the return of the best way, and keeps to the ways of the data."""
     model = FOUR_WAYS.model(0, variant="div", beta=0.3, **SMALL_AND_FAST)
@@ -1005,7 +1005,7 @@ def test_the_best_of_four_ways() -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.learns
+@pytest.mark.slow
 def test_a_flow_that_is_held_to_its_clone() -> None:
     """P17: with beta 1000, DF-div takes each way as often as its clone does, which is as often as the data."""
     # With a learning rate that falls to zero: both flows tremble as long as they are trained.

@@ -99,7 +99,6 @@ def twins(offline_algorithm: AlgorithmCase) -> Iterator[Twins]:
 
 
 @pytest.mark.slow
-@pytest.mark.unmeasured
 @pytest.mark.algorithms("FQL", "QAM")
 def test_compiled_updates_are_eager_ones(twins: Twins) -> None:
     """Also the gradients: they are traced as PyTorch's compiler traces them."""
@@ -121,7 +120,6 @@ def test_compiled_once(twins: Twins, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.unmeasured
 @pytest.mark.algorithms("FQL")
 def test_updates_in_compiled_cpp_are_eager_ones(offline_algorithm: AlgorithmCase) -> None:
     """Also with PyTorch's default backend."""
@@ -129,7 +127,6 @@ def test_updates_in_compiled_cpp_are_eager_ones(offline_algorithm: AlgorithmCase
 
 
 @pytest.mark.slow
-@pytest.mark.unmeasured
 @pytest.mark.algorithms("StreamingFlow")
 def test_where_pytorch_does_not_compile_gradients(offline_algorithm: AlgorithmCase, monkeypatch: pytest.MonkeyPatch) -> None:
     """Older versions compile the loss only, and derive its gradients outside."""
@@ -154,7 +151,6 @@ def test_gradients_have_the_order_of_their_parameters() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.unmeasured
 @pytest.mark.algorithms("FPMD", "StreamingFlow")
 def test_each_model_has_a_compiler_of_its_own(offline_algorithm: AlgorithmCase, recwarn: pytest.WarningsRecorder) -> None:
     """One model's compilations do not use up the number that another one may have."""
@@ -174,7 +170,6 @@ def assert_one_warning_and_eager_numbers(case: AlgorithmCase, reason: str) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.unmeasured
 @pytest.mark.algorithms("StreamingFlow")
 def test_without_a_compiler(offline_algorithm: AlgorithmCase) -> None:
     """A machine without a C++ compiler gets one warning, and the numbers of eager execution."""
@@ -188,7 +183,6 @@ def no_compiler(graph: Any, inputs: Any) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.unmeasured
 @pytest.mark.algorithms("FPMD", "SWFP", "StreamingFlow")
 def test_what_cannot_be_compiled_is_executed_eagerly(offline_algorithm: AlgorithmCase) -> None:
     """Also for algorithms with several losses, with one warning for all of them."""

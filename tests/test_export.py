@@ -62,7 +62,6 @@ def assert_acts_alike(policy: Any, exported: Any, space: spaces.Space[Any], dete
 
 
 @pytest.mark.slow
-@pytest.mark.unmeasured
 @pytest.mark.algorithms("FQL", "FPMD", "StreamingFlow")
 def test_the_default_sampler_acts_as_predict_does(algorithm: AlgorithmCase, tmp_path: Path) -> None:
     check_sampler(algorithm, None, tmp_path)

@@ -252,7 +252,7 @@ def test_the_average_acts(model: FlowOpt) -> None:
     assert not th.equal(model.proposals(batch, noise)[1], proposals)
 
 
-@pytest.mark.learns
+@pytest.mark.slow
 def test_it_learns_where_plans_are(make: Any) -> None:
     """All data is one plan: the flow's proposals come close to it."""
     settings = {"batch_size": 64, "learning_rate": 3e-3, "tau": 0.05, "flow_fraction": 1.0, "augment": False}

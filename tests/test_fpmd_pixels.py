@@ -487,7 +487,7 @@ class Sides(gym.Env):
 
 
 @pytest.mark.nightly
-@pytest.mark.learns
+@pytest.mark.slow
 @pytest.mark.parametrize("flow", ["rectified", "mean"])
 def test_learns_from_images(flow: Any) -> None:
     """A few hundred updates tell left from right, in one step of the flow."""

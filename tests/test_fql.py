@@ -563,7 +563,7 @@ def test_bad_arguments() -> None:
 # Short trainings whose result is known.
 
 
-@pytest.mark.learns
+@pytest.mark.slow
 @pytest.mark.parametrize(("q_agg", "n_steps"), [("mean", 1), ("min", 3)])
 def test_values_of_a_chain(q_agg: str, n_steps: int) -> None:
     """
@@ -604,7 +604,7 @@ def test_values_of_a_chain(q_agg: str, n_steps: int) -> None:
             th.testing.assert_close(qs, th.full((2, 5), expected), rtol=0, atol=0.25)
 
 
-@pytest.mark.learns
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_two_modes(seed: int) -> None:
     """

@@ -443,7 +443,7 @@ def test_a_sampler_that_does_not_exist() -> None:
 # Short trainings whose result is known.
 
 
-@pytest.mark.learns
+@pytest.mark.slow
 @pytest.mark.parametrize("n_steps", [1, 3])
 def test_values_of_a_chain(n_steps: int) -> None:
     """
@@ -483,7 +483,7 @@ def bandit(actions: np.ndarray, **kwargs: Any) -> IFQL:
     return make_model(obs_dim=1, dataset=data, **small, **kwargs)
 
 
-@pytest.mark.learns
+@pytest.mark.slow
 @pytest.mark.parametrize("expectile", [0.5, 0.9])
 def test_the_value_of_a_bandit(expectile: float) -> None:
     """Actions and rewards uniform on [-1, 1]: Q(a) = a, and V is the expectile, 0 or 1/2."""
@@ -497,7 +497,7 @@ def test_the_value_of_a_bandit(expectile: float) -> None:
     assert value == pytest.approx(uniform_expectile(expectile), abs=0.1)
 
 
-@pytest.mark.learns
+@pytest.mark.slow
 def test_the_better_mode_of_a_bandit() -> None:
     """
     Data around -0.5, and one action in four around 0.5, which is better. The clone keeps that share of 1/4. Of n samples, at

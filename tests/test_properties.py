@@ -27,8 +27,6 @@ from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.offline_buffer import OfflineBuffer
 from sb3_flow.datasets import load_dataset, unpack
 
-pytestmark = pytest.mark.unmeasured
-
 GAMMA = 0.9
 #: How datasets call the ends, and whether they say what follows a row.
 DIALECTS = ["gymnasium, explicit", "gymnasium", "d4rl, explicit", "d4rl", "ogbench, explicit", "ogbench"]

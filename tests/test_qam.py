@@ -689,7 +689,7 @@ def test_a_saved_variant(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.learns
+@pytest.mark.slow
 def test_learned_tilt() -> None:
     """
     A bandit: actions of N(-.1, .4^2), Q = .3 a, inverse temperature 5. Clone, critics and flow all learn, from scratch and
@@ -724,7 +724,7 @@ def test_learned_tilt() -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.learns
+@pytest.mark.slow
 def test_learned_temperature() -> None:
     """
     A bandit whose rewards are twice as large in the second case: the divergence comes to its budget in both, so that the

@@ -707,7 +707,7 @@ def test_the_zoo_evaluates_as_the_paper() -> None:
 # Learning.
 
 
-@pytest.mark.learns
+@pytest.mark.slow
 def test_both_ways_are_learned() -> None:
     """Two demonstrations from one place: a small network goes either way half of the time, and to the end of it."""
     model = StreamingFlow(

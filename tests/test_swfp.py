@@ -390,7 +390,7 @@ def test_01_jko_step_minimizes_the_free_energy() -> None:
         assert step == pytest.approx(row, abs=1e-4)
 
 
-@pytest.mark.learns
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_03_trained_cascade_is_a_sequence_of_jko_steps(seed: int) -> None:
     """10.2.3, in units of 0.2 so that nothing leaves the box."""
@@ -769,7 +769,7 @@ class KnownEnergyOfWholeFlow(WholeFlowPolicy):
     energies = KnownEnergy.energies
 
 
-@pytest.mark.learns
+@pytest.mark.slow
 def test_whole_flow_moves_within_its_trust_region() -> None:
     """As far as all blocks together from the base, which follows every ``absorb_interval`` updates."""
     env = box_env(1, 2)

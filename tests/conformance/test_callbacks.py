@@ -17,7 +17,7 @@ from conformance.case import AlgorithmCase
 from conformance.environments import collect, maze, pendulum, pendulums
 from sb3_flow.common.environments import register_environment
 
-pytestmark = [pytest.mark.one_variant, pytest.mark.unmeasured]
+pytestmark = pytest.mark.one_variant
 
 
 def test_success_of_ogbench(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:

@@ -10,8 +10,6 @@ from stable_baselines3.common.callbacks import EvalCallback
 from conformance.case import AlgorithmCase, parameters, same_parameters
 from conformance.environments import pendulum, pendulums
 
-pytestmark = pytest.mark.unmeasured
-
 
 def _offline(case: AlgorithmCase, callback: EvalCallback | None = None, **kwargs: Any) -> dict[str, th.Tensor]:
     """The parameters after every loss has been descended."""

@@ -16,8 +16,6 @@ from conformance.device import FAULTS, Finding
 from conformance.robots import PLANNERS
 from sb3_flow.imitation.imitation import Imitation
 
-pytestmark = pytest.mark.unmeasured
-
 #: Functions that may wait, by the algorithm. SWFP decides on the host whether the base absorbs the blocks, once in
 #: ``absorb_steps`` updates.
 MAY_WAIT = {"SWFP": "has_absorbed"}

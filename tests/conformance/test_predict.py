@@ -12,8 +12,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from conformance.case import AlgorithmCase
 from conformance.environments import AnySpaces, collect, maze, pendulum
 
-pytestmark = pytest.mark.unmeasured
-
 BATCH = np.random.default_rng(0).uniform(-1, 1, (5, 3)).astype(np.float32)
 
 

@@ -14,8 +14,6 @@ from conformance.callbacks import Recorder
 from conformance.case import AlgorithmCase, parameters, same_parameters
 from conformance.environments import collect, maze, pendulum
 
-pytestmark = pytest.mark.unmeasured
-
 
 @pytest.mark.parametrize("policy", ["FlowPolicy", "MlpPolicy", "MultiInputPolicy"])
 @pytest.mark.one_variant

@@ -17,7 +17,7 @@ from conformance.environments import collect, pendulum, pendulums
 from sb3_flow.common.flow_algorithm import FlowAlgorithm
 
 #: Files of this package are loaded without unpickling.
-pytestmark = [pytest.mark.usefixtures("no_pickles"), pytest.mark.unmeasured]
+pytestmark = pytest.mark.usefixtures("no_pickles")
 
 OBSERVATIONS = np.random.default_rng(0).uniform(-1, 1, (50, 3)).astype(np.float32)
 

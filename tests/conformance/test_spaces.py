@@ -16,8 +16,6 @@ from conformance.case import AlgorithmCase, parameters, same_parameters
 from conformance.environments import AnySpaces, collect, pendulum
 from sb3_flow.common.encoders import FlowExtractor, ImpalaEncoder, SmallEncoder
 
-pytestmark = pytest.mark.unmeasured
-
 VECTOR = spaces.Box(-np.inf, np.inf, (3,))
 CHANNELS_LAST = spaces.Box(0, 255, (12, 12, 3), dtype=np.uint8)
 CHANNELS_FIRST = spaces.Box(0, 255, (3, 12, 12), dtype=np.uint8)

@@ -19,8 +19,6 @@ from sb3_flow import FQL
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.datasets import DatasetError, load_dataset
 
-pytestmark = pytest.mark.unmeasured
-
 
 def read(source: Any) -> OfflineDataset:
     if isinstance(source, (str, Path, dict, list)) or type(source).__module__.startswith("pandas"):
