@@ -190,17 +190,25 @@ def _evaluations(package: Package) -> str:
 def _seeds(package: Package) -> str:
     """The last evaluation of each run with the same settings."""
     rows: list[tuple[Any, ...]] = []
-    settings = package.read("config.yml")
     folders = package.run.parent.glob(f"{package.env_name}_*")
     for folder in sorted(folders, key=lambda path: (len(path.name), path.name)):
         arrays, other = read_evaluations(folder), replace(package, run=folder)
-        if arrays and other.read("config.yml") == settings:
-            this = "this one" if folder == package.run else ""
-            rows.append((other.read("args.yml").get("seed"), *_scores(arrays, -1), this))
+        if arrays and _compared(other) == _compared(package):
+            notes = {"this one": folder == package.run, "interrupted": "interrupted" in other.read("system.yml")}
+            rows.append((other.read("args.yml").get("seed"), *_scores(arrays, -1), ", ".join(filter(notes.get, notes))))
     if not rows:
         return ""
     header = ("seed", "timesteps", "return", "success rate", "")
     return f"## Runs with the same settings\n\nThe last evaluation of each run.\n\n{table(rows, header)}"
+
+
+def _compared(package: Package) -> dict[str, Any]:
+    """All settings but the seed: the configuration, and arguments of the command that RL Zoo does not write to it."""
+    config, arguments = package.read("config.yml"), package.read("args.yml")
+    given = {name: arguments.get(name) or {} for name in ("env_kwargs", "eval_env_kwargs")}
+    if arguments.get("n_timesteps", -1) > 0:
+        given["n_timesteps"] = arguments["n_timesteps"]
+    return config | given
 
 
 def read_evaluations(folder: Path) -> dict[str, np.ndarray]:

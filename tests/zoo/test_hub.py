@@ -95,6 +95,15 @@ def run_block(code: str, hub: Hub, folder: Path, *, trusted: bool = False) -> st
 def test_a_card_is_made_from_the_run(hub: Hub, tmp_path: Path) -> None:
     """Its tables have what the files of the run have, and its code runs; so does that of docs/zoo.md."""
     pytest.importorskip("onnxruntime")
+    others = {
+        3: ("args.yml", {"env_kwargs": {"g": 5.0}}),
+        4: ("args.yml", {"n_timesteps": 6}),
+        5: ("system.yml", {"interrupted": True}),
+    }
+    for number, (name, changed) in others.items():
+        folder = Path(shutil.copytree(f"data/fql/{PENDULUM}_2", f"data/fql/{PENDULUM}_{number}"))
+        file = folder / PENDULUM / name
+        file.write_text(yaml.dump({**dict(yaml.unsafe_load(file.read_text("utf-8"))), **changed}), "utf-8")
     push("-f", "data", "--exp-id", "1", "-m", "Two words")
     assert hub.messages == ["Two words"]
     files = hub.repositories["me/fql-Pendulum-v1"]
@@ -123,6 +132,8 @@ def test_a_card_is_made_from_the_run(hub: Hub, tmp_path: Path) -> None:
     for seed in (1, 2):
         last = np.load(run.with_name(f"{PENDULUM}_{seed}") / "evaluations.npz")["results"][-1]
         assert f"| {seed} | 8 | {last.mean():.2f} ± {last.std():.2f} |" in text
+    listed = text.split("## Runs with the same settings")[1].split("##")[0]
+    assert re.findall(r"^\| (\d) \|.*\| (.*) \|$", listed, re.M) == [("1", "this one"), ("2", ""), ("2", "interrupted")]
     versions = yaml.safe_load(files["system.yml"])
     assert all(f"| {name} | {version} |" in text for name, version in versions.items())
 
