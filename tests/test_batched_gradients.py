@@ -72,6 +72,8 @@ class Compared(BatchedGradients):
         return results
 
 
+@pytest.mark.slow
+@pytest.mark.one_variant
 def test_gradients_of_all_algorithms(case: AlgorithmCase) -> None:
     """Also online, where each model has an environment and a replay buffer of its own."""
     data = case.data() if case.offline else None

@@ -27,6 +27,7 @@ from transcription import (
     assert_single_precision,
     box_env,
     each_column,
+    nightly_except,
     parameters_of,
     shake,
 )
@@ -115,6 +116,8 @@ VARIANTS = {
     "div, expectile, chunks": Variant("div", expectile=0.7, horizon_length=2, gamma=0.9),
     "div, fast": Variant("div", beta=2.0, tau=0.3, learning_rate=0.02, flow_steps=4),
 }
+#: Those of which parameters are compared without `--all`, too; losses and gradients are for all.
+OFTEN = ("dir", "dir, td", "dir, chunks", "div", "div, td", "div, fast")
 
 
 class Reference(Transcription):
@@ -359,7 +362,7 @@ def test_losses_in_single_precision(variant: Variant) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("variant", nightly_except(OFTEN, VARIANTS))
 def test_parameters_after_updates(variant: Variant) -> None:
     """4.8: all parameters after five updates, those of the targets and lambda_hat too, in float64."""
     model, reference = both(variant)

@@ -119,7 +119,7 @@ def test_compiled_once(twins: Twins, tmp_path: Path) -> None:
             model.train(1, BATCH_SIZE + 1)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.algorithms("FQL")
 def test_updates_in_compiled_cpp_are_eager_ones(offline_algorithm: AlgorithmCase) -> None:
     """Also with PyTorch's default backend."""

@@ -62,7 +62,7 @@ def assert_acts_alike(policy: Any, exported: Any, space: spaces.Space[Any], dete
 
 
 @pytest.mark.slow
-@pytest.mark.algorithms("FQL", "FPMD", "StreamingFlow")
+@pytest.mark.algorithms("FQL", "StreamingFlow")
 def test_the_default_sampler_acts_as_predict_does(algorithm: AlgorithmCase, tmp_path: Path) -> None:
     check_sampler(algorithm, None, tmp_path)
 
@@ -106,7 +106,7 @@ class Robot(gym.Env[Any, Any]):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoder", ["impala", pytest.param("small", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("encoder", [pytest.param("impala", marks=pytest.mark.nightly), "small"])
 def test_what_stands_between_environment_and_policy_is_in_the_file(encoder: str, tmp_path: Path) -> None:
     """VecNormalize, image layout, one-hot encoding, scaling of actions, and chunks that are executed in part."""
     env = VecNormalize(VecTransposeImage(DummyVecEnv([Robot])), norm_obs_keys=["joints"], norm_reward=False)

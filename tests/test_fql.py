@@ -564,7 +564,7 @@ def test_bad_arguments() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("q_agg", "n_steps"), [("mean", 1), ("min", 3)])
+@pytest.mark.parametrize(("q_agg", "n_steps"), [("mean", 1), pytest.param("min", 3, marks=pytest.mark.nightly)])
 def test_values_of_a_chain(q_agg: str, n_steps: int) -> None:
     """
     T8: states k = 0 .. 5 steps before success, reward -1 until then, 0 at success, where the task ends. Actions do not

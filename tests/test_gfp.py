@@ -16,7 +16,18 @@ import pytest
 import torch as th
 from conformance.environments import AnySpaces, pendulum
 from gymnasium import spaces
-from transcription import BATCH, OBS_DIM, SEEDS, Draw, Transcription, assert_single_precision, box_env, parameters_of, shake
+from transcription import (
+    BATCH,
+    OBS_DIM,
+    SEEDS,
+    Draw,
+    Transcription,
+    assert_single_precision,
+    box_env,
+    nightly_except,
+    parameters_of,
+    shake,
+)
 
 from sb3_flow import FQL, GFP
 from sb3_flow.common import networks
@@ -107,6 +118,8 @@ VARIANTS = {
     "time itself": Variant(encode_time_dim=0, flow_steps=4, tau=0.3, learning_rate=0.02),
     "sharp": Variant(eta=1e-3, encode_time_dim=8),
 }
+#: Those of which parameters are compared without `--all`, too; losses and gradients are for all.
+OFTEN = ("default", "min", "target vabc at next", "chunks", "time itself")
 
 
 class Reference(Transcription):
@@ -269,7 +282,7 @@ def test_losses_in_single_precision(variant: Variant) -> None:
     assert_single_precision(found, expected, rel=tolerance)
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("variant", nightly_except(OFTEN, VARIANTS))
 def test_parameters_after_updates(variant: Variant) -> None:
     """4.6: all parameters after five updates, those of the target critics too, in float64."""
     model = double(variant.model())

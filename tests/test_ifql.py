@@ -444,7 +444,7 @@ def test_a_sampler_that_does_not_exist() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_steps", [1, 3])
+@pytest.mark.parametrize("n_steps", [pytest.param(1, marks=pytest.mark.nightly), 3])
 def test_values_of_a_chain(n_steps: int) -> None:
     """
     States k = 0 .. 5 steps before success, reward -1 until then, 0 at success, where the task ends. Actions do not matter, so
@@ -484,7 +484,7 @@ def bandit(actions: np.ndarray, **kwargs: Any) -> IFQL:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("expectile", [0.5, 0.9])
+@pytest.mark.parametrize("expectile", [pytest.param(0.5, marks=pytest.mark.nightly), 0.9])
 def test_the_value_of_a_bandit(expectile: float) -> None:
     """Actions and rewards uniform on [-1, 1]: Q(a) = a, and V is the expectile, 0 or 1/2."""
     model = bandit(np.random.default_rng(0).uniform(-1, 1, (4000, 1)), expectile=expectile, flow_steps=1)

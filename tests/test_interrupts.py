@@ -69,7 +69,13 @@ def test_an_interrupt_during_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [[str(ROOT / "sb3_flow_command.py")], ["-m", "sb3_flow"]], ids=["script", "module"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param([str(ROOT / "sb3_flow_command.py")], id="script"),
+        pytest.param(["-m", "sb3_flow"], id="module", marks=pytest.mark.nightly),
+    ],
+)
 def test_the_command(command: list[str]) -> None:
     result = subprocess.run([sys.executable, *command, "trian"], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 2 and "sb3-flow: error:" in result.stderr and "invalid choice: 'trian'" in result.stderr

@@ -16,7 +16,7 @@ import pytest
 import torch as th
 from conformance.environments import AnySpaces
 from gymnasium import spaces
-from transcription import BATCH, Draw, Transcription, assert_single_precision, box_env, parameters_of, shake
+from transcription import BATCH, Draw, Transcription, assert_single_precision, box_env, nightly_except, parameters_of, shake
 
 from sb3_flow import QAM
 from sb3_flow.common import networks
@@ -98,6 +98,18 @@ VARIANTS = {
     "budget, EDIT, chunks": Variant(inv_temp=None, kl_budget=2.5, edit_scale=0.3, horizon_length=3, gamma=0.9),
     "budget of all": Variant(inv_temp=None, kl_budget=1000.0, flow_steps=4),
 }
+#: Those of which parameters are compared without `--all`, too; losses and gradients are for all.
+OFTEN = (
+    "plain",
+    "EDIT",
+    "chunks",
+    "not clipped",
+    "fast",
+    "base is the clone",
+    "best of three, FQL",
+    "budget",
+    "budget, EDIT, chunks",
+)
 
 
 class Reference(Transcription):
@@ -332,7 +344,7 @@ def test_losses_in_single_precision(variant: Variant) -> None:
     assert_single_precision(found, expected)
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("variant", nightly_except(OFTEN, VARIANTS))
 def test_parameters_after_updates(variant: Variant) -> None:
     """4.7: all parameters after five updates, those of both targets too, in float64."""
     model, reference = both(variant)

@@ -93,10 +93,10 @@ WHILE_SAVING = 0
 @pytest.mark.parametrize(
     ("scenario", "kills", "method"),
     [
-        ("offline", [33], "fork"),
+        pytest.param("offline", [33], "fork", marks=pytest.mark.nightly),
         pytest.param("offline", [33], "spawn", marks=pytest.mark.nightly),
         ("online", [27, WHILE_SAVING], "fork"),  # 27: actions are still random
-        ("online-2", [101], "fork"),
+        pytest.param("online-2", [101], "fork", marks=pytest.mark.nightly),
         ("offline-to-online", [22, 50], "fork"),  # once in each phase
     ],
 )
@@ -194,6 +194,7 @@ LOST = (
 
 
 @pytest.mark.slow
+@pytest.mark.one_variant
 def test_a_lost_run_leaves_its_last_good_checkpoint(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """From update 11 the learning rate is huge: the parameters stay finite, but no later loss does."""
     data = collect(pendulum)

@@ -8,7 +8,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 soak = pytest.importorskip("soak", reason="limits of files are those of POSIX")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 def test_a_run_with_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

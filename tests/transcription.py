@@ -6,7 +6,7 @@ critic after the other. A method's own equations are in its test file.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,6 +34,13 @@ def shake(model: FlowAlgorithm, scale: float = 0.4) -> None:
     with th.no_grad():
         for parameter in model.policy.parameters():
             parameter.add_(scale * th.randn(parameter.shape, generator=generator))
+
+
+def nightly_except(often: Collection[str], variants: Mapping[str, Any]) -> list[Any]:
+    """Parameters of a test: variants by their names, of which all but some are ``nightly``."""
+    assert set(often) <= variants.keys()
+    marks = {name: [] if name in often else [pytest.mark.nightly] for name in variants}
+    return [pytest.param(variant, id=name, marks=marks[name]) for name, variant in variants.items()]
 
 
 def each_column(batch: Batch, change: Callable[[th.Tensor], th.Tensor]) -> Batch:

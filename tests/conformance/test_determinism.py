@@ -76,6 +76,7 @@ def test_predicting_does_not_change_offline_training(offline_case: AlgorithmCase
 
 
 @pytest.mark.slow
+@pytest.mark.one_variant
 def test_seeds_after_loading(offline_case: AlgorithmCase, tmp_path: Path) -> None:
     """Each seed is a run of its own, by ``load(seed=...)`` or ``set_random_seed``, and can be repeated."""
     offline_case.fresh(dataset=offline_case.data()).learn(3).save(tmp_path / "model")

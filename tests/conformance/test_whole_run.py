@@ -24,7 +24,7 @@ from conformance.environments import collect, pendulum
 from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.common.schedules import LinearToZero
 
-pytestmark = pytest.mark.one_variant
+pytestmark = pytest.mark.algorithms("FQL", "FPMD", "SWFP")
 
 OFFLINE, TOTAL, EPISODE = 20, 40, 10
 

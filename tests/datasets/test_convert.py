@@ -143,7 +143,14 @@ def test_reading_takes_no_memory(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["file.hdf5", pytest.param("groups.hdf5", marks=pytest.mark.nightly), "log.zarr", "log.parquet", "log.npz"]
+    "name",
+    [
+        "file.hdf5",
+        pytest.param("groups.hdf5", marks=pytest.mark.nightly),
+        pytest.param("log.zarr", marks=pytest.mark.nightly),
+        "log.parquet",
+        pytest.param("log.npz", marks=pytest.mark.nightly),
+    ],
 )
 def test_conversion_takes_no_memory(tmp_path: Path, name: str) -> None:
     path = write_large(tmp_path / name)

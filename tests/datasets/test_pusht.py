@@ -423,7 +423,7 @@ def test_a_block_that_leaves_the_walls_ends_the_episode(monkeypatch):
     assert not twin.inside(Twin.state_of(expert.env.unwrapped).block, -60.0) and 10 < len(steps) < 250
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_run_goes_on(tmp_path, demonstrations):
     command = ["-m", "sb3_flow.cli", "datasets", "collect", "pusht", "--episodes", 3]
     process = PythonProcess(*command, "--workers", 1, "--no-progress", "--directory", tmp_path)

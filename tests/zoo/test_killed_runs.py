@@ -12,7 +12,7 @@ from python_process import PythonProcess
 from sb3_flow import FQL
 from sb3_flow.cli import main
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 ENV = "Pendulum-v1"
 COMMAND = [

@@ -102,7 +102,7 @@ def test_the_numbers_are_those_of_a_process_for_each_seed(folders: dict[str, Pat
             np.testing.assert_allclose(together[key], alone[key], rtol=1e-2)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_seeds_differ(together: Path) -> None:
     results = [np.load(run_folder(together, seed) / "evaluations.npz")["results"] for seed in SEEDS]
     assert np.abs(results[0] - results[1]).min() > 1
@@ -180,13 +180,19 @@ def test_an_environment_that_only_the_second_seed_cannot_have(
     assert train(tmp_path / "runs", "--seeds", "0", "3") == 0
 
 
-def test_the_same_command_works_when_it_is_corrected(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [["--seeds", "0", "3"], pytest.param(["--seed", "0", "--run-id", "9"], marks=pytest.mark.nightly)],
+    ids=" ".join,
+)
+def test_the_same_command_works_when_it_is_corrected(
+    tmp_path: Path, options: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
     """An unknown sampler is found when the model has been made. One seed fails at it, and no run has started."""
-    for options in (["--seeds", "0", "3"], ["--seed", "0", "--run-id", "9"]):
-        wrong = [option.replace("bc_flow", "bc_flw") for option in OPTIONS]
-        assert main(["train", "-f", str(tmp_path / "runs"), *options, *wrong, *params(tmp_path / "runs")]) == 2
-        assert "bc_flw" in capfd.readouterr().err
-        assert train(tmp_path / "runs", *options) == 0
+    wrong = [option.replace("bc_flow", "bc_flw") for option in OPTIONS]
+    assert main(["train", "-f", str(tmp_path / "runs"), *options, *wrong, *params(tmp_path / "runs")]) == 2
+    assert "bc_flw" in capfd.readouterr().err
+    assert train(tmp_path / "runs", *options) == 0
 
 
 def test_an_error_in_the_command_line_is_shown_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
