@@ -191,7 +191,7 @@ def main() -> None:
         data = collect(DATASET, transitions=arguments.transitions, seed=arguments.seed, directory=folder)
 
     print(f"2/3  Training FQL offline for {arguments.updates:,} updates, with evaluations", flush=True)
-    envs = make_vec_env(lambda: make_env(ENV_ID), n_envs=10)
+    envs = make_vec_env(lambda: make_env(ENV_ID), n_envs=min(10, arguments.episodes))
     curve = LearningCurve(envs, max(arguments.updates // 8, 1), min(10, arguments.episodes))
     model = FQL("FlowPolicy", ENV_ID, dataset=str(data), seed=arguments.seed, **SETTINGS)
     model.learn(arguments.updates, callback=curve, progress_bar=True)

@@ -237,6 +237,7 @@ def test_updates_that_differ_are_no_graph() -> None:
     assert FQL.one_graph
 
 
+@pytest.mark.one_variant
 def test_a_model_from_a_gpu_acts_anywhere(offline_algorithm: AlgorithmCase, tmp_path: Path) -> None:
     """A model that was trained as a CUDA graph is loaded without CUDA; training it says what to change."""
     model = make(offline_algorithm)
@@ -292,12 +293,14 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
+@pytest.mark.one_variant
 def test_losses_are_looked_at_seldom(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
     """Every ten updates, at each line of the log, at the end of ``learn``: not at each timestep."""
     make(offline_algorithm, offline_log_interval=13).learn(25)
     assert looks == [10, 3, 10, 2]
 
 
+@pytest.mark.one_variant
 def test_actions_are_looked_at(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
     """``predict`` and ``save`` check the losses first; without updates in between there is nothing to check."""
     model = make(offline_algorithm)
@@ -325,6 +328,7 @@ class Poison(BaseCallback):
         return True
 
 
+@pytest.mark.one_variant
 def test_a_loss_that_is_lost_is_found_with_its_place(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
     """The next look finds it, and says between which updates it happened."""
     model = make(offline_algorithm)
@@ -333,12 +337,14 @@ def test_a_loss_that_is_lost_is_found_with_its_place(offline_algorithm: Algorith
     assert model._n_updates == 20
 
 
+@pytest.mark.one_variant
 def test_at_the_end_of_learn(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
     """``learn`` raises if the parameters are not finite at its end."""
     with pytest.raises(ValueError, match="One of the updates 1 to 9 is not finite"):
         make(offline_algorithm).learn(9, callback=Poison(5))
 
 
+@pytest.mark.one_variant
 def test_callbacks_save_no_lost_model(offline_algorithm: AlgorithmCase, looks: list[int], tmp_path: Path) -> None:
     """A checkpoint looks before the model is saved: what is in a file is finite."""
     model = make(offline_algorithm)
@@ -347,6 +353,7 @@ def test_callbacks_save_no_lost_model(offline_algorithm: AlgorithmCase, looks: l
     assert len(list(tmp_path.glob("*.zip"))) == 4
 
 
+@pytest.mark.one_variant
 def test_callbacks_evaluate_no_lost_model(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
     """A policy with parameters that are not finite does not act in an environment."""
     env = Monitor(pendulum())
@@ -357,6 +364,7 @@ def test_callbacks_evaluate_no_lost_model(offline_algorithm: AlgorithmCase, look
     assert len(actions) > 0 and np.isfinite(actions).all()
 
 
+@pytest.mark.one_variant
 def test_after_a_loss_another_model_takes_over(offline_algorithm: AlgorithmCase, looks: list[int]) -> None:
     """After good parameters are set, the same object trains again."""
     model = make(offline_algorithm)

@@ -479,7 +479,7 @@ def test_images_that_are_none(images: np.ndarray, message: str) -> None:
 
 @pytest.mark.slow
 @given(st.sampled_from(ALGORITHMS), st.data())
-@examples(50)
+@examples(25)
 def test_predicted_actions_are_in_the_space(algorithm: AlgorithmCase, data: st.DataObject) -> None:
     """Whatever the spaces: shape, type and bounds are right, one by one and in a batch, and the same after save and load."""
     space, action_space = data.draw(OBSERVATIONS), data.draw(action_spaces())
@@ -519,7 +519,7 @@ def test_predicted_actions_are_in_the_space(algorithm: AlgorithmCase, data: st.D
 
 @pytest.mark.slow
 @given(st.sampled_from([case for case in ALGORITHMS if case.offline]), recordings())
-@examples(60)
+@examples(30)
 def test_training_on_any_data(offline_algorithm: AlgorithmCase, recording: Recording) -> None:
     """A valid dataset trains: parameters stay finite, and the given arrays do not change."""
     if not any(recording.trajectories):

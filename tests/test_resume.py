@@ -135,7 +135,7 @@ def interrupted(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_pickles")
-@pytest.mark.parametrize("n_envs", [1, 2])
+@pytest.mark.parametrize("n_envs", [pytest.param(1, marks=pytest.mark.nightly), 2])
 def test_interrupted_online_training(online_algorithm: AlgorithmCase, tmp_path: Path, n_envs: int) -> None:
     """Every algorithm that trains online continues exactly."""
 

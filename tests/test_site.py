@@ -15,40 +15,27 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.mark.slow
+def test_the_site(tmp_path: Path) -> None:
+    """It is complete, with equations as MathML, and pages load scripts, styles and fonts from no other host."""
     pytest.importorskip("latex2mathml")
     pytest.importorskip("mkdocstrings_handlers.python")
     pytest.importorskip("mkdocs")
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True)  # fails for warnings, such as broken links and references
-    return folder
-
-
-@pytest.mark.slow
-def test_the_site_is_complete(site: Path) -> None:
     for page in PAGES:
-        assert (site / page.relative_to(ROOT / "docs").with_suffix(".html")).is_file()
+        assert (tmp_path / page.relative_to(ROOT / "docs").with_suffix(".html")).is_file()
     for method in METHODS:
-        text = (site / "api" / "algorithms.html").read_text("utf-8")
+        text = (tmp_path / "api" / "algorithms.html").read_text("utf-8")
         assert re.search(rf'id="sb3_flow\.(baselines\.)?{method.algorithm.__name__}"', text), method.title
-    found = json.loads((site / "search" / "search_index.json").read_text("utf-8"))["docs"]
+    found = json.loads((tmp_path / "search" / "search_index.json").read_text("utf-8"))["docs"]
     assert any("expectile" in entry["text"] for entry in found)
 
-
-@pytest.mark.slow
-def test_nothing_is_loaded_from_other_hosts(site: Path) -> None:
-    """Scripts, styles and fonts of every page are part of the site."""
-    for page in site.rglob("*.html"):
+    text = (tmp_path / "fql.html").read_text("utf-8")
+    assert text.count('display="block"') == 3 and "$$" not in text
+    for page in tmp_path.rglob("*.html"):
         for source in re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(https?://[^"]+)"', page.read_text("utf-8")):
             assert source.startswith("https://example"), f"{page.name}: {source}"
-
-
-@pytest.mark.slow
-def test_equations_are_mathml(site: Path) -> None:
-    text = (site / "fql.html").read_text("utf-8")
-    assert text.count('display="block"') == 3 and "$$" not in text
 
 
 #: Pages that belong to one algorithm.

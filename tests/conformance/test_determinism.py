@@ -10,6 +10,8 @@ from stable_baselines3.common.callbacks import EvalCallback
 from conformance.case import AlgorithmCase, parameters, same_parameters
 from conformance.environments import pendulum, pendulums
 
+pytestmark = pytest.mark.one_variant
+
 
 def _offline(case: AlgorithmCase, callback: EvalCallback | None = None, **kwargs: Any) -> dict[str, th.Tensor]:
     """The parameters after every loss has been descended."""
@@ -17,7 +19,7 @@ def _offline(case: AlgorithmCase, callback: EvalCallback | None = None, **kwargs
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_envs", [1, 2])
+@pytest.mark.parametrize("n_envs", [pytest.param(1, marks=pytest.mark.nightly), 2])
 def test_same_seed_online(online_algorithm: AlgorithmCase, n_envs: int) -> None:
     """Two runs from one seed agree bit for bit, the environment, warm-up and exploration included."""
 
@@ -76,7 +78,6 @@ def test_predicting_does_not_change_offline_training(offline_case: AlgorithmCase
 
 
 @pytest.mark.slow
-@pytest.mark.one_variant
 def test_seeds_after_loading(offline_case: AlgorithmCase, tmp_path: Path) -> None:
     """Each seed is a run of its own, by ``load(seed=...)`` or ``set_random_seed``, and can be repeated."""
     offline_case.fresh(dataset=offline_case.data()).learn(3).save(tmp_path / "model")

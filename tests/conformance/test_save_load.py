@@ -53,7 +53,7 @@ def test_same_predictions(case: AlgorithmCase, trained: FlowAlgorithm, saved: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_envs", [1, 2])
+@pytest.mark.parametrize("n_envs", [1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_offline_training_goes_on_bit_for_bit(offline_case: AlgorithmCase, tmp_path: Path, n_envs: int) -> None:
     """Optimizer, counters and the random state of training are restored: a resumed run equals an uninterrupted run."""
     data, half = offline_case.data(), n_envs * (offline_case.stages // 2 + 3)

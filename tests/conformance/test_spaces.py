@@ -55,7 +55,7 @@ def _batch(space: spaces.Space, n: int) -> np.ndarray | dict[str, np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
-@pytest.mark.one_variant
+@pytest.mark.algorithms("FQL", "QAM", "FPMD", "SWFP")
 def test_trains_acts_and_is_saved(two_phase_algorithm: AlgorithmCase, tmp_path: Path, name: str) -> None:
     """Offline, then online; the environment refuses an action that is not in its space. Predictions survive the file."""
     observation_space, action_space = SPACES[name]
