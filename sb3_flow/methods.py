@@ -78,7 +78,7 @@ METHODS = (
         ),
         paper="https://arxiv.org/abs/2601.14234",
         docs="qam.md",
-        shown="[0.99](results/cube_noisy_30k/README.md) on a noisy cube after 30,000 updates, 0.95 with a budget; FQL has 0.93",
+        shown="[0.99](results/cube_noisy_30k/README.md) on a noisy cube after 30,000 updates, 0.95 with a budget; FQL 0.93",
     ),
     Method(
         RQL,
