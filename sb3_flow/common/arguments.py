@@ -395,6 +395,32 @@ def policy_arguments(cls: type, policy: Any) -> set[str] | None:
     return names - {"observation_space", "action_space", "lr_schedule"} | former_names_of(policy_class).keys()
 
 
+def check_nested(given: Mapping[str, Any], policy_class: type) -> None:
+    """
+    Check the arguments of the optimizer and of the features extractor.
+
+    :param given: Arguments of the policy
+    :param policy_class: The class of the policy, which has their default classes
+    :raises TypeError: If they are not a dictionary, or the class has no such argument. The message has a suggestion.
+    """
+    constructors = [inspect.signature(base.__init__).parameters for base in policy_class.__mro__[:-1]]  # type: ignore[misc]
+    for name, owner in (("optimizer_kwargs", "optimizer_class"), ("features_extractor_kwargs", "features_extractor_class")):
+        if (nested := given.get(name)) is None:
+            continue
+        if not isinstance(nested, Mapping):
+            raise TypeError(f"`{name}` is {nested!r}; it must be a dictionary.")
+        default = next(parameters[owner].default for parameters in constructors if owner in parameters)
+        cls = given.get(owner, default)
+        parameters = inspect.signature(cls).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            continue
+        names = parameters.keys() - {"params", "lr", "observation_space"}
+        for key in nested.keys() - names:
+            close = closest(key, names)
+            hint = f"did you mean `{close}`?" if close else f"expected one of: {', '.join(sorted(names))}."
+            raise TypeError(f"{cls.__name__} has no argument `{key}`, which `{name}` has; {hint}")
+
+
 def as_policy_kwargs(given: Any) -> dict[str, Any]:
     """
     Convert ``policy_kwargs`` for Stable-Baselines3 to those of our policies.

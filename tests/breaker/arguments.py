@@ -150,7 +150,15 @@ def single() -> list[Input]:
         "best_of_n=0": (lambda: policy_kwargs(best_of_n=0), "`best_of_n` is 0"),
         "an unknown sampler": (lambda: policy_kwargs(sampler="best"), "no `sampler` 'best'; choose one of one_step, bc_flow"),
         "optimizer_class='adam'": (lambda: policy_kwargs(optimizer_class="adam"), "`optimizer_class` is 'adam'.*a class"),
-        "an unknown option of the optimizer": (lambda: policy_kwargs(optimizer_kwargs={"speed": 1}), "'speed'"),
+        "an unknown option of the optimizer": (
+            lambda: policy_kwargs(optimizer_kwargs={"weight_deca": 1e-3}),
+            "Adam has no argument `weight_deca`, which `optimizer_kwargs` has; did you mean `weight_decay`",
+        ),
+        "optimizer_kwargs=3": (lambda: policy_kwargs(optimizer_kwargs=3), "`optimizer_kwargs` is 3; it must be a dictionary"),
+        "an unknown option of the features extractor": (
+            lambda: policy_kwargs(features_extractor_kwargs={"cnn_output": 3}),
+            "FlowExtractor has no argument `cnn_output`, which .* did you mean `cnn_output_dim`",
+        ),
         "features_extractor_class='cnn'": (
             lambda: policy_kwargs(features_extractor_class="cnn"),
             "`features_extractor_class` is 'cnn'; it must be a class",

@@ -566,6 +566,11 @@ WRONG = [
         "",
         ["-params: `policy_kwargs.horizon_length` is an argument of FQL: write `horizon_length` without `policy_kwargs`."],
     ),
+    (
+        ["--env", PENDULUM, "-params", "policy_kwargs:dict(optimizer_kwargs=dict(weight_deca=1e-3))"],
+        "",
+        ["-params: Adam has no argument `weight_deca`, which `optimizer_kwargs` has; did you mean `weight_decay`?"],
+    ),
     (["--env", PENDULUM, "--env-kwargs", "nothing:1"], "", ["unexpected keyword argument 'nothing'"]),
 ]
 
