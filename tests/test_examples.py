@@ -53,7 +53,7 @@ def test_none_is_forgotten() -> None:
 
 
 #: Examples that also run without `--all`: those that users start from.
-FIRST = {"custom_algorithm.py", "fql_maze_demo.py", "own_data.py"}
+FIRST = {"fql_maze_demo.py", "own_data.py"}
 
 
 @pytest.mark.slow

@@ -690,7 +690,7 @@ def test_18_time_embedding() -> None:
             assert found[i, 32 + k].item() == pytest.approx(math.cos(angle), abs=1e-14)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(
     ("eta", "low", "high"),

@@ -497,7 +497,7 @@ def test_the_value_of_a_bandit(expectile: float) -> None:
     assert value == pytest.approx(uniform_expectile(expectile), abs=0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_better_mode_of_a_bandit() -> None:
     """
     Data around -0.5, and one action in four around 0.5, which is better. The clone keeps that share of 1/4. Of n samples, at

@@ -522,7 +522,7 @@ def moments_after_improvement(alpha: float, slope: float, n_steps: int) -> float
     return x
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("alpha", "mean"), [pytest.param(10.0, -0.099, marks=pytest.mark.nightly), (0.05, 0.091)])
 def test_values_of_noise_are_those_of_the_policy(alpha: float, mean: float) -> None:
     """

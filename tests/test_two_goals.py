@@ -154,7 +154,7 @@ def test_what_makes_no_sense_is_refused() -> None:
         env.step(np.array([np.nan], dtype=np.float32))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_several_at_once() -> None:
     """By ``sb3_flow:ID``, in subprocesses that have not imported this package."""
     env = make_vec_env(f"sb3_flow:{ID}", n_envs=2, seed=0, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "spawn"})
