@@ -3,9 +3,11 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib.axes
 import matplotlib.colors
+import matplotlib.figure
 import matplotlib.image
 import numpy as np
 import pytest
@@ -115,3 +117,24 @@ def test_a_long_legend_does_not_take_the_place_of_the_curves(tmp_path: Path, mon
     plot_curves(runs, tmp_path / "curves.png")
     (panel,) = figures[0].axes
     assert panel.get_position().height * figures[0].get_figheight() > 2
+
+
+def test_long_titles_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an environment with a setting: the text lies inside of the picture."""
+    title = "pointmaze-medium-singletask-task1-v0 (expectile_90)"
+    write_run(tmp_path, "fql", "Runner-v5", 1, None, [100.0] * 4)
+    (run,) = read_runs(tmp_path)
+    found = []
+    original = matplotlib.figure.Figure.savefig
+
+    def savefig(figure: matplotlib.figure.Figure, *args: Any, **kwargs: Any) -> None:
+        original(figure, *args, **kwargs)
+        figure.draw_without_rendering()  # at the resolution of its size
+        text = figure.axes[0].title
+        found.append((text.get_text(), text.get_window_extent(), figure.bbox))
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", savefig)
+    plot_curves([dataclasses.replace(run, task=title)], tmp_path / "curves.png")
+    ((text, extent, page),) = found
+    assert text.replace("\n", " ") == title
+    assert page.x0 <= extent.x0 < extent.x1 <= page.x1 and extent.y1 <= page.y1
