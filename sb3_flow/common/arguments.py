@@ -395,7 +395,7 @@ def policy_arguments(cls: type, policy: Any) -> set[str] | None:
     return names - {"observation_space", "action_space", "lr_schedule"} | former_names_of(policy_class).keys()
 
 
-def check_nested(given: Mapping[str, Any], policy_class: type) -> None:
+def check_nested_kwargs(given: Mapping[str, Any], policy_class: type) -> None:
     """
     Check the arguments of the optimizer and of the features extractor.
 
@@ -416,9 +416,7 @@ def check_nested(given: Mapping[str, Any], policy_class: type) -> None:
             continue
         names = parameters.keys() - {"params", "lr", "observation_space"}
         for key in nested.keys() - names:
-            close = closest(key, names)
-            hint = f"did you mean `{close}`?" if close else f"expected one of: {', '.join(sorted(names))}."
-            raise TypeError(f"{cls.__name__} has no argument `{key}`, which `{name}` has; {hint}")
+            raise TypeError(f"`{name}`: {unknown(cls.__name__, key, names)}")
 
 
 def as_policy_kwargs(given: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import get_device
 from torch import nn
 
-from sb3_flow.common.arguments import CheckedArguments, check_nested, checked_value
+from sb3_flow.common.arguments import CheckedArguments, check_nested_kwargs, checked_value
 from sb3_flow.common.checkpoints.saving import load_errors, pack_settings, read_policy
 from sb3_flow.common.chunks import ChunkState, read_state
 from sb3_flow.common.encoders import FlowExtractor, ObservationNormalizer, discrete_from_zero
@@ -150,7 +150,7 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
             raise ValueError(f"`n_critics` is {n_critics}; it must be at least 1.")
         nested = {"features_extractor_kwargs": features_extractor_kwargs, "optimizer_kwargs": optimizer_kwargs}
         classes = {"features_extractor_class": features_extractor_class, "optimizer_class": optimizer_class}
-        check_nested({**nested, **classes}, type(self))
+        check_nested_kwargs({**nested, **classes}, type(self))
         features_extractor_kwargs = dict(features_extractor_kwargs or {})
         if issubclass(features_extractor_class, FlowExtractor):
             features_extractor_kwargs.setdefault("normalized_image", not normalize_images)

@@ -17,8 +17,8 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#00
 MARKERS = "osD^vP*X"
 #: Width and height of a panel, and height of a line of the legend, in inches.
 WIDTH, HEIGHT, LINE = 4.5, 3.2, 0.24
-#: Characters of a line of a title, which a panel has room for.
-WRAP = 40
+#: Maximum number of characters per line of a title.
+TITLE_WIDTH = 40
 #: Period of a dashed line in units of its width, and the smallest fraction of a period without gap.
 PERIOD, SHORTEST = 12.0, 0.3
 
@@ -78,7 +78,7 @@ def plot_curves(runs: list[RunScores], path: Path, over_time: bool = False) -> P
             axes.plot(places, curves.mean(axis=0), label=algorithm, **look)
             axes.fill_between(places, curves.min(axis=0), curves.max(axis=0), color=look["color"], alpha=0.12, linewidth=0)
         label = "seconds of training" if over_time else "updates or steps"
-        title = textwrap.fill(task, WRAP)
+        title = textwrap.fill(task, TITLE_WIDTH)
         axes.set(title=title, xlabel=label, ylabel=next(run.metric for run in runs if run.task == task))
         if axes.get_ylabel() == "success rate":
             axes.set_ylim(-0.03, 1.03)

@@ -10,7 +10,7 @@ import sb3_flow
 from sb3_flow.common.arguments import (
     CheckedArguments,
     as_policy_kwargs,
-    check_nested,
+    check_nested_kwargs,
     checked_value,
     closest,
     former_names_of,
@@ -214,7 +214,7 @@ def check_policy_kwargs(given: Mapping[str, Any], cls: type, policy: Any, place:
     try:
         for key, value in as_policy_kwargs(given).items():
             checked_value(key, value, hints[former.get(key, key)])
-        check_nested(given, policy_class)
+        check_nested_kwargs(given, policy_class)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{place}: {error}") from error
 

@@ -152,12 +152,12 @@ def single() -> list[Input]:
         "optimizer_class='adam'": (lambda: policy_kwargs(optimizer_class="adam"), "`optimizer_class` is 'adam'.*a class"),
         "an unknown option of the optimizer": (
             lambda: policy_kwargs(optimizer_kwargs={"weight_deca": 1e-3}),
-            "Adam has no argument `weight_deca`, which `optimizer_kwargs` has; did you mean `weight_decay`",
+            "`optimizer_kwargs`: Adam has no argument `weight_deca`; did you mean `weight_decay`",
         ),
         "optimizer_kwargs=3": (lambda: policy_kwargs(optimizer_kwargs=3), "`optimizer_kwargs` is 3; it must be a dictionary"),
         "an unknown option of the features extractor": (
             lambda: policy_kwargs(features_extractor_kwargs={"cnn_output": 3}),
-            "FlowExtractor has no argument `cnn_output`, which .* did you mean `cnn_output_dim`",
+            "`features_extractor_kwargs`: FlowExtractor has no argument `cnn_output`; did you mean `cnn_output_dim`",
         ),
         "features_extractor_class='cnn'": (
             lambda: policy_kwargs(features_extractor_class="cnn"),

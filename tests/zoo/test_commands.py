@@ -569,7 +569,7 @@ WRONG = [
     (
         ["--env", PENDULUM, "-params", "policy_kwargs:dict(optimizer_kwargs=dict(weight_deca=1e-3))"],
         "",
-        ["-params: Adam has no argument `weight_deca`, which `optimizer_kwargs` has; did you mean `weight_decay`?"],
+        ["-params: `optimizer_kwargs`: Adam has no argument `weight_deca`; did you mean `weight_decay`?"],
     ),
     (["--env", PENDULUM, "--env-kwargs", "nothing:1"], "", ["unexpected keyword argument 'nothing'"]),
 ]
