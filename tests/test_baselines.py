@@ -89,7 +89,7 @@ class Bandit(gym.Env):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("offline", [OfflineTD3, OfflineSAC])
+@pytest.mark.parametrize("offline", [OfflineTD3, pytest.param(OfflineSAC, marks=pytest.mark.nightly)])
 def test_it_learns_where_the_data_has_every_action(offline: type) -> None:
     generator = np.random.default_rng(0)
     observations, actions = generator.uniform(-1, 1, (1_000, 1)), generator.uniform(-2, 2, (1_000, 1))

@@ -147,12 +147,11 @@ def test_evaluate_policy_takes_an_exported_policy(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_runner_needs_no_torch(tmp_path: Path) -> None:
-    FQL("FlowPolicy", pendulum(), **SMALL).export(tmp_path / "policy.onnx")
+def test_the_runner_needs_no_torch(pendulum_file: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['stable_baselines3'] = sys.modules['gymnasium'] = None\n"
         "import numpy as np\nfrom sb3_flow.deploy import OnnxPolicy\n"
-        f"actions, _ = OnnxPolicy({str(tmp_path / 'policy.onnx')!r}).predict(np.zeros(3, np.float32))\n"
+        f"actions, _ = OnnxPolicy({str(pendulum_file)!r}).predict(np.zeros(3, np.float32))\n"
         "assert actions.shape == (1,)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -209,63 +208,76 @@ def test_states_that_do_not_fit(state: Any, pendulum_file: Path) -> None:
         policy.predict(np.zeros(3, np.float32), state)
 
 
-@pytest.mark.slow
-def test_choices_that_do_not_fit(tmp_path: Path) -> None:
-    """A whole number that the type of the space cannot hold would become another one."""
-    space = spaces.Box(-9, 9, (2,), np.int32)
-    FQL("FlowPolicy", AnySpaces(space, spaces.Box(-1, 1, (1,))), **SMALL).export(tmp_path / "policy.onnx")
-    with pytest.raises(ValueError, match=r"is int64 .*; expected finite int32"):
-        OnnxPolicy(tmp_path / "policy.onnx").predict(np.array([1, 2**33]))
+#: Parts of all kinds, and a valid observation.
+PARTS = spaces.Dict(
+    camera=spaces.Box(0, 1, (1, 16, 16)),
+    keys=spaces.MultiBinary(2),
+    lamps=spaces.MultiDiscrete([2, 3]),
+    left=spaces.Box(-1, 1, (2,)),
+    mode=spaces.Discrete(4, start=1),
+    steps=spaces.Box(-9, 9, (2,), np.int32),
+)
+VALID: dict[str, Any] = {
+    "camera": np.full((1, 16, 16), 0.5, np.float32),
+    "keys": np.array([0, 1], np.int8),
+    "lamps": np.array([1, 2]),
+    "left": np.zeros(2),
+    "mode": np.int64(4),
+    "steps": np.array([1, 2]),
+}
 
 
-@pytest.mark.slow
-def test_choices_outside_of_the_space(tmp_path: Path) -> None:
-    """One-hot encoding in a graph has no error for them: the actions would be those of zeros."""
-    space = spaces.Dict(mode=spaces.Discrete(4, start=1), lamps=spaces.MultiDiscrete([2, 3]), keys=spaces.MultiBinary(2))
-    model = FQL("FlowPolicy", AnySpaces(space, spaces.Box(-1, 1, (1,))), **SMALL)
-    model.export(tmp_path / "policy.onnx")
-    valid = {"mode": np.int64(4), "lamps": np.array([1, 2]), "keys": np.array([0, 1], np.int8)}
-    OnnxPolicy(tmp_path / "policy.onnx").predict(valid)
-    for wrong in ({"mode": np.int64(0)}, {"mode": np.int64(5)}, {"lamps": np.array([1, 3])}, {"keys": np.array([2, 0])}):
-        key, value = next(iter(wrong.items()))
-        for policy in (model, OnnxPolicy(tmp_path / "policy.onnx")):
-            with pytest.raises(
-                ValueError,
-                match=f"'{key}',? (has the value {value.flat[-1 if key == 'lamps' else 0]}|is int.* from .* to below .*)",
-            ):
-                policy.predict({**valid, **wrong})
-
-
-@pytest.mark.slow
-def test_bytes_for_an_image_of_scaled_floats(tmp_path: Path) -> None:
-    space = spaces.Box(0, 1, (1, 16, 16))
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """A model of these parts, and its exported policy."""
+    path = tmp_path_factory.mktemp("parts") / "policy.onnx"
     policy_kwargs = {"net_arch": [8], "normalize_images": False, "features_extractor_kwargs": {"encoder": "small"}}
-    model = FQL("FlowPolicy", AnySpaces(space, spaces.Box(-1, 1, (1,))), **{**SMALL, "policy_kwargs": policy_kwargs})
-    model.export(tmp_path / "policy.onnx")
-    image = np.full(space.shape, 200, np.uint8)
-    for policy in (model, OnnxPolicy(tmp_path / "policy.onnx")):
-        policy.predict((image / 255).astype(np.float32))
-        with pytest.raises(ValueError, match=r"is an image of bytes|is uint8 .* from -1 to below 2"):
-            policy.predict(image)
+    env = AnySpaces(PARTS, spaces.Box(-1, 1, (1,)))
+    model = FQL("FlowPolicy", env, horizon_length=2, **{**SMALL, "policy_kwargs": policy_kwargs})
+    model.export(path)
+    return [model, OnnxPolicy(path)]
 
 
 @pytest.mark.slow
-def test_parts_of_an_observation_for_other_numbers_of_robots(tmp_path: Path) -> None:
-    space = spaces.Dict(left=spaces.Box(-1, 1, (2,)), right=spaces.Box(-1, 1, (3,)))
-    model = FQL("FlowPolicy", AnySpaces(space, spaces.Box(-1, 1, (1,))), horizon_length=2, **SMALL)
-    model.export(tmp_path / "policy.onnx")
-    for policy in (model, OnnxPolicy(tmp_path / "policy.onnx")):
-        with pytest.raises(ValueError, match=r"The parts .* expected as many of each|'right' is float64 \(3,\)"):
-            policy.predict({"left": np.zeros((2, 2)), "right": np.zeros(3)})
-    with pytest.raises(ValueError, match=r"is of the type ndarray; expected a dictionary with the parts \['left', 'right'\]"):
-        model.predict(np.zeros(2))
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"mode": np.int64(0)}, "'mode',? (has the value 0|is int.* from .* to below .*)"),
+        ({"mode": np.int64(5)}, "'mode',? (has the value 5|is int.* from .* to below .*)"),
+        ({"lamps": np.array([1, 3])}, "'lamps',? (has the value 3|is int.* from .* to below .*)"),
+        ({"keys": np.array([2, 0])}, "'keys',? (has the value 2|is int.* from .* to below .*)"),
+        ({"camera": np.full((1, 16, 16), 200, np.uint8)}, "is an image of bytes|is uint8 .* from -1 to below 2"),
+        ({"left": np.zeros((2, 2))}, r"The parts .* expected as many of each|'left' is float64 \(2, 2\)"),
+    ],
+)
+def test_values_that_do_not_fit(both: list[Any], wrong: dict[str, Any], message: str) -> None:
+    """
+    One-hot encoding in a graph has no error for values outside of the space: the actions would be those of zeros. An image of
+    scaled floats is no image of bytes. One part for more robots than the others is an error, too.
+    """
+    for policy in both:
+        policy.predict(VALID)
+        with pytest.raises(ValueError, match=message):
+            policy.predict({**VALID, **wrong})
 
 
 @pytest.mark.slow
-def test_starts_of_episodes_as_numbers(tmp_path: Path) -> None:
+def test_a_whole_number_that_its_type_cannot_hold(both: list[Any]) -> None:
+    """It would become another one."""
+    with pytest.raises(ValueError, match=r"is int64 .*; expected finite int32"):
+        both[1].predict({**VALID, "steps": np.array([1, 2**33])})
+
+
+@pytest.mark.slow
+def test_an_array_for_a_dictionary(both: list[Any]) -> None:
+    with pytest.raises(ValueError, match=r"is of the type ndarray; expected a dictionary with the parts \['camera', 'keys',"):
+        both[0].predict(np.zeros(2))
+
+
+@pytest.mark.slow
+def test_starts_of_episodes_as_numbers(pendulum_file: Path) -> None:
     """Numbers would be taken for indices of robots: both would get a new plan, and one of them execute its second action."""
-    FQL("FlowPolicy", pendulum(), horizon_length=3, **SMALL).export(tmp_path / "policy.onnx")
-    policy, observations = OnnxPolicy(tmp_path / "policy.onnx"), np.zeros((2, 3), np.float32)
+    policy, observations = OnnxPolicy(pendulum_file), np.zeros((2, 3), np.float32)
     state = policy.predict(observations, deterministic=True)[1]
     later = np.array([[1, 1, 1], [2, 2, 2]], np.float32)
     starts: Any
@@ -294,7 +306,7 @@ def test_actions_that_are_not_finite(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def pendulum_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export") / "policy.onnx"
-    FQL("FlowPolicy", pendulum(), **SMALL).export(path)
+    FQL("FlowPolicy", pendulum(), horizon_length=3, **SMALL).export(path)
     return path
 
 

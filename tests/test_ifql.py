@@ -443,8 +443,8 @@ def test_a_sampler_that_does_not_exist() -> None:
 # Short trainings whose result is known.
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("n_steps", [pytest.param(1, marks=pytest.mark.nightly), 3])
+@pytest.mark.nightly
+@pytest.mark.parametrize("n_steps", [1, 3])
 def test_values_of_a_chain(n_steps: int) -> None:
     """
     States k = 0 .. 5 steps before success, reward -1 until then, 0 at success, where the task ends. Actions do not matter, so

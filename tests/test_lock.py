@@ -1,16 +1,15 @@
 """Two processes do not write into one folder: the second one says which process has it, and a kill releases it."""
 
 import os
-import signal
 import socket
-import subprocess
-import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conformance.environments import collect as transitions
 from conformance.environments import pendulum
+from python_process import PythonProcess
 
 from sb3_flow import FQL
 from sb3_flow.cli import main
@@ -28,14 +27,16 @@ time.sleep(600)
 
 
 @pytest.fixture
-def holder(tmp_path: Path) -> Iterator[subprocess.Popen]:
+def holder(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[PythonProcess]:
     """A process that holds the lock of ``tmp_path``."""
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / LOCK)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    script = tmp_path_factory.mktemp("holder") / "holder.py"
+    script.write_text(HOLDER, "utf-8")
+    process = PythonProcess(script, tmp_path / LOCK)
+    while process.output() != "held\n":
+        assert process.poll() is None, process.output("stderr")
+        time.sleep(0.01)
     yield process
     process.kill()
-    process.wait()
-    process.stdout.close()
 
 
 def small(**kwargs: object) -> FQL:
@@ -52,7 +53,7 @@ def small(**kwargs: object) -> FQL:
 
 
 @pytest.mark.slow
-def test_another_process_has_the_folder(holder: subprocess.Popen, tmp_path: Path) -> None:
+def test_another_process_has_the_folder(holder: PythonProcess, tmp_path: Path) -> None:
     model = small()
     named = rf"{tmp_path} is in use by process {holder.pid} on {socket.gethostname()}, since .*delete .*{LOCK}"
     with pytest.raises(BusyError, match=named):
@@ -60,14 +61,13 @@ def test_another_process_has_the_folder(holder: subprocess.Popen, tmp_path: Path
     assert latest_checkpoint(tmp_path) is None
     model.learn(4, callback=TrainingCheckpoint(tmp_path, 2, lock=False))  # at one's own risk
     assert latest_checkpoint(tmp_path) is not None
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
+    holder.kill()
     FQL.resume(tmp_path, pendulum(), dataset=transitions(pendulum)).learn(8, callback=TrainingCheckpoint(tmp_path, 2))
     assert not list(tmp_path.glob(f"{LOCK}*"))
 
 
 @pytest.mark.slow
-def test_a_deleted_lock_is_no_lock(holder: subprocess.Popen, tmp_path: Path) -> None:
+def test_a_deleted_lock_is_no_lock(holder: PythonProcess, tmp_path: Path) -> None:
     """As the message says."""
     (tmp_path / LOCK).unlink()
     with locked(tmp_path / LOCK, tmp_path):

@@ -95,7 +95,7 @@ WHILE_SAVING = 0
     [
         pytest.param("offline", [33], "fork", marks=pytest.mark.nightly),
         pytest.param("offline", [33], "spawn", marks=pytest.mark.nightly),
-        ("online", [27, WHILE_SAVING], "fork"),  # 27: actions are still random
+        pytest.param("online", [27, WHILE_SAVING], "fork", marks=pytest.mark.nightly),  # 27: actions are still random
         pytest.param("online-2", [101], "fork", marks=pytest.mark.nightly),
         ("offline-to-online", [22, 50], "fork"),  # once in each phase
     ],

@@ -391,7 +391,7 @@ def test_the_published_network_starts_as_convolutions_do() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stochastic", [False, True])
+@pytest.mark.parametrize("stochastic", [pytest.param(False, marks=pytest.mark.nightly), True])
 def test_the_published_network_streams(stochastic: bool, tmp_path: Path) -> None:
     """It depends on history, action, latent and time, learns, and is saved."""
     kwargs = {"net_arch": [8, 16, 24], "encode_time_dim": 8, "modulated": True}

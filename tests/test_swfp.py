@@ -459,7 +459,7 @@ def test_06_heat_adds_up() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("slope", [1.0, 1000.0])
+@pytest.mark.parametrize("slope", [1.0, pytest.param(1000.0, marks=pytest.mark.nightly)])
 def test_08_trust_region(slope: float) -> None:
     """10.2.8: however steep the energy, blocks move by the radius, and by the same weights."""
     model = known(lambda a: slope * a.sum(dim=-1), action_dim=2, learning_rate=1e-3, box_coef=0.0, entropy_coef=0.0)
@@ -769,7 +769,7 @@ class KnownEnergyOfWholeFlow(WholeFlowPolicy):
     energies = KnownEnergy.energies
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_whole_flow_moves_within_its_trust_region() -> None:
     """As far as all blocks together from the base, which follows every ``absorb_interval`` updates."""
     env = box_env(1, 2)

@@ -22,7 +22,7 @@ def seed(number: int) -> np.random.SeedSequence:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", [2, 5])
+@pytest.mark.parametrize("task", [2, pytest.param(5, marks=pytest.mark.nightly)])
 def test_it_replays_in_the_environment_that_policies_are_evaluated_in(task: int) -> None:
     expert = make_expert(RECIPES[f"cube-single-expert-task{task}"])
     env = make_env(f"cube-single-singletask-task{task}-v0")

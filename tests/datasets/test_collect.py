@@ -63,9 +63,8 @@ AT_NIGHT = (
     "name",
     [
         "cube-double-play-v0",
-        "scene-noisy-v0",
         "pointmaze-large-navigate-v0",
-        *(pytest.param(name, marks=pytest.mark.nightly) for name in AT_NIGHT),
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("scene-noisy-v0", *AT_NIGHT)),
     ],
 )
 def test_an_episode_depends_on_its_seed_alone(name):
@@ -139,6 +138,7 @@ def test_a_killed_run_goes_on(tmp_path, maze_file):
     assert removed == [kept]  # the finished episode was not recorded again
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are looked up in Linux's /proc")
 def test_workers_do_not_outlive_their_parent(tmp_path):
     name = "pointmaze-medium-stitch-v0"
@@ -230,6 +230,7 @@ def test_the_cube_must_be_visible():
         assert cube_is_visible(qpos) is visible
 
 
+@pytest.mark.nightly
 def test_a_script_without_a_main_guard(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(

@@ -148,7 +148,7 @@ def test_reading_takes_no_memory(tmp_path: Path, name: str) -> None:
         "file.hdf5",
         pytest.param("groups.hdf5", marks=pytest.mark.nightly),
         pytest.param("log.zarr", marks=pytest.mark.nightly),
-        "log.parquet",
+        pytest.param("log.parquet", marks=pytest.mark.nightly),
         pytest.param("log.npz", marks=pytest.mark.nightly),
     ],
 )

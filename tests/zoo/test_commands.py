@@ -6,8 +6,6 @@ import os
 import pickle
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
@@ -344,10 +342,10 @@ def test_a_trial_is_trained_again_with_what_it_had(study: Any, workdir: Path, tr
             assert model.policy.net_arch == [16]  # the search does not change policy_kwargs
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("name", "sampler"),
-    [("gfp", "vabc"), *(pytest.param(name, "bc_flow", marks=pytest.mark.nightly) for name in ("qam", "qam_edit", "qam_fql"))],
+    [("gfp", "vabc"), *((name, "bc_flow") for name in ("qam", "qam_edit", "qam_fql"))],
 )
 def test_other_algorithms_are_tuned_trained_and_watched(workdir: Path, name: str, sampler: str) -> None:
     options = ["--algo", name, "--env", MAZE, "--conf-file", "small.yml", "--device", "cpu", "--seed", 1, "-n", 30]
@@ -384,12 +382,12 @@ def test_a_trial_that_is_not_finite_is_pruned(study: Any, workdir: Path, train: 
 @pytest.mark.slow
 def test_processes_share_a_study(workdir: Path) -> None:
     command = ["-m", "sb3_flow.zoo", "optimize", "--algo", "fql", "--env", MAZE, "--conf-file", "small.yml"]
-    command += ["--n-trials", "2", "--n-evaluations", "1", "--eval-episodes", "1", "-n", "20", "--study-name", "shared"]
+    command += ["--n-trials", "1", "--n-evaluations", "1", "--eval-episodes", "1", "-n", "20", "--study-name", "shared"]
     command += ["--storage", "shared.log", "--no-optim-plots", "--env-kwargs", "max_episode_steps:20", "--device", "cpu"]
     workers = [PythonProcess(*command, cwd=workdir) for _ in range(2)]
     assert [worker.wait().returncode for worker in workers] == [0, 0]
     trials = load_study(workdir, "shared", "shared.log").trials
-    assert [trial.number for trial in trials] == [0, 1, 2, 3]
+    assert [trial.number for trial in trials] == [0, 1]
     assert all(trial.state.is_finished() for trial in trials)
     assert load_study(workdir, "shared", "shared.log").user_attrs["flow_steps"] == "2"
 
@@ -626,8 +624,9 @@ def test_what_is_missing_is_said(arguments: list[str], message: str, tmp_path: P
 
 
 @pytest.mark.slow
-def test_without_rl_zoo_the_package_is_named() -> None:
-    program = """
+def test_without_rl_zoo_the_package_is_named(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("""
 import sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
@@ -636,8 +635,8 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 from sb3_flow.cli import main
 sys.exit(main(["train", "--algo", "fql", "--env", "Pendulum-v1"]))
-"""
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+""")
+    result = PythonProcess(program).wait()
     assert result.returncode == 2
     assert result.stderr == "sb3-flow: The command line of RL Zoo needs the package `rl_zoo3`: pip install 'sb3_flow[zoo]'\n"
 

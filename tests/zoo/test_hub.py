@@ -72,6 +72,12 @@ def hub(logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         yield hub
 
 
+@pytest.fixture
+def without_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uploads have another ONNX file, which takes no seconds."""
+    monkeypatch.setattr(FQL, "export", lambda _, path: Path(path).write_bytes(b"onnx"))
+
+
 def push(*arguments: str) -> None:
     options = ["--no-render", "--env-kwargs", "max_episode_steps:20", "--device", "cpu", "-orga", "me", "--seed", "5"]
     assert main(["push-to-hub", *ENV, *options, *arguments]) == 0
@@ -184,7 +190,7 @@ def test_the_code_for_an_exported_policy_of_dictionaries(tmp_path: Path, monkeyp
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_card(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_of_the_card(hub: Hub, without_export: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Downloads need no trust, and what is downloaded is loaded without pickles."""
     push("-f", "data", "-name", "other")
     card = hub.repositories["me/other"]["README.md"].decode()
@@ -269,7 +275,7 @@ def test_a_hub_that_cannot_be_reached(hub: Hub, monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.slow
 def test_a_connection_that_is_lost(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    hub: Hub, without_export: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Statistics that cannot be downloaded do not count as missing: the policy would act without them."""
     push("-f", "data")
@@ -286,7 +292,9 @@ def test_a_connection_that_is_lost(
 
 
 @pytest.mark.slow
-def test_nothing_in_a_repository_is_run(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_in_a_repository_is_run(
+    hub: Hub, without_export: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither a pickle in the model, nor an object in a YAML file, nor a module in the id of the environment."""
     push("-f", "data")
     files = hub.repositories["me/fql-Pendulum-v1"]

@@ -55,6 +55,14 @@ def train(folder: Path, *options: str) -> int:
     return main(["train", "-f", str(folder), *options, *OPTIONS, *params(folder)])
 
 
+#: For runs whose results do not matter.
+SHORT = ["-n", "20", "--eval-freq", "10", "--eval-episodes", "1"]
+
+
+def train_shortly(folder: Path, *options: str) -> int:
+    return main(["train", "-f", str(folder), *OPTIONS, *SHORT, *options, *params(folder)])
+
+
 def run_folder(folder: Path, seed: int) -> Path:
     return folder / "fql" / f"{ENV}_{seed + 1}"
 
@@ -173,11 +181,11 @@ def test_an_environment_that_only_the_second_seed_cannot_have(
 
     with monkeypatch.context() as patch:
         patch.setattr(FlowExperimentManager, "create_envs", create_envs)
-        assert train(tmp_path / "runs", "--seeds", "0", "3") == 2
+        assert train_shortly(tmp_path / "runs", "--seeds", "0", "3") == 2
     message = "1 of 2 seeds failed. Seed 3: The simulator has no license left. Therefore not trained: 0."
     assert message in capfd.readouterr().err
     assert "The simulator has no license left." in (run_folder(tmp_path / "runs", 3) / "log.txt").read_text("utf-8")
-    assert train(tmp_path / "runs", "--seeds", "0", "3") == 0
+    assert train_shortly(tmp_path / "runs", "--seeds", "0", "3") == 0
 
 
 @pytest.mark.parametrize(
@@ -190,9 +198,9 @@ def test_the_same_command_works_when_it_is_corrected(
 ) -> None:
     """An unknown sampler is found when the model has been made. One seed fails at it, and no run has started."""
     wrong = [option.replace("bc_flow", "bc_flw") for option in OPTIONS]
-    assert main(["train", "-f", str(tmp_path / "runs"), *options, *wrong, *params(tmp_path / "runs")]) == 2
+    assert main(["train", "-f", str(tmp_path / "runs"), *options, *wrong, *SHORT, *params(tmp_path / "runs")]) == 2
     assert "bc_flw" in capfd.readouterr().err
-    assert train(tmp_path / "runs", *options) == 0
+    assert train_shortly(tmp_path / "runs", *options) == 0
 
 
 def test_an_error_in_the_command_line_is_shown_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -208,13 +216,13 @@ def test_a_seed_that_fails_does_not_stop_the_others(
     evaluate = EvalCallback._on_step
 
     def on_step(self: EvalCallback) -> bool:
-        if self.model.seed == 3 and self.num_timesteps == 50:
+        if self.model.seed == 3 and self.num_timesteps == 10:
             raise ValueError("The evaluation has failed.")
         return evaluate(self)
 
     monkeypatch.setattr(EvalCallback, "_on_step", on_step)
     folder = tmp_path / "runs"
-    assert train(folder, "--seeds", "0", "3") == 2
+    assert train_shortly(folder, "--seeds", "0", "3") == 2
     message = capsys.readouterr().err
     assert "1 of 2 seeds failed. Seed 3: The evaluation has failed." in message and "not trained" not in message
     assert (run_folder(folder, 0) / f"{ENV}.zip").exists()
