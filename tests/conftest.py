@@ -19,6 +19,10 @@ os.fsync = lambda fd: None
 python_process.start_workers_by(python_process.CONTEXT)
 
 
+#: Baselines that differ from another algorithm in their networks only: from ``ChunkFlow``, and from ``FlowOpt``.
+LIKE_OTHERS = {"ChunkDiffusion", "ChunkRegression", "DiffusionOpt"}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also run the tests that are marked `nightly`")
 
@@ -42,7 +46,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     ``scope="module"``.
 
     A test that is marked ``one_variant`` runs over the first variant of each class, one that is marked ``algorithms`` over
-    those that the mark names; ``--all`` adds the other ones. In all other tests, further variants of a class are ``slow``.
+    those that the mark names; ``--all`` adds the other ones. In all other tests, further variants of a class are ``slow``, and
+    algorithms that are ``LIKE_OTHERS`` run with ``--all``.
     """
     cases = {
         "case": CASES,
@@ -64,6 +69,8 @@ def marks(metafunc: pytest.Metafunc, case: AlgorithmCase) -> list[pytest.MarkDec
     if named := mark("algorithms"):
         assert set(named.args) <= {other.name for other in CASES}, f"{metafunc.function}: {named.args}"
         return [] if case.name in named.args else [pytest.mark.nightly]
+    if case.name in LIKE_OTHERS:
+        return [pytest.mark.nightly]
     if mark("one_variant"):
         return [] if first else [pytest.mark.nightly]
     return [] if first else [pytest.mark.slow]
