@@ -18,9 +18,9 @@ SHORT: dict[str, tuple[str, list[str]]] = {
         "--transitions 1000 --updates 2 --episodes 1 --folder run",
         ["run/results.json", "run/learning_curve.png", "run/paths.png", "run/fql_cube.zip"],
     ),
-    "maze_demo.py": (
+    "fql_maze_demo.py": (
         "--transitions 1000 --updates 2 --episodes 1 --folder run",
-        ["run/results.json", "run/learning_curve.png", "run/paths.png", "run/ifql_maze.zip"],
+        ["run/results.json", "run/learning_curve.png", "run/paths.png", "run/fql_maze.zip"],
     ),
     "flow_opt_crossing.py": (
         "--robots 3 --scenes 2 --updates 6 --samples 2 --film film.gif --file picture.png",
@@ -53,7 +53,7 @@ def test_none_is_forgotten() -> None:
 
 
 #: Examples that also run without `--all`: those that users start from.
-FIRST = {"maze_demo.py", "own_data.py"}
+FIRST = {"fql_maze_demo.py", "own_data.py"}
 
 
 @pytest.mark.slow
