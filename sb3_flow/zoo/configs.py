@@ -1,7 +1,6 @@
 """The configurations of the package, and checks of configurations."""
 
-import importlib
-import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from sb3_flow.common.arguments import (
     as_policy_kwargs,
     check_nested_kwargs,
     checked_value,
-    closest,
     former_names_of,
     hints_of,
     is_ignored,
@@ -20,6 +18,7 @@ from sb3_flow.common.arguments import (
     unknown,
 )
 from sb3_flow.common.optional import require
+from sb3_flow.zoo.nested import check_keys, check_nested
 
 #: Keys of an entry that RL Zoo uses; all others are arguments of the algorithm.
 ZOO_KEYS = {
@@ -131,24 +130,6 @@ def read_entries(path: str) -> dict[str, Any]:
     return entries
 
 
-def check_keys(given: Iterable[str], known: set[str], owner: str, place: str, prefix: str = "") -> None:
-    """
-    Reject unknown keys.
-
-    :param given: The keys
-    :param known: Valid keys
-    :param owner: Owner of the keys, for the message
-    :param place: Place of the keys, for the message
-    :param prefix: Prefix of keys, for the message
-    :raises ValueError: The message names the key, its place, and a suggestion.
-    """
-    for key in given:
-        if key not in known:
-            close = closest(key, known)
-            hint = f"did you mean `{prefix}{close}`?" if close else f"expected one of: {', '.join(sorted(known))}."
-            raise ValueError(f"{place}: {owner} has no `{prefix}{key}`; {hint}")
-
-
 def check_no_options(entry: Iterable[str], place: Callable[[str], str]) -> None:
     """
     Reject keys that RL Zoo takes from options of the command.
@@ -232,6 +213,8 @@ def read_value(key: str, value: Any, hints: Mapping[str, Any], place: Callable[[
     """
     if isinstance(value, str) and (key == "policy_kwargs" or (key == "learning_rate" and is_schedule(value))):
         return value  # RL Zoo's forms of a dictionary and of a schedule
+    if key in ZOO_KEYS and key not in ZOO_NUMBERS:
+        value = check_nested(key, value, place(key))
     return read_number(key, value, ZOO_NUMBERS.get(key) or hints.get(key, Any), place)
 
 
@@ -239,7 +222,7 @@ def is_schedule(text: str) -> bool:
     """Whether a text is RL Zoo's form of a learning rate that decreases linearly to 0: ``lin_3e-4``."""
     name, _, number = text.partition("_")
     try:
-        return name == "lin" and float(number) >= 0
+        return name == "lin" and "_" not in number and 0 <= float(number) < math.inf
     except ValueError:
         return False
 
@@ -276,48 +259,3 @@ def check_noise(entry: dict[str, Any], place: Callable[[str], str]) -> None:
     for key, other in (("noise_type", "noise_std"), ("noise_std", "noise_type")):
         if entry.get(key) is not None and entry.get(other) is None:
             raise ValueError(f"{place(key)}: `{other}` is missing, which `{key}` needs.")
-
-
-#: Keys whose values name classes, and the number of arguments that RL Zoo passes to them.
-CLASSES = {"env_wrapper": 1, "vec_env_wrapper": 1, "callback": 0, "policy": None}
-
-
-def check_classes(entry: dict[str, Any], place: Callable[[str], str]) -> None:
-    """
-    Check that the classes of an entry exist, and have the arguments that are given.
-
-    :param entry: The hyperparameters
-    :param place: Maps a key to its place, for the message
-    :raises ValueError: If one of them does not exist, or cannot be called with its arguments.
-    """
-    for key, passed in CLASSES.items():
-        value = entry.get(key)
-        for item in value if isinstance(value, list) else [value]:
-            name = next(iter(item), None) if isinstance(item, dict) else item
-            if name is None or (key == "policy" and "." not in str(name)):
-                continue
-            module, _, cls = str(name).rpartition(".")
-            try:
-                found = getattr(importlib.import_module(module), cls, None)
-            except (ModuleNotFoundError, ValueError) as error:
-                if isinstance(error, ModuleNotFoundError) and not module.startswith(error.name or "\0"):
-                    raise  # the module exists, but one of its dependencies does not
-                found = None
-            if found is None:
-                raise ValueError(f"{place(key)}: `{key}` has {name!r}; there is no such class. Write MODULE.CLASS.")
-            if passed is not None:
-                _check_call(found, passed, item[name] if isinstance(item, dict) else {}, f"{place(key)}: `{key}` has {name!r}")
-
-
-def _check_call(function: Callable[..., Any], passed: int, kwargs: Any, place: str) -> None:
-    """Check that a function can be called with a number of arguments and with keyword arguments."""
-    if not isinstance(kwargs, dict):
-        raise ValueError(f"{place} with {kwargs!r}; its arguments must be a dictionary.")
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # not a function of Python
-        return
-    try:
-        signature.bind(*[None] * passed, **kwargs)
-    except TypeError as error:
-        raise ValueError(f"{place}: {error}. Write {{{place.rsplit(maxsplit=1)[-1]}: {{ARGUMENT: VALUE}}}}.") from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -13,7 +15,7 @@ from sb3_flow.common.optional import require
 from sb3_flow.zoo.algorithms import ALGORITHMS
 from sb3_flow.zoo.options import check_environment
 from sb3_flow.zoo.registration import register
-from sb3_flow.zoo.trust import parsed_values, read_yaml, reading
+from sb3_flow.zoo.trust import parsed_values, read_yaml, reading, replaced
 
 
 class LoadedRun(NamedTuple):
@@ -72,3 +74,18 @@ def load_run(
         )
         model = ALGORITHMS[algorithm].load(path, env=env, device="cpu")
     return LoadedRun(model, env, path, pathlib.Path(run_folder))
+
+
+@contextmanager
+def as_configured() -> Iterator[None]:
+    """Context in which RL Zoo's scripts make the environment of a run with the ``env_kwargs`` of its configuration."""
+    utils: Any = require("rl_zoo3.utils", "zoo", "Reading a run of RL Zoo")
+    make = utils.create_test_env
+
+    def create_test_env(*args: Any, hyperparams: dict[str, Any], env_kwargs: dict[str, Any], **kwargs: Any) -> VecEnv:
+        configured = hyperparams.pop("env_kwargs", None) or {}  # `enjoy` has removed them, the other scripts ignore them
+        env: VecEnv = make(*args, hyperparams=hyperparams, env_kwargs={**configured, **env_kwargs}, **kwargs)
+        return env
+
+    with replaced(utils, "create_test_env", create_test_env):
+        yield

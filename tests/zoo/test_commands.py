@@ -294,6 +294,51 @@ class Drawn(gym.Env):
         return np.full((32, 32, 3), 20 * self.time, np.uint8)
 
 
+class Bright(Drawn):
+    """Records its argument."""
+
+    made: ClassVar[list[int]] = []
+
+    def __init__(self, render_mode: str | None = None, brightness: int = 0) -> None:
+        super().__init__(render_mode)
+        self.made.append(brightness)
+
+
+@pytest.mark.slow
+def test_the_arguments_of_the_environment_are_those_of_the_configuration_everywhere(tmp_path: Path) -> None:
+    pytest.importorskip("moviepy")
+    gym.register("Bright-v0", Bright)
+    settings = "policy: FlowPolicy, policy_kwargs: {net_arch: [8]}, n_timesteps: 4, learning_starts: 2, batch_size: 2"
+    (tmp_path / "bright.yml").write_text(f"Bright-v0: {{{settings}, env_kwargs: {{brightness: 7}}}}", "utf-8")
+    options = ["--algo", "fql", "--env", "Bright-v0"]
+    training = [*options, "--conf-file", "bright.yml", "--eval-freq", 2, "--eval-episodes", 1]
+    commands: list[list[Any]] = [
+        ["train", *training],
+        ["optimize", *training, "--n-trials", 1, "--n-evaluations", 1, "--no-optim-plots"],
+        ["enjoy", *options, "--exp-id", 1, "-n", 2, "--no-render"],
+        ["record-video", *options, "--exp-id", 1, "-n", 2, "-o", "videos", "--no-render"],
+    ]
+    try:
+        for command in commands:
+            Bright.made.clear()
+            succeed(*command, folder=tmp_path)
+            assert Bright.made and set(Bright.made) == {7}, command
+        Bright.made.clear()
+        succeed(*commands[0], "--eval-env-kwargs", "brightness:3", folder=tmp_path)
+        assert set(Bright.made) == {3, 7}
+    finally:
+        del gym.registry["Bright-v0"]
+
+
+@pytest.mark.parametrize("key", ["frame_stack", "vec_env_wrapper", "env_kwargs"])
+def test_a_key_without_a_value_is_the_default(key: str, tmp_path: Path) -> None:
+    settings = "policy: FlowPolicy, policy_kwargs: {net_arch: [8]}, n_timesteps: 2, learning_starts: 2"
+    (tmp_path / "small.yml").write_text(f"{PENDULUM}: {{{settings}, {key}: null}}", "utf-8")
+    options = ["--algo", "fql", "--env", PENDULUM]
+    succeed("train", *options, "--conf-file", "small.yml", "--eval-freq", -1, folder=tmp_path)
+    succeed("enjoy", *options, "-n", 2, "--no-render", folder=tmp_path)
+
+
 @pytest.mark.slow
 def test_the_policy_of_a_run_is_exported(offline: Path, workdir: Path) -> None:
     pytest.importorskip("onnxscript")
