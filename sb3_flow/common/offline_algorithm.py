@@ -9,7 +9,7 @@ import io
 import pathlib
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
@@ -40,7 +40,7 @@ from sb3_flow.common.data.columns import DatasetError, short
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.digest import digest
 from sb3_flow.common.data.follow import follow_environment
-from sb3_flow.common.data.no_environment import NoEnvironment, WithinSpaces
+from sb3_flow.common.data.no_environment import NoEnvironment, WithinSpaces, buffers_in
 from sb3_flow.common.data.offline_buffer import OfflineBuffer
 from sb3_flow.common.data.online_buffer import OnlineBuffer
 from sb3_flow.common.data.sources import names_a_source, read_dataset
@@ -109,7 +109,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
 
     def _spaces_of(self, dataset: Any) -> NoEnvironment:
         """An environment that has only the spaces of the dataset."""
-        if not isinstance(dataset, ReplayBuffer):
+        if next(buffers_in(dataset), None) is None:
             self._just_read = dataset, read_dataset(dataset)
         env = NoEnvironment.of(dataset if self._just_read is None else self._just_read[1])
         low, high = short(env.action_space.low), short(env.action_space.high)
@@ -177,20 +177,28 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
             prepare_vec_normalize(self._vec_normalize_env, data)
 
     def _read_dataset(self, dataset: Any) -> OfflineDataset:
-        if isinstance(dataset, ReplayBuffer) and dataset.action_space != self.action_space:
-            raise DatasetError(
-                f"The replay buffer has actions in {dataset.action_space}, scaled to [-1, 1]; the action space of this model "
-                f"is {self.action_space}. Use one of an environment with the same actions, or a dictionary of arrays."
-            )
-        if isinstance(dataset, OnlineBuffer):
-            return dataset.to_dataset(self.policy.unscale_action)
-        if isinstance(dataset, ReplayBuffer):
-            return OfflineDataset.from_replay_buffer(dataset, self.policy.unscale_action)
         if self._just_read is not None and self._just_read[0] is dataset:
             return self._just_read[1]
         # Only names and files depend on the environment.
         named = self.env is not None and names_a_source(dataset)
-        return read_dataset(dataset, env_id_of(self.env) if named and self.env is not None else None)
+        return read_dataset(self._with_buffers_read(dataset), env_id_of(self.env) if named and self.env is not None else None)
+
+    def _with_buffers_read(self, source: Any) -> Any:
+        """Read the replay buffers in a source, whose actions are scaled by the action space."""
+        if isinstance(source, list | tuple):
+            return [self._with_buffers_read(part) for part in source]
+        if isinstance(source, Mapping) and "source" in source:
+            return {**source, "source": self._with_buffers_read(source["source"])}
+        if not isinstance(source, ReplayBuffer):
+            return source
+        if source.action_space != self.action_space:
+            raise DatasetError(
+                f"The replay buffer has actions in {source.action_space}, scaled to [-1, 1]; the action space of this model "
+                f"is {self.action_space}. Use one of an environment with the same actions, or a dictionary of arrays."
+            )
+        if isinstance(source, OnlineBuffer):
+            return source.to_dataset(self.policy.unscale_action)
+        return OfflineDataset.from_replay_buffer(source, self.policy.unscale_action)
 
     def _make_offline_buffer(self, data: OfflineDataset) -> OfflineBuffer:
         imitation = not self.needs_rewards

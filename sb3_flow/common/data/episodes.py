@@ -257,26 +257,38 @@ def _from_successors_or_terminations(data: Recording, terminations: np.ndarray) 
 
 
 def _jumps(data: Recording, quick: bool = False) -> np.ndarray | None:
-    """
-    Where ``next_observations`` is not the observation of the next row, ``(N,)``; None without ``next_observations``. If
-    ``quick``, images are not compared.
-    """
+    """As ``not_followed``; None without ``next_observations``. If ``quick``, images are not compared."""
     if data.next_observations is None:
         return None
-    now, then = parts(data.observations), parts(data.next_observations)
-    jumps = np.zeros(data.length, dtype=bool)
+    return not_followed(data.observations, data.next_observations, data.length, QUICK_BYTES if quick else None)
+
+
+def not_followed(
+    observations: Observations, next_observations: Observations, length: int, most: int | None = None
+) -> np.ndarray:
+    """
+    Find the rows whose next observation is not the observation of the next row.
+
+    :param observations: As in a dataset
+    :param next_observations: As in a dataset
+    :param length: ``N``, number of rows
+    :param most: Parts with more bytes in a row are not compared; None: all are
+    :return: ``(N,)`` of bool; False at the last row
+    """
+    now, then = parts(observations), parts(next_observations)
+    found = np.zeros(length, dtype=bool)
     for key in now.keys() & then.keys():
         first, second = now[key], then[key]
-        if first.shape != second.shape or len(first) != data.length:
+        if first.shape != second.shape or len(first) != length:
             continue  # is refused later, with a better message
-        if quick and first.nbytes > QUICK_BYTES * data.length:
+        if most is not None and first.nbytes > most * length:
             continue
         coarser = min(first.dtype, second.dtype, key=lambda dtype: dtype.itemsize)
-        for start in range(0, data.length - 1, 4096):
-            stop = min(start + 4096, data.length - 1)
+        for start in range(0, length - 1, 4096):
+            stop = min(start + 4096, length - 1)
             a, b = second[start:stop].astype(coarser, copy=False), first[start + 1 : stop + 1].astype(coarser, copy=False)
-            jumps[start:stop] |= (a != b).reshape(stop - start, -1).any(axis=1)
-    return jumps
+            found[start:stop] |= (a != b).reshape(stop - start, -1).any(axis=1)
+    return found
 
 
 def _interruptions(data: Recording) -> np.ndarray | None:
