@@ -178,6 +178,8 @@ class OfflineDataset:
         if found.ignored:
             listed = ", ".join(f"`{field}`" for field in found.ignored[:8])
             warn(f"{name}: not used: {listed}{' and others' if len(found.ignored) > 8 else ''}.")
+        for doubt in episodes.doubts:
+            warn(f"{name}: {doubt}.")
         dataset = cls(
             found.observations,
             found.actions,

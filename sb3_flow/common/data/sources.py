@@ -10,6 +10,7 @@ from numbers import Real
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from sb3_flow.common.data.columns import DatasetError, short
 from sb3_flow.common.data.dataset import OfflineDataset, one_of_a_list
@@ -79,6 +80,15 @@ def read_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
     )
 
 
+def has_steps(source: Any) -> bool:
+    """Whether a source is an episode of RLDS, with ``steps``. A dictionary of arrays may have a counter of this name."""
+    if not (isinstance(source, Mapping) and "steps" in source):
+        return False
+    steps = source["steps"]
+    first = next(iter(steps), None) if isinstance(steps, list | tuple | np.ndarray) else None
+    return not isinstance(first, Real)
+
+
 def names_a_source(source: Any) -> bool:
     """Whether a source is or contains a name or a path. Its rewards may then depend on the environment."""
     if isinstance(source, Mapping):
@@ -94,7 +104,7 @@ def _read_list(sources: Any, env_id: str | None) -> OfflineDataset:
     try:
         datasets = [
             OfflineDataset.from_dict(source, f"dataset[{i}]")
-            if isinstance(source, Mapping) and not {"source", "steps"} & set(source)
+            if isinstance(source, Mapping) and "source" not in source and not has_steps(source)
             else read_dataset(source, env_id)
             for i, source in enumerate(sources)
         ]
