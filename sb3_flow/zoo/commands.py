@@ -104,7 +104,7 @@ def run_script(name: str, arguments: list[str]) -> None:
             stack.enter_context(parsed_values())
             if name in ACTING:
                 stack.enter_context(reading(ours.trusted))
-                stack.enter_context(as_configured())
+                stack.enter_context(as_configured(script.module, ours.trusted))
             if name in HUB:
                 stack.enter_context(HUB[name](arguments, ours.trusted))
             function()

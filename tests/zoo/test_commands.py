@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -328,6 +329,48 @@ def test_the_arguments_of_the_environment_are_those_of_the_configuration_everywh
         assert set(Bright.made) == {3, 7}
     finally:
         del gym.registry["Bright-v0"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "content", "commands"),
+    [
+        ("config.yml", "", ("enjoy", "train")),
+        ("config.yml", "[1]", ("enjoy", "train", "report")),
+        ("config.yml", "a: [", ("enjoy", "train", "report")),
+        ("args.yml", "", ("enjoy",)),
+        ("args.yml", "[1]", ("enjoy", "train", "report")),
+        ("system.yml", "[1]", ("train", "report")),
+        ("system.yml", "a: [", ("train", "report")),
+        ("../evaluations.npz", "x", ("report", "plot")),
+    ],
+)
+def test_damaged_files_of_a_run_are_named(
+    online: Path, workdir: Path, tmp_path: Path, file: str, content: str, commands: tuple[str, ...]
+) -> None:
+    folder = tmp_path / online.relative_to(workdir)
+    shutil.copytree(online, folder)
+    (folder / PENDULUM / file).write_text(content, "utf-8")
+    options = ["--algo", "fql", "--env", PENDULUM]
+    arguments = {
+        "enjoy": [*options, "--exp-id", RUN, "-n", 2, "--no-render"],
+        "train": [*options, "--conf-file", workdir / "small.yml", "--run-id", RUN, "--resume"],
+        "report": ["logs"],
+        "plot": ["-a", "fql", "-e", PENDULUM, "-f", "logs", "--no-display"],
+    }
+    for command in commands:
+        ended = run(command, *arguments[command], folder=tmp_path)
+        assert ended.code == 2 and Path(file).name in ended.err and len(ended.err.strip().splitlines()) == 1, ended
+
+
+def test_arguments_that_enjoy_passes_to_the_environment_are_checked(online: Path, workdir: Path) -> None:
+    options = ["--algo", "fql", "--env", PENDULUM, "--exp-id", RUN, "-n", 2, "--no-render", "--env-kwargs"]
+    for given, message in (
+        ("g:high", "--env-kwargs: `env_kwargs.g` is 'high'; it must be a number"),
+        ("gg:1", "--env-kwargs: `env_kwargs` is .*unexpected keyword argument 'gg'\n"),
+    ):
+        ended = run("enjoy", *options, given, folder=workdir)
+        assert ended.code == 2 and re.search(message, ended.err), ended
 
 
 @pytest.mark.parametrize("key", ["frame_stack", "vec_env_wrapper", "env_kwargs"])
