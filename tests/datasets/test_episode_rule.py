@@ -160,6 +160,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a clock of rows that are shuffled": ({"timestamp": [3.5, 1, 5, 2, 4, 0]}, "not in the order of time: `timestamp` goes"),
     "a counter named steps": ({"steps": np.arange(N), "terminals": flags()}, "Seen: `steps`, `terminals`, which marks no row"),
+    "numbers of episodes that are missing": ({"episode_id": [0, 0, 0, 1, 1, np.nan]}, "`episode_id` row 5 is nan; expected a"),
+    "names of episodes that are missing": ({"episode": [*"aaabb", None]}, "`episode` row 5 is None; expected a value"),
+    "masked values": (
+        {"truncations": flags(5), "rewards": np.ma.masked_array(np.zeros(N), mask=flags(3))},
+        "`rewards` row 3 is masked; fill masked values",
+    ),
+    "tensors with gradients": (
+        {"truncations": flags(5), "rewards": th.zeros(N, requires_grad=True)},
+        "`rewards` is no array of numbers .*requires grad",
+    ),
     "a dictionary": ({"truncations": {"a": 1}}, "`truncations` is a dictionary with the keys"),
 }
 

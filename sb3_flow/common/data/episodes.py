@@ -531,7 +531,14 @@ def _one_a_row(column: np.ndarray, name: str, data: Recording) -> np.ndarray:
     column = np.asarray(column)
     if column.size != data.length:
         raise DatasetError(f"{data.name}: `{name}` has {short(column.shape)} values, but `actions` has {data.length} rows.")
-    return column.reshape(-1)
+    column = column.reshape(-1)
+    missing = column != column  # NaN, also among texts
+    if column.dtype.kind == "O":
+        missing = missing | np.array([value is None for value in column])
+    if np.any(missing):
+        row = int(np.argmax(missing))
+        raise DatasetError(f"{data.name}: `{name}` row {row} is {column[row]}; expected a value in each row.")
+    return column
 
 
 def _numbers(column: np.ndarray, name: str, data: Recording) -> np.ndarray:
