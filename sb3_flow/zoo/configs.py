@@ -32,6 +32,10 @@ WITH_OPTIONS = {
 }
 #: Keys whose values are numbers, and their types.
 ZOO_NUMBERS: dict[str, Any] = {"n_timesteps": int, "n_envs": int, "frame_stack": int | None, "noise_std": float | None}
+#: Keys whose values may be text that RL Zoo evaluates.
+AS_TEXT = {"policy_kwargs", "replay_buffer_class", "replay_buffer_kwargs"}
+#: Keys whose values may be schedules.
+SCHEDULES = {"learning_rate", "clip_range", "clip_range_vf", "delta_std"}
 #: RL Zoo's names of action noise.
 NOISES = ("normal", "ornstein-uhlenbeck")
 
@@ -160,13 +164,33 @@ def check_entry(entry: dict[str, Any], cls: type, place: Callable[[str], str]) -
     for key in entry:
         if former.get(key, key) not in known:
             raise ValueError(f"{place(key)}: {unknown(cls.__name__, key, known)}")
-    for key, example in (("policy", '"FlowPolicy"'), ("n_timesteps", "1000000")):
+    return _checked(entry, hints, former, place, '"FlowPolicy"')
+
+
+def check_other_entry(entry: dict[str, Any], cls: type, place: Callable[[str], str]) -> dict[str, Any]:
+    """
+    As ``check_entry``, for an algorithm of Stable-Baselines3 or sb3-contrib.
+
+    :param entry: The hyperparameters
+    :param cls: The algorithm
+    :param place: Maps a key to its place, for the message
+    :return: The entry with converted numbers
+    :raises ValueError: The message names the key, its place, and a suggestion.
+    """
+    hints = hints_of(cls)
+    for key in entry:
+        check_keys([key], ZOO_KEYS | hints.keys() - WITH_OPTIONS.keys(), cls.__name__, place(key))
+    return _checked(entry, hints, {}, place, '"MlpPolicy"')
+
+
+def _checked(
+    entry: dict[str, Any], hints: Mapping[str, Any], former: Mapping[str, str], place: Callable[[str], str], policy: str
+) -> dict[str, Any]:
+    """The checked values of an entry, which must have the keys that RL Zoo needs."""
+    for key, example in (("policy", policy), ("n_timesteps", "1000000")):
         if key not in entry:
             raise ValueError(f"{place(key)}: `{key}` is missing; write `{key}: {example}`.")
-    checked = {}
-    for key, value in entry.items():
-        checked[key] = read_value(former.get(key, key), value, hints, place)
-    return checked
+    return {key: read_value(former.get(key, key), value, hints, place) for key, value in entry.items()}
 
 
 def check_policy_kwargs(given: Mapping[str, Any], cls: type, policy: Any, place: str) -> None:
@@ -211,7 +235,7 @@ def read_value(key: str, value: Any, hints: Mapping[str, Any], place: Callable[[
     :return: The value; numbers in another form are converted
     :raises ValueError: If it has another type, or is outside of its range.
     """
-    if isinstance(value, str) and (key == "policy_kwargs" or (key == "learning_rate" and is_schedule(value))):
+    if isinstance(value, str) and (key in AS_TEXT or (key in SCHEDULES and is_schedule(value))):
         return value  # RL Zoo's forms of a dictionary and of a schedule
     if key in ZOO_KEYS and key not in ZOO_NUMBERS:
         value = check_nested(key, value, place(key))
@@ -241,7 +265,7 @@ def read_number(key: str, value: Any, hint: Any, place: Callable[[str], str]) ->
     try:
         return checked_value(key, value, hint)
     except (TypeError, ValueError) as error:
-        schedule = " A schedule that decreases to 0 is lin_NUMBER, such as lin_3e-4." if key == "learning_rate" else ""
+        schedule = " A schedule that decreases to 0 is lin_NUMBER, such as lin_3e-4." if key in SCHEDULES else ""
         raise ValueError(f"{place(key)}: {error}{schedule}") from error
 
 

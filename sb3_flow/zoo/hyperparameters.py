@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_SAMPLER
-from rl_zoo3.utils import get_callback_list
+from rl_zoo3.utils import ALGOS, get_callback_list
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_flow.common.arguments import check_policy
@@ -24,6 +24,7 @@ from sb3_flow.zoo.configs import (
     check_entry,
     check_no_options,
     check_noise,
+    check_other_entry,
     check_policy_kwargs,
     find_config,
     no_such_config,
@@ -85,13 +86,11 @@ class HyperparameterReader(ExperimentManager):
             raise no_such_config(self.config) from error
         check_no_options(saved, self._place)
         for key in ZOO_KEYS & saved.keys():
-            value = read_value(key, saved[key], {}, self._place)
-            hyperparams, saved[key] = {**hyperparams, key: value}, value
-            if value is None:  # the default; RL Zoo's other scripts expect the key to have a value
-                del hyperparams[key], saved[key]
-        if self.algo in ALGORITHMS:
-            hyperparams = check_entry(saved, ALGORITHMS[self.algo], self._place)
-            saved = OrderedDict(hyperparams)
+            if read_value(key, saved[key], {}, self._place) is None:
+                del saved[key]  # the default; RL Zoo's other scripts expect the key to have a value
+        check = check_entry if self.algo in ALGORITHMS else check_other_entry
+        hyperparams = check(saved, ALGOS[self.algo], self._place)
+        saved = OrderedDict(hyperparams)
         if needs_success_report(self.env_name.gym_id):
             # Also in the saved configuration, so that later scripts use the same wrappers.
             wrappers = hyperparams.get("env_wrapper") or []
@@ -154,13 +153,12 @@ class HyperparameterReader(ExperimentManager):
             raise ValueError(
                 f"{place}: `policy_kwargs` is {given!r}; it must be a dictionary, such as {{net_arch: [256, 256]}}."
             )
-        if self.algo in ALGORITHMS:
-            policy = processed[0]["policy"]
-            try:
-                check_policy(ALGORITHMS[self.algo], policy)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{self._place('policy')}: {error}") from error
-            check_policy_kwargs(given, ALGORITHMS[self.algo], policy, place)
+        policy = processed[0]["policy"]
+        try:
+            check_policy(ALGOS[self.algo], policy)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self._place('policy')}: {error}") from error
+        check_policy_kwargs(given, ALGOS[self.algo], policy, place)
         env_wrapper, vec_env_wrapper = (
             partial(wrap, wrapper, base, f"{self._place(key)}: `{key}` is {wrappers[key]!r}") if wrapper is not None else None
             for key, wrapper, base in (("env_wrapper", processed[1], gym.Env), ("vec_env_wrapper", processed[3], VecEnv))

@@ -317,6 +317,34 @@ def of_nested_values() -> dict[str, tuple[str, str]]:
     return {f"{key}{' ' * (10 + i)}": (value, text) for i, (key, value, text) in enumerate(inputs)}
 
 
+def of_other_algorithms() -> list[Input]:
+    """RL Zoo's own algorithms."""
+    line = "train --algo sac --env Pendulum-v1 --conf-file c.yml --eval-freq -1"
+    wrong = {
+        "policy: FlowPolicy": "SAC has no policy 'FlowPolicy'; did you mean 'MlpPolicy'",
+        "policy: 3": "`policy` is 3; it must be a text",
+        "learning_rate: lin_abc": "`learning_rate` is 'lin_abc'.*lin_NUMBER",
+        "learning_rate: -1": "`learning_rate` is -1; it must be at least 0",
+        "policy_kwargs: {net_ark: [3]}": "no `policy_kwargs.net_ark`; did you mean `policy_kwargs.net_arch`",
+        "batch_size: big": "c.yml, entry 'Pendulum-v1': `batch_size` is 'big'; it must be a whole number",
+        "batch_size: 0": "`batch_size` is 0; it must be at least 1",
+        "batch_sise: 4": "SAC has no `batch_sise`; did you mean `batch_size`",
+        "tau: x": "`tau` is 'x'; it must be a number",
+        "use_sde: maybe": "`use_sde` is 'maybe'; it must be True or False",
+        "normalize: {norm_obs: 'no'}": "`normalize.norm_obs` is 'no'",
+        "seed: 3": "`seed` is an option of the command",
+    }
+    right = ["buffer_size: 1e4", "batch_size: '4'", "learning_rate: lin_1e-3", "train_freq: [1, step]", "ent_coef: auto"]
+
+    def give(folder: Path, change: str) -> int:
+        key, _, value = change.partition(": ")
+        text = entry(**{"policy": "MlpPolicy", "policy_kwargs": "dict(net_arch=[4])", key: value})
+        return command(line, folder, {"c.yml": text})
+
+    inputs = [Input(f"sac: {change}", lambda folder, c=change: give(folder, c), text) for change, text in wrong.items()]
+    return inputs + [Input(f"sac: {change}", lambda folder, c=change: give(folder, c), result=0) for change in right]
+
+
 def of_sweeps() -> list[Input]:
     wrong: dict[str, tuple[dict[str, str], str]] = {
         "no seeds": ({"seeds": "0"}, "there are no runs"),
@@ -357,4 +385,4 @@ def of_sweeps() -> list[Input]:
     return [*inputs, Input("sweep: a table", run, result=0)]
 
 
-INPUTS: list[Any] = of_options() + of_configurations() + of_sweeps()
+INPUTS: list[Any] = of_options() + of_configurations() + of_other_algorithms() + of_sweeps()
