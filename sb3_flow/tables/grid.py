@@ -17,7 +17,8 @@ import gymnasium as gym
 
 from sb3_flow.common.arguments import closest, number_in_text
 from sb3_flow.common.environments import register_environment
-from sb3_flow.zoo.configs import load_yaml, read_value
+from sb3_flow.zoo.configs import is_config, load_yaml, no_such_config, read_value
+from sb3_flow.zoo.nested import check_environment_arguments
 
 Level = dict[str, Any]
 
@@ -337,6 +338,9 @@ class _Grid:
         if not seeds:
             return []  # no runs: their other settings are not checked
         options = {key: self._option(key, values[key], places[key]) for key in OPTIONS if key in values and key != "seeds"}
+        for key in ("env_kwargs", "eval_env_kwargs"):
+            where = places.get(key, "")
+            check_environment_arguments(options.get(key, {}), task, f"{self.file}{', ' if where else ''}{where}")
         options = {"cpus": 1, "gpus": 0, **options, **self.forced}
         options.setdefault("device", "cuda" if options["gpus"] else "cpu")
         hyperparameters = {key: value for key, value in values.items() if key not in OPTIONS}
@@ -406,6 +410,8 @@ class _Grid:
         if kind == "text" and isinstance(value, str):
             if key == "conf_file" and value.endswith((".yml", ".yaml", ".py")) and not Path(value).is_file():
                 raise self._error(where, f"`conf_file` is {value!r}, which does not exist (relative to {Path.cwd()}).")
+            if key == "conf_file" and not (value.endswith((".yml", ".yaml", ".py")) or is_config(value)):
+                raise self._error(where, str(no_such_config(value)))
             return value
         if kind == "names":
             return self._names(value, f"{where}.{key}".lstrip("."))

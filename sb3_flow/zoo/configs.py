@@ -1,5 +1,6 @@
 """The configurations of the package, and checks of configurations."""
 
+import importlib.util
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -36,8 +37,6 @@ ZOO_NUMBERS: dict[str, Any] = {"n_timesteps": int, "n_envs": int, "frame_stack":
 AS_TEXT = {"policy_kwargs", "replay_buffer_class", "replay_buffer_kwargs"}
 #: Keys whose values may be schedules.
 SCHEDULES = {"learning_rate", "clip_range", "clip_range_vf", "delta_std"}
-#: RL Zoo's names of action noise.
-NOISES = ("normal", "ornstein-uhlenbeck")
 
 
 def config_path(name: str) -> Path:
@@ -64,6 +63,14 @@ def find_config(config: str | None, algorithm: str) -> str | None:
     """
     path = config_path(algorithm if config is None else config)
     return str(path) if path.is_file() else config
+
+
+def is_config(name: str) -> bool:
+    """Whether a name is that of a configuration of this package, or of a Python module."""
+    try:
+        return config_path(name).is_file() or importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def no_such_config(config: str) -> ValueError:
@@ -275,11 +282,8 @@ def check_noise(entry: dict[str, Any], place: Callable[[str], str]) -> None:
 
     :param entry: The hyperparameters
     :param place: Maps a key to its place, for the message
-    :raises ValueError: If a key is missing, or the noise is unknown.
+    :raises ValueError: If a key is missing.
     """
-    kind = str(entry["noise_type"]).strip() if entry.get("noise_type") is not None else None
-    if kind is not None and kind not in NOISES:
-        raise ValueError(f"{place('noise_type')}: `noise_type` is {kind!r}; expected one of: {', '.join(NOISES)}.")
     for key, other in (("noise_type", "noise_std"), ("noise_std", "noise_type")):
         if entry.get(key) is not None and entry.get(other) is None:
             raise ValueError(f"{place(key)}: `{other}` is missing, which `{key}` needs.")

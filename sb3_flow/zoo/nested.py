@@ -28,6 +28,8 @@ ARGUMENTS: dict[str, tuple[type, set[str]]] = {
     "monitor_kwargs": (Monitor, {"env", "filename"}),
     "normalize": (VecNormalize, {"venv"}),
 }
+#: RL Zoo's names of action noise.
+NOISES = ("normal", "ornstein-uhlenbeck")
 #: Packages whose errors are about the values that they are given.
 PACKAGES = {"gymnasium", "rl_zoo3", "sb3_contrib", "sb3_flow", "stable_baselines3", "torch"}
 
@@ -46,6 +48,8 @@ def check_nested(key: str, value: Any, place: str) -> Any:
         if isinstance(value, list):
             return [_check_class(key, item, place) for item in value]
         return value if value is None else _check_class(key, value, place)
+    if key == "noise_type" and value is not None and str(value).strip() not in NOISES:
+        raise ValueError(f"{place}: `noise_type` is {value!r}; expected one of: {', '.join(NOISES)}.")
     if key == "env_kwargs" and value is not None:
         return check_names(key, value, place)
     if key not in ARGUMENTS or (key == "normalize" and isinstance(value, bool | None)):

@@ -366,6 +366,13 @@ def of_sweeps() -> list[Input]:
         "a name of an argument with a colon": ({"env_kwargs": "{'a:b': 3}"}, "`env_kwargs` has the name 'a:b'"),
         "a package that is a path": ({"packages": "['..']"}, "packages: `..` cannot be imported"),
         "normalize: 3": ({"normalize": "3"}, "s.yml: `normalize` is 3"),
+        "noise of an unknown type": ({"noise_type": "normall", "noise_std": "0.1"}, "s.yml: `noise_type` is 'normall'"),
+        "a configuration that does not exist": ({"conf_file": "nosuch"}, "s.yml: --conf-file nosuch does not exist"),
+        "an argument of the environment as text": ({"env_kwargs": "{g: high}"}, "s.yml: `env_kwargs.g` is 'high'"),
+        "a hyperparameter of sac as text": (
+            {"algorithms": "[sac]", "tau": "high"},
+            "s.yml: `tau` is 'high'; it must be a number",
+        ),
         "a wrapper that does not exist": ({"env_wrapper": "nosuch.Wrapper"}, "s.yml: `env_wrapper` has 'nosuch.Wrapper'"),
     }
     inputs = [
@@ -382,7 +389,14 @@ def of_sweeps() -> list[Input]:
         for name, (text, message) in whole.items()
     ]
     run = lambda folder: command("sweep s.yml --dry-run", folder, {"s.yml": table()})  # noqa: E731
-    return [*inputs, Input("sweep: a table", run, result=0)]
+    tuples = table(algorithms="[sac]", train_freq="[1, step]")
+    return [
+        *inputs,
+        Input("sweep: a table", run, result=0),
+        Input(
+            "sweep: train_freq of sac", lambda folder: command("sweep s.yml --dry-run", folder, {"s.yml": tuples}), result=0
+        ),
+    ]
 
 
 INPUTS: list[Any] = of_options() + of_configurations() + of_other_algorithms() + of_sweeps()
