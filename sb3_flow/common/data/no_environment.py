@@ -52,7 +52,7 @@ class NoEnvironment(gym.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         raise RuntimeError(
-            "There is no environment to act in: the model was made from data alone. Create the environment of the data, "
+            "There is no environment to act in: the model was made from data alone, or loaded without one. Create it, "
             "and pass it: evaluate_policy(model, env), EvalCallback(env), or model.set_env(env)."
         )
 
