@@ -1,5 +1,6 @@
 """Environments, callbacks and noise as users of Stable-Baselines3 have them."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sb3_flow import FQL
 from sb3_flow.common import guards
 from sb3_flow.common.checkpoints import TrainingCheckpoint
 from sb3_flow.common.data.observation_store import SLACK
+from sb3_flow.datasets import DatasetError
 
 SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "batch_size": 8, "device": "cpu", "seed": 0}
 ONLINE: dict[str, Any] = {**SMALL, "buffer_size": 200, "learning_starts": 5}
@@ -173,3 +175,38 @@ def test_spaces_that_cannot_be_saved_are_found_at_the_start(tmp_path: Path) -> N
     with pytest.raises(ValueError, match="OwnBox"):
         model.learn(5, callback=TrainingCheckpoint(tmp_path, 1000))
     assert model.num_timesteps == 0
+
+
+def normalized() -> VecNormalize:
+    return VecNormalize(DummyVecEnv([pendulum]))
+
+
+def test_other_normalization_than_in_training_is_warned_of(tmp_path: Path) -> None:
+    """The policy would see numbers of another scale. Stable-Baselines3 says nothing."""
+    for name, env in (("normalized", normalized()), ("raw", pendulum())):
+        model = FQL("FlowPolicy", env, **ONLINE).learn(20)
+        model.save(tmp_path / name)
+        if isinstance(env, VecNormalize):
+            env.save(str(tmp_path / "statistics.pkl"))
+    with pytest.warns(UserWarning, match="which this environment does not have"):
+        FQL.load(tmp_path / "normalized", env=pendulum())
+    with pytest.warns(UserWarning, match="was trained without it"):
+        FQL.load(tmp_path / "raw").set_env(normalized())
+    fresh = FQL.load(tmp_path / "normalized", env=normalized())
+    with pytest.warns(UserWarning, match="has no statistics, so that the policy sees other numbers"):
+        fresh.learn(10, reset_num_timesteps=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept = VecNormalize.load(str(tmp_path / "statistics.pkl"), DummyVecEnv([pendulum]))
+        FQL.load(tmp_path / "normalized", env=kept).learn(10, reset_num_timesteps=False)
+        rewards = VecNormalize(DummyVecEnv([pendulum]), norm_obs=False)
+        FQL.load(tmp_path / "raw", env=rewards).learn(10, reset_num_timesteps=False)
+
+
+def test_a_dataset_that_no_longer_fits_is_named_in_one_line(tmp_path: Path) -> None:
+    data = collect(pendulum, 50)
+    FQL("FlowPolicy", pendulum(), dataset=data, **SMALL).learn(2).save(tmp_path / "model")
+    wider = {**data, "actions": np.concatenate([data["actions"], data["actions"]], axis=1)}
+    with pytest.raises(DatasetError, match=r"The model's dataset .* cannot be read: .*`actions` has shape") as raised:
+        FQL.load(tmp_path / "model", dataset=wider).learn(2)
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 500

@@ -8,15 +8,17 @@ whole floats (``1e6``) to integers; other types raise an error.
 import difflib
 import inspect
 import math
+import re
 import types
 import typing
 import warnings
 from abc import ABCMeta
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from torch import nn
@@ -51,23 +53,32 @@ ONLINE = {
     *("action_noise", "balanced_sampling", "buffer_size", "gamma", "gradient_steps", "learning_starts", "n_steps"),
     *("hindsight", "offline_steps", "sparse_rewards", "train_freq"),
 }
+#: Types of several values, and their words in messages.
+CONTAINERS: dict[Any, str] = {tuple: "a list", list: "a list", dict: "a dictionary"}
 #: Smallest and largest values of numbers, in constructors and configurations alike. Algorithms check their own arguments.
 RANGES: dict[str, tuple[float, float]] = {
     "batch_size": (1, math.inf),
     "buffer_size": (1, math.inf),
+    "clip_obs": (1e-12, math.inf),
+    "clip_reward": (1e-12, math.inf),
     "crop_probability": (0, 1),
+    "epsilon": (1e-12, math.inf),
     "frame_stack": (1, math.inf),
     "gamma": (0, 1),
     "gradient_steps": (-1, math.inf),
     "hindsight": (0, math.inf),
     "learning_rate": (0, math.inf),
     "learning_starts": (0, math.inf),
+    "max_episodes": (1, math.inf),
     "n_envs": (1, math.inf),
+    "n_eval_episodes": (1, math.inf),
+    "n_stack": (1, math.inf),
     "n_steps": (1, math.inf),
     "n_timesteps": (1, math.inf),
     "noise_std": (0, math.inf),
     "offline_log_interval": (1, math.inf),
     "offline_steps": (0, math.inf),
+    "save_freq": (1, math.inf),
     "seed": (0, 2**32 - 1),
     "stats_window_size": (1, math.inf),
     "tau": (0, 1),
@@ -268,7 +279,7 @@ def checked_value(name: str, value: Any, hint: Any) -> Any:
     :raises TypeError: If the value has another type.
     :raises ValueError: If a number is outside of its range.
     """
-    value = _checked_type(name, value, hint)
+    value = checked_type(name, value, hint)
     if isinstance(value, (int, float)) and name in RANGES:
         low, high = RANGES[name]
         if not low <= value <= high:
@@ -311,12 +322,15 @@ def check_schedule(schedule: Callable[[float], Any]) -> None:
         )
 
 
-def _checked_type(name: str, value: Any, hint: Any) -> Any:
+def checked_type(name: str, value: Any, hint: Any) -> Any:
+    """As ``checked_value``, without ranges."""
     kinds = _kinds(hint)
     if isinstance(value, list) and tuple in kinds:  # YAML has no tuples
         return tuple(value)
     if kinds - {type(None)} == {type} and not isinstance(value, type) and not (value is None and type(None) in kinds):
         raise TypeError(f"`{name}` is {value!r}; it must be a class.")
+    if kinds & CONTAINERS.keys() and kinds <= {*CONTAINERS, type(None)} and isinstance(value, str | int | float):
+        raise TypeError(f"`{name}` is {value!r}; it must be {_expected(kinds)}.")
     if Any in kinds or not kinds & {int, float, bool, str}:
         return value
     if isinstance(value, str) and str not in kinds:
@@ -361,11 +375,12 @@ def _kinds(hint: Any) -> set[Any]:
 
 def _expected(kinds: set[Any]) -> str:
     words = {float: "a number", int: "a whole number", bool: "True or False", str: "a text", Callable: "a function"}
+    words |= CONTAINERS
     words[type(None)] = "None"
     if float in kinds:
         kinds = kinds - {int}
     found = [word for kind, word in words.items() if kind in kinds]
-    return " or ".join(found)
+    return " or ".join(dict.fromkeys(found))
 
 
 def _number(text: str) -> int | float | str:
@@ -376,6 +391,18 @@ def _number(text: str) -> int | float | str:
         except ValueError:
             continue
     return text
+
+
+def number_in_text(value: Any) -> str:
+    """
+    A hint for numbers that YAML reads as text.
+
+    :param value: Any value
+    :return: What to write instead of such a number; empty for another value
+    """
+    if isinstance(value, str) and re.fullmatch(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)", value):
+        return f" YAML reads this as text: write {float(value)!r}, or !!float {value}."
+    return ""
 
 
 def policy_arguments(cls: type, policy: Any) -> set[str] | None:
@@ -409,14 +436,31 @@ def check_nested_kwargs(given: Mapping[str, Any], policy_class: type) -> None:
             continue
         if not isinstance(nested, Mapping):
             raise TypeError(f"`{name}` is {nested!r}; it must be a dictionary.")
-        default = next(parameters[owner].default for parameters in constructors if owner in parameters)
-        cls = given.get(owner, default)
+        cls = given.get(owner, _default(constructors, owner))
         parameters = inspect.signature(cls).parameters
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             continue
         names = parameters.keys() - {"params", "lr", "observation_space"}
         for key in nested.keys() - names:
             raise TypeError(f"`{name}`: {unknown(cls.__name__, key, names)}")
+    if nested := given.get("optimizer_kwargs"):
+        _check_optimizer(nested, given.get("optimizer_class", _default(constructors, "optimizer_class")))
+
+
+def _default(constructors: Sequence[Mapping[str, inspect.Parameter]], name: str) -> Any:
+    """The default value of an argument of one of several constructors."""
+    return next(parameters[name].default for parameters in constructors if name in parameters)
+
+
+def _check_optimizer(given: Mapping[str, Any], cls: Any) -> None:
+    """Make an optimizer with the arguments, because optimizers check them."""
+    for key, value in given.items():
+        if advice := number_in_text(value):
+            raise TypeError(f"`optimizer_kwargs`: `{key}` is {value!r}.{advice}")
+    try:
+        cls([nn.Parameter(th.zeros(1))], lr=1e-3, **given)
+    except Exception as error:
+        raise ValueError(f"`optimizer_kwargs` is {given}, which {cls.__name__} refuses: {error}.") from error
 
 
 def as_policy_kwargs(given: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import io
 import pathlib
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
@@ -40,11 +40,11 @@ from sb3_flow.common.data.columns import DatasetError, short
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.digest import digest
 from sb3_flow.common.data.follow import follow_environment
-from sb3_flow.common.data.no_environment import NoEnvironment, WithinSpaces
+from sb3_flow.common.data.no_environment import NoEnvironment, WithinSpaces, buffers_in
 from sb3_flow.common.data.offline_buffer import OfflineBuffer
 from sb3_flow.common.data.online_buffer import OnlineBuffer
 from sb3_flow.common.data.sources import names_a_source, read_dataset
-from sb3_flow.common.data.statistics import lacks_statistics, prepare_vec_normalize
+from sb3_flow.common.data.statistics import lacks_statistics, normalizes, prepare_vec_normalize, warn_about_new_statistics
 from sb3_flow.common.environments import as_environment, register_environment, report_success
 from sb3_flow.common.files import atomic_write, file_to_read, file_to_write, is_path, read_settings
 from sb3_flow.common.guards import check_device, check_learn, not_finite, statistics_of
@@ -102,6 +102,8 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         #: Name of the dataset. It is saved with the model, the data is not.
         self.dataset_name: str | None = None
         self.dataset_digest: str | None = None
+        #: Whether ``VecNormalize`` normalized the observations of training; None: not trained yet, or by version 0.1.
+        self.trained_normalized: bool | None = None
         self.n_offline_updates = 0
         #: Environment steps of training, 0 for algorithms that only train on a dataset.
         self.n_env_steps = 0
@@ -109,7 +111,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
 
     def _spaces_of(self, dataset: Any) -> NoEnvironment:
         """An environment that has only the spaces of the dataset."""
-        if not isinstance(dataset, ReplayBuffer):
+        if next(buffers_in(dataset), None) is None:
             self._just_read = dataset, read_dataset(dataset)
         env = NoEnvironment.of(dataset if self._just_read is None else self._just_read[1])
         low, high = short(env.action_space.low), short(env.action_space.high)
@@ -133,6 +135,22 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
             if self.n_env_steps == 0:
                 self.n_envs = env.num_envs
         super().set_env(env, force_reset)
+        self._compare_normalization()
+
+    def _compare_normalization(self) -> None:
+        """Warn if ``VecNormalize`` normalizes observations of the environment, and did not in training, or the reverse."""
+        if self.trained_normalized is None or normalizes(self._vec_normalize_env) == self.trained_normalized:
+            return
+        if self.trained_normalized:
+            warn(
+                "This model was trained on observations that `VecNormalize` normalized, which this environment does not have, "
+                "so that the policy sees other numbers. Wrap it: `VecNormalize.load(path, venv)`."
+            )
+        else:
+            warn(
+                "`VecNormalize` normalizes the observations of this environment, but this model was trained without it, so "
+                "that the policy sees other numbers. Leave it out, or pass `norm_obs=False`."
+            )
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -177,20 +195,28 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
             prepare_vec_normalize(self._vec_normalize_env, data)
 
     def _read_dataset(self, dataset: Any) -> OfflineDataset:
-        if isinstance(dataset, ReplayBuffer) and dataset.action_space != self.action_space:
-            raise DatasetError(
-                f"The replay buffer has actions in {dataset.action_space}, scaled to [-1, 1]; the action space of this model "
-                f"is {self.action_space}. Use one of an environment with the same actions, or a dictionary of arrays."
-            )
-        if isinstance(dataset, OnlineBuffer):
-            return dataset.to_dataset(self.policy.unscale_action)
-        if isinstance(dataset, ReplayBuffer):
-            return OfflineDataset.from_replay_buffer(dataset, self.policy.unscale_action)
         if self._just_read is not None and self._just_read[0] is dataset:
             return self._just_read[1]
         # Only names and files depend on the environment.
         named = self.env is not None and names_a_source(dataset)
-        return read_dataset(dataset, env_id_of(self.env) if named and self.env is not None else None)
+        return read_dataset(self._with_buffers_read(dataset), env_id_of(self.env) if named and self.env is not None else None)
+
+    def _with_buffers_read(self, source: Any) -> Any:
+        """Read the replay buffers in a source, whose actions are scaled by the action space."""
+        if isinstance(source, list | tuple):
+            return [self._with_buffers_read(part) for part in source]
+        if isinstance(source, Mapping) and "source" in source:
+            return {**source, "source": self._with_buffers_read(source["source"])}
+        if not isinstance(source, ReplayBuffer):
+            return source
+        if source.action_space != self.action_space:
+            raise DatasetError(
+                f"The replay buffer has actions in {source.action_space}, scaled to [-1, 1]; the action space of this model "
+                f"is {self.action_space}. Use one of an environment with the same actions, or a dictionary of arrays."
+            )
+        if isinstance(source, OnlineBuffer):
+            return source.to_dataset(self.policy.unscale_action)
+        return OfflineDataset.from_replay_buffer(source, self.policy.unscale_action)
 
     def _make_offline_buffer(self, data: OfflineDataset) -> OfflineBuffer:
         imitation = not self.needs_rewards
@@ -244,6 +270,10 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         total_timesteps, log_interval = check_learn(total_timesteps, callback, log_interval)
         self.require_environment()
         self._require_dataset()
+        if self._n_updates == 0:
+            self.trained_normalized = normalizes(self._vec_normalize_env)
+        elif self.offline_buffer is None and self.trained_normalized:  # otherwise the statistics are those of the dataset
+            warn_about_new_statistics(self._vec_normalize_env, self.num_timesteps)
         total_timesteps = self.default_timesteps if total_timesteps is None else total_timesteps
         resumed = self.run.begin(self.num_timesteps, reset_num_timesteps)
         if resumed is not None:  # This call completes the interrupted one.
@@ -486,7 +516,10 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
             if env is not None and values.get("spaces_from_data"):
                 env = WithinSpaces(cls._wrap_env(env), values["observation_space"], values["action_space"])
             # All settings are replaced by the values that were read above, so that the base class unpickles nothing.
-            return super().load(path, env, device, values, print_system_info, force_reset, **kwargs)
+            model = super().load(path, env, device, values, print_system_info, force_reset, **kwargs)
+        if env is not None:
+            model._compare_normalization()
+        return model
 
     @classmethod
     def resume(

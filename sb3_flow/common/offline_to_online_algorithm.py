@@ -27,7 +27,7 @@ from sb3_flow.common import checkpoints
 from sb3_flow.common.checkpoints.replay_buffer import load_replay_buffer, save_replay_buffer
 from sb3_flow.common.data.batches import concatenate, offline_count
 from sb3_flow.common.data.checks import check_chunks, warn_about_short_trajectories
-from sb3_flow.common.data.columns import DatasetError
+from sb3_flow.common.data.columns import DatasetError, short
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.hindsight import Hindsight, check_goals
 from sb3_flow.common.data.offline_buffer import OfflineBuffer
@@ -237,7 +237,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
             except DatasetError as error:
                 again = "Pass it again, by `model.set_dataset(...)` or `load(..., dataset=...)`."
                 if self._in_offline_phase():
-                    raise DatasetError(f"The model's dataset {self.dataset!r} cannot be read: {error} {again}") from error
+                    raise DatasetError(f"The model's dataset {short(self.dataset)} cannot be read: {error} {again}") from error
                 warnings.warn(
                     f"Going on without {self.dataset_name!r}: batches come from the replay buffer only. ({error} {again})",
                     stacklevel=3,

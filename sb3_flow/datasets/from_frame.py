@@ -66,6 +66,8 @@ def _gather(names: Iterable[str], column: Callable[[str], np.ndarray], arrays: S
             field = "actions" if match["field"].startswith("act") else "observations"
             field = f"{match['next'] or ''}{field}"
             _add(elements.setdefault(field, {}), match["element"], name, f"{field}[{match['element']}]")
+    if "next_observations" in elements and "observations" in elements:
+        elements["next_observations"] = _in_order(elements["next_observations"], elements["observations"])
     for field, parts in elements.items():
         if field != "actions" and arrays & set(parts.values()):
             data |= {f"{field}/{element}": partial(column, name) for element, name in parts.items()}
@@ -75,6 +77,16 @@ def _gather(names: Iterable[str], column: Callable[[str], np.ndarray], arrays: S
     return LazyColumns(data)
 
 
+def _in_order(following: dict[str, str], now: dict[str, str]) -> dict[str, str]:
+    """The elements of the next observations in the order of those of the observations."""
+    if other := following.keys() ^ now.keys():
+        raise DatasetError(
+            f"The observations of the table have the elements {', '.join(now)}, and the next observations "
+            f"{', '.join(following)}: {', '.join(sorted(other))} is only in one of them."
+        )
+    return {element: following[element] for element in now}
+
+
 def _add(entries: dict[str, Any], name: str, value: Any, meaning: str | None = None) -> None:
     if name in entries:
         raise DatasetError(f"Several columns of the table are read as `{meaning or name}`; rename or remove all but one.")
@@ -82,8 +94,13 @@ def _add(entries: dict[str, Any], name: str, value: Any, meaning: str | None = N
 
 
 def _warn_about_order(elements: list[str]) -> None:
-    """Warn if numbered columns are sorted as texts."""
-    if all(element.isdecimal() for element in elements) and [*map(int, elements)] != sorted(map(int, elements)):
+    """Warn if numbered columns are sorted as texts, or if one of them is missing."""
+    if not all(element.isdecimal() for element in elements):
+        return
+    numbers = [*map(int, elements)]
+    if missing := {*range(min(numbers), max(numbers))} - {*numbers}:
+        warn(f"The elements of a vector have the numbers {', '.join(elements[:5])}, ...; {min(missing)} is missing.")
+    if numbers != sorted(numbers):
         listed = ", ".join(elements[:5])
         warn(f"The elements of a vector are in the order of the table, {listed}, ..., not in that of their numbers.")
 

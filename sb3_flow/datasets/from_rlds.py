@@ -11,6 +11,7 @@ import numpy as np
 
 from sb3_flow.common.data.columns import BLOCK_BYTES, ColumnBuilder, DatasetError, short
 from sb3_flow.common.data.dataset import OfflineDataset
+from sb3_flow.common.data.sources import has_steps
 from sb3_flow.common.optional import require
 from sb3_flow.common.warn import warn
 from sb3_flow.datasets.parts import split_parts, user_path, with_parts
@@ -34,7 +35,7 @@ def read_rlds(source: Any, env_id: str | None = None) -> OfflineDataset | None:
     """
     keys: list[str] = []
     episodes: Iterable[Any]
-    if isinstance(source, Mapping) and "steps" in source:
+    if has_steps(source):
         episodes, name = [source], "episode"
     elif type(source).__module__.split(".")[0] in ("tensorflow", "tensorflow_datasets") and isinstance(source, Iterable):
         episodes, name = source, "tf.data.Dataset"

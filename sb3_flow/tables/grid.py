@@ -6,7 +6,6 @@ import fnmatch
 import importlib
 import itertools
 import math
-import re
 import shlex
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,9 +15,10 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 
-from sb3_flow.common.arguments import closest
+from sb3_flow.common.arguments import closest, number_in_text
 from sb3_flow.common.environments import register_environment
-from sb3_flow.zoo.configs import load_yaml, read_value
+from sb3_flow.zoo.configs import is_config, load_yaml, no_such_config, read_value
+from sb3_flow.zoo.nested import check_environment_arguments
 
 Level = dict[str, Any]
 
@@ -56,6 +56,10 @@ OPTIONS = {
     "gpus": Option("number", None),
     "seeds_per_process": Option("whole", None),
 }
+#: Values of options that have few.
+CHOICES = {"vec_env": ("dummy", "subproc")}
+#: Largest number of seeds of an algorithm on a task.
+MOST_SEEDS = 10_000
 #: Former names of options, and their current names.
 RENAMED = {"eval_heads": "eval_samplers"}
 #: Keys at the top level of the file that are neither options nor hyperparameters.
@@ -213,7 +217,7 @@ class _Grid:
         for package in self._names(content.get("packages", []), "packages"):
             try:
                 importlib.import_module(package)
-            except ImportError as error:
+            except (ImportError, TypeError, ValueError) as error:  # the latter for names such as `..`
                 raise self._error("packages", f"`{package}` cannot be imported ({error}).") from error
         self.packages = list(content.get("packages", []))
         if output is None and not isinstance(content.get("output"), str):
@@ -245,7 +249,7 @@ class _Grid:
         for algo in self.algorithms:
             self._must_be_one_of(algo, self.known, "algorithms", "algorithm")
         for name in self.settings:
-            if name is not None and (name in self.known or name.startswith(".") or "/" in name or "\\" in name):
+            if name is not None and (not name or name in self.known or name.startswith(".") or "/" in name or "\\" in name):
                 raise self._error("settings", f"`{name}` must be a valid folder name and not the name of an algorithm.")
         for where, level in self._nested_levels():
             for algo in self._sections(level, "algorithms", where):
@@ -334,6 +338,9 @@ class _Grid:
         if not seeds:
             return []  # no runs: their other settings are not checked
         options = {key: self._option(key, values[key], places[key]) for key in OPTIONS if key in values and key != "seeds"}
+        for key in ("env_kwargs", "eval_env_kwargs"):
+            where = places.get(key, "")
+            check_environment_arguments(options.get(key, {}), task, f"{self.file}{', ' if where else ''}{where}")
         options = {"cpus": 1, "gpus": 0, **options, **self.forced}
         options.setdefault("device", "cuda" if options["gpus"] else "cpu")
         hyperparameters = {key: value for key, value in values.items() if key not in OPTIONS}
@@ -378,10 +385,14 @@ class _Grid:
         raise self._error(where, f"unknown key `{key}`; {hint} Options: {', '.join(keys)}.")
 
     def _seeds(self, value: Any, where: str) -> list[int]:
-        if type(value) is int and value >= 0:
+        if type(value) is int and 0 <= value <= MOST_SEEDS:
             return list(range(value))
-        if not isinstance(value, list) or not all(type(seed) is int and seed >= 0 for seed in value):
-            raise self._error(where, f"`seeds` is {value!r}; expected the number of seeds, or a list of integers from 0.")
+        if type(value) is int and value > MOST_SEEDS:
+            raise self._error(where, f"`seeds` is {value}, which is the number of seeds; a single seed is [{value}].")
+        if not isinstance(value, list) or not all(type(seed) is int and 0 <= seed < 2**32 for seed in value):
+            raise self._error(
+                where, f"`seeds` is {value!r}; expected the number of seeds, or a list of integers from 0 to 2^32."
+            )
         if len(set(value)) < len(value):
             raise self._error(where, f"`seeds` is {value!r}; it must not have duplicates.")
         return value
@@ -394,16 +405,23 @@ class _Grid:
                 return value
             if kind == "whole" and int(value) == value:
                 return int(value)
+        if key in CHOICES and value not in CHOICES[key]:
+            raise self._error(where, f"`{key}` is {value!r}; expected one of: {', '.join(CHOICES[key])}.")
         if kind == "text" and isinstance(value, str):
             if key == "conf_file" and value.endswith((".yml", ".yaml", ".py")) and not Path(value).is_file():
                 raise self._error(where, f"`conf_file` is {value!r}, which does not exist (relative to {Path.cwd()}).")
+            if key == "conf_file" and not (value.endswith((".yml", ".yaml", ".py")) or is_config(value)):
+                raise self._error(where, str(no_such_config(value)))
             return value
         if kind == "names":
             return self._names(value, f"{where}.{key}".lstrip("."))
         if kind == "mapping" and isinstance(value, dict):
+            for name in value:
+                if not (isinstance(name, str) and name.isidentifier()):
+                    raise self._error(where, f"`{key}` has the name {name!r}; expected the name of an argument.")
             self._python(value, where, key)
             return value
-        raise self._error(where, f"`{key}` is {value!r}; expected {KINDS[kind]}.{_number_in_text(value)}")
+        raise self._error(where, f"`{key}` is {value!r}; expected {KINDS[kind]}.{number_in_text(value)}")
 
     def _names(self, value: Any, where: str) -> list[str]:
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
@@ -412,7 +430,7 @@ class _Grid:
 
     def _python(self, value: Any, where: str, key: str) -> str:
         """A value as a Python literal, the format of RL Zoo's command line."""
-        if hint := _number_in_text(value):
+        if hint := number_in_text(value):
             raise self._error(where, f"`{key}` is {value!r}.{hint}")
         if isinstance(value, float) and not math.isfinite(value):
             return f"float('{value}')"
@@ -427,10 +445,3 @@ class _Grid:
 
     def _error(self, where: str, message: str) -> ValueError:
         return ValueError(f"{self.file}{', ' if where else ''}{where}: {message}")
-
-
-def _number_in_text(value: Any) -> str:
-    """A hint if YAML reads a number as text; otherwise empty."""
-    if isinstance(value, str) and re.fullmatch(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)", value):
-        return f" YAML reads this as text: write {float(value)!r}, or !!float {value}."
-    return ""

@@ -129,7 +129,7 @@ def read_parameters(run: Path, name: str) -> dict[str, Any]:
     """
     env, _, _ = run.name.rpartition("_")
     file = run / env / name
-    return dict(read_yaml(file) or {}) if file.is_file() else {}
+    return read_yaml(file) if file.is_file() else {}
 
 
 def _read_run(root: Path, file: Path) -> RunRecord:
@@ -139,15 +139,15 @@ def _read_run(root: Path, file: Path) -> RunRecord:
 
     folder = file.parent.parent
     *setting, algorithm = folder.relative_to(root).parts if root in folder.parents else (folder.name,)
+    config, arguments, system = (read_parameters(file.parent, name) for name in ("config.yml", "args.yml", "system.yml"))
+    unfinished = why_unfinished(file.parent)
     try:
         with np.load(file) as arrays:
             kept = {name: arrays[name] for name in arrays.files if name in ARRAYS or name.startswith(MEASURE)}
-        config, arguments = read_parameters(file.parent, "config.yml"), read_parameters(file.parent, "args.yml")
         given = {name: value for name in OPTIONS if (value := arguments.get(name)) is not None and value != {}}
         if int(given.get("n_timesteps", 1)) <= 0:
             del given["n_timesteps"]  # that of the configuration is used
         names = "/".join(setting), algorithm, env, int(number)
-        system, unfinished = read_parameters(file.parent, "system.yml"), why_unfinished(file.parent)
         return RunRecord(*names, kept, config | given, system, unfinished, file.parent)
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file} is damaged, or was not written by an evaluation: {error}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import itertools
 import logging
 import math
@@ -16,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sb3_flow.common.arguments import CheckedArguments, former_names_of, hints_of
+from sb3_flow.common.arguments import former_names_of, hints_of
 from sb3_flow.common.checkpoints import latest_checkpoint
 from sb3_flow.common.cores import cores
 from sb3_flow.common.optional import require
@@ -27,6 +26,7 @@ from sb3_flow.tables.grid import Run, command_of, expand, processes, read_sweep,
 from sb3_flow.zoo.compilation import GAIN, would_pay
 from sb3_flow.zoo.configs import ZOO_KEYS
 from sb3_flow.zoo.registration import register
+from sb3_flow.zoo.values import parse_value
 
 Subparsers = Any  # argparse's own class for these is private
 
@@ -178,7 +178,7 @@ def missing_datasets(runs: Sequence[Run]) -> list[str]:
         for argument in run.command:
             if not argument.startswith("dataset:"):
                 continue
-            value = ast.literal_eval(argument.partition(":")[2])
+            value = parse_value(argument.partition(":")[2])
             source = value.get("source") if isinstance(value, dict) else value
             if isinstance(source, str) and source not in messages and _is_missing(source):
                 try:
@@ -198,8 +198,6 @@ def _hyperparameters(cls: type) -> dict[str, Any]:
     """The keys of a configuration of an algorithm, with their type hints."""
     hints = {key: hint for key, hint in hints_of(cls).items() if not key.startswith("_")}
     former = {old: hints.get(new, Any) for old, new in former_names_of(cls).items()}
-    if not isinstance(cls, CheckedArguments):  # RL Zoo's own algorithms check their arguments themselves
-        hints = dict.fromkeys(hints, Any)
     return {**dict.fromkeys(ZOO_KEYS, Any), **former, **hints}
 
 

@@ -4,7 +4,7 @@ import argparse
 import re
 from collections.abc import Collection
 
-from sb3_flow.zoo.configs import CLASSES
+from sb3_flow.zoo.nested import CLASSES
 from sb3_flow.zoo.values import NotAValue, parse_value
 
 #: Options of RL Zoo with NAME:VALUE, where VALUE is what `parse_value` parses, or text.

@@ -18,8 +18,10 @@ from sb3_flow.common.optional import require
 from sb3_flow.zoo.algorithms import ALGORITHMS, acts_by_sampling
 from sb3_flow.zoo.arguments import ACTING, add_defaults, quote_values
 from sb3_flow.zoo.hub import downloading, uploading
+from sb3_flow.zoo.nested import is_refusal
 from sb3_flow.zoo.options import IMPORTING, check_environment, check_numbers, check_plot, check_seeds, check_texts
 from sb3_flow.zoo.registration import register
+from sb3_flow.zoo.runs import as_configured
 from sb3_flow.zoo.seeds import train_seeds
 from sb3_flow.zoo.trust import REMEDY, parsed_values, reading
 
@@ -102,11 +104,16 @@ def run_script(name: str, arguments: list[str]) -> None:
             stack.enter_context(parsed_values())
             if name in ACTING:
                 stack.enter_context(reading(ours.trusted))
+                stack.enter_context(as_configured(script.module, ours.trusted))
             if name in HUB:
                 stack.enter_context(HUB[name](arguments, ours.trusted))
             function()
     except AssertionError as error:  # RL Zoo's error for a missing file or folder
         raise ValueError(str(error) or f"{name} failed") from error
+    except TypeError as error:
+        if not is_refusal(error):
+            raise
+        raise ValueError(str(error)) from error
     except ValueError as error:
         if not (others := _runs_with_model(str(error))):
             raise

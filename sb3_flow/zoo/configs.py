@@ -1,7 +1,7 @@
 """The configurations of the package, and checks of configurations."""
 
-import importlib
-import inspect
+import importlib.util
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from sb3_flow.common.arguments import (
     as_policy_kwargs,
     check_nested_kwargs,
     checked_value,
-    closest,
     former_names_of,
     hints_of,
     is_ignored,
@@ -20,6 +19,7 @@ from sb3_flow.common.arguments import (
     unknown,
 )
 from sb3_flow.common.optional import require
+from sb3_flow.zoo.nested import check_keys, check_nested
 
 #: Keys of an entry that RL Zoo uses; all others are arguments of the algorithm.
 ZOO_KEYS = {
@@ -33,8 +33,10 @@ WITH_OPTIONS = {
 }
 #: Keys whose values are numbers, and their types.
 ZOO_NUMBERS: dict[str, Any] = {"n_timesteps": int, "n_envs": int, "frame_stack": int | None, "noise_std": float | None}
-#: RL Zoo's names of action noise.
-NOISES = ("normal", "ornstein-uhlenbeck")
+#: Keys whose values may be text that RL Zoo evaluates.
+AS_TEXT = {"policy_kwargs", "replay_buffer_class", "replay_buffer_kwargs"}
+#: Keys whose values may be schedules.
+SCHEDULES = {"learning_rate", "clip_range", "clip_range_vf", "delta_std"}
 
 
 def config_path(name: str) -> Path:
@@ -61,6 +63,14 @@ def find_config(config: str | None, algorithm: str) -> str | None:
     """
     path = config_path(algorithm if config is None else config)
     return str(path) if path.is_file() else config
+
+
+def is_config(name: str) -> bool:
+    """Whether a name is that of a configuration of this package, or of a Python module."""
+    try:
+        return config_path(name).is_file() or importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def no_such_config(config: str) -> ValueError:
@@ -131,24 +141,6 @@ def read_entries(path: str) -> dict[str, Any]:
     return entries
 
 
-def check_keys(given: Iterable[str], known: set[str], owner: str, place: str, prefix: str = "") -> None:
-    """
-    Reject unknown keys.
-
-    :param given: The keys
-    :param known: Valid keys
-    :param owner: Owner of the keys, for the message
-    :param place: Place of the keys, for the message
-    :param prefix: Prefix of keys, for the message
-    :raises ValueError: The message names the key, its place, and a suggestion.
-    """
-    for key in given:
-        if key not in known:
-            close = closest(key, known)
-            hint = f"did you mean `{prefix}{close}`?" if close else f"expected one of: {', '.join(sorted(known))}."
-            raise ValueError(f"{place}: {owner} has no `{prefix}{key}`; {hint}")
-
-
 def check_no_options(entry: Iterable[str], place: Callable[[str], str]) -> None:
     """
     Reject keys that RL Zoo takes from options of the command.
@@ -179,13 +171,33 @@ def check_entry(entry: dict[str, Any], cls: type, place: Callable[[str], str]) -
     for key in entry:
         if former.get(key, key) not in known:
             raise ValueError(f"{place(key)}: {unknown(cls.__name__, key, known)}")
-    for key, example in (("policy", '"FlowPolicy"'), ("n_timesteps", "1000000")):
+    return _checked(entry, hints, former, place, '"FlowPolicy"')
+
+
+def check_other_entry(entry: dict[str, Any], cls: type, place: Callable[[str], str]) -> dict[str, Any]:
+    """
+    As ``check_entry``, for an algorithm of Stable-Baselines3 or sb3-contrib.
+
+    :param entry: The hyperparameters
+    :param cls: The algorithm
+    :param place: Maps a key to its place, for the message
+    :return: The entry with converted numbers
+    :raises ValueError: The message names the key, its place, and a suggestion.
+    """
+    hints = hints_of(cls)
+    for key in entry:
+        check_keys([key], ZOO_KEYS | hints.keys() - WITH_OPTIONS.keys(), cls.__name__, place(key))
+    return _checked(entry, hints, {}, place, '"MlpPolicy"')
+
+
+def _checked(
+    entry: dict[str, Any], hints: Mapping[str, Any], former: Mapping[str, str], place: Callable[[str], str], policy: str
+) -> dict[str, Any]:
+    """The checked values of an entry, which must have the keys that RL Zoo needs."""
+    for key, example in (("policy", policy), ("n_timesteps", "1000000")):
         if key not in entry:
             raise ValueError(f"{place(key)}: `{key}` is missing; write `{key}: {example}`.")
-    checked = {}
-    for key, value in entry.items():
-        checked[key] = read_value(former.get(key, key), value, hints, place)
-    return checked
+    return {key: read_value(former.get(key, key), value, hints, place) for key, value in entry.items()}
 
 
 def check_policy_kwargs(given: Mapping[str, Any], cls: type, policy: Any, place: str) -> None:
@@ -230,8 +242,10 @@ def read_value(key: str, value: Any, hints: Mapping[str, Any], place: Callable[[
     :return: The value; numbers in another form are converted
     :raises ValueError: If it has another type, or is outside of its range.
     """
-    if isinstance(value, str) and (key == "policy_kwargs" or (key == "learning_rate" and is_schedule(value))):
+    if isinstance(value, str) and (key in AS_TEXT or (key in SCHEDULES and is_schedule(value))):
         return value  # RL Zoo's forms of a dictionary and of a schedule
+    if key in ZOO_KEYS and key not in ZOO_NUMBERS:
+        value = check_nested(key, value, place(key))
     return read_number(key, value, ZOO_NUMBERS.get(key) or hints.get(key, Any), place)
 
 
@@ -239,7 +253,7 @@ def is_schedule(text: str) -> bool:
     """Whether a text is RL Zoo's form of a learning rate that decreases linearly to 0: ``lin_3e-4``."""
     name, _, number = text.partition("_")
     try:
-        return name == "lin" and float(number) >= 0
+        return name == "lin" and "_" not in number and 0 <= float(number) < math.inf
     except ValueError:
         return False
 
@@ -258,7 +272,7 @@ def read_number(key: str, value: Any, hint: Any, place: Callable[[str], str]) ->
     try:
         return checked_value(key, value, hint)
     except (TypeError, ValueError) as error:
-        schedule = " A schedule that decreases to 0 is lin_NUMBER, such as lin_3e-4." if key == "learning_rate" else ""
+        schedule = " A schedule that decreases to 0 is lin_NUMBER, such as lin_3e-4." if key in SCHEDULES else ""
         raise ValueError(f"{place(key)}: {error}{schedule}") from error
 
 
@@ -268,56 +282,8 @@ def check_noise(entry: dict[str, Any], place: Callable[[str], str]) -> None:
 
     :param entry: The hyperparameters
     :param place: Maps a key to its place, for the message
-    :raises ValueError: If a key is missing, or the noise is unknown.
+    :raises ValueError: If a key is missing.
     """
-    kind = str(entry["noise_type"]).strip() if entry.get("noise_type") is not None else None
-    if kind is not None and kind not in NOISES:
-        raise ValueError(f"{place('noise_type')}: `noise_type` is {kind!r}; expected one of: {', '.join(NOISES)}.")
     for key, other in (("noise_type", "noise_std"), ("noise_std", "noise_type")):
         if entry.get(key) is not None and entry.get(other) is None:
             raise ValueError(f"{place(key)}: `{other}` is missing, which `{key}` needs.")
-
-
-#: Keys whose values name classes, and the number of arguments that RL Zoo passes to them.
-CLASSES = {"env_wrapper": 1, "vec_env_wrapper": 1, "callback": 0, "policy": None}
-
-
-def check_classes(entry: dict[str, Any], place: Callable[[str], str]) -> None:
-    """
-    Check that the classes of an entry exist, and have the arguments that are given.
-
-    :param entry: The hyperparameters
-    :param place: Maps a key to its place, for the message
-    :raises ValueError: If one of them does not exist, or cannot be called with its arguments.
-    """
-    for key, passed in CLASSES.items():
-        value = entry.get(key)
-        for item in value if isinstance(value, list) else [value]:
-            name = next(iter(item), None) if isinstance(item, dict) else item
-            if name is None or (key == "policy" and "." not in str(name)):
-                continue
-            module, _, cls = str(name).rpartition(".")
-            try:
-                found = getattr(importlib.import_module(module), cls, None)
-            except (ModuleNotFoundError, ValueError) as error:
-                if isinstance(error, ModuleNotFoundError) and not module.startswith(error.name or "\0"):
-                    raise  # the module exists, but one of its dependencies does not
-                found = None
-            if found is None:
-                raise ValueError(f"{place(key)}: `{key}` has {name!r}; there is no such class. Write MODULE.CLASS.")
-            if passed is not None:
-                _check_call(found, passed, item[name] if isinstance(item, dict) else {}, f"{place(key)}: `{key}` has {name!r}")
-
-
-def _check_call(function: Callable[..., Any], passed: int, kwargs: Any, place: str) -> None:
-    """Check that a function can be called with a number of arguments and with keyword arguments."""
-    if not isinstance(kwargs, dict):
-        raise ValueError(f"{place} with {kwargs!r}; its arguments must be a dictionary.")
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # not a function of Python
-        return
-    try:
-        signature.bind(*[None] * passed, **kwargs)
-    except TypeError as error:
-        raise ValueError(f"{place}: {error}. Write {{{place.rsplit(maxsplit=1)[-1]}: {{ARGUMENT: VALUE}}}}.") from error

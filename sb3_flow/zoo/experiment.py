@@ -98,7 +98,7 @@ class FlowExperimentManager(HyperparameterReader):
     def _has_finished(self) -> bool:
         """Whether the run has a complete model, not one that an interrupt saved."""
         system = Path(self.params_path, "system.yml")
-        interrupted = system.is_file() and "interrupted" in (yaml.safe_load(system.read_text("utf-8")) or {})
+        interrupted = system.is_file() and "interrupted" in read_yaml(system)
         return zipfile.is_zipfile(Path(self.save_path, f"{self.env_name}.zip")) and not interrupted
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
@@ -184,6 +184,8 @@ class FlowExperimentManager(HyperparameterReader):
         if not (self.resuming or self.finished) or not config.is_file():
             return
         before = dict(read_yaml(config, self.trusted))
+        if not before:
+            raise ValueError(f"{config} is empty, so that the settings of the run are not known. Start another run.")
         for key, added in ADDED.items():
             if isinstance(value := before.get(key), dict) and added not in (saved.get(key) or {}):
                 before[key] = {name: item for name, item in value.items() if name != added}

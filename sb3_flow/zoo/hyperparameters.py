@@ -1,37 +1,38 @@
 """RL Zoo's reading of hyperparameters, with our configurations and environments, and with better error messages."""
 
-import inspect
 import json
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_SAMPLER
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from rl_zoo3.utils import ALGOS, get_callback_list
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_flow.common.arguments import check_policy
 from sb3_flow.common.environments import needs_success_report
 from sb3_flow.common.optional import require
 from sb3_flow.zoo.algorithms import ALGORITHMS, acts_by_sampling
 from sb3_flow.zoo.configs import (
-    ZOO_NUMBERS,
-    check_classes,
+    ZOO_KEYS,
     check_entry,
-    check_keys,
     check_no_options,
     check_noise,
+    check_other_entry,
     check_policy_kwargs,
     find_config,
     no_such_config,
     read_entries,
-    read_number,
+    read_value,
 )
 from sb3_flow.zoo.entries import find_entry, resolve_entries
+from sb3_flow.zoo.nested import check_environment_arguments, naming, wrap
 from sb3_flow.zoo.trials import alive, fail_dead_trials
 from sb3_flow.zoo.trust import parsed_values
 from sb3_flow.zoo.values import NotAValue
@@ -84,13 +85,12 @@ class HyperparameterReader(ExperimentManager):
                 raise  # the module exists, but one of its dependencies does not
             raise no_such_config(self.config) from error
         check_no_options(saved, self._place)
-        for key, hint in ZOO_NUMBERS.items():
-            if key in saved:
-                value = read_number(key, saved[key], hint, self._place)
-                hyperparams, saved[key] = {**hyperparams, key: value}, value
-        if self.algo in ALGORITHMS:
-            hyperparams = check_entry(saved, ALGORITHMS[self.algo], self._place)
-            saved = OrderedDict(hyperparams)
+        for key in ZOO_KEYS & saved.keys():
+            if read_value(key, saved[key], {}, self._place) is None:
+                del saved[key]  # the default; RL Zoo's other scripts expect the key to have a value
+        check = check_entry if self.algo in ALGORITHMS else check_other_entry
+        hyperparams = check(saved, ALGOS[self.algo], self._place)
+        saved = OrderedDict(hyperparams)
         if needs_success_report(self.env_name.gym_id):
             # Also in the saved configuration, so that later scripts use the same wrappers.
             wrappers = hyperparams.get("env_wrapper") or []
@@ -126,9 +126,15 @@ class HyperparameterReader(ExperimentManager):
                 self.config = file
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> tuple[dict[str, Any], Any, list[Any], Any]:
-        place = self._place("policy_kwargs")
-        check_classes(hyperparams, self._place)
+        place, callback = self._place("policy_kwargs"), hyperparams.pop("callback", None)
+        wrappers = {key: hyperparams.get(key) for key in ("env_wrapper", "vec_env_wrapper")}
         check_noise(hyperparams, self._place)
+        normalize, gamma = hyperparams.get("normalize"), hyperparams.get("gamma")
+        if isinstance(normalize, dict) and gamma is not None and normalize.get("gamma", gamma) != gamma:
+            raise ValueError(
+                f"{self._place('normalize')}: `normalize.gamma` is {normalize['gamma']}, but RL Zoo uses `gamma`, which is "
+                f"{gamma}. Leave out `normalize.gamma`."
+            )
         if hyperparams.get("normalize") and hyperparams.get("frame_stack") and self.algo in ALGORITHMS:
             raise ValueError(
                 f"{self._place('frame_stack')}: `normalize` and `frame_stack` do not go together: RL Zoo would stack "
@@ -147,31 +153,46 @@ class HyperparameterReader(ExperimentManager):
             raise ValueError(
                 f"{place}: `policy_kwargs` is {given!r}; it must be a dictionary, such as {{net_arch: [256, 256]}}."
             )
-        for key, values, cls in (
-            ("normalize", self.normalize_kwargs, VecNormalize),
-            ("monitor_kwargs", self.monitor_kwargs, Monitor),
-        ):
-            if not isinstance(values, dict):
-                raise ValueError(f"{self._place(key)}: `{key}` is {values!r}; it must be a dictionary.")
-            options = set(inspect.signature(cls).parameters) - {"venv", "env", "filename"}
-            check_keys(values, options, cls.__name__, self._place(key), f"{key}.")
-        if self.algo in ALGORITHMS:
-            policy = processed[0]["policy"]
-            try:
-                check_policy(ALGORITHMS[self.algo], policy)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{self._place('policy')}: {error}") from error
-            check_policy_kwargs(given, ALGORITHMS[self.algo], policy, place)
-        return processed
-
-    def create_envs(self, *args: Any, **kwargs: Any) -> VecEnv:
-        """As in RL Zoo, with an error for arguments that the environment does not know."""
+        policy = processed[0]["policy"]
         try:
-            return super().create_envs(*args, **kwargs)
-        except TypeError as error:
-            if "unexpected keyword argument" not in str(error):
-                raise
-            raise ValueError(f"env_kwargs: {str(error).split(' was raised from')[0]}.") from error
+            check_policy(ALGOS[self.algo], policy)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self._place('policy')}: {error}") from error
+        check_policy_kwargs(given, ALGOS[self.algo], policy, place)
+        env_wrapper, vec_env_wrapper = (
+            partial(wrap, wrapper, base, f"{self._place(key)}: `{key}` is {wrappers[key]!r}") if wrapper is not None else None
+            for key, wrapper, base in (("env_wrapper", processed[1], gym.Env), ("vec_env_wrapper", processed[3], VecEnv))
+        )
+        if callback is not None:
+            self.specified_callbacks = callback
+        # YAML has no tuples.
+        self.monitor_kwargs = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in self.monitor_kwargs.items()
+        }
+        with naming(f"{self._place('callback')}: `callback` is {callback!r}"):
+            callbacks = get_callback_list({"callback": callback})
+        self._check_env_kwargs()
+        return processed[0], env_wrapper, callbacks, vec_env_wrapper
+
+    def _check_env_kwargs(self) -> None:
+        """Check arguments of the environments. RL Zoo does not pass those of the configuration to evaluations."""
+        if self._eval_env_kwargs_args is None:
+            self.eval_env_kwargs = self.env_kwargs
+        for eval_env in (False, True):
+            given, place = self._env_kwargs(eval_env)
+            check_environment_arguments(given, self.env_name.gym_id, place)
+
+    def _env_kwargs(self, eval_env: bool) -> tuple[dict[str, Any], str]:
+        """The arguments of the environments for training or evaluation, and their place, for messages."""
+        if eval_env and self._eval_env_kwargs_args is not None:
+            return self.eval_env_kwargs, "--eval-env-kwargs"
+        return self.env_kwargs, "--env-kwargs" if getattr(self.args, "env_kwargs", None) else self._place("env_kwargs")
+
+    def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
+        """As in RL Zoo, with an error for arguments that the environment does not know."""
+        given, place = self._env_kwargs(eval_env)
+        with naming(f"{place}: `env_kwargs` is {given}", "make_env"):
+            return super().create_envs(n_envs, eval_env, no_log)
 
     def _place(self, key: str) -> str:
         """The place of a value, for messages."""

@@ -145,8 +145,11 @@ def _has_curve(runs: Path, env: str) -> bool:
 def _n_evaluations(file: Path) -> int:
     try:
         with np.load(file) as evaluations:
-            return len(evaluations["timesteps"])
-    except (*DAMAGE, KeyError) as error:
+            timesteps, results = evaluations["timesteps"], evaluations["results"]
+            if timesteps.ndim != 1 or results.ndim != 2 or len(results) != len(timesteps):
+                raise ValueError(f"`timesteps` {timesteps.shape} and `results` {results.shape} do not fit")
+            return len(timesteps)
+    except (*DAMAGE, KeyError, ValueError) as error:
         raise ValueError(f"{file} cannot be read: it is damaged, or was not written by `EvalCallback`.") from error
 
 

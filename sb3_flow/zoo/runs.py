@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pathlib
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -11,9 +14,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_flow.common.environments import register_environment
 from sb3_flow.common.optional import require
 from sb3_flow.zoo.algorithms import ALGORITHMS
+from sb3_flow.zoo.nested import check_environment_arguments, naming
 from sb3_flow.zoo.options import check_environment
 from sb3_flow.zoo.registration import register
-from sb3_flow.zoo.trust import parsed_values, read_yaml, reading
+from sb3_flow.zoo.trust import REMEDY, parsed_values, read_yaml, reading, replaced
 
 
 class LoadedRun(NamedTuple):
@@ -72,3 +76,37 @@ def load_run(
         )
         model = ALGORITHMS[algorithm].load(path, env=env, device="cpu")
     return LoadedRun(model, env, path, pathlib.Path(run_folder))
+
+
+@contextmanager
+def as_configured(script: str, trusted: bool) -> Iterator[None]:
+    """
+    Context in which a script of RL Zoo checks the files of a run, and makes the environment with the ``env_kwargs`` of the
+    configuration.
+
+    :param script: Name of its module
+    :param trusted: Whether code in files of the run may run
+    """
+    utils: Any = require("rl_zoo3.utils", "zoo", "Reading a run of RL Zoo")
+    make, read = utils.create_test_env, utils.get_saved_hyperparams
+
+    def create_test_env(env_id: str, *, hyperparams: dict[str, Any], env_kwargs: dict[str, Any], **kwargs: Any) -> VecEnv:
+        configured = hyperparams.pop("env_kwargs", None) or {}  # `enjoy` has removed them, the other scripts ignore them
+        given = {**configured, **env_kwargs}
+        check_environment_arguments(given, env_id, "--env-kwargs")
+        with naming(f"--env-kwargs: `env_kwargs` is {given}", "make_env"):
+            env: VecEnv = make(env_id, hyperparams=hyperparams, env_kwargs=given, **kwargs)
+        return env
+
+    def get_saved_hyperparams(stats_path: str, *args: Any, **kwargs: Any) -> Any:
+        for name in ("config.yml", "args.yml"):
+            file = pathlib.Path(stats_path, name)
+            if file.is_file() and not read_yaml(file, trusted, f" {REMEDY}"):
+                raise ValueError(f"{file} is empty, so that the settings of the run are not known.")
+        return read(stats_path, *args, **kwargs)
+
+    with ExitStack() as stack:
+        for module in filter(None, (utils, sys.modules.get(script))):  # a loaded script has its own names of functions
+            for function in (create_test_env, get_saved_hyperparams):
+                stack.enter_context(replaced(module, function.__name__, function))
+        yield

@@ -90,19 +90,23 @@ def reading(trusted: bool) -> Iterator[None]:
         yield
 
 
-def read_yaml(path: Path, trusted: bool = False) -> Any:
+def read_yaml(path: Path, trusted: bool = False, remedy: str = "") -> dict[str, Any]:
     """
     Read a file that RL Zoo wrote for a run, such as ``config.yml``.
 
     :param path: The file
     :param trusted: Whether Python objects in it may be created
-    :return: Its content
-    :raises ValueError: If it is not valid YAML, or has Python objects other than RL Zoo's.
+    :param remedy: End of the message about such objects
+    :return: Its content by key; nothing if it is empty
+    :raises ValueError: If it is not valid YAML, not a dictionary, or has Python objects other than RL Zoo's.
     """
     yaml: Any = require("yaml", "zoo", "Reading a run")
     try:
         with path.open(encoding="utf-8") as file:
-            return yaml.load(file, yaml.UnsafeLoader if trusted else _loader())
+            content = yaml.load(file, yaml.UnsafeLoader if trusted else _loader(remedy)) or {}
+        if not isinstance(content, dict):
+            raise ValueError(f"expected a dictionary, found {content!r}")
+        return content
     except (yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a file of a run: {' '.join(str(error).split())}") from error
 

@@ -195,7 +195,7 @@ def single() -> list[Input]:
         ),
         "start_from as text": (
             lambda: StreamingFlow("FlowPolicy", ENV, start_from="0", **SMALL),
-            "`start_from` is 0; expected 1 indices",
+            "`start_from` is '0'; it must be a list or a dictionary",
         ),
         "kl_budget of QAM": (lambda: QAM("FlowPolicy", ENV, kl_budget=-1.0, **SMALL), "`kl_budget` is -1"),
     }

@@ -67,7 +67,7 @@ def of_options() -> list[Input]:
         f"{TRAIN} -optimize --checkpoint-freq 5": "--checkpoint-freq does not go with -optimize",
         f"{TRAIN} -i nothing.zip": "trained_agent must be a valid path",
         f"{TRAIN} --trial-id 3": "--trial-id needs the study",
-        f"{TRAIN} --env-kwargs gg:10": "env_kwargs: .*unexpected keyword argument 'gg'",
+        f"{TRAIN} --env-kwargs gg:10": "--env-kwargs: `env_kwargs` is .*unexpected keyword argument 'gg'$",
         f"{TRAIN} --env-kwargs gg": "--env-kwargs gg: expected NAME:VALUE",
         "train --algo fgl --env Pendulum-v1": "There is no algorithm 'fgl'; did you mean 'fql'",
         "train --algo fql --env Pendulumm-v1": "no environment 'Pendulumm-v1'; did you mean 'Pendulum-v1'",
@@ -197,6 +197,7 @@ def of_configurations() -> list[Input]:
         "dataset": ("nothing.npz", "nothing.npz: there is no such file"),
         "dataset ": ("cube-single-plya-v0", "did you mean 'cube-single-play-v0'"),
         "env_kwargs": ("{gg: 10}", "unexpected keyword argument 'gg'"),
+        **of_nested_values(),
     }
     inputs = [
         Input(
@@ -241,11 +242,107 @@ def of_configurations() -> list[Input]:
         "learning_rate: 3e-4": {"learning_rate": "3e-4"},
         "learning_rate: lin_3e-4": {"learning_rate": "lin_3e-4"},
         "normalize: true": {"normalize": "true"},
+        "monitor_kwargs: {reset_keywords: []}": {"monitor_kwargs": "{reset_keywords: []}"},
+        "env_wrapper: 3e0": {"env_wrapper": "{gymnasium.wrappers.TimeLimit: {max_episode_steps: 3e0}}"},
     }
     return inputs + [
         Input(name, lambda folder, c=changes: command(TRAIN, folder, {"c.yml": entry(**c)}), result=0)
         for name, changes in right.items()
     ]
+
+
+def of_nested_values() -> dict[str, tuple[str, str]]:
+    """Values inside of a key. Spaces after a key tell inputs of the same key apart."""
+    wrappers, vec, callbacks = ("gymnasium.wrappers", "stable_baselines3.common.vec_env", "stable_baselines3.common.callbacks")
+    limit, checkpoint = f"{wrappers}.TimeLimit", f"{callbacks}.CheckpointCallback"
+    given = {
+        "monitor_kwargs": {
+            "3": "`monitor_kwargs` is 3; it must be a dictionary",
+            "{3: 4}": "`monitor_kwargs` has the name 3",
+            "nothing": "`monitor_kwargs`: 'nothing' is not a value",
+            "{info_keywords: success}": "`monitor_kwargs.info_keywords` is 'success'; it must be a list",
+            "{override_existing: 'no'}": "`monitor_kwargs.override_existing` is 'no'; it must be True or False",
+        },
+        "normalize": {
+            "3": "`normalize` is 3; it must be True, False or a dictionary",
+            "'no'": "`normalize`: 'no' is not a value",
+            "{norm_obs: 'False'}": "`normalize.norm_obs` is 'False'; it must be True or False",
+            "'dict(norm_obs=3)'": "`normalize.norm_obs` is 3",
+            "{clip_obs: x}": "`normalize.clip_obs` is 'x'; it must be a number",
+            "{clip_reward: 0}": "`normalize.clip_reward` is 0; it must be at least",
+            "{gamma: 2}": "`normalize.gamma` is 2; it must be in",
+            "{gamma: 0.9}\n  gamma: 0.5": "`normalize.gamma` is 0.9, but RL Zoo uses `gamma`, which is 0.5",
+        },
+        "env_wrapper": {
+            "[null]": "`env_wrapper` has None",
+            "{}": "`env_wrapper` has {}; expected one class with its arguments",
+            wrappers: "which is not a wrapper of Gymnasium",
+            f"{vec}.VecMonitor": "which is not a wrapper of Gymnasium",
+            "math.sin": "`env_wrapper` is 'math.sin': must be real number",
+            f"{{{limit}: 3}}": "with 3; its arguments must be a dictionary",
+            f"{{{limit}: {{max_episode_steps: x}}}}": "`max_episode_steps` is 'x'; it must be a whole number",
+            f"{{{limit}: {{max_episode_steps: -1}}}}": "`env_wrapper` is .*Expect the `max_episode_steps` to be positive",
+        },
+        "vec_env_wrapper": {
+            f"{wrappers}.FlattenObservation": "which is not a wrapper of vectorized environments",
+            f"{{{vec}.VecFrameStack: {{n_stack: x}}}}": "`n_stack` is 'x'; it must be a whole number",
+            f"{{{vec}.VecFrameStack: {{n_stack: 0}}}}": "`n_stack` is 0; it must be at least 1",
+        },
+        "callback": {
+            "builtins.dict": "which is not a callback",
+            f"{callbacks}.BaseCallback": "which is a base class",
+            f"{{{checkpoint}: {{save_freq: 0, save_path: x}}}}": "`save_freq` is 0; it must be at least 1",
+            f"{{{checkpoint}: {{save_freq: 1, save_path: 3}}}}": "`save_path` is 3; it must be a text",
+            f"{{{callbacks}.EvalCallback: {{eval_env: Pendulum-v1}}}}": "`callback` is .*not a Gymnasium environment",
+        },
+        "env_kwargs": {
+            "3": "`env_kwargs` is 3; it must be a dictionary",
+            "{3: 4}": "`env_kwargs` has the name 3",
+            "{g: 1e1}": "`env_kwargs.g` is '1e1'. YAML reads this as text: write 10.0",
+            "{g: high}": "`env_kwargs.g` is 'high'; it must be a number",
+            "{render_mode: 3}": "`env_kwargs.render_mode` is 3",
+            "{max_episode_steps: x}": "`env_kwargs` is .*Expect the `max_episode_steps` to be an integer",
+        },
+        "policy_kwargs": {
+            "{optimizer_kwargs: {eps: 1e-5}}": "`optimizer_kwargs`: `eps` is '1e-5'. YAML reads this as text",
+            "{optimizer_kwargs: {betas: x}}": "`optimizer_kwargs` is {'betas': 'x'}, which Adam refuses",
+        },
+        "learning_rate": {
+            "lin_1e-3_5": "`learning_rate` is 'lin_1e-3_5'.*lin_NUMBER",
+            "lin_inf": "`learning_rate` is 'lin_inf'",
+        },
+        "action_noise": {"0.1": "`action_noise` is 0.1; it must be an `ActionNoise`"},
+    }
+    inputs = [(key, value, text) for key, values in given.items() for value, text in values.items()]
+    return {f"{key}{' ' * (10 + i)}": (value, text) for i, (key, value, text) in enumerate(inputs)}
+
+
+def of_other_algorithms() -> list[Input]:
+    """RL Zoo's own algorithms."""
+    line = "train --algo sac --env Pendulum-v1 --conf-file c.yml --eval-freq -1"
+    wrong = {
+        "policy: FlowPolicy": "SAC has no policy 'FlowPolicy'; did you mean 'MlpPolicy'",
+        "policy: 3": "`policy` is 3; it must be a text",
+        "learning_rate: lin_abc": "`learning_rate` is 'lin_abc'.*lin_NUMBER",
+        "learning_rate: -1": "`learning_rate` is -1; it must be at least 0",
+        "policy_kwargs: {net_ark: [3]}": "no `policy_kwargs.net_ark`; did you mean `policy_kwargs.net_arch`",
+        "batch_size: big": "c.yml, entry 'Pendulum-v1': `batch_size` is 'big'; it must be a whole number",
+        "batch_size: 0": "`batch_size` is 0; it must be at least 1",
+        "batch_sise: 4": "SAC has no `batch_sise`; did you mean `batch_size`",
+        "tau: x": "`tau` is 'x'; it must be a number",
+        "use_sde: maybe": "`use_sde` is 'maybe'; it must be True or False",
+        "normalize: {norm_obs: 'no'}": "`normalize.norm_obs` is 'no'",
+        "seed: 3": "`seed` is an option of the command",
+    }
+    right = ["buffer_size: 1e4", "batch_size: '4'", "learning_rate: lin_1e-3", "train_freq: [1, step]", "ent_coef: auto"]
+
+    def give(folder: Path, change: str) -> int:
+        key, _, value = change.partition(": ")
+        text = entry(**{"policy": "MlpPolicy", "policy_kwargs": "dict(net_arch=[4])", key: value})
+        return command(line, folder, {"c.yml": text})
+
+    inputs = [Input(f"sac: {change}", lambda folder, c=change: give(folder, c), text) for change, text in wrong.items()]
+    return inputs + [Input(f"sac: {change}", lambda folder, c=change: give(folder, c), result=0) for change in right]
 
 
 def of_sweeps() -> list[Input]:
@@ -262,6 +359,21 @@ def of_sweeps() -> list[Input]:
         "an unknown key": ({"alhpa": "1.0"}, "`alhpa`"),
         "no output": ({"output": ""}, "`output` is missing"),
         "cpus: 0": ({"cpus": "0"}, "`cpus` is 0"),
+        "a seed as the number of seeds": ({"seeds": "20261130"}, r"a single seed is \[20261130\]"),
+        "a seed that is too large": ({"seeds": "[99999999999]"}, "`seeds` is"),
+        "vec_env: many": ({"vec_env": "many"}, "`vec_env` is 'many'; expected one of: dummy, subproc"),
+        "a setting without a name": ({"settings": "{'': {}}"}, "must be a valid folder name"),
+        "a name of an argument with a colon": ({"env_kwargs": "{'a:b': 3}"}, "`env_kwargs` has the name 'a:b'"),
+        "a package that is a path": ({"packages": "['..']"}, "packages: `..` cannot be imported"),
+        "normalize: 3": ({"normalize": "3"}, "s.yml: `normalize` is 3"),
+        "noise of an unknown type": ({"noise_type": "normall", "noise_std": "0.1"}, "s.yml: `noise_type` is 'normall'"),
+        "a configuration that does not exist": ({"conf_file": "nosuch"}, "s.yml: --conf-file nosuch does not exist"),
+        "an argument of the environment as text": ({"env_kwargs": "{g: high}"}, "s.yml: `env_kwargs.g` is 'high'"),
+        "a hyperparameter of sac as text": (
+            {"algorithms": "[sac]", "tau": "high"},
+            "s.yml: `tau` is 'high'; it must be a number",
+        ),
+        "a wrapper that does not exist": ({"env_wrapper": "nosuch.Wrapper"}, "s.yml: `env_wrapper` has 'nosuch.Wrapper'"),
     }
     inputs = [
         Input(
@@ -277,7 +389,14 @@ def of_sweeps() -> list[Input]:
         for name, (text, message) in whole.items()
     ]
     run = lambda folder: command("sweep s.yml --dry-run", folder, {"s.yml": table()})  # noqa: E731
-    return [*inputs, Input("sweep: a table", run, result=0)]
+    tuples = table(algorithms="[sac]", train_freq="[1, step]")
+    return [
+        *inputs,
+        Input("sweep: a table", run, result=0),
+        Input(
+            "sweep: train_freq of sac", lambda folder: command("sweep s.yml --dry-run", folder, {"s.yml": tuples}), result=0
+        ),
+    ]
 
 
-INPUTS: list[Any] = of_options() + of_configurations() + of_sweeps()
+INPUTS: list[Any] = of_options() + of_configurations() + of_other_algorithms() + of_sweeps()

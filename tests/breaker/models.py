@@ -314,6 +314,7 @@ def files() -> list[Input]:
         "load: gamma='x'": (lambda: load(gamma="x"), "`gamma` is 'x'"),
         "load: alpha=-1": (lambda: load(alpha=-1), "`alpha` is -1"),
         "load: q_agg='max'": (lambda: load(q_agg="max"), "Unknown `q_agg` 'max'"),
+        "load: custom_objects=3": (lambda: load(custom_objects=3), "`custom_objects` is 3; it must be a dictionary"),
         "load: alpha=-1 in custom_objects": (lambda: load(custom_objects={"alpha": -1}), "`alpha` is -1"),
         "load: n-step returns of chunks": (lambda: load(horizon_length=3, n_steps=3), "use `n_steps=1`"),
         "load: use_sde": (lambda: load(use_sde=True), "no argument `use_sde`: there is no gSDE"),

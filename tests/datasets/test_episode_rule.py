@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,26 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "two numberings": ({"episode_id": [0, 0, 0, 1, 1, 1], "is_first": flags(0, 2)}, "contradict each other about where"),
     "episodes that are mixed": ({"episode_id": [0, 1, 0, 1, 0, 1]}, "the rows of an episode are not together"),
     "texts": ({"truncations": ["no"] * 6}, "expected 0 or 1"),
+    "next observations that are the observations": (
+        {"truncations": flags(2, 5), "next_observations": BARE["observations"]},
+        "`next_observations` is `observations` in each row",
+    ),
+    "a counter of rows that are shuffled": (
+        {"frame_index": [3, 1, 5, 2, 4, 0]},
+        "not in the order of time: `frame_index` goes",
+    ),
+    "a clock of rows that are shuffled": ({"timestamp": [3.5, 1, 5, 2, 4, 0]}, "not in the order of time: `timestamp` goes"),
+    "a counter named steps": ({"steps": np.arange(N), "terminals": flags()}, "Seen: `steps`, `terminals`, which marks no row"),
+    "numbers of episodes that are missing": ({"episode_id": [0, 0, 0, 1, 1, np.nan]}, "`episode_id` row 5 is nan; expected a"),
+    "names of episodes that are missing": ({"episode": [*"aaabb", None]}, "`episode` row 5 is None; expected a value"),
+    "masked values": (
+        {"truncations": flags(5), "rewards": np.ma.masked_array(np.zeros(N), mask=flags(3))},
+        "`rewards` row 3 is masked; fill masked values",
+    ),
+    "tensors with gradients": (
+        {"truncations": flags(5), "rewards": th.zeros(N, requires_grad=True)},
+        "`rewards` is no array of numbers .*requires grad",
+    ),
     "a dictionary": ({"truncations": {"a": 1}}, "`truncations` is a dictionary with the keys"),
 }
 
@@ -159,6 +180,35 @@ def test_refused_logs(log: str) -> None:
     with pytest.raises(DatasetError, match=message) as raised:
         load_dataset({**BARE, **columns})
     assert len(str(raised.value)) < 600 and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"truncations": flags(5), "next_observations": BARE["observations"] + 0.5},
+            "in most rows, although these belong to one",
+        ),
+        ({"next_observations": BARE["observations"] + 0.5}, "nearly each row is an episode of its own"),
+        ({"terminals": flags(2, 5), "timeouts": flags(2, 5)}, r"the task ended at each time limit \(`timeouts`\)"),
+    ],
+    ids=["another next row", "no next row", "limits that are ends of the task"],
+)
+def test_doubtful_logs(columns: dict[str, Any], message: str) -> None:
+    with pytest.warns(UserWarning, match=message):
+        data = load_dataset({**BARE, **columns})
+    assert any(re.search(message, remark) for remark in data.remarks)
+
+
+def test_logs_without_doubt() -> None:
+    """Observations that stay until the episode ends, and episodes of one step."""
+    stays = {"observations": np.repeat([[0.0], [1.0]], 3, axis=0), "next_observations": np.repeat([[0.0], [1.0]], 3, axis=0)}
+    single = {"next_observations": BARE["observations"], "terminals": np.ones(N), "steps": np.zeros(N)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert rows(load_dataset({**BARE, **stays, "truncations": flags(2, 5)}).ends) == [2, 5]
+        assert rows(load_dataset({**BARE, **single}).ends) == [*range(N)]
+        assert rows(load_dataset({**BARE, "terminals": flags(), "steps": [0, 1, 0, 1, 0, 1]}).ends) == [1, 3, 5]
 
 
 def test_unknown_fields_are_said() -> None:

@@ -503,6 +503,29 @@ def test_numbered_columns_in_the_order_of_texts() -> None:
         assert any("in the order of the table, 1, 10, 2, ..., not in" in str(each.message) for each in caught) == warned
 
 
+def test_next_observations_of_tables_have_the_order_of_the_observations() -> None:
+    pd = pytest.importorskip("pandas")
+    states = np.arange(12, dtype=np.float32).reshape(6, 2)
+    names = {"obs_x": states[:, 0], "obs_y": states[:, 1], "next_obs_y": states[:, 1] + 2, "next_obs_x": states[:, 0] + 2}
+    frame = pd.DataFrame({**names, "actions": 0.0, "rewards": 0.0, "episode": np.repeat([0, 1], 3)})
+    np.testing.assert_array_equal(load_dataset(frame).next_observations, states + 2)
+    with pytest.raises(DatasetError, match="have the elements x, y, and the next observations y: x is only in one"):
+        load_dataset(frame.drop(columns="next_obs_x"))
+
+
+def test_a_numbered_column_that_is_missing() -> None:
+    pd = pytest.importorskip("pandas")
+    rest = pd.DataFrame({"actions": np.zeros(6), "rewards": 0.0, "episode": np.repeat([0, 1], 3)})
+    with pytest.warns(UserWarning, match="have the numbers 0, 2, ...; 1 is missing"):
+        load_dataset(pd.DataFrame(np.zeros((6, 2)), columns=["obs_0", "obs_2"]).join(rest))
+
+
+def test_a_table_as_text_says_how_to_read_it(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("obs,action\n", "utf-8")
+    with pytest.raises(DatasetError, match=r"Read the table by `pandas\.read_csv\(PATH\)`"):
+        load_dataset(tmp_path / "log.csv")
+
+
 def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
     pd = pytest.importorskip("pandas")
     columns = joined(EPISODES)

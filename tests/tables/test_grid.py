@@ -269,7 +269,7 @@ def test_the_order_of_keys_changes_no_command(tmp_path: Path) -> None:
         (SMALL + "    eval_episodes: true", "`eval_episodes` is True; expected a whole number above 0."),
         (SMALL + "    cpus: 0", "`cpus` is 0; expected a number above 0."),
         (SMALL + "    gpus: -1", "`gpus` is -1; expected a number above 0."),
-        (SMALL + "    vec_env: 3", "`vec_env` is 3; expected text."),
+        (SMALL + "    vec_env: 3", "`vec_env` is 3; expected one of: dummy, subproc."),
         (SMALL + "    env_kwargs: 3", "`env_kwargs` is 3; expected a mapping."),
         (SMALL + "    eval_samplers: bc_flow", "eval_samplers: expected a list of names, not 'bc_flow'"),
         (SMALL + "    conf_file: nowhere.yml", "`conf_file` is 'nowhere.yml', which does not exist"),

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
@@ -290,6 +291,93 @@ class Drawn(gym.Env):
 
     def render(self) -> np.ndarray:
         return np.full((32, 32, 3), 20 * self.time, np.uint8)
+
+
+class Bright(Drawn):
+    """Records its argument."""
+
+    made: ClassVar[list[int]] = []
+
+    def __init__(self, render_mode: str | None = None, brightness: int = 0) -> None:
+        super().__init__(render_mode)
+        self.made.append(brightness)
+
+
+@pytest.mark.slow
+def test_the_arguments_of_the_environment_are_those_of_the_configuration_everywhere(tmp_path: Path) -> None:
+    pytest.importorskip("moviepy")
+    gym.register("Bright-v0", Bright)
+    settings = "policy: FlowPolicy, policy_kwargs: {net_arch: [8]}, n_timesteps: 4, learning_starts: 2, batch_size: 2"
+    (tmp_path / "bright.yml").write_text(f"Bright-v0: {{{settings}, env_kwargs: {{brightness: 7}}}}", "utf-8")
+    options = ["--algo", "fql", "--env", "Bright-v0"]
+    training = [*options, "--conf-file", "bright.yml", "--eval-freq", 2, "--eval-episodes", 1]
+    commands: list[list[Any]] = [
+        ["train", *training],
+        ["optimize", *training, "--n-trials", 1, "--n-evaluations", 1, "--no-optim-plots"],
+        ["enjoy", *options, "--exp-id", 1, "-n", 2, "--no-render"],
+        ["record-video", *options, "--exp-id", 1, "-n", 2, "-o", "videos", "--no-render"],
+    ]
+    try:
+        for command in commands:
+            Bright.made.clear()
+            succeed(*command, folder=tmp_path)
+            assert Bright.made and set(Bright.made) == {7}, command
+        Bright.made.clear()
+        succeed(*commands[0], "--eval-env-kwargs", "brightness:3", folder=tmp_path)
+        assert set(Bright.made) == {3, 7}
+    finally:
+        del gym.registry["Bright-v0"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "content", "commands"),
+    [
+        ("config.yml", "", ("enjoy", "train")),
+        ("config.yml", "[1]", ("enjoy", "train", "report")),
+        ("config.yml", "a: [", ("enjoy", "train", "report")),
+        ("args.yml", "", ("enjoy",)),
+        ("args.yml", "[1]", ("enjoy", "train", "report")),
+        ("system.yml", "[1]", ("train", "report")),
+        ("system.yml", "a: [", ("train", "report")),
+        ("../evaluations.npz", "x", ("report", "plot")),
+    ],
+)
+def test_damaged_files_of_a_run_are_named(
+    online: Path, workdir: Path, tmp_path: Path, file: str, content: str, commands: tuple[str, ...]
+) -> None:
+    folder = tmp_path / online.relative_to(workdir)
+    shutil.copytree(online, folder)
+    (folder / PENDULUM / file).write_text(content, "utf-8")
+    options = ["--algo", "fql", "--env", PENDULUM]
+    arguments = {
+        "enjoy": [*options, "--exp-id", RUN, "-n", 2, "--no-render"],
+        "train": [*options, "--conf-file", workdir / "small.yml", "--run-id", RUN, "--resume"],
+        "report": ["logs"],
+        "plot": ["-a", "fql", "-e", PENDULUM, "-f", "logs", "--no-display"],
+    }
+    for command in commands:
+        ended = run(command, *arguments[command], folder=tmp_path)
+        assert ended.code == 2 and Path(file).name in ended.err and len(ended.err.strip().splitlines()) == 1, ended
+
+
+def test_arguments_that_enjoy_passes_to_the_environment_are_checked(online: Path, workdir: Path) -> None:
+    options = ["--algo", "fql", "--env", PENDULUM, "--exp-id", RUN, "-n", 2, "--no-render", "--env-kwargs"]
+    for given, message in (
+        ("g:high", "--env-kwargs: `env_kwargs.g` is 'high'; it must be a number"),
+        ("gg:1", "--env-kwargs: `env_kwargs` is .*unexpected keyword argument 'gg'\n"),
+    ):
+        ended = run("enjoy", *options, given, folder=workdir)
+        assert ended.code == 2 and re.search(message, ended.err), ended
+
+
+@pytest.mark.parametrize("key", ["frame_stack", "vec_env_wrapper", "env_kwargs"])
+def test_a_key_without_a_value_is_the_default(key: str, tmp_path: Path) -> None:
+    settings = "policy: FlowPolicy, policy_kwargs: {net_arch: [8]}, n_timesteps: 2, learning_starts: 2"
+    (tmp_path / "small.yml").write_text(f"{PENDULUM}: {{{settings}, {key}: null}}", "utf-8")
+    options = ["--algo", "fql", "--env", PENDULUM]
+    succeed("train", *options, "--conf-file", "small.yml", "--eval-freq", -1, folder=tmp_path)
+    succeed("enjoy", *options, "-n", 2, "--no-render", folder=tmp_path)
 
 
 @pytest.mark.slow

@@ -94,6 +94,8 @@ def unpack_settings(
     :raises ValueError: If the settings have pickles that are neither trusted nor replaced, or are malformed.
     """
     custom_objects = custom_objects or {}
+    if not isinstance(custom_objects, Mapping):
+        raise TypeError(f"`custom_objects` is {custom_objects!r}; it must be a dictionary of replacements by name.")
     if unknown := custom_objects.keys() - settings.keys() - OF_OTHERS:
         listed = ", ".join(sorted(map(repr, unknown)))
         warn(f"`custom_objects` has {listed}, which {name_of(path)} does not have: nothing is replaced.")

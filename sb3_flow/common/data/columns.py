@@ -59,14 +59,21 @@ def as_array(value: Any, field: str, name: str) -> np.ndarray:
     :param value: An array, or a value that ``numpy.asanyarray`` converts
     :param field: Name of the field
     :param name: Name of the data for messages
-    :raises DatasetError: If it is a dictionary, or has rows of different lengths.
+    :raises DatasetError: If it is a dictionary, has rows of different lengths, or has masked values.
     """
     if isinstance(value, Mapping):
         raise DatasetError(f"{name}: `{field}` is a dictionary with the keys {sorted(map(str, value))}; expected an array.")
     try:
         array: np.ndarray = np.asanyarray(value)
-    except (TypeError, ValueError) as error:  # for instance rows of different lengths
+    except (TypeError, ValueError, RuntimeError) as error:  # for instance rows of different lengths, or tensors with gradients
         raise DatasetError(f"{name}: `{field}` is no array of numbers ({error}).") from error
+    if isinstance(array, np.ma.MaskedArray):
+        masked = np.ma.getmaskarray(array).reshape(len(array), -1).any(axis=1) if array.ndim else np.ma.getmaskarray(array)
+        if masked.any():
+            raise DatasetError(
+                f"{name}: `{field}` row {int(masked.argmax())} is masked; fill masked values, or leave the rows out."
+            )
+        array = np.asarray(array)
     return array
 
 

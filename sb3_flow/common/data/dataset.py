@@ -12,7 +12,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_flow.common.data.columns import DatasetError, Observations, blocks, check_finite, listed, parts, short
-from sb3_flow.common.data.episodes import ADVICE, UNCERTAIN, Recording, find_episodes
+from sb3_flow.common.data.episodes import ADVICE, UNCERTAIN, Recording, find_episodes, not_followed
 from sb3_flow.common.data.gather import gather
 from sb3_flow.common.data.jumps import jumps_inside
 from sb3_flow.common.warn import warn
@@ -178,6 +178,8 @@ class OfflineDataset:
         if found.ignored:
             listed = ", ".join(f"`{field}`" for field in found.ignored[:8])
             warn(f"{name}: not used: {listed}{' and others' if len(found.ignored) > 8 else ''}.")
+        for doubt in episodes.doubts:
+            warn(f"{name}: {doubt}.")
         dataset = cls(
             found.observations,
             found.actions,
@@ -235,16 +237,23 @@ class OfflineDataset:
             return rows.reshape(-1, *rows.shape[2:])
 
         dones, timeouts = flat(buffer.dones).astype(bool), flat(buffer.timeouts).astype(bool)
-        ends = dones.copy()
+        if not buffer.handle_timeout_termination and dones.any():
+            warn(
+                "The replay buffer has handle_timeout_termination=False: time limits cannot be told from ends of the task. "
+                "All ends of episodes are read as ends of the task, as by the algorithm that collected them."
+            )
+        observations, next_observations = flat(buffer.observations), flat(buffer.next_observations)
+        # An episode that `learn` did not finish has no mark: the next call resets the environment.
+        ends = dones | not_followed(observations, next_observations, len(dones))
         ends[buffer.size() - 1 :: buffer.size()] = True  # where one environment's rows end and the next one's begin
         return cls(
-            observations=flat(buffer.observations),
+            observations=observations,
             actions=unscale_action(flat(buffer.actions).reshape(-1, *(buffer.action_space.shape or ()))),
             rewards=flat(buffer.rewards),
             terminations=dones & ~timeouts,
             ends=ends,
             valids=np.ones(len(dones), dtype=bool),
-            next_observations=flat(buffer.next_observations),
+            next_observations=next_observations,
             name=type(buffer).__name__,
             evidence="`dones` of the replay buffer",
         )

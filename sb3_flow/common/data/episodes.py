@@ -35,6 +35,9 @@ LOST_FRAMES = 1.5
 QUICK_BYTES = 4096
 #: Evidence that may be incomplete.
 UNCERTAIN = TASK, RECORDING = "the end of the task", "the end of the recording"
+SUCCESSORS = "`next_observations`, which is not the next row's observation there"
+#: Share of the rows that is most of them.
+MOST = 0.9
 #: Advice if no column determines the ends.
 ADVICE = (
     "Add `truncations` (1 at the last row of each recording that was cut), the number of the episode of each row "
@@ -54,6 +57,7 @@ class Episodes:
     :param valids: Whether the row is a transition: its next observation is known, or the task ended
     :param evidence: Description of the columns that determine the ends
     :param remarks: Remarks about the data
+    :param doubts: Those that are probably mistakes
     """
 
     terminations: np.ndarray
@@ -63,6 +67,7 @@ class Episodes:
     valids: np.ndarray
     evidence: str
     remarks: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -118,11 +123,18 @@ def find_episodes(data: Recording) -> Episodes:
     remarks: list[str] = []
     final_states = _final_states(data, remarks)
     terminations = _terminations(data)
+    doubts = _doubtful_limits(data, terminations)
     whole = _every_end(data, final_states)
     some = _some_ends(data)
     ends, evidence = _combine(data, whole, some, terminations, final_states)
+    _check_successors(data, terminations if ends is None else terminations | ends)
     if ends is None:
         ends, evidence = _from_successors_or_terminations(data, terminations)
+        if evidence == SUCCESSORS and np.count_nonzero((ends & ~terminations)[:-1]) > MOST * (data.length - 1):
+            doubts.append(
+                f"nearly each row is an episode of its own, by {evidence}. This is right if the rows are shuffled; otherwise "
+                "correct `next_observations`, or leave it out and add `truncations`"
+            )
     elif (jumps := _jumps(data, quick=True)) is not None:
         inside = jumps & ~ends & ~terminations
         if 0 < np.count_nonzero(inside) <= np.count_nonzero(~ends) / 2:
@@ -132,9 +144,48 @@ def find_episodes(data: Recording) -> Episodes:
             )
             ends = ends | inside
         elif inside.any():
-            remarks.append("`next_observations` differs from the next row's observation in most rows, so it tells no ends")
+            doubts.append(
+                "`next_observations` differs from the next row's observation in most rows, although these belong to one "
+                f"episode by {evidence}. Single steps use `next_observations`; chunks and histories use the next rows"
+            )
     ends = ends | _gaps(data, ends, remarks)
-    return _rows_of_episodes(data, terminations, ends, final_states, evidence, remarks)
+    episodes = _rows_of_episodes(data, terminations, ends, final_states, evidence, [*remarks, *doubts])
+    episodes.doubts = doubts
+    return episodes
+
+
+def _check_successors(data: Recording, ends: np.ndarray) -> None:
+    """Reject next observations that are the observations themselves, unless these do not change before the known ends."""
+    if data.next_observations is None:
+        return
+    now, then = parts(data.observations), parts(data.next_observations)
+    moves = False
+    for key in now.keys() & then.keys():
+        if now[key].shape != then[key].shape or len(now[key]) != data.length:
+            return  # is refused later, with a better message
+        for start in range(0, data.length, 4096):
+            block, inside = now[key][start : start + 4097], ~ends[start : start + 4096]
+            if (block[: len(inside)] != then[key][start : start + 4096]).any():
+                return
+            changes = (block[1:] != block[:-1]).reshape(len(block) - 1, -1).any(axis=1)
+            moves = moves or bool((changes & inside[: len(changes)]).any())
+    if moves:
+        raise DatasetError(
+            f"{data.name}: `next_observations` is `observations` in each row. It must be the observation after the action; "
+            "leave it out if the next row has it."
+        )
+
+
+def _doubtful_limits(data: Recording, terminations: np.ndarray) -> list[str]:
+    """A doubt if each time limit is an end of the task, too."""
+    limits = data.flags(Meaning.LIMIT)
+    limit = np.logical_or.reduce([*limits.values(), np.zeros(data.length, dtype=bool)])
+    if np.count_nonzero(limit) < 2 or (limit & ~terminations).any():
+        return []
+    return [
+        f"the task ended at each time limit ({_names(limits)}), so that no value is bootstrapped there. If the other column "
+        "marks all ends of episodes, name it `dones`"
+    ]
 
 
 def _terminations(data: Recording) -> np.ndarray:
@@ -196,8 +247,22 @@ def _some_ends(data: Recording) -> dict[str, np.ndarray]:
         if column.meaning is Meaning.STEP:  # in episodes of one step all numbers are equal
             backwards |= (steps == 0) & bool((steps[:-1] > 0).any())
         if backwards.any():
+            _check_order(values, backwards, column.name, data)
             found[column.name] = backwards
     return found
+
+
+def _check_order(values: np.ndarray, backwards: np.ndarray, name: str, data: Recording) -> None:
+    """Reject rows that are not in the order of time: a counter or a clock goes back often, and not to its beginning."""
+    numbers = _numbers(values, name, data)
+    begins = numbers[1:][backwards[:-1]]
+    if np.count_nonzero(backwards) < len(numbers) / 3 or len(begins) < 2:
+        return
+    if np.median(begins) > numbers.min() + 0.1 * np.ptp(numbers):
+        raise DatasetError(
+            f"{data.name}: the rows are not in the order of time: `{name}` goes back at {np.count_nonzero(backwards):,} of "
+            f"{len(numbers):,} rows. Sort them by episode and time."
+        )
 
 
 def _combine(
@@ -242,7 +307,7 @@ def _from_successors_or_terminations(data: Recording, terminations: np.ndarray) 
             return explicit | ~valids | np.append(~valids[1:], True), _names([name, *data.flags(Meaning.TERMINATION)])
     jumps = _jumps(data)
     if jumps is not None:
-        return explicit | jumps, "`next_observations`, which is not the next row's observation there"
+        return explicit | jumps, SUCCESSORS
     if explicit.any():
         return explicit, TASK
     interruptions = _interruptions(data)
@@ -257,26 +322,38 @@ def _from_successors_or_terminations(data: Recording, terminations: np.ndarray) 
 
 
 def _jumps(data: Recording, quick: bool = False) -> np.ndarray | None:
-    """
-    Where ``next_observations`` is not the observation of the next row, ``(N,)``; None without ``next_observations``. If
-    ``quick``, images are not compared.
-    """
+    """As ``not_followed``; None without ``next_observations``. If ``quick``, images are not compared."""
     if data.next_observations is None:
         return None
-    now, then = parts(data.observations), parts(data.next_observations)
-    jumps = np.zeros(data.length, dtype=bool)
+    return not_followed(data.observations, data.next_observations, data.length, QUICK_BYTES if quick else None)
+
+
+def not_followed(
+    observations: Observations, next_observations: Observations, length: int, most: int | None = None
+) -> np.ndarray:
+    """
+    Find the rows whose next observation is not the observation of the next row.
+
+    :param observations: As in a dataset
+    :param next_observations: As in a dataset
+    :param length: ``N``, number of rows
+    :param most: Parts with more bytes in a row are not compared; None: all are
+    :return: ``(N,)`` of bool; False at the last row
+    """
+    now, then = parts(observations), parts(next_observations)
+    found = np.zeros(length, dtype=bool)
     for key in now.keys() & then.keys():
         first, second = now[key], then[key]
-        if first.shape != second.shape or len(first) != data.length:
+        if first.shape != second.shape or len(first) != length:
             continue  # is refused later, with a better message
-        if quick and first.nbytes > QUICK_BYTES * data.length:
+        if most is not None and first.nbytes > most * length:
             continue
         coarser = min(first.dtype, second.dtype, key=lambda dtype: dtype.itemsize)
-        for start in range(0, data.length - 1, 4096):
-            stop = min(start + 4096, data.length - 1)
+        for start in range(0, length - 1, 4096):
+            stop = min(start + 4096, length - 1)
             a, b = second[start:stop].astype(coarser, copy=False), first[start + 1 : stop + 1].astype(coarser, copy=False)
-            jumps[start:stop] |= (a != b).reshape(stop - start, -1).any(axis=1)
-    return jumps
+            found[start:stop] |= (a != b).reshape(stop - start, -1).any(axis=1)
+    return found
 
 
 def _interruptions(data: Recording) -> np.ndarray | None:
@@ -454,7 +531,14 @@ def _one_a_row(column: np.ndarray, name: str, data: Recording) -> np.ndarray:
     column = np.asarray(column)
     if column.size != data.length:
         raise DatasetError(f"{data.name}: `{name}` has {short(column.shape)} values, but `actions` has {data.length} rows.")
-    return column.reshape(-1)
+    column = column.reshape(-1)
+    missing = column != column  # NaN, also among texts
+    if column.dtype.kind == "O":
+        missing = missing | np.array([value is None for value in column])
+    if np.any(missing):
+        row = int(np.argmax(missing))
+        raise DatasetError(f"{data.name}: `{name}` row {row} is {column[row]}; expected a value in each row.")
+    return column
 
 
 def _numbers(column: np.ndarray, name: str, data: Recording) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Placeholder for an environment when training from data alone."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -8,7 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import BaseBuffer
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-from sb3_flow.common.data.columns import Observations
+from sb3_flow.common.data.columns import DatasetError, Observations
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.sources import read_dataset
 from sb3_flow.common.data.statistics import ranges
@@ -38,9 +39,10 @@ class NoEnvironment(gym.Env[Any, Any]):
         :param dataset: As the argument ``dataset`` of the algorithms
         :raises DatasetError: If it cannot be read.
         """
-        if isinstance(dataset, BaseBuffer):
-            assert isinstance(dataset.action_space, spaces.Box)
-            return cls(dataset.observation_space, dataset.action_space)
+        if (buffer := next(buffers_in(dataset), None)) is not None:
+            if not isinstance(buffer.action_space, spaces.Box):
+                raise DatasetError(f"The replay buffer has actions in {buffer.action_space}; flow policies need a Box.")
+            return cls(buffer.observation_space, buffer.action_space)
         data = read_dataset(dataset)
         return cls(_observation_space(data.observations), action_space(data))
 
@@ -50,9 +52,24 @@ class NoEnvironment(gym.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         raise RuntimeError(
-            "There is no environment to act in: the model was made from data alone. Create the environment of the data, "
+            "There is no environment to act in: the model was made from data alone, or loaded without one. Create it, "
             "and pass it: evaluate_policy(model, env), EvalCallback(env), or model.set_env(env)."
         )
+
+
+def buffers_in(source: Any) -> Iterator[BaseBuffer]:
+    """
+    The buffers in a source of data.
+
+    :param source: As the argument ``dataset`` of the algorithms
+    """
+    if isinstance(source, BaseBuffer):
+        yield source
+    elif isinstance(source, Mapping) and "source" in source:
+        yield from buffers_in(source["source"])
+    elif isinstance(source, list | tuple):
+        for part in source:
+            yield from buffers_in(part)
 
 
 def _observation_space(column: Observations) -> spaces.Space[Any]:

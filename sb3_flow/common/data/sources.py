@@ -10,6 +10,7 @@ from numbers import Real
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from sb3_flow.common.data.columns import DatasetError, short
 from sb3_flow.common.data.dataset import OfflineDataset, one_of_a_list
@@ -68,13 +69,26 @@ def read_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
     if isinstance(source, Mapping):
         return OfflineDataset.from_dict(source)
     missing = ""
-    if isinstance(source, str | os.PathLike) and not os.path.exists(os.fspath(source)):
+    if isinstance(source, str | os.PathLike) and os.fspath(source).endswith(".csv"):
+        missing = " Read the table by `pandas.read_csv(PATH)`, and pass the frame."
+    elif isinstance(source, str | os.PathLike) and os.fspath(source).endswith(".pkl"):
+        missing = " Load a saved replay buffer by `model.load_replay_buffer(PATH)`, and pass `model.replay_buffer`."
+    elif isinstance(source, str | os.PathLike) and not os.path.exists(os.fspath(source)):
         missing = f" There is no such file or folder; paths count from {os.getcwd()}."
     raise DatasetError(
         f"Cannot read {short(source)} as a dataset.{missing} Expected a name (see `sb3-flow datasets list`), the path of an "
         ".npz, .hdf5, .zarr or .parquet file, a minari.MinariDataset, a dictionary of arrays, a list of these, or a replay "
         "buffer."
     )
+
+
+def has_steps(source: Any) -> bool:
+    """Whether a source is an episode of RLDS, with ``steps``. A dictionary of arrays may have a counter of this name."""
+    if not (isinstance(source, Mapping) and "steps" in source):
+        return False
+    steps = source["steps"]
+    first = next(iter(steps), None) if isinstance(steps, list | tuple | np.ndarray) else None
+    return not isinstance(first, Real)
 
 
 def names_a_source(source: Any) -> bool:
@@ -92,7 +106,7 @@ def _read_list(sources: Any, env_id: str | None) -> OfflineDataset:
     try:
         datasets = [
             OfflineDataset.from_dict(source, f"dataset[{i}]")
-            if isinstance(source, Mapping) and not {"source", "steps"} & set(source)
+            if isinstance(source, Mapping) and "source" not in source and not has_steps(source)
             else read_dataset(source, env_id)
             for i, source in enumerate(sources)
         ]

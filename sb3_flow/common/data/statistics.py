@@ -98,6 +98,28 @@ def has_gathered(running: RunningMeanStd, dataset: OfflineDataset) -> bool:
     return bool(running.count >= min(GATHERED, len(dataset)))
 
 
+def normalizes(env: VecNormalize | None) -> bool:
+    """Whether ``VecNormalize``, if there is one, normalizes observations."""
+    return env is not None and bool(env.norm_obs)
+
+
+def warn_about_new_statistics(env: VecNormalize | None, n_timesteps: int) -> None:
+    """
+    Warn if a model that was trained with ``VecNormalize`` goes on with one that has no statistics yet.
+
+    :param env: The wrapper; None: there is none
+    :param n_timesteps: Number of timesteps of training
+    """
+    if env is None or not env.norm_obs:
+        return
+    statistics = env.obs_rms.values() if isinstance(env.obs_rms, dict) else [env.obs_rms]
+    if any(running.count < min(GATHERED, n_timesteps / 2) for running in statistics):
+        warn(
+            "This model was trained, but the `VecNormalize` of its environment has no statistics, so that the policy sees "
+            "other numbers. To use those of training, wrap the environment by `VecNormalize.load(path, venv)`."
+        )
+
+
 def lacks_statistics(env: VecNormalize, dataset: OfflineDataset) -> bool:
     """
     :param env: The wrapper
