@@ -178,7 +178,7 @@ def check_entry(entry: dict[str, Any], cls: type, place: Callable[[str], str]) -
     entry = {key: value for key, value in entry.items() if key in known or not is_ignored(key, value)}
     for key in entry:
         if former.get(key, key) not in known:
-            raise ValueError(f"{place(key)}: {unknown(cls.__name__, key, known)}")
+            raise ValueError(f"{place(key)}: {unknown(cls.__name__, key, known, cls)}")
     for key, example in (("policy", '"FlowPolicy"'), ("n_timesteps", "1000000")):
         if key not in entry:
             raise ValueError(f"{place(key)}: `{key}` is missing; write `{key}: {example}`.")
