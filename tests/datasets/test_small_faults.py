@@ -115,6 +115,51 @@ def test_pictures_of_the_environment_are_no_part_of_the_data() -> None:
         follow_environment(load_dataset([recording(observations=np.zeros((4, 2)))]), env.observation_space, env)
 
 
+def wrapped(wrapper: Any) -> DummyVecEnv:
+    return DummyVecEnv([lambda: gym.wrappers.TimeLimit(wrapper(Rendered()), 5)])
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "message"),
+    [
+        (gym.wrappers.NormalizeObservation, "with the wrapper NormalizeObservation .*`VecNormalize`"),
+        (lambda env: gym.wrappers.TransformObservation(env, np.sin, None), "TransformObservation .*change its observations"),
+        (lambda env: gym.wrappers.RescaleObservation(env, np.float32(0), np.float32(1)), "the wrapper RescaleObservation"),
+        (lambda env: gym.wrappers.TransformReward(env, float), "TransformReward .*change its rewards .*'rewards': {"),
+        (gym.wrappers.NormalizeReward, "NormalizeReward .*change its rewards"),
+    ],
+)
+def test_wrappers_that_keep_the_shape_are_warned_of(wrapper: Any, message: str) -> None:
+    """The data may have been recorded with them, or without them: it is not changed."""
+    env, data = wrapped(wrapper), load_dataset([recording(observations=np.zeros((4, 2)))])
+    with pytest.warns(UserWarning, match=message):
+        assert follow_environment(data, env.observation_space, env) is data
+
+
+def test_other_wrappers_are_not_warned_of(recwarn: pytest.WarningsRecorder) -> None:
+    env = wrapped(lambda env: gym.wrappers.FlattenObservation(gym.wrappers.ClipAction(env)))
+    follow_environment(load_dataset([recording(observations=np.zeros((4, 2)))]), env.observation_space, env)
+    env, data = wrapped(gym.wrappers.NormalizeReward), load_dataset([recording(observations=np.zeros((4, 2)), rewards=None)])
+    follow_environment(data, env.observation_space, env)
+    assert [warning for warning in recwarn if "the wrapper" in str(warning.message)] == []
+
+
+@pytest.mark.parametrize(("shape", "stacked"), [((4, 2), True), ((8,), True), ((3,), False), ((1,), False)])
+def test_stacked_frames_that_were_not_recorded(shape: tuple[int, ...], stacked: bool) -> None:
+    space = spaces.Box(-1, 1, shape, np.float32)
+    with pytest.raises(DatasetError, match=r"has the shape \(2,\) per row") as caught:
+        OfflineBuffer(load_dataset([recording(observations=np.zeros((4, 2)))]), space, PART)
+    assert ("`VecFrameStack`" in str(caught.value)) == stacked
+
+
+def test_a_saved_replay_buffer_is_no_dataset(tmp_path: Path) -> None:
+    (tmp_path / "buffer.pkl").touch()
+    with pytest.raises(DatasetError, match=r"load_replay_buffer\(path\)` and `dataset=model\.replay_buffer`"):
+        load_dataset(str(tmp_path / "buffer.pkl"))
+    with pytest.raises(DatasetError, match=r"no such file or folder"):
+        load_dataset(str(tmp_path / "none.pkl"))
+
+
 def test_files_of_d3rlpy_have_no_parts() -> None:
     pytest.importorskip("h5py")
     path = Path(__file__).parent / "written" / "d3rlpy.h5"
