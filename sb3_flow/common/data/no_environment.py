@@ -51,7 +51,8 @@ class NoEnvironment(gym.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         raise RuntimeError(
             "There is no environment to act in: the model was made from data alone, or loaded without one. Create "
-            "it, and pass it: load(path, env=env), model.set_env(env), evaluate_policy(model, env), EvalCallback(env)."
+            "it, and pass it: evaluate_policy(model, env), EvalCallback(env), or model.set_env(env). A model is loaded "
+            "with its environment by load(path, env=env)."
         )
 
 

@@ -77,8 +77,8 @@ def read_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
         )
     raise DatasetError(
         f"Cannot read {short(source)} as a dataset.{missing} Expected a name (see `sb3-flow datasets list`), the path of an "
-        ".npz, .hdf5, .zarr or .parquet file, a minari.MinariDataset, a dictionary of arrays, a list of these, or a replay "
-        "buffer."
+        ".npz, .hdf5, .zarr or .parquet file, a minari.MinariDataset, a pandas.DataFrame, a dictionary of arrays, a list of "
+        "these, or a replay buffer. Load other files yourself, for instance by pandas.read_csv."
     )
 
 
