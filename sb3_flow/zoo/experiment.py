@@ -93,7 +93,7 @@ class FlowExperimentManager(HyperparameterReader):
         self.finished = self._has_finished()
         self.resuming = resume and self.resumable and latest_checkpoint(self.save_path) is not None
         if run_id is not None and not resume and Path(self.params_path, CONFIG).exists():
-            other = "--run-id" if ask is None else "folder, such as `-f seeds`: the run of a seed has the number seed + 1"
+            other = "--run-id" if ask is None else "folder (-f), because the run of a seed has the number seed + 1"
             raise ValueError(f"{self.save_path} already has a run: add --resume to resume it, or use another {other}.")
 
     def _has_finished(self) -> bool:
