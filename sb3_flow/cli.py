@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import gymnasium
 
+from sb3_flow import __version__
 from sb3_flow.datasets import commands as datasets
 from sb3_flow.tables import report, sweep
 from sb3_flow.zoo import commands as zoo
@@ -27,6 +28,7 @@ COMMANDS: tuple[Callable[[argparse._SubParsersAction[argparse.ArgumentParser]], 
 def make_parser() -> argparse.ArgumentParser:
     """Create the parser of all commands."""
     parser = argparse.ArgumentParser(prog="sb3-flow", description="Flow-policy reinforcement learning.")
+    parser.add_argument("--version", action="version", version=f"sb3_flow {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in COMMANDS:
         add(subparsers)

@@ -11,8 +11,9 @@ from torch import nn
 
 from sb3_flow import FQL, QAM, StreamingFlow
 from sb3_flow.baselines import OfflineSAC
-from sb3_flow.common.arguments import checked, checked_value, hints_of
+from sb3_flow.common.arguments import arguments_of_sb3, checked, checked_value, hints_of, unknown
 from sb3_flow.fql import FQLPolicy
+from sb3_flow.streaming_flow import StreamingFlowPolicy
 
 SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
 
@@ -55,6 +56,12 @@ def test_numbers_in_other_forms_are_converted(given: dict[str, Any], expected: A
         ({"replay_buffer_class": SAC}, "`replay_buffer_class`: .*`dataset`"),
         ({"net_arch": [16]}, "`net_arch`: it belongs to the policy: policy_kwargs="),
         ({"activation_fn": nn.ReLU}, "`activation_fn`: .*'activation': 'relu'"),
+        ({"n_critics": 3}, "`n_critics`: it belongs to the policy: policy_kwargs={'n_critics': ...}"),
+        ({"clip_range": 0.2}, "`clip_range`, which Stable-Baselines3 has for PPO; leave it out"),
+        ({"n_epochs": 3}, "`n_epochs`: .*`gradient_steps`"),
+        ({"policy_delay": 2}, "`policy_delay`: all networks are updated in each update"),
+        ({"n_envs": 4}, "`n_envs`: .*make_vec_env"),
+        ({"chunk_size": 5}, "`chunk_size`: write `horizon_length`"),
         ({"policy_kwargs": "dict(net_arch=[16])"}, "`policy_kwargs` is 'dict.*; it must be a dictionary"),
         ({"policy_kwargs": {"net_arch": 64}}, r"`net_arch` is 64; expected a list of widths"),
         ({"policy_kwargs": {"net_arch": {"pi": [8], "vf": [8]}}}, r"`net_arch` has the keys \['pi', 'vf'\]"),
@@ -77,6 +84,15 @@ def test_numbers_in_other_forms_are_converted(given: dict[str, Any], expected: A
 def test_everything_else_is_refused_by_name(given: dict[str, Any], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         FQL("FlowPolicy", pendulum(), **{**SMALL, **given})
+
+
+def test_arguments_of_stable_baselines3_are_not_taken_for_others() -> None:
+    """Each argument of its algorithms and policies is known here, or explained; none is taken for a similar name."""
+    for cls in (FQL, FQLPolicy, StreamingFlow, StreamingFlowPolicy):
+        hints = hints_of(cls)
+        messages = {name: unknown(cls.__name__, name, hints, cls) for name in arguments_of_sb3() if name not in hints}
+        assert {"clip_range", "ortho_init", "policy_delay"} <= messages.keys()
+        assert [message for message in messages.values() if "did you mean" in message or "expected one of" in message] == []
 
 
 def test_what_changes_nothing_is_accepted() -> None:

@@ -220,7 +220,9 @@ def test_a_class_of_the_user(tmp_path: Path, no_pickles: None, monkeypatch: pyte
         UserWarning, match=r"features_extractor_class \(the class .*Extractor\).*FQLPolicy\.load\(\.\.\., trusted=True"
     ):
         model.policy.save(tmp_path / "policy")
-    with pytest.raises(ValueError, match=rf"pickled objects \(policy_kwargs\).*{REFUSED}.*custom_objects"):
+    with pytest.raises(
+        ValueError, match=rf"pickled objects \(policy_kwargs\): functions or classes of your own.*{REFUSED}.*custom_objects"
+    ):
         FQL.load(tmp_path / "model")
     with pytest.raises(ValueError, match=rf"pickled objects \(features_extractor_class\).*{REFUSED}"):
         FQLPolicy.load(tmp_path / "policy")

@@ -90,6 +90,17 @@ def test_wrappers_around_the_normalization() -> None:
         model.set_env(VecNormalize(VecNormalize(DummyVecEnv([pendulum]))))
 
 
+def test_vectorized_environments_of_gymnasium() -> None:
+    with pytest.raises(TypeError, match=r"Gymnasium's SyncVectorEnv; .*make_vec_env"):
+        FQL("FlowPolicy", gym.make_vec("Pendulum-v1", 2, vectorization_mode="sync"), **ONLINE)
+
+
+def test_a_model_that_was_loaded_without_an_environment(tmp_path: Path) -> None:
+    FQL("FlowPolicy", pendulum(), **ONLINE).save(tmp_path / "model")
+    with pytest.raises(RuntimeError, match=r"or loaded without one\. .*load\(path, env=env\)"):
+        FQL.load(tmp_path / "model").learn(10)
+
+
 def images() -> AnySpaces:
     return AnySpaces(spaces.Box(0, 255, (3, 36, 36), np.uint8), JOINT)
 

@@ -19,22 +19,29 @@ from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 import torch as th
+from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from torch import nn
 
 from sb3_flow.common.renamed import with_new_names
 
-#: Unsupported arguments of Stable-Baselines3's algorithms and policies, with a remedy. They are accepted if their value (False
-#: or None) has no effect.
+#: Unsupported arguments of Stable-Baselines3's algorithms and policies, and other names of arguments, with a remedy. They are
+#: accepted if their value (False or None) has no effect.
 ELSEWHERE = {
+    **dict.fromkeys(("action_chunk", "action_horizon", "chunk_length", "chunk_size"), "write `horizon_length`"),
     "activation_fn": "write the activation by name: policy_kwargs={'activation': 'relu'}",
     "actions_noise": "write `action_noise`",
     "clip_mean": "flow policies are not Gaussian; leave it out",
     "ent_coef": "flow policies have no entropy coefficient; leave it out, and tune the weights of this algorithm instead",
+    **dict.fromkeys(("hidden_dims", "hidden_sizes"), "write policy_kwargs={'net_arch': [256, 256]}"),
     "log_std_init": "flow policies are not Gaussian; leave it out",
+    "lr": "write `learning_rate`",
+    "n_envs": "pass vectorized environments, make_vec_env(id, n_envs) of Stable-Baselines3",
+    "n_epochs": "updates draw their batches at random; the number of updates is that of the timesteps, times `gradient_steps`",
     "net_arch": "it belongs to the policy: policy_kwargs={'net_arch': [256, 256]}",
     "optimize_memory_usage": "each observation is always stored once; leave it out",
+    "policy_delay": "all networks are updated in each update; leave it out",
     "replay_buffer_class": "the replay buffer is chosen by the algorithm; pass logged data, or a replay buffer, as `dataset`, "
     "and `hindsight=4` for hindsight relabeling (HER)",
     "replay_buffer_kwargs": "the replay buffer is chosen by the algorithm; set `buffer_size`, `n_steps` and `hindsight`",
@@ -44,6 +51,7 @@ ELSEWHERE = {
     "target_noise_clip": "there is no target policy smoothing; leave it out",
     "target_policy_noise": "there is no target policy smoothing; leave it out",
     "target_update_interval": "target networks are updated in each update, with `tau`; leave it out",
+    "total_timesteps": "pass it to `learn`",
     "use_expln": "flow policies are not Gaussian; leave it out",
     "use_sde": "there is no gSDE; a flow policy explores by its input noise",
     "use_sde_at_warmup": "there is no gSDE; a flow policy explores by its input noise",
@@ -120,7 +128,7 @@ def checked(cls: type, arguments: Mapping[str, Any], owner: str | None = None) -
         if name in hints:
             result[name] = checked_value(name, value, hints[name])
         elif not is_ignored(name, value):
-            raise TypeError(unknown(owner or cls.__name__, name, hints))
+            raise TypeError(unknown(owner or cls.__name__, name, hints, cls))
     return result
 
 
@@ -144,7 +152,7 @@ def check_load_arguments(cls: type, arguments: Mapping[str, Any], saved: Iterabl
     known = own | constructor | set(saved)
     for name in arguments:
         if name not in known:
-            raise TypeError(unknown(f"{cls.__name__}.load", name, own | hints_of(cls).keys()))
+            raise TypeError(unknown(f"{cls.__name__}.load", name, own | hints_of(cls).keys(), cls))
     given = {name: value for name, value in arguments.items() if name in constructor}
     kept = {name: value for name, value in arguments.items() if name not in given}
     return {**kept, **checked(cls, given)}
@@ -205,22 +213,41 @@ def closest(name: Any, names: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(str(name), list(names), n=1)), None)
 
 
-def unknown(owner: str, name: str, known: Iterable[str]) -> str:
+def unknown(owner: str, name: str, known: Iterable[str], cls: type | None = None) -> str:
     """
     The message about an unknown argument.
 
     :param owner: Name of the class
     :param name: Name of the argument
     :param known: Valid arguments
+    :param cls: The class, if it is an algorithm: arguments of its policy are recognized
     """
     public = sorted(other for other in known if not other.startswith("_"))
     if name in ELSEWHERE:
         return f"{owner} has no argument `{name}`: {ELSEWHERE[name]}."
     if name in ONLINE:
         return f"{owner} has no argument `{name}`: it learns from data only. Leave it out."
+    policies: dict[str, type] = getattr(cls, "policy_aliases", {})
+    if any(name in hints_of(policy) for policy in policies.values()):
+        return f"{owner} has no argument `{name}`: it belongs to the policy: policy_kwargs={{{name!r}: ...}}."
+    if name in arguments_of_sb3():
+        owners = ", ".join(arguments_of_sb3()[name])
+        return f"{owner} has no argument `{name}`, which Stable-Baselines3 has for {owners}; leave it out."
     close = closest(name, public)
     hint = f"did you mean `{close}`?" if close else f"expected one of: {', '.join(public)}."
     return f"{owner} has no argument `{name}`; {hint}"
+
+
+@cache
+def arguments_of_sb3() -> dict[str, list[str]]:
+    """The arguments of Stable-Baselines3's algorithms and of their policies, with the names of these algorithms."""
+    names: dict[str, list[str]] = {}
+    for algorithm in (A2C, DDPG, DQN, PPO, SAC, TD3):
+        classes = {base for cls in (algorithm, *algorithm.policy_aliases.values()) for base in cls.__mro__}
+        own = [cls for cls in classes if issubclass(cls, (BaseAlgorithm, BasePolicy))]
+        for name in {name for cls in own for name in inspect.signature(cls.__init__).parameters}:
+            names.setdefault(name, []).append(algorithm.__name__)
+    return names
 
 
 @cache

@@ -117,6 +117,11 @@ def as_environment(env: Any) -> Any:
             f"`env` is {made}; it must be an environment, a vectorized environment or an id, such as "
             "gymnasium.make('Pendulum-v1'), DummyVecEnv([make_env]) or 'Pendulum-v1'."
         )
+    if isinstance(env, gym.vector.VectorEnv):
+        raise TypeError(
+            f"`env` is Gymnasium's {type(env).__name__}; vectorized environments must be those of Stable-Baselines3: "
+            "make_vec_env('Pendulum-v1', n_envs=4), or DummyVecEnv([make_env])."
+        )
     check_actions(env.action_space)
     check_observations(env.observation_space)
     return env

@@ -173,8 +173,9 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         data = self._read_dataset(dataset)
         if self.needs_rewards and data.rewards is None:
             raise ValueError(
-                f"{data.name}: it has no rewards, which {type(self).__name__} needs. For OGBench's data, make the model with "
-                "one of its single-task environments, such as 'cube-single-singletask-task2-v0'."
+                f"{data.name}: it has no rewards, which {type(self).__name__} needs. Add `rewards`, or imitate the data with "
+                "StreamingFlow or a chunk baseline, which need none. For OGBench's data, make the model with one of its "
+                "single-task environments, such as 'cube-single-singletask-task2-v0'."
                 + "".join(f" {remark}." for remark in data.remarks if "no rewards" in remark)
             )
         data = follow_environment(data, self.observation_space, self.env)

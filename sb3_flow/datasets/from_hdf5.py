@@ -55,7 +55,7 @@ def read_hdf5(source: Any, env_id: str | None = None) -> OfflineDataset | None:
             raise DatasetError(f"{path}: no episode is in {' and '.join(filters)}.")
         keys = [key for key in keys if key not in filters]
         mapped = MappedArrays(path)
-        columns_of = [Hdf5Columns(path, f"{top}/{group}", mapped) for group in chosen]
+        columns_of = [Hdf5Columns(path, f"{top}/{group}".lstrip("/"), mapped) for group in chosen]
         _warn_about_texts(path, columns_of)
         return _episodes(path, columns_of, keys, robomimic=top == "data")
     columns = Hdf5Columns(path)

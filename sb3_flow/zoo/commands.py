@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import re
 import runpy
 import sys
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from sb3_flow.common.environments import import_packages, register_environment
@@ -21,7 +19,7 @@ from sb3_flow.zoo.hub import downloading, uploading
 from sb3_flow.zoo.nested import is_refusal
 from sb3_flow.zoo.options import IMPORTING, check_environment, check_numbers, check_plot, check_seeds, check_texts
 from sb3_flow.zoo.registration import register
-from sb3_flow.zoo.runs import as_configured
+from sb3_flow.zoo.runs import as_configured, runs_with_model
 from sb3_flow.zoo.seeds import train_seeds
 from sb3_flow.zoo.trust import REMEDY, parsed_values, reading
 
@@ -115,7 +113,7 @@ def run_script(name: str, arguments: list[str]) -> None:
             raise
         raise ValueError(str(error)) from error
     except ValueError as error:
-        if not (others := _runs_with_model(str(error))):
+        if not (others := runs_with_model(str(error))):
             raise
         raise ValueError(f"{error}{others}") from error
     except KeyError as error:
@@ -128,16 +126,6 @@ def run_script(name: str, arguments: list[str]) -> None:
         raise ValueError(f"The database of --storage cannot be used: {str(error).splitlines()[0]}") from error
     finally:
         sys.argv = before
-
-
-def _runs_with_model(message: str) -> str:
-    """The end of RL Zoo's message about a latest run that has no model, such as that of `optimize`: those that have one."""
-    if not (found := re.search(r"No model found .* path: (.+)", message)):
-        return ""
-    file = Path(found[1])
-    folder, name = file.parent.parent, file.parent.name.rpartition("_")[0]
-    runs = sorted(int(run.name[len(name) + 1 :]) for run in folder.glob(f"{name}_*") if (run / file.name).is_file())
-    return f". Runs that have one: {', '.join(f'--exp-id {run}' for run in runs)}." if runs else ""
 
 
 def _check(name: str, ours: argparse.Namespace, arguments: list[str], algorithms: Collection[str]) -> list[str]:

@@ -93,7 +93,8 @@ class FlowExperimentManager(HyperparameterReader):
         self.finished = self._has_finished()
         self.resuming = resume and self.resumable and latest_checkpoint(self.save_path) is not None
         if run_id is not None and not resume and Path(self.params_path, CONFIG).exists():
-            raise ValueError(f"{self.save_path} already has a run: add --resume to resume it, or use another --run-id.")
+            other = "--run-id" if ask is None else "folder (-f), because the run of a seed has the number seed + 1"
+            raise ValueError(f"{self.save_path} already has a run: add --resume to resume it, or use another {other}.")
 
     def _has_finished(self) -> bool:
         """Whether the run has a complete model, not one that an interrupt saved."""
@@ -130,6 +131,14 @@ class FlowExperimentManager(HyperparameterReader):
             if self.made_folder:
                 shutil.rmtree(self.save_path, ignore_errors=True)
             raise
+
+    def hyperparameters_optimization(self) -> None:
+        """As in RL Zoo, and delete the folder of the run, which has no model, and would be the latest run."""
+        try:
+            super().hyperparameters_optimization()
+        finally:
+            if self.made_folder:
+                shutil.rmtree(self.save_path, ignore_errors=True)
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """As for ``HyperparameterReader``, and check that a resumed run has the same settings."""

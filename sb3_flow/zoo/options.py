@@ -126,29 +126,39 @@ def check_plot(name: str, arguments: list[str]) -> None:
         if not Path(folder).is_dir():
             raise ValueError(f"There is no folder {folder}; -f takes the folders of logs.")
     curves = {
-        f"{algo} on {env} in {folder}": _has_curve(Path(folder, algo.lower()), env)
+        f"{algo} on {env} in {folder}": _drawn(Path(folder, algo.lower()), env)
         for env, algo, folder in itertools.product(given["--env"], given["--algos"], given["--exp-folders"])
     }
-    if missing := [curve for curve, exists in curves.items() if not exists]:
+    if single := [curve for curve, runs in curves.items() if {episodes for _, episodes in runs} == {1}]:
+        message = f"plot: RL Zoo computes no standard error of evaluations with one episode: {', '.join(single)}."
+        remedy = "Train with `--eval-episodes 5`, or use `sb3-flow report`."
+        if any(len(curves[curve]) == 1 for curve in single):
+            raise ValueError(f"{message} {remedy}")
+        warn(f"{message} The table shows 0 there. {remedy}")
+    if missing := [curve for curve, runs in curves.items() if not runs]:
         message = f"plot: a curve needs a run with two evaluations or more. There is none of {', '.join(missing)}."
         if len(missing) == len(curves):
             raise ValueError(message)
         warn(f"{message} The table shows 0 or nothing there.")
 
 
-def _has_curve(runs: Path, env: str) -> bool:
-    """Whether RL Zoo draws one of the runs in a folder; it matches a part of an environment's id, and skips single points."""
-    files = [file for file in runs.glob("*/evaluations.npz") if env in file.parent.name]
-    return any(_n_evaluations(file) > 1 for file in files)
+def _drawn(runs: Path, env: str) -> list[tuple[int, int]]:
+    """
+    The numbers of evaluations, and of episodes in each, of the runs in a folder that RL Zoo draws: it matches a part of an
+    environment's id, and skips single points and runs that are shorter than others.
+    """
+    sizes = [_size(file) for file in runs.glob("*/evaluations.npz") if env in file.parent.name]
+    longest = max((size[0] for size in sizes), default=0)
+    return [size for size in sizes if size[0] == longest > 1]
 
 
-def _n_evaluations(file: Path) -> int:
+def _size(file: Path) -> tuple[int, int]:
     try:
         with np.load(file) as evaluations:
             timesteps, results = evaluations["timesteps"], evaluations["results"]
             if timesteps.ndim != 1 or results.ndim != 2 or len(results) != len(timesteps):
                 raise ValueError(f"`timesteps` {timesteps.shape} and `results` {results.shape} do not fit")
-            return len(timesteps)
+            return len(results), results.shape[1]
     except (*DAMAGE, KeyError, ValueError) as error:
         raise ValueError(f"{file} cannot be read: it is damaged, or was not written by `EvalCallback`.") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -36,6 +37,21 @@ class LoadedRun(NamedTuple):
     folder: pathlib.Path
 
 
+def runs_with_model(message: str) -> str:
+    """
+    The end of RL Zoo's message about a latest run that has no model, such as one that was killed: those that have one.
+
+    :param message: The message
+    :return: The text, or nothing for other messages
+    """
+    if not (found := re.search(r"No model found .* path: (.+)", message)):
+        return ""
+    file = pathlib.Path(found[1])
+    folder, name = file.parent.parent, file.parent.name.rpartition("_")[0]
+    runs = sorted(int(run.name[len(name) + 1 :]) for run in folder.glob(f"{name}_*") if (run / file.name).is_file())
+    return f". Runs that have one: {', '.join(f'--exp-id {run}' for run in runs)}." if runs else ""
+
+
 def load_run(
     algorithm: str, env_id: str, folder: str | pathlib.Path, exp_id: int = 0, load_best: bool = False, trusted: bool = False
 ) -> LoadedRun:
@@ -58,8 +74,8 @@ def load_run(
     name = utils.EnvironmentName(env_id)
     try:
         _, path, run_folder = utils.get_model_path(exp_id, str(folder), algorithm, name, load_best)
-    except AssertionError as error:  # RL Zoo's error for a missing folder
-        raise ValueError(str(error)) from error
+    except (AssertionError, ValueError) as error:  # RL Zoo's errors for a missing folder and a missing model
+        raise ValueError(f"{error}{runs_with_model(str(error))}") from error
     with parsed_values(), reading(trusted):
         files = pathlib.Path(run_folder) / name
         settings, statistics = utils.get_saved_hyperparams(str(files), test_mode=True)

@@ -85,7 +85,11 @@ def special() -> list[Input]:
         Input("a list of numbers", lambda _: model([1, 2]), nothing),
         Input("a list of tuples", lambda _: model([(np.zeros(3), np.zeros(1), 0.0)] * 50), nothing),
         Input("an empty dictionary", lambda _: model({}), "`observations` is missing. Found: nothing"),
-        Input("no rewards", lambda _: model({**data, "rewards": None}), "has no rewards, which FQL needs"),
+        Input(
+            "no rewards",
+            lambda _: model({**data, "rewards": None}),
+            "has no rewards, which FQL needs. Add `rewards`, or imitate",
+        ),
         Input("no actions", lambda _: model({**data, "actions": None}), "`actions` is missing"),
         Input("no rows", lambda _: model({name: column[:0] for name, column in data.items()}), "no transition"),
         Input(

@@ -115,6 +115,90 @@ def test_pictures_of_the_environment_are_no_part_of_the_data() -> None:
         follow_environment(load_dataset([recording(observations=np.zeros((4, 2)))]), env.observation_space, env)
 
 
+def wrapped(wrapper: Any) -> DummyVecEnv:
+    return DummyVecEnv([lambda: gym.wrappers.TimeLimit(wrapper(Rendered()), 5)])
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "message"),
+    [
+        (gym.wrappers.NormalizeObservation, "with the wrapper NormalizeObservation .*`VecNormalize`"),
+        (lambda env: gym.wrappers.TransformObservation(env, np.sin, None), "TransformObservation .*change its observations"),
+        (lambda env: gym.wrappers.RescaleObservation(env, np.float32(0), np.float32(1)), "the wrapper RescaleObservation"),
+        (lambda env: gym.wrappers.TransformReward(env, float), "TransformReward .*change its rewards .*'rewards': {"),
+        (gym.wrappers.NormalizeReward, "NormalizeReward .*change its rewards"),
+    ],
+)
+def test_wrappers_that_keep_the_shape_are_warned_of(wrapper: Any, message: str) -> None:
+    """The data may have been recorded with them, or without them: it is not changed."""
+    env, data = wrapped(wrapper), load_dataset([recording(observations=np.zeros((4, 2)))])
+    with pytest.warns(UserWarning, match=message):
+        assert follow_environment(data, env.observation_space, env) is data
+
+
+def test_other_wrappers_are_not_warned_of(recwarn: pytest.WarningsRecorder) -> None:
+    env = wrapped(lambda env: gym.wrappers.FlattenObservation(gym.wrappers.ClipAction(env)))
+    follow_environment(load_dataset([recording(observations=np.zeros((4, 2)))]), env.observation_space, env)
+    env, data = wrapped(gym.wrappers.NormalizeReward), load_dataset([recording(observations=np.zeros((4, 2)), rewards=None)])
+    follow_environment(data, env.observation_space, env)
+    assert [warning for warning in recwarn if "the wrapper" in str(warning.message)] == []
+
+
+@pytest.mark.parametrize(("shape", "stacked"), [((4, 2), True), ((8,), True), ((3,), False), ((1,), False)])
+def test_stacked_frames_that_were_not_recorded(shape: tuple[int, ...], stacked: bool) -> None:
+    space = spaces.Box(-1, 1, shape, np.float32)
+    with pytest.raises(DatasetError, match=r"has the shape \(2,\) per row") as caught:
+        OfflineBuffer(load_dataset([recording(observations=np.zeros((4, 2)))]), space, PART)
+    assert ("`VecFrameStack`" in str(caught.value)) == stacked
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"speed": np.zeros(4), "actions": np.zeros(4)}, r"to `observations`, or to `observations/NAME` if there are several"),
+        (recording(rewards=np.zeros((4, 5))), r"\(5,\) per row; expected one value\. .*one dictionary for each episode"),
+        (recording(rewards=np.zeros((4, 5, 6))), r"\(5, 6\) per row; expected one value\.$"),
+        ([recording(observations=[{"joints": 0.0}] * 4)], r"object values; expected numbers; stack its rows"),
+        ([recording(actions=["left"] * 4)], r"<U4 values; expected numbers\.$"),
+        ("log.csv", r"pandas\.read_csv"),
+    ],
+)
+def test_messages_say_how_data_is_passed(source: Any, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        load_dataset(source)
+
+
+def test_names_of_tianshou() -> None:
+    states, flags = np.arange(5, dtype=np.float32)[:, None], np.arange(5) == 4
+    columns = {
+        "obs": states,
+        "act": states / 10,
+        "rew": np.arange(5.0),
+        "obs_next": states + 1,
+        "truncated": flags,
+        "done": flags,
+    }
+    data = load_dataset({**columns, "terminated": np.zeros(5)})
+    assert np.array_equal(data.actions, states / 10) and data.rewards.tolist() == [0, 1, 2, 3, 4]
+    assert data.valids.all() and data.next_observations is not None and np.array_equal(data.next_observations, states + 1)
+
+
+def test_episodes_at_the_top_of_a_file_are_named(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "log.h5", "w") as file:
+        file["traj_0/observations"] = np.zeros((4, 1))
+    with pytest.raises(DatasetError, match=r"log\.h5, traj_0: `actions` is missing"):
+        load_dataset(str(tmp_path / "log.h5"))
+
+
+def test_a_saved_replay_buffer_is_no_dataset(tmp_path: Path) -> None:
+    (tmp_path / "buffer.pkl").touch()
+    with pytest.raises(DatasetError, match=r"load_replay_buffer\(path\)` and `dataset=model\.replay_buffer`"):
+        load_dataset(str(tmp_path / "buffer.pkl"))
+    with pytest.raises(DatasetError, match=r"no such file or folder"):
+        load_dataset(str(tmp_path / "none.pkl"))
+
+
 def test_files_of_d3rlpy_have_no_parts() -> None:
     pytest.importorskip("h5py")
     path = Path(__file__).parent / "written" / "d3rlpy.h5"

@@ -20,7 +20,7 @@ import yaml
 from conformance.environments import collect, maze
 from python_process import PythonProcess
 
-from sb3_flow import FQL
+from sb3_flow import FQL, __version__
 from sb3_flow.cli import main
 from sb3_flow.common.flow_algorithm import FlowAlgorithm
 from sb3_flow.fql.search import FQL_SPACE
@@ -116,7 +116,9 @@ def online(workdir: Path, train: Callable[..., str]) -> Path:
 def study(workdir: Path, train: Callable[..., str]) -> Any:
     """A study of two trials, with its log and the models of its trials."""
     trials = ["--n-trials", 2, "--n-evaluations", 2, "--eval-episodes", 1, "--optimization-log-path", "trials"]
+    before = {*workdir.glob("logs/fql/*/")}
     train(MAZE, "optimize", *trials, "--study-name", "maze", "--storage", "study.log", "--no-optim-plots")
+    assert {*workdir.glob("logs/fql/*/")} <= before, "`enjoy` would take it as the latest run"
     return load_study(workdir)
 
 
@@ -533,6 +535,12 @@ def test_success_rates_are_plotted(offline: Path, tmp_path: Path, monkeypatch: p
     np.savez(single / "evaluations.npz", **{key: values[:1] for key, values in arrays.items()})
     one = run("plot", *options, "-a", "qam", folder=tmp_path)
     assert one.code == 2 and "two evaluations or more" in one.err
+    np.savez(single / "evaluations.npz", **{**arrays, "results": arrays["results"][:, :1]})
+    one = run("plot", *options, "-a", "qam", folder=tmp_path)
+    assert one.code == 2 and f"one episode: qam on {MAZE} in logs. Train with `--eval-episodes 5`" in one.err
+    shutil.copytree(single, single.with_name(f"{MAZE}_2"))
+    with pytest.warns(UserWarning, match="one episode: qam on .* The table shows 0 there"):
+        succeed("plot", *options, "-a", "qam", folder=tmp_path)
     (single / "evaluations.npz").write_text("damaged")
     damaged = run("plot", *options, "-a", "qam", folder=tmp_path)
     assert damaged.code == 2 and "evaluations.npz cannot be read: it is damaged" in damaged.err
@@ -548,14 +556,18 @@ def test_success_rates_are_plotted(offline: Path, tmp_path: Path, monkeypatch: p
 # Errors.
 
 
+def test_the_version() -> None:
+    assert succeed("--version") == f"sb3_flow {__version__}\n"
+
+
 def test_the_latest_run_has_no_model(tmp_path: Path) -> None:
-    """As after `optimize`; the message says which runs have one."""
+    """As after a crash; the message says which runs have one."""
     for run_id in (1, 2, 10, 11):
         run_folder = tmp_path / "logs" / "fql" / f"{PENDULUM}_{run_id}"
         (run_folder / PENDULUM).mkdir(parents=True)
         if run_id in (2, 10):
             (run_folder / f"{PENDULUM}.zip").touch()
-    for command in ("enjoy", "record-video", "push-to-hub"):
+    for command in ("enjoy", "export", "record-video", "push-to-hub"):
         hub = ["-orga", "me"] if command == "push-to-hub" else []
         ended = run(command, "--algo", "fql", "--env", PENDULUM, "-f", "logs", *hub, folder=tmp_path)
         assert ended.code == 2 and "Runs that have one: --exp-id 2, --exp-id 10." in ended.err

@@ -141,6 +141,7 @@ def test_all_folders_are_checked_before_the_first_training(tmp_path: Path, capfd
     shown = capfd.readouterr()
     for seed in (3, 4):
         assert f"Seed {seed}: {run_folder(folder, seed)} already has a run: add --resume" in shown.err
+    assert "or use another folder (-f)" in shown.err and "--run-id" not in shown.err
     assert "sb3-flow: 2 of 3 seeds failed." in shown.err and "Therefore not trained: 0." in shown.err
     assert "Traceback" not in shown.err
     assert sorted(path.name for path in (folder / "fql").iterdir()) == [f"{ENV}_{seed + 1}" for seed in (3, 4)]

@@ -117,10 +117,10 @@ def unpack_settings(
                 ) from error
     if pickled and not trusted:
         raise ValueError(
-            f"{name_of(path)} has pickled objects ({', '.join(pickled)}), as version 0.1 and Stable-Baselines3 write them. "
-            "Reading a pickle runs any code that it contains, so the file is refused. If you trust its source, pass "
-            "`trusted=True` (`--trusted` on the command line), and save the model again. Or pass replacements: "
-            f"custom_objects={{{next(iter(pickled))!r}: ...}}."
+            f"{name_of(path)} has pickled objects ({', '.join(pickled)}): functions or classes of your own, or all objects in "
+            "files of version 0.1 and Stable-Baselines3. Reading a pickle runs any code that it contains, so the file is "
+            "refused. If you trust its source, pass `trusted=True` (`--trusted` on the command line), and save the model "
+            f"again. Or pass replacements: custom_objects={{{next(iter(pickled))!r}: ...}}."
         )
     return {**unpacked, **_unpickle(path, pickled)}
 

@@ -74,7 +74,8 @@ class OfflineDataset:
             object.__setattr__(self, "final_states", ~np.asarray(self.valids, dtype=bool))
         for name, column in self.columns():
             if column.dtype.kind not in "fiub":
-                raise DatasetError(f"{self.name}: `{name}` has {column.dtype} values; expected numbers.")
+                stack = "; stack its rows to one array, and each part of a dictionary to one" if column.dtype == object else ""
+                raise DatasetError(f"{self.name}: `{name}` has {column.dtype} values; expected numbers{stack}.")
             if column.ndim == 0:
                 raise DatasetError(f"{self.name}: `{name}` is a single value; expected an array with one row a transition.")
         for name in ("terminations", "ends", "valids", "has_action", "final_states"):

@@ -190,9 +190,9 @@ _ROWWISE = [dialect for name, dialect in DIALECTS.items() if name != "ExORL"]
 #: Other common names of these columns.
 SYNONYMS: dict[str, Meaning] = {
     **dict.fromkeys(("obs", "observation"), Meaning.OBSERVATION),
-    **dict.fromkeys(("next_obs", "next_observation"), Meaning.NEXT_OBSERVATION),
-    **dict.fromkeys(("action", "acts"), Meaning.ACTION),
-    **dict.fromkeys(("reward", "rews"), Meaning.REWARD),
+    **dict.fromkeys(("next_obs", "next_observation", "obs_next"), Meaning.NEXT_OBSERVATION),
+    **dict.fromkeys(("action", "act", "acts"), Meaning.ACTION),
+    **dict.fromkeys(("reward", "rew", "rews"), Meaning.REWARD),
     **dict.fromkeys(("termination", "terminated", "terminateds"), Meaning.TERMINATION),
     **dict.fromkeys(("truncation", "truncated", "truncateds", "timeout"), Meaning.LIMIT),
     **dict.fromkeys(("ends", "is_end", "episode_end", "trajectory_ends"), Meaning.END),

@@ -10,13 +10,16 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.wrappers import FilterObservation, FlattenObservation
+from gymnasium.wrappers import DtypeObservation, FilterObservation, FlattenObservation, ReshapeObservation
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_flow.common.data.columns import ColumnBuilder, DatasetError, Observations, listed, parts
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.encoders import subspaces
 from sb3_flow.common.warn import warn
+
+#: Wrappers of observations that do not change their values.
+KEEP_VALUES = (DtypeObservation, FilterObservation, FlattenObservation, ReshapeObservation)
 
 
 def follow_environment(data: OfflineDataset, space: spaces.Space[Any], env: VecEnv | None) -> OfflineDataset:
@@ -25,7 +28,8 @@ def follow_environment(data: OfflineDataset, space: spaces.Space[Any], env: VecE
 
     Parts that are not in the space are left out, and a single part needs no dictionary. If the environment is wrapped
     (``FlattenObservation``, ``FilterObservation`` and others) and the data was recorded without the wrappers, these are
-    applied to the data.
+    applied to the data. The shape of the observations tells which wrappers these are; of those that keep the shape, a warning
+    is given.
 
     :param data: The data
     :param space: Observation space of the model
@@ -36,6 +40,7 @@ def follow_environment(data: OfflineDataset, space: spaces.Space[Any], env: VecE
     there, wanted = parts(data.observations), subspaces(space)
     alike = set(there) == set(wanted)
     if alike and _fits(data, space):
+        _warn_about_wrappers(data, env)
         return data
     if set(wanted) < set(there):
         return _changed(data, lambda observations: {key: observations[key] for key in wanted})
@@ -50,6 +55,28 @@ def follow_environment(data: OfflineDataset, space: spaces.Space[Any], env: VecE
     for wrapper in wrappers or ():
         data = _changed(data, partial(_apply, wrapper, data.name))
     return data  # images with channels last and single frames are converted when they are sampled
+
+
+def _warn_about_wrappers(data: OfflineDataset, env: VecEnv | None) -> None:
+    """Warn of wrappers that change values but no shapes: nothing tells whether the data was recorded with them."""
+    layer: Any = env.unwrapped.envs[0] if env is not None and isinstance(env.unwrapped, DummyVecEnv) else None
+    while isinstance(layer, gym.Wrapper):
+        if isinstance(layer, KEEP_VALUES):
+            remedy = ""
+        elif isinstance(layer, gym.ObservationWrapper) and _fits(data, layer.env.observation_space):
+            remedy = "change its observations in the same way"
+            if isinstance(layer, gym.wrappers.NormalizeObservation):
+                remedy = "use `VecNormalize` of Stable-Baselines3 instead, whose statistics are those of the data"
+        elif isinstance(layer, gym.RewardWrapper | gym.wrappers.NormalizeReward) and data.rewards is not None:
+            remedy = "change its rewards in the same way: `dataset={'source': DATASET, 'rewards': {'scale': 0.1}}`"
+        else:
+            remedy = ""
+        if remedy:
+            warn(
+                f"{data.name}: the data is used as it is, as if it was recorded with the wrapper {type(layer).__name__} of "
+                f"the environment. If it was recorded without this wrapper, {remedy}."
+            )
+        layer = layer.env
 
 
 def _renamed(observations: dict[str, np.ndarray], key: str) -> Observations:

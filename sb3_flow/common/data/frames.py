@@ -1,5 +1,6 @@
 """Columns of observations in datasets: dictionaries, channels last, single frames to be stacked."""
 
+import math
 import warnings
 from typing import Any
 
@@ -67,9 +68,14 @@ class Frames:
                     )
                 shape = target
             if shape != target:
+                frames = math.prod(target) / max(1, math.prod(shape))
+                hint = (
+                    " If the environment stacks frames (`VecFrameStack`, `FrameStackObservation`): only images are stacked "
+                    "here. Record the data with the stacked frames, or do not stack them."
+                )
                 raise DatasetError(
                     f"{name}: `{field}{f'[{key}]' if key else ''}` has the shape {part.shape[1:]} per row, "
-                    f"but the observation space has {target}."
+                    f"but the observation space has {target}.{hint if frames > 1 and frames % 1 == 0 else ''}"
                 )
         if self.stacks:
             self.starts = trajectory_starts(ends)

@@ -155,7 +155,8 @@ def _flat(value: Mapping[str, Any], field: str, name: str) -> dict[str, np.ndarr
 def _one_value(column: np.ndarray, field: str, name: str) -> np.ndarray:
     """A column with one value per row, of shape ``(N,)`` or with further axes of length 1."""
     if column.ndim > 1 and column.size != len(column):
-        raise DatasetError(f"{name}: `{field}` has the shape {column.shape[1:]} per row; expected one value.")
+        episodes = " If each row is an episode, pass a list with one dictionary for each episode." if column.ndim == 2 else ""
+        raise DatasetError(f"{name}: `{field}` has the shape {column.shape[1:]} per row; expected one value.{episodes}")
     return column.reshape(-1)
 
 
@@ -203,7 +204,8 @@ def _missing(names: list[str], field: str, name: str) -> DatasetError:
     if field == "observations" and {"state", "states"} & set(names):
         state = "state" if "state" in names else "states"
         return DatasetError(f"{name}: `observations` is missing; `{state}` does not say whether it is {AMBIGUOUS['state']}.")
-    return DatasetError(f"{name}: `{field}` is missing. {found}")
+    remedy = f" Rename what has them to `{field}`, or to `{field}/NAME` if there are several parts." if names else ""
+    return DatasetError(f"{name}: `{field}` is missing. {found}{remedy}")
 
 
 def _twice(found: list[str], name: str) -> DatasetError:

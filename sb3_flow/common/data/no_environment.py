@@ -52,8 +52,9 @@ class NoEnvironment(gym.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         raise RuntimeError(
-            "There is no environment to act in: the model was made from data alone, or loaded without one. Create it, "
-            "and pass it: evaluate_policy(model, env), EvalCallback(env), or model.set_env(env)."
+            "There is no environment to act in: the model was made from data alone, or loaded without one. Create "
+            "it, and pass it: evaluate_policy(model, env), EvalCallback(env), or model.set_env(env). A model is loaded "
+            "with its environment by load(path, env=env)."
         )
 
 

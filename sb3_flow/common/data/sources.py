@@ -75,10 +75,15 @@ def read_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
         missing = " Load a saved replay buffer by `model.load_replay_buffer(PATH)`, and pass `model.replay_buffer`."
     elif isinstance(source, str | os.PathLike) and not os.path.exists(os.fspath(source)):
         missing = f" There is no such file or folder; paths count from {os.getcwd()}."
+    elif isinstance(source, str | os.PathLike) and os.fspath(source).endswith(".pkl"):
+        missing = (
+            " If it is a saved replay buffer, load it, and pass the buffer: `model.load_replay_buffer(path)` and "
+            "`dataset=model.replay_buffer`, with a model of the class that saved it."
+        )
     raise DatasetError(
         f"Cannot read {short(source)} as a dataset.{missing} Expected a name (see `sb3-flow datasets list`), the path of an "
-        ".npz, .hdf5, .zarr or .parquet file, a minari.MinariDataset, a dictionary of arrays, a list of these, or a replay "
-        "buffer."
+        ".npz, .hdf5, .zarr or .parquet file, a minari.MinariDataset, a pandas.DataFrame, a dictionary of arrays, a list of "
+        "these, or a replay buffer. Load other files yourself, for instance by pandas.read_csv."
     )
 
 
