@@ -102,7 +102,7 @@ def special() -> list[Input]:
             lambda _: model({**data, "observations": {"": data["observations"], "a": data["observations"]}}),
             "`next_observations` has one array, but `observations` the parts , a",
         ),
-        Input("steps as an array", lambda _: model({"steps": [1, 2]}), "A step of an episode is 1; expected a dictionary"),
+        Input("steps as an array", lambda _: model({"steps": [1, 2]}), "`observations` is missing. Found: steps"),
         Input("actions of two joints", lambda _: model({**data, "actions": np.zeros((rows, 2))}), r"\(200, 2\).*\(1,\)"),
         Input(
             "observations of two numbers",

@@ -71,8 +71,6 @@ def read_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
     missing = ""
     if isinstance(source, str | os.PathLike) and os.fspath(source).endswith(".csv"):
         missing = " Read the table by `pandas.read_csv(PATH)`, and pass the frame."
-    elif isinstance(source, str | os.PathLike) and os.fspath(source).endswith(".pkl"):
-        missing = " Load a saved replay buffer by `model.load_replay_buffer(PATH)`, and pass `model.replay_buffer`."
     elif isinstance(source, str | os.PathLike) and not os.path.exists(os.fspath(source)):
         missing = f" There is no such file or folder; paths count from {os.getcwd()}."
     elif isinstance(source, str | os.PathLike) and os.fspath(source).endswith(".pkl"):
