@@ -106,9 +106,7 @@ def test_several_buffers(env: str | None) -> None:
     assert model.learn(2).n_offline_updates == 2
 
 
-def test_what_is_no_buffer_says_what_to_do() -> None:
-    with pytest.raises(DatasetError, match="load_replay_buffer"):
-        FQL("FlowPolicy", "Pendulum-v1", dataset="buffer.pkl")
+def test_a_buffer_of_discrete_actions_is_refused() -> None:
     discrete = ReplayBuffer(8, OBSERVATIONS, spaces.Discrete(2), "cpu")
     with pytest.raises(DatasetError, match=r"actions in Discrete\(2\); flow policies need a Box"):
         FQL("FlowPolicy", dataset=discrete)

@@ -130,7 +130,7 @@ def test_images_of_data_and_environment_agree(two_phase_algorithm: AlgorithmCase
     rows = images.transpose(0, 2, 3, 1) if space is CHANNELS_LAST else images
     data = {
         "observations": rows,
-        "next_observations": rows,
+        "next_observations": np.roll(rows, -1, axis=0),
         "actions": collected.actions.numpy(),
         "rewards": np.zeros(9),
         "terminations": np.zeros(9),
