@@ -170,7 +170,7 @@ def check_entry(entry: dict[str, Any], cls: type, place: Callable[[str], str]) -
     entry = {key: value for key, value in entry.items() if key in known or not is_ignored(key, value)}
     for key in entry:
         if former.get(key, key) not in known:
-            raise ValueError(f"{place(key)}: {unknown(cls.__name__, key, known)}")
+            raise ValueError(f"{place(key)}: {unknown(cls.__name__, key, known, cls)}")
     return _checked(entry, hints, former, place, '"FlowPolicy"')
 
 

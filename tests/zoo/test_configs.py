@@ -19,7 +19,7 @@ from sb3_flow.common.arguments import hints_of, policy_arguments
 from sb3_flow.common.environments import register_environment
 from sb3_flow.common.offline_to_online_algorithm import OfflineToOnlineAlgorithm
 from sb3_flow.zoo.algorithms import ALGORITHMS
-from sb3_flow.zoo.configs import ZOO_KEYS, check_keys, config_path, find_config, read_entries
+from sb3_flow.zoo.configs import ZOO_KEYS, check_entry, check_keys, config_path, find_config, read_entries
 
 #: Packages whose environments we configure, but that need not be there; how their ids begin.
 ELSEWHERE = {
@@ -568,3 +568,9 @@ def test_arguments_reach_through_those_that_are_passed_on() -> None:
 
     assert hints_of(Open).keys() == {"a", "b", "c"}
     assert hints_of(Closed).keys() == {"d"}
+
+
+def test_an_argument_of_the_policy_is_named_as_such() -> None:
+    """In a configuration as in Python."""
+    with pytest.raises(ValueError, match=r"file: FQL has no argument `n_critics`: it belongs to the policy: policy_kwargs="):
+        check_entry({"policy": "FlowPolicy", "n_timesteps": 10, "n_critics": 2}, ALGORITHMS["fql"], lambda _: "file")

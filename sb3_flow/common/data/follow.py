@@ -61,16 +61,14 @@ def _warn_about_wrappers(data: OfflineDataset, env: VecEnv | None) -> None:
     """Warn of wrappers that change values but no shapes: nothing tells whether the data was recorded with them."""
     layer: Any = env.unwrapped.envs[0] if env is not None and isinstance(env.unwrapped, DummyVecEnv) else None
     while isinstance(layer, gym.Wrapper):
-        if isinstance(layer, KEEP_VALUES):
-            remedy = ""
-        elif isinstance(layer, gym.ObservationWrapper) and _fits(data, layer.env.observation_space):
+        remedy = ""
+        changes = isinstance(layer, gym.ObservationWrapper) and not isinstance(layer, KEEP_VALUES)
+        if changes and _fits(data, layer.env.observation_space):
             remedy = "change its observations in the same way"
             if isinstance(layer, gym.wrappers.NormalizeObservation):
                 remedy = "use `VecNormalize` of Stable-Baselines3 instead, whose statistics are those of the data"
         elif isinstance(layer, gym.RewardWrapper | gym.wrappers.NormalizeReward) and data.rewards is not None:
             remedy = "change its rewards in the same way: `dataset={'source': DATASET, 'rewards': {'scale': 0.1}}`"
-        else:
-            remedy = ""
         if remedy:
             warn(
                 f"{data.name}: the data is used as it is, as if it was recorded with the wrapper {type(layer).__name__} of "
