@@ -69,7 +69,9 @@ def read_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
     if isinstance(source, Mapping):
         return OfflineDataset.from_dict(source)
     missing = ""
-    if isinstance(source, str | os.PathLike) and not os.path.exists(os.fspath(source)):
+    if isinstance(source, str | os.PathLike) and os.fspath(source).endswith(".csv"):
+        missing = " Read the table by `pandas.read_csv(PATH)`, and pass the frame."
+    elif isinstance(source, str | os.PathLike) and not os.path.exists(os.fspath(source)):
         missing = f" There is no such file or folder; paths count from {os.getcwd()}."
     elif isinstance(source, str | os.PathLike) and os.fspath(source).endswith(".pkl"):
         missing = (
