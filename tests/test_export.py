@@ -212,7 +212,7 @@ def test_states_that_do_not_fit(state: Any, pendulum_file: Path) -> None:
 PARTS = spaces.Dict(
     camera=spaces.Box(0, 1, (1, 16, 16)),
     keys=spaces.MultiBinary(2),
-    lamps=spaces.MultiDiscrete([2, 3]),
+    lamps=spaces.MultiDiscrete([2, 3], start=[1, 0]),
     left=spaces.Box(-1, 1, (2,)),
     mode=spaces.Discrete(4, start=1),
     steps=spaces.Box(-9, 9, (2,), np.int32),
@@ -220,7 +220,7 @@ PARTS = spaces.Dict(
 VALID: dict[str, Any] = {
     "camera": np.full((1, 16, 16), 0.5, np.float32),
     "keys": np.array([0, 1], np.int8),
-    "lamps": np.array([1, 2]),
+    "lamps": np.array([2, 2]),
     "left": np.zeros(2),
     "mode": np.int64(4),
     "steps": np.array([1, 2]),

@@ -45,7 +45,11 @@ def discrete_from_zero(observations: PyTorchObs, space: spaces.Space[Any]) -> Py
     """
     if isinstance(observations, dict):
         return {key: discrete_from_zero(part, subspaces(space)[key]) for key, part in observations.items()}  # type: ignore[misc]
-    return observations - int(space.start) if isinstance(space, spaces.Discrete) and space.start else observations
+    if isinstance(space, spaces.Discrete) and space.start:
+        return observations - int(space.start)
+    if isinstance(space, spaces.MultiDiscrete) and space.start.any():
+        return observations - observations.new_tensor(space.start.tolist())
+    return observations
 
 
 def choices(space: spaces.Space[Any]) -> tuple[Any, Any] | None:

@@ -26,8 +26,8 @@ OBSERVATIONS = {
     "matrix": spaces.Box(-1, 1, (2, 3)),
     "image, channels last": CHANNELS_LAST,
     "image, channels first": CHANNELS_FIRST,
-    "discrete": spaces.Discrete(5),
-    "multi-discrete": spaces.MultiDiscrete([3, 4]),
+    "discrete": spaces.Discrete(5, start=3),
+    "multi-discrete": spaces.MultiDiscrete([3, 4], start=[1, -2]),
     "multi-binary": spaces.MultiBinary(4),
     "dictionary": spaces.Dict({"joints": VECTOR, "camera": CHANNELS_LAST, "mode": spaces.Discrete(3)}),
 }
