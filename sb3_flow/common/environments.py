@@ -129,19 +129,33 @@ def as_environment(env: Any) -> Any:
 
 def check_observations(observation_space: spaces.Space[Any]) -> None:
     """
-    Check that an observation space is supported. Nested spaces are found by Stable-Baselines3.
+    Check that an observation space is supported.
 
     :param observation_space: Observation space of an environment
-    :raises ValueError: If it is empty, or of a kind without fixed size.
+    :raises ValueError: If it is empty, or of a kind without fixed size, or if a part of it has parts itself.
     """
-    for space in observation_space.values() if isinstance(observation_space, spaces.Dict) else [observation_space]:
-        if isinstance(space, (spaces.Text, spaces.Sequence, spaces.Graph)):
-            raise ValueError(
-                f"The observation space is {observation_space}; it must be a Box, Discrete, MultiDiscrete, MultiBinary, or a "
-                "dictionary of these."
-            )
-    if (isinstance(observation_space, spaces.Dict) and not observation_space.spaces) or 0 in (observation_space.shape or ()):
+    parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"": observation_space}
+    wrong = {key: part for key, part in parts.items() if not _is_supported(part)}
+    if wrong:
+        remedy = ""
+        if any(isinstance(part, spaces.Dict | spaces.Tuple) for part in wrong.values()):
+            remedy = " gymnasium.wrappers.FlattenObservation(env) makes one vector of all parts."
+        elif len(wrong) < len(parts):
+            rest = [key for key in parts if key not in wrong]
+            remedy = f" gymnasium.wrappers.FilterObservation(env, {rest}) leaves the others out."
+        named = ", ".join(f"{key!r} is a {type(part).__name__}" for key, part in wrong.items() if key)
+        raise ValueError(
+            f"The observation space is {observation_space}; it must be a Box, Discrete, MultiDiscrete of one axis, "
+            f"MultiBinary, or a dictionary of these{f' ({named})' if named else ''}.{remedy}"
+        )
+    if not parts or 0 in (observation_space.shape or ()):
         raise ValueError(f"The observation space is {observation_space}, which is empty; it must have at least one number.")
+
+
+def _is_supported(space: spaces.Space[Any]) -> bool:
+    if isinstance(space, spaces.MultiDiscrete):
+        return len(space.shape) == 1
+    return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiBinary)
 
 
 def check_actions(action_space: spaces.Space[Any]) -> None:

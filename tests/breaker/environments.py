@@ -94,15 +94,34 @@ def misbehaving() -> list[Input]:
     ]
 
 
+class Mission(spaces.Space[str]):
+    """A space without shape that a package defines itself, as Minigrid does."""
+
+    def __init__(self) -> None:
+        super().__init__(None, None)
+
+    def sample(self, mask: Any = None, probability: Any = None) -> str:
+        return "go to the door"
+
+    def contains(self, x: Any) -> bool:
+        return isinstance(x, str)
+
+
 def not_supported() -> list[Input]:
     box, infinite = spaces.Box, np.inf
     observations: dict[str, tuple[spaces.Space, str]] = {
         "text": (spaces.Text(3), "The observation space is Text.*it must be a Box"),
         "a sequence": (spaces.Sequence(JOINT), "The observation space is Sequence.*it must be a Box"),
         "a graph": (spaces.Graph(JOINT, None), "The observation space is Graph.*it must be a Box"),
-        "a dictionary with a sequence": (spaces.Dict({"a": spaces.Sequence(JOINT)}), "it must be a Box"),
-        "a tuple": (spaces.Tuple([JOINT]), "not supported"),
-        "nested dictionaries": (spaces.Dict({"a": spaces.Dict({"b": JOINT})}), "Nested observation spaces"),
+        "a dictionary with a sequence": (spaces.Dict({"a": spaces.Sequence(JOINT)}), "it must be a Box.*'a' is a Sequence"),
+        "a dictionary with a text": (
+            spaces.Dict({"arm": JOINT, "mission": Mission()}),
+            r"it must be a Box.*'mission' is a Mission.*FilterObservation\(env, \['arm'\]\) leaves the others out",
+        ),
+        "a space of its own": (Mission(), "it must be a Box"),
+        "a matrix of choices": (spaces.MultiDiscrete([[2, 3]]), "MultiDiscrete of one axis"),
+        "a tuple": (spaces.Tuple([JOINT]), "it must be a Box.*FlattenObservation"),
+        "nested dictionaries": (spaces.Dict({"a": spaces.Dict({"b": JOINT})}), "'a' is a Dict.*FlattenObservation"),
         "an empty vector": (box(-1, 1, (0,)), "which is empty"),
         "an empty dictionary": (spaces.Dict({}), "which is empty"),
     }
