@@ -36,17 +36,23 @@ class Robot(gym.Env[np.ndarray, np.ndarray]):
         return np.zeros(1, np.float32), 0.0, False, False, {"success": np.True_}
 
 
-def test_success_of_gymnasium_robotics(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("module", ["gymnasium_robotics.envs.maze.point_maze", "metaworld.envs.sawyer_reach_v3"])
+def test_success_of_other_packages(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     assert "is_success" not in report_success(Robot()).step(np.zeros(1))[4]
-    monkeypatch.setattr(Robot, "__module__", "gymnasium_robotics.envs.maze.point_maze")
+    monkeypatch.setattr(Robot, "__module__", module)
     env = report_success(Robot())
     assert env.step(np.zeros(1))[4]["is_success"] is True
     assert report_success(env) is env
+
+
+def test_ids_of_environments_that_report_success(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = gym.envs.registration.EnvSpec(
         "PointMaze_Test-v3", entry_point="gymnasium_robotics.envs.maze.point_maze:PointMazeEnv"
     )
     monkeypatch.setitem(gym.registry, spec.id, spec)
-    assert needs_success_report("PointMaze_Test-v3") and needs_success_report(MAZE) and not needs_success_report("Pendulum-v1")
+    for env_id in ("PointMaze_Test-v3", MAZE, "Meta-World/MT1"):
+        assert needs_success_report(env_id)
+    assert not needs_success_report("Pendulum-v1")
 
 
 @pytest.mark.parametrize("env_id", [MAZE, "pointmaze-teleport-singletask-v0"])

@@ -79,9 +79,9 @@ def needs_success_report(env_id: str) -> bool:
     Whether an environment reports success under another name than SB3, see ``report_success``.
 
     :param env_id: Its id
-    :return: True for the environments of OGBench, and of Gymnasium-Robotics where that has been imported
+    :return: True for the environments of OGBench and Meta-World, and of Gymnasium-Robotics where that has been imported
     """
-    if env_id.startswith(ENVIRONMENT_PACKAGES["ogbench"]):
+    if env_id.startswith((*ENVIRONMENT_PACKAGES["ogbench"], "Meta-World/")):
         return True
     entry_point = gym.registry[env_id].entry_point if env_id in gym.registry else None
     return str(entry_point).startswith("gymnasium_robotics.")
@@ -179,7 +179,7 @@ def check_actions(action_space: spaces.Space[Any]) -> None:
 
 
 #: Packages whose environments report ``info["success"]``.
-REPORT_SUCCESS = ("ogbench", "gymnasium_robotics")
+REPORT_SUCCESS = ("ogbench", "gymnasium_robotics", "metaworld")
 
 
 def report_success(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
@@ -188,8 +188,8 @@ def report_success(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     their seed.
 
     :param env: Any environment
-    :return: The environment, wrapped in ``SuccessInfo`` if it is of OGBench or Gymnasium-Robotics, and in ``OwnGenerator`` if
-        it is a maze of OGBench
+    :return: The environment, wrapped in ``SuccessInfo`` if it is of OGBench, Gymnasium-Robotics or Meta-World, and in
+        ``OwnGenerator`` if it is of OGBench
     """
     module = type(env.unwrapped).__module__
     if module.startswith("ogbench.") and not is_wrapped(env, OwnGenerator):
