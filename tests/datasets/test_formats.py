@@ -212,8 +212,9 @@ def test_cameras_in_hdf5(tmp_path: Path) -> None:
     for key in ("qpos", "images/top", "images/wrist"):
         np.testing.assert_array_equal(data.observations[key], columns[f"observations/{key}"])
     assert data.has_action.all() and data.n_trajectories == 1
-    chosen = load_dataset([f"{path}#qpos,images/top"])
-    assert isinstance(chosen.observations, dict) and sorted(chosen.observations) == ["images/top", "qpos"]
+    for source in ([f"{path}#qpos,images/top"], f"{tmp_path}/*.hdf5#qpos,images/top"):
+        chosen = load_dataset(source)
+        assert isinstance(chosen.observations, dict) and sorted(chosen.observations) == ["images/top", "qpos"]
     with pytest.raises(DatasetError, match="the observations have no part images/left; there:"):
         load_dataset([f"{path}#images/left"])
     folder = unpack(path, tmp_path / "folder")

@@ -57,10 +57,11 @@ def read_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
     if isinstance(source, Mapping) and "source" in source:
         return _read_described(source, env_id)
     if isinstance(source, str) and glob.has_magic(source) and not os.path.exists(source):
-        files = sorted(glob.glob(os.path.expanduser(source)))
+        pattern, mark, keys = source.partition("#")
+        files = sorted(glob.glob(os.path.expanduser(pattern)))
         if not files:
-            raise DatasetError(f"{source}: there is no such file.")
-        return _read_list(files, env_id)
+            raise DatasetError(f"{pattern}: there is no such file.")
+        return _read_list([file + mark + keys for file in files], env_id)
     for reader in (*_readers, *_last_readers):
         dataset = reader(source, env_id)
         if dataset is not None:
