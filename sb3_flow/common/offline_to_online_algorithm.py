@@ -46,6 +46,7 @@ from sb3_flow.common.guards import (
     warn_about_memory,
 )
 from sb3_flow.common.policies import FlowPolicy, check_n_action_steps
+from sb3_flow.common.time_limits import FirstEpisodes
 from sb3_flow.common.type_aliases import Batch
 from sb3_flow.common.vec_envs import images_memory
 from sb3_flow.common.warn import warn
@@ -57,14 +58,17 @@ class CheckedSteps:
 
     :param callback: The callback
     :param check: Called with observations, rewards and infos
+    :param first_episodes: Sees how episodes end
     """
 
-    def __init__(self, callback: BaseCallback, check: Callable[..., None]) -> None:
-        self.callback, self.check = callback, check
+    def __init__(self, callback: BaseCallback, check: Callable[..., None], first_episodes: FirstEpisodes) -> None:
+        self.callback, self.check, self.first_episodes = callback, check, first_episodes
 
     def on_step(self) -> bool:
         """Called by SB3 after each step of the environments."""
-        self.check(*(self.callback.locals[name] for name in ("new_obs", "rewards", "infos")))
+        step = self.callback.locals
+        self.check(step["new_obs"], step["rewards"], step["infos"])
+        self.first_episodes.see(step["dones"], step["infos"])
         return self.callback.on_step()
 
     def __getattr__(self, name: str) -> Any:
@@ -337,6 +341,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
                     f"begin after `learning_starts`, {self.learning_starts:,}. Choose a smaller `learning_starts`, or more "
                     "timesteps."
                 )
+        first_episodes = FirstEpisodes()
         while self.num_timesteps < total_timesteps:
             if self.run.episodes_are_stale:
                 self._restart_episodes()
@@ -345,7 +350,7 @@ class OfflineToOnlineAlgorithm(FlowAlgorithm, OffPolicyAlgorithm):
                     self.env,
                     train_freq=self.train_freq,
                     action_noise=self.action_noise,
-                    callback=CheckedSteps(callback, partial(self._check_step, raw_infos)),
+                    callback=CheckedSteps(callback, partial(self._check_step, raw_infos), first_episodes),
                     learning_starts=self.learning_starts,
                     replay_buffer=self.replay_buffer,
                     log_interval=log_interval,
