@@ -38,7 +38,7 @@ class FirstEpisodes:
         if self.n_episodes >= EPISODES:
             n, steps = self.n_episodes, self.length
             warn(
-                f"The first {n} episodes all ended with the end of the task (`terminated`), after {steps:,} steps each. If this is "
-                "a time limit, values are wrong, because none is expected after it. The environment must return `truncated` "
-                f"there: switch its own limit off, and use gymnasium.wrappers.TimeLimit(env, {steps})."
+                f"The first {n} episodes all ended with the end of the task (`terminated`), after {steps:,} steps each. "
+                "If this is a time limit, values are wrong, because none is expected after it. The environment must return "
+                f"`truncated` there: switch its own limit off, and use gymnasium.wrappers.TimeLimit(env, {steps})."
             )
