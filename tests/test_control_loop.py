@@ -662,6 +662,11 @@ def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None
         ControlLoop(Numbered(), **arguments)
 
 
+def test_observe_is_a_function() -> None:
+    with ControlLoop(Numbered()) as loop, pytest.raises(TypeError, match="`observe` must be a function"):
+        next(loop.actions(at(0)))  # type: ignore[arg-type]
+
+
 def test_a_loop_may_be_late_without_a_limit() -> None:
     ControlLoop(Numbered(), max_late=math.inf).close()  # type: ignore[arg-type]
 

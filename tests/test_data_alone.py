@@ -257,5 +257,17 @@ def test_observations_on_another_scale_than_those_of_the_environment(scale: floa
     assert warns == any(re.search(expected, str(warning.message)) for warning in caught)
 
 
+@pytest.mark.parametrize(("scale", "warns"), [(1.0, False), (np.pi / 180, True), (0.0, False)])
+def test_actions_in_another_unit_than_those_of_the_environment(scale: float, warns: bool) -> None:
+    """Radians in a space of degrees lie inside of it."""
+    data = log()
+    data["actions"] = data["actions"] * scale
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        FQL("FlowPolicy", Robot(), dataset=data, **SMALL)
+    expected = "`actions` go from .*, less than 2 % of the action space, from .* Are these in another unit?"
+    assert warns == any(re.search(expected, str(warning.message)) for warning in caught)
+
+
 def test_discrete_observations_need_not_start_at_zero() -> None:
     FQL("FlowPolicy", gym.wrappers.TimeLimit(Parts(), 5), learning_starts=3, **SMALL).learn(10)

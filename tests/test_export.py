@@ -134,6 +134,34 @@ def test_what_stands_between_environment_and_policy_is_in_the_file(encoder: str,
 
 
 @pytest.mark.slow
+@pytest.mark.algorithms("StreamingFlow")
+def test_every_sampler_acts_on_images_as_predict_does(algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    check_images(algorithm, tmp_path)
+
+
+@pytest.mark.nightly
+def test_every_sampler_of_every_algorithm_acts_on_images_as_predict_does(algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    check_images(algorithm, tmp_path)
+
+
+def check_images(algorithm: AlgorithmCase, tmp_path: Path) -> None:
+    """For any number of robots: code that fixes the number was traced in another way, which images do not support."""
+    rows = [Robot.observation_space.sample() for _ in range(20)]
+    data = {
+        "observations": {key: np.stack([row[key] for row in rows]) for key in rows[0]},
+        "actions": np.stack([Robot.action_space.sample() for _ in rows]),
+        "rewards": np.zeros(20),
+        "truncations": np.arange(20) == 19,
+    }
+    policy_kwargs = {**algorithm.policy_kwargs, "features_extractor_kwargs": {"encoder": "small"}}
+    model = algorithm.make(Robot(), dataset=data, policy_kwargs=policy_kwargs)
+    for sampler in model.policy.samplers:
+        model.export(tmp_path / "robot.onnx", sampler)
+        policy = model.policy.with_sampler(sampler)
+        assert_acts_alike(policy, OnnxPolicy(tmp_path / "robot.onnx"), Robot.observation_space, deterministic=False)
+
+
+@pytest.mark.slow
 def test_evaluate_policy_takes_an_exported_policy(tmp_path: Path) -> None:
     model = FQL("FlowPolicy", pendulum(), **SMALL)
     model.policy = model.policy.with_sampler("one_step", best_of_n=4)

@@ -12,6 +12,7 @@ from conformance.case import AlgorithmCase, parameters, same_parameters
 from gymnasium import spaces
 from PIL import Image
 from stable_baselines3 import SAC
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_flow import FPMD, FQL, QAM, SWFP, StreamingFlow
 from sb3_flow.common.data.no_environment import NoEnvironment
@@ -369,6 +370,46 @@ def test_a_film_has_the_frames_of_the_environment(tmp_path: Path) -> None:
             gif.seek(k)
             np.testing.assert_array_equal(np.asarray(gif.convert("RGB"))[:240], frame)
         assert gif.info["duration"] == 2100
+
+
+@pytest.mark.parametrize("learner", [FQL, SAC])
+def test_the_observations_of_a_film_are_normalized_as_in_training(
+    learner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """The environment of the film has no ``VecNormalize``, that of the model has."""
+    env = gym.make("Pendulum-v1", render_mode="rgb_array", max_episode_steps=2)
+    normalized = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]), norm_reward=False)
+    normalized.obs_rms.mean[:], normalized.obs_rms.var[:] = [1, 2, 3], 4
+    model = learner("FlowPolicy" if learner is FQL else "MlpPolicy", normalized, **SMALL)
+    seen: list[np.ndarray] = []
+
+    def predict(observation: Any, *rest: Any, **kwargs: Any) -> Any:
+        seen.append(observation)
+        return type(model).predict(model, observation, *rest, **kwargs)
+
+    monkeypatch.setattr(model, "predict", predict)
+    film(model, env, tmp_path / "film.gif", every=2)
+    np.testing.assert_allclose(seen[0], normalized.normalize_obs(env.reset(seed=0)[0][None]), rtol=1e-6)
+    with pytest.raises(TypeError, match="`env` is a vectorized environment; pass a single one"):
+        film(model, normalized, tmp_path / "film.gif")  # type: ignore[arg-type]
+    assert not recwarn.list
+
+
+def test_a_film_without_the_statistics_of_its_model_warns(tmp_path: Path) -> None:
+    env = gym.make("Pendulum-v1", render_mode="rgb_array", max_episode_steps=2)
+    normalized = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]), norm_reward=False)
+    FQL("FlowPolicy", normalized, **SMALL).save(tmp_path / "model")
+    with pytest.warns(UserWarning, match=r"The film expects normalized observations\. Set the environment"):
+        film(FQL.load(tmp_path / "model"), env, tmp_path / "film.gif", every=2)
+
+
+def test_observations_that_do_not_fit_are_not_drawn() -> None:
+    model = fql(1)
+    for draw in (plot_flow, plot_values):
+        with pytest.raises(ValueError, match="`reset` returns a tuple"):
+            draw(model, (OBSERVATION, {}))
+        with pytest.raises(ValueError, match="has the value nan"):
+            draw(model, OBSERVATION * np.nan)
 
 
 def test_environments_that_render_images_without_a_mode_are_filmed(tmp_path: Path) -> None:

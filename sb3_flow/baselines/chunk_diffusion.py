@@ -72,7 +72,7 @@ class ChunkDiffusionPolicy(ChunkPolicy):
 
     def plan(self, context: th.Tensor, noise: th.Tensor) -> th.Tensor:
         def denoise(x: th.Tensor, level: int) -> th.Tensor:
-            return self.noise_in(self.acting, context, x, x.new_full((len(x), 1), level))
+            return self.noise_in(self.acting, context, x, x.new_full((x.shape[0], 1), level))
 
         return getattr(self, self.samplers[self.sampler])(denoise, noise)  # type: ignore[no-any-return]
 

@@ -54,7 +54,7 @@ class IFQLPolicy(FlowPolicy):
         :param noise: All noises of each observation, concatenated, ``(B, num_samples * action_dim)``
         :return: Actions in [-1, 1], ``(B, action_dim)``
         """
-        batch, n = len(noise), self.num_samples
+        batch, n = noise.shape[0], self.num_samples
         z = noise.view(batch, n, -1).transpose(0, 1).flatten(end_dim=1)  # the first noise of each observation first
         actions = euler(self.velocity(self.bc_flow, observations, copies=n), z, self.flow_steps).clamp(-1, 1)
         q = self.q_values(self.critic, observations, actions, copies=n).amin(dim=0)

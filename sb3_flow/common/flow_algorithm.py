@@ -438,7 +438,7 @@ class FlowAlgorithm(OfflineAlgorithm):
         """
         self.check_finite()
         policy = self.policy if sampler is None else self.policy.with_sampler(sampler)
-        self._warn_of_missing_statistics("exported policy", "export")
+        self.warn_of_missing_statistics("exported policy", "export")
         export_policy(policy, self.env, type(self).__name__, path, real_time, self.raw_observation_space)
 
     def planner(self, sampler: str | None = None) -> RealTimePlanner:
@@ -452,10 +452,11 @@ class FlowAlgorithm(OfflineAlgorithm):
         """
         self.check_finite()
         policy = self.policy if sampler is None else self.policy.with_sampler(sampler)
-        self._warn_of_missing_statistics("control loop", "control loop")
+        self.warn_of_missing_statistics("control loop", "control loop")
         return policy.planner(*preparation(policy.observation_space, self.env, self.raw_observation_space))
 
-    def _warn_of_missing_statistics(self, what: str, before: str) -> None:
+    def warn_of_missing_statistics(self, what: str, before: str) -> None:
+        """Warn if observations were normalized by ``VecNormalize``, and its statistics are missing."""
         if self.env is None and self.observations_normalized:
             warn(
                 f"The model was trained with `VecNormalize`, and has no environment now. The {what} expects normalized "

@@ -282,7 +282,10 @@ class ControlLoop:
         :raises ValueError: If an observation is not that of the policy.
         :raises TimeoutError: If the planner is too slow, see ``max_late``.
         :raises RuntimeError: If plans were refused instead, or if the first plan was.
+        :raises TypeError: If ``observe`` is not a function.
         """
+        if not callable(observe):
+            raise TypeError("`observe` must be a function that reads an observation: `actions(robot.observe)`, without `()`.")
         due = time.perf_counter()
         while True:
             starting = self.step == 0

@@ -42,5 +42,5 @@ def mean_flow_step(field: AverageVelocity, noise: th.Tensor) -> th.Tensor:
     :param noise: ``(B, D)``
     :return: ``(B, D)``
     """
-    zero = noise.new_zeros((len(noise), 1))
+    zero = noise.new_zeros((noise.shape[0], 1))
     return noise - field(noise, zero, zero + 1)

@@ -229,7 +229,7 @@ class FPMDPolicy(FlowPolicy):
         :param added: Noise that is added to the actions before they are evaluated, of the same shape; None: no noise
         :return: The actions in [-1, 1], ``(B, action_dim)``, and the mean value of all particles, not clipped, ``(B,)``
         """
-        n = len(noise)
+        n = noise.shape[0]
         observations = self.encode(observations)
         actions = self.sample(network, observations, self.particles_first(noise), self.flow_steps, self.particles)
         if added is not None:
@@ -241,7 +241,7 @@ class FPMDPolicy(FlowPolicy):
 
     def particles_first(self, noise: th.Tensor) -> th.Tensor:
         """``(B, particles * action_dim) -> (particles * B, action_dim)``; rows of the first particle come first."""
-        return noise.view(len(noise), self.particles, -1).transpose(0, 1).flatten(end_dim=1)
+        return noise.view(noise.shape[0], self.particles, -1).transpose(0, 1).flatten(end_dim=1)
 
     def score(self, observations: Observed, actions: th.Tensor) -> th.Tensor:
         """The score by which the best action is chosen: the minimum of the critics, ``(B,)``."""

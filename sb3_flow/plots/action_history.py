@@ -21,7 +21,7 @@ class ActionHistory(BaseCallback):
     Callback that samples actions at one observation at the start of training, every ``every`` timesteps, and at the end. The
     noise is the same each time and has its own generator, so training is the same as without the callback.
 
-    :param observation: One observation, as ``env.reset()`` returns it
+    :param observation: One observation, as ``predict`` takes it: normalized, if the model has a ``VecNormalize``
     :param every: Timesteps between samples, at least 1
     :param n: Number of actions, at least 1
     :param sampler: Name of a sampler; None: that of the policy

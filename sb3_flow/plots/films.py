@@ -8,7 +8,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_flow.common.flow_algorithm import FlowAlgorithm
 from sb3_flow.common.optional import require
 
 #: Most frames per second of a GIF file.
@@ -33,7 +35,8 @@ def film(
     """
     Run episodes and write a film. Below each frame are the episode, the step, and the return so far.
 
-    :param model: A model or policy with ``predict``, also of Stable-Baselines3
+    :param model: A model or policy with ``predict``, also of Stable-Baselines3. Observations are normalized by the
+        ``VecNormalize`` of a model; a policy alone has none.
     :param env: Its environment, made with ``render_mode="rgb_array"``, or one that renders images without it, as OGBench's do
     :param file: The GIF file
     :param episodes: Number of episodes, at least 1
@@ -44,9 +47,12 @@ def film(
     :param rest: How long the last frame of an episode is shown, in seconds
     :param legend: What the colors in the image mean: meanings by color, such as ``{"#0072B2": "cube"}``
     :return: The file
+    :raises TypeError: If the environment is a vectorized one.
     :raises ValueError: If the environment does not render images, or a number is below 1.
     :raises ImportError: If Pillow is not installed.
     """
+    if isinstance(env, VecEnv):
+        raise TypeError("`env` is a vectorized environment; pass a single one: gymnasium.make(ID, render_mode='rgb_array').")
     if env.render_mode not in ("rgb_array", None):
         raise _not_an_image(env)
     for name, value in (("episodes", episodes), ("every", every)):
@@ -56,6 +62,9 @@ def film(
         raise ValueError(f"`rate` is {rate}; it must be above 0 and at most {FASTEST:g}, which GIF files can show.")
     if not rest >= 0:
         raise ValueError(f"`rest` is {rest}; it must be at least 0 seconds.")
+    if isinstance(model, FlowAlgorithm):
+        model.warn_of_missing_statistics("film", "film")
+    statistics = getattr(model, "get_vec_normalize_env", lambda: None)()
     frames, durations = [], []
     for episode in range(episodes):
         observation, _ = env.reset(seed=seed + episode)
@@ -70,7 +79,9 @@ def film(
             if over:
                 break
             # With an axis for the single environment, as in the state.
-            actions, state = model.predict(_batch_of_one(observation), state, start, deterministic=deterministic)
+            batch = _batch_of_one(observation)
+            batch = batch if statistics is None else statistics.normalize_obs(batch)
+            actions, state = model.predict(batch, state, start, deterministic=deterministic)
             observation, reward, terminated, truncated, _ = env.step(actions[0])
             start, over = np.zeros(1, dtype=bool), terminated or truncated
             total, step = total + float(reward), step + 1

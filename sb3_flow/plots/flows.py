@@ -95,7 +95,7 @@ def plot_flow(
     the policy itself, with its number of steps.
 
     :param model: A model of this package, or its policy
-    :param observation: One observation, as ``env.reset()`` returns it
+    :param observation: One observation, as ``predict`` takes it: normalized, if the model has a ``VecNormalize``
     :param axes: Matplotlib axes; None: new ones
     :param n: Number of paths
     :param sampler: Name of a sampler that integrates a flow; None: see ``trace_flow``

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch as th
 
+from sb3_flow.common.guards import check_observation
 from sb3_flow.common.policies import FlowPolicy
 from sb3_flow.common.type_aliases import TensorObs, Velocity
 from sb3_flow.streaming_flow.policies import StreamingFlowPolicy
@@ -46,14 +47,15 @@ def policy_of(model: Any) -> FlowPolicy:
 def repeated(policy: FlowPolicy, observation: np.ndarray | dict[str, np.ndarray], n: int) -> TensorObs:
     """
     :param policy: The policy
-    :param observation: One observation of the environment
+    :param observation: One observation, as ``predict`` takes it
     :param n: Number of copies
     :return: A batch of ``n`` copies
     :raises ValueError: If it is a batch, or does not fit the observation space.
     """
+    check_observation(observation, policy.observation_space)
     observations, vectorized = policy.obs_to_tensor(observation)
     if vectorized:
-        raise ValueError("Expected one observation, as `env.reset()` returns it, not a batch; pass `observations[0]`.")
+        raise ValueError("Expected one observation, as `predict` takes it, not a batch; pass `observations[0]`.")
     if isinstance(observations, dict):
         return {key: part.repeat_interleave(n, dim=0) for key, part in observations.items()}
     return observations.repeat_interleave(n, dim=0)
@@ -89,7 +91,7 @@ def trace_flow(model: Any, observation: Any, n: int = 200, sampler: str | None =
     Record the flow of a policy at one observation.
 
     :param model: A model or its policy
-    :param observation: One observation, as the environment returns it
+    :param observation: One observation, as ``predict`` takes it: normalized, if the model has a ``VecNormalize``
     :param n: Number of paths, at least 1
     :param sampler: Name of a sampler that integrates a flow, such as ``"bc_flow"``; None: that of the policy, or if it has no
         flow, as a one-step actor, the first one that has

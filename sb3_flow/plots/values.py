@@ -50,7 +50,7 @@ def plot_values(
     Draw the critics' values of all actions at an observation, and samples of the policy.
 
     :param model: A model of this package with critics, or its policy
-    :param observation: One observation, as ``env.reset()`` returns it
+    :param observation: One observation, as ``predict`` takes it: normalized, if the model has a ``VecNormalize``
     :param axes: Matplotlib axes; None: new ones
     :param n: Number of sampled actions
     :param sampler: Name of a sampler; None: that of the policy

@@ -165,7 +165,7 @@ class StreamingFlowPolicy(HistoryPolicy):
         """
         for cursor in range(first, self.n_action_steps):
             points = th.cat([actions, latents], dim=1)
-            actions, latents = self.step(context, points, actions.new_full((len(actions), 1), cursor))
+            actions, latents = self.step(context, points, actions.new_full((actions.shape[0], 1), cursor))
             if self.known_actions is not None:
                 known, weights = (part.view(1, -1, self.action_dim)[:, cursor] for part in self.known_actions)
                 actions = th.where(weights == 1, known, actions)

@@ -79,6 +79,12 @@ def test_datasets_that_do_not_fit_are_not_joined(tmp_path: Path) -> None:
     assert joined_data.rewards is None and any("no rewards, so the joined data has none" in r for r in joined_data.remarks)
 
 
+def test_a_pattern_may_be_a_path(tmp_path: Path) -> None:
+    for number in range(2):
+        np.savez(tmp_path / f"{number}.npz", **gymnasium(random_episodes(1), tmp_path))
+    assert len(load_dataset(tmp_path / "*.npz")) == len(load_dataset(str(tmp_path / "*.npz")))
+
+
 def test_observations_of_other_types_are_joined_in_one_that_holds_both(tmp_path: Path) -> None:
     data = gymnasium(random_episodes(1), tmp_path)
     half = {**data, "observations": data["observations"].astype(np.float16)}

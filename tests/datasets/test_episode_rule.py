@@ -230,6 +230,26 @@ def test_a_jump_is_warned_about_where_only_the_end_of_the_task_tells() -> None:
         load_dataset({**data, "terminals": np.zeros(60), "timeouts": np.zeros(60)})
 
 
+def test_jumps_of_short_episodes_are_warned_about() -> None:
+    """Episodes of eight steps, of which every third one ends the task: more than 5 % of the steps are jumps."""
+    rng = np.random.default_rng(0)
+    joints = rng.uniform(-1, 1, (60, 1, 3)) + np.cumsum(rng.uniform(-0.1, 0.1, (60, 8, 3)), axis=1)
+    row = np.arange(480)
+    data = {
+        "observations": joints.reshape(480, 3),
+        "actions": np.zeros((480, 1)),
+        "rewards": np.zeros(480),
+        "terminals": row % 24 == 23,
+    }
+    with pytest.warns(UserWarning, match=r"jump inside of episodes, after row .* Only the end of the task .*truncations"):
+        load_dataset(data)
+    quick = np.repeat(np.where(np.arange(60) % 10 == 9, 1.0, 0.01), 8)[:, None] * rng.uniform(-0.1, 0.1, (480, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_dataset({**data, "truncations": row % 8 == 7})
+        load_dataset({**data, "observations": np.cumsum(quick, axis=0)})  # slow, and quick for eight steps
+
+
 def test_episodes_that_are_longer_than_the_environment_allows(tmp_path: Path) -> None:
     columns = {"observations": np.zeros((300, 3)), "actions": np.zeros((300, 1)), "rewards": np.zeros(300)}
     np.savez(tmp_path / "log.npz", **columns, terminals=np.arange(300) == 299)

@@ -15,6 +15,8 @@ from sb3_flow.common.warn import warn
 
 #: Largest distance of observations from their space, as a share of its width.
 OUTSIDE = 0.5
+#: Actions in a smaller share of their space, in each element, are probably in another unit.
+NARROW = 0.02
 #: A smaller share of steps that begin a whole chunk gives a warning.
 FEW = 0.5
 
@@ -115,6 +117,23 @@ def warn_about_scale(data: OfflineDataset, space: spaces.Space[Any]) -> None:
                 f"{data.name}: `{field}` goes from {low.min():g} to {high.max():g}, but the observation space from "
                 f"{part.low.min():g} to {part.high.max():g}. Are these on another scale, or in another order?"
             )
+
+
+def warn_about_narrow_actions(data: OfflineDataset, space: spaces.Box) -> None:
+    """
+    Warn if actions fill a tiny part of the action space, such as radians where the space is in degrees.
+
+    :param data: The data, with actions inside the space
+    :param space: Action space
+    """
+    low, high = (bound.reshape(-1).astype(np.float64) for bound in ranges(data.actions, data.has_action))
+    width = space.high.reshape(-1).astype(np.float64) - space.low.reshape(-1)
+    if 0 < ((high - low) / np.maximum(width, np.finfo(float).tiny)).max() < NARROW:
+        warn(
+            f"{data.name}: `actions` go from {low.min():g} to {high.max():g}, less than {100 * NARROW:g} % of the action "
+            f"space, from {space.low.min():g} to {space.high.max():g}. Are these in another unit? If not, give the "
+            "environment a smaller action space: the noise of a flow is as wide as the space."
+        )
 
 
 def warn_about_lost_rewards(data: OfflineDataset) -> None:

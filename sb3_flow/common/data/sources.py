@@ -56,8 +56,8 @@ def read_dataset(source: Any, env_id: str | None = None) -> OfflineDataset:
         return _read_list(source, env_id)
     if isinstance(source, Mapping) and "source" in source:
         return _read_described(source, env_id)
-    if isinstance(source, str) and glob.has_magic(source) and not os.path.exists(source):
-        pattern, mark, keys = source.partition("#")
+    if isinstance(source, str | os.PathLike) and glob.has_magic(os.fspath(source)) and not os.path.exists(source):
+        pattern, mark, keys = os.fspath(source).partition("#")
         files = sorted(glob.glob(os.path.expanduser(pattern)))
         if not files:
             raise DatasetError(f"{pattern}: there is no such file.")

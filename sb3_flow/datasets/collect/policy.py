@@ -18,6 +18,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_flow.common.environments import register_environment
+from sb3_flow.common.flow_algorithm import FlowAlgorithm
 from sb3_flow.common.lock import locked
 from sb3_flow.common.offline_algorithm import OfflineAlgorithm
 from sb3_flow.common.optional import require
@@ -55,13 +56,14 @@ def collect_with_policy(
     :param algo: Name of the model's class (case-insensitive), for instance ``"sac"``; required for a saved model
     :param seed: Seed of the environment and of the model's sampling
     :param deterministic: Whether the model acts deterministically
-    :param vec_normalize: Saved statistics of the ``VecNormalize`` that the model was trained with; the dataset has the
-        observations without normalization.
+    :param vec_normalize: Saved statistics of the ``VecNormalize`` that the model was trained with; None: those of the model's
+        environment, if it has them. The dataset has the observations without normalization.
     :param progress: Whether to show a progress bar
     :param trusted: Whether pickles are read, which runs any code that they contain. Models of Stable-Baselines3 and the
         statistics of ``VecNormalize`` are or contain pickles.
     :return: Name of the dataset for ``dataset=``, ``"minari:namespace/name-v0"``
-    :raises ValueError: If the algorithm is unknown, the dataset exists, or a file has pickles that are not trusted.
+    :raises ValueError: If the algorithm is unknown, the dataset exists, a file has pickles that are not trusted, or the
+        statistics of the model are missing.
     :raises ImportError: If Minari is not installed.
     """
     require("minari", "datasets", "Collecting with a trained model")
@@ -93,10 +95,7 @@ def _collect(
     env = gym.make(env_id)
     environment = _recoverable(env)
     model = policy if isinstance(policy, BaseAlgorithm) else _load_model(Path(policy), algo, trusted)
-    statistics = None
-    if vec_normalize is not None:
-        _require_trust(trusted, vec_normalize, "a file of `VecNormalize.save`")
-        statistics = VecNormalize.load(os.fspath(vec_normalize), DummyVecEnv([lambda: gym.make(env_id)]))
+    statistics = _statistics(model, env_id, vec_normalize, trusted)
 
     buffers: list[Any] = []
     done = 0
@@ -238,6 +237,21 @@ def _load_model(path: Path, algo: str | None, trusted: bool) -> BaseAlgorithm:
         return algorithm.load(path, trusted=trusted)
     _require_trust(trusted, path, f"a model of {algorithm.__name__}")
     return algorithm.load(path)
+
+
+def _statistics(
+    model: BaseAlgorithm, env_id: str, vec_normalize: str | os.PathLike[str] | None, trusted: bool
+) -> VecNormalize | None:
+    """The statistics by which the observations of a model are normalized: those of the file, or of its environment."""
+    if vec_normalize is not None:
+        _require_trust(trusted, vec_normalize, "a file of `VecNormalize.save`")
+        return VecNormalize.load(os.fspath(vec_normalize), DummyVecEnv([lambda: gym.make(env_id)]))
+    if isinstance(model, FlowAlgorithm) and model.env is None and model.observations_normalized:
+        raise ValueError(
+            "The model was trained with `VecNormalize`, and acts on normalized observations. Pass the file of its saved "
+            "statistics: `vec_normalize=` (`--vec-normalize` on the command line)."
+        )
+    return model.get_vec_normalize_env()
 
 
 def _require_trust(trusted: bool, path: str | os.PathLike[str], what: str) -> None:
