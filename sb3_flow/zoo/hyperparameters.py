@@ -194,6 +194,19 @@ class HyperparameterReader(ExperimentManager):
         with naming(f"{place}: `env_kwargs` is {given}", "make_env"):
             return super().create_envs(n_envs, eval_env, no_log)
 
+    def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
+        """As in RL Zoo, with errors that name the place of the arguments."""
+        if self.trained_agent:  # its own statistics are loaded
+            return super()._maybe_normalize(env, eval_env)
+        what = f"{self._place('normalize')}: `normalize` is {self.normalize_kwargs}"
+        if isinstance(env.observation_space, gym.spaces.Dict):
+            parts = env.observation_space.spaces
+            for key in self.normalize_kwargs.get("norm_obs_keys") or ():
+                if key not in parts:
+                    raise ValueError(f"{what}: observations have no part {key!r}, only {', '.join(parts)}.")
+        with naming(what):
+            return super()._maybe_normalize(env, eval_env)
+
     def _place(self, key: str) -> str:
         """The place of a value, for messages."""
         return "-params" if key in (self.custom_hyperparams or ()) else f"{self.config}, entry {self.entry_name!r}"

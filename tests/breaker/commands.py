@@ -215,10 +215,20 @@ def of_configurations() -> list[Input]:
         "an environment twice": (entry() + entry(), "c.yml, line 7: the key `Pendulum-v1` is duplicate; keep one"),
         "an entry that is a number": ("Pendulum-v1: 3", "expected a dictionary of settings"),
         "no entry for the environment": ("Other-v0:\n  policy: FlowPolicy\n", "Hyperparameters not found"),
+        "an alias to itself": (
+            entry(policy_kwargs="&a {x: *a}"),
+            "c.yml is not valid YAML: line 4: the value contains itself",
+        ),
         "no policy": (entry(policy=""), "`policy` is missing"),
         "no number of timesteps": (entry(n_timesteps=""), "`n_timesteps` is missing"),
         "normalized frames": (entry(normalize="true", frame_stack="2"), "`normalize` and `frame_stack` do not go together"),
         "noise of an unknown type": (entry(noise_type="normall", noise_std="0.1"), "`noise_type` is 'normall'"),
+        "an unknown part of observations": (
+            entry(
+                env_wrapper="{gymnasium.wrappers.TimeAwareObservation: {flatten: false}}", normalize="{norm_obs_keys: [arm]}"
+            ),
+            "c.yml, entry 'Pendulum-v1': `normalize` is .*observations have no part 'arm', only obs, time",
+        ),
     }
     inputs += [
         Input(name, lambda folder, t=text: command(TRAIN, folder, {"c.yml": t}), message)
@@ -271,6 +281,7 @@ def of_nested_values() -> dict[str, tuple[str, str]]:
             "{clip_obs: x}": "`normalize.clip_obs` is 'x'; it must be a number",
             "{clip_reward: 0}": "`normalize.clip_reward` is 0; it must be at least",
             "{gamma: 2}": "`normalize.gamma` is 2; it must be in",
+            "{norm_obs_keys: [arm]}": "c.yml, entry 'Pendulum-v1': `normalize` is .*`norm_obs_keys` param",
             "{gamma: 0.9}\n  gamma: 0.5": "`normalize.gamma` is 0.9, but RL Zoo uses `gamma`, which is 0.5",
         },
         "env_wrapper": {
@@ -300,6 +311,7 @@ def of_nested_values() -> dict[str, tuple[str, str]]:
             "{3: 4}": "`env_kwargs` has the name 3",
             "{g: 1e1}": "`env_kwargs.g` is '1e1'. YAML reads this as text: write 10.0",
             "{g: high}": "`env_kwargs.g` is 'high'; it must be a number",
+            "{g: null}": "`env_kwargs.g` is None; it must be a number",
             "{render_mode: 3}": "`env_kwargs.render_mode` is 3",
             "{max_episode_steps: x}": "`env_kwargs` is .*Expect the `max_episode_steps` to be an integer",
         },
@@ -383,7 +395,11 @@ def of_sweeps() -> list[Input]:
         )
         for name, (changes, message) in wrong.items()
     ]
-    whole: dict[str, tuple[str, str]] = {"an empty file": ("", "a sweep is a mapping"), "no YAML": ("a: [", "s.yml")}
+    whole: dict[str, tuple[str, str]] = {
+        "an empty file": ("", "a sweep is a mapping"),
+        "no YAML": ("a: [", "s.yml"),
+        "an alias to itself": (table(tasks="&a [*a]"), "s.yml is not valid YAML: line 3: the value contains itself"),
+    }
     inputs += [
         Input(f"sweep: {name}", lambda folder, t=text: command("sweep s.yml", folder, {"s.yml": t}), message)
         for name, (text, message) in whole.items()

@@ -133,6 +133,21 @@ def special() -> list[Input]:
         Input("a number as name", lambda _: model({**data, 3: np.zeros(rows)}), warning="not used: `3`"),
         Input("tensors", lambda _: model({name: th.as_tensor(column) for name, column in data.items()}) and None),
         Input("lists", lambda _: model({name: column.tolist() for name, column in data.items()}) and None),
+        Input(
+            "times since 1970",
+            lambda _: model(changed("observations", lambda column: 1.7e9 + np.arange(3 * rows).reshape(-1, 3))),
+            warning="element 0 of `observations` goes from 1.7e.09 to .*has steps of 128, so that values become equal",
+        ),
+        Input(
+            "rewards that become equal",
+            lambda _: model(changed("rewards", lambda column: 2**25 + np.arange(rows))),
+            warning="element 0 of `rewards` goes from 33554432 to .*has steps of 4",
+        ),
+        Input(
+            "numbers of commands without an environment",
+            lambda _: FQL("FlowPolicy", dataset={**data, "actions": 2**25 + np.arange(rows)[:, None] % 9}, **SMALL),
+            "element 0 of `actions` goes from 33554432 to 33554440.*has steps of 4.*Pass the environment",
+        ),
         Input("double precision", lambda _: model(changed("observations", lambda column: column.astype(np.float64))) and None),
         Input("a list of episodes", lambda _: model([data] * 30) and None),
         Input("actions without their axis", lambda _: model(changed("actions", np.squeeze)) and None),

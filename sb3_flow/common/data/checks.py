@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from sb3_flow.common.data.columns import DatasetError, blocks, parts
 from sb3_flow.common.data.dataset import OfflineDataset
-from sb3_flow.common.data.statistics import ranges
+from sb3_flow.common.data.statistics import ranges, too_coarse
 from sb3_flow.common.encoders import choices, subspaces
 from sb3_flow.common.warn import warn
 
@@ -115,6 +115,18 @@ def warn_about_scale(data: OfflineDataset, space: spaces.Space[Any]) -> None:
                 f"{data.name}: `{field}` goes from {low.min():g} to {high.max():g}, but the observation space from "
                 f"{part.low.min():g} to {part.high.max():g}. Are these on another scale, or in another order?"
             )
+
+
+def warn_about_precision(data: OfflineDataset) -> None:
+    """
+    Warn where single precision, which training uses, cannot tell observations or rewards apart, such as times since 1970.
+
+    :param data: The data
+    """
+    rows = {"observations": data.observation_rows(), "rewards": data.has_action}
+    for name, column in data.columns():
+        if (field := name.partition("[")[0]) in rows and (found := too_coarse(column, rows[field])):
+            warn(f"{data.name}: {found.format(f'`{name}`')} Subtract an offset from it, or leave it out.")
 
 
 def warn_about_lost_rewards(data: OfflineDataset) -> None:
