@@ -1,5 +1,6 @@
 """Bad and odd data: each column with each kind of damage, and things that are no data at all."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -278,6 +279,11 @@ def of_other_spaces() -> list[Input]:
     def no_statistics() -> VecNormalize:
         return VecNormalize(DummyVecEnv([pendulum]), training=False)
 
+    def silently(give: Callable[[], Any]) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            give()
+
     choices = np.full(40, 1)
     part = {"a": np.zeros((40, 1), np.float32)}
     pair = {name: part for name in ("observations", "next_observations")}
@@ -331,6 +337,14 @@ def of_other_spaces() -> list[Input]:
             "discounts of 0",
             lambda _: model({**{k: v for k, v in data.items() if k != "terminations"}, "discount": 1 - data["truncations"]}),
             warning="`discount` is 0 in row 9, but it is not used",
+        ),
+        Input(
+            "a box of True and False",
+            lambda _: given(spaces.Box(0, 1, (3,), np.bool_), {}) and None,
+        ),
+        Input(
+            "a box of all integers",
+            lambda _: silently(lambda: given(spaces.Box(-(2**63), 2**63 - 1, (1,), np.int64), {})),
         ),
         Input("one of two without rewards", lambda _: model([data, demonstrations]), "no rewards.*dataset.1.*no rewards"),
         Input(

@@ -87,6 +87,10 @@ def predictions() -> list[Input]:
         "a dictionary": (lambda: single().predict({"arm": OBSERVATION}), "is a dict but the obs space is"),
         "nan": (lambda: single().predict(OBSERVATION * np.nan), "has the value nan"),
         "infinity": (lambda: single().predict(OBSERVATION + np.inf), "has the value inf"),
+        "infinity in half precision": (
+            lambda: single().predict((OBSERVATION + np.inf).astype(np.float16)),
+            "has the value inf",
+        ),
         "a number beyond single precision": (
             lambda: single().predict(np.full(3, 1e300)),
             "has the value 1e.300, which is too large for single precision",

@@ -108,12 +108,14 @@ def warn_about_scale(data: OfflineDataset, space: spaces.Space[Any]) -> None:
         if column.dtype == part.dtype == np.uint8:
             continue
         low, high = ranges(column, rows)
-        slack = OUTSIDE * (part.high.max() - part.low.min())
-        if low.min() < part.low.min() - slack or high.max() > part.high.max() + slack:
+        # As numbers of Python: bytes, bits and integers of 64 bits have no differences of their own type.
+        lowest, highest, least, largest = (float(x) for x in (low.min(), high.max(), part.low.min(), part.high.max()))
+        slack = OUTSIDE * (largest - least)
+        if lowest < least - slack or highest > largest + slack:
             field = f"observations[{key}]" if key else "observations"
             warn(
-                f"{data.name}: `{field}` goes from {low.min():g} to {high.max():g}, but the observation space from "
-                f"{part.low.min():g} to {part.high.max():g}. Are these on another scale, or in another order?"
+                f"{data.name}: `{field}` goes from {lowest:g} to {highest:g}, but the observation space from {least:g} to "
+                f"{largest:g}. Are these on another scale, or in another order?"
             )
 
 
