@@ -63,6 +63,7 @@ def add_defaults(name: str, arguments: list[str], sampling: Collection[str], our
     :param sampling: Algorithms that are evaluated by sampled actions
     :param ours: All algorithms of this package
     :return: The command line for RL Zoo
+    :raises ValueError: If both ``--deterministic`` and ``--stochastic`` are given, of which RL Zoo ignores the first.
     """
     if name not in ACTING:
         return arguments
@@ -72,6 +73,8 @@ def add_defaults(name: str, arguments: list[str], sampling: Collection[str], our
     peek.add_argument("--algo")
     peek.add_argument("-f", "--folder")
     given = peek.parse_known_args(arguments)[0]
+    if given.deterministic and given.stochastic:
+        raise ValueError(f"{name}: --deterministic and --stochastic exclude each other; leave one out.")
     if given.algo in ours and given.folder is None:
         arguments = [*arguments, "--folder", "logs"]
     if given.algo in sampling and not (given.deterministic or given.stochastic):

@@ -1,17 +1,12 @@
 """Checks of the options of RL Zoo's scripts, before the scripts run: their own errors come late, or not at all."""
 
 import argparse
-import itertools
 from collections.abc import Collection, Iterable
-from pathlib import Path
 
 import gymnasium as gym
-import numpy as np
 
 from sb3_flow.common.arguments import checked_value, closest
-from sb3_flow.common.files import DAMAGE
 from sb3_flow.common.guards import check_device
-from sb3_flow.common.warn import warn
 
 #: Scripts with an argument parser that knows ``--gym-packages``.
 IMPORTING = {"train", "optimize", "enjoy"}
@@ -102,65 +97,6 @@ def check_seeds(seeds: Collection[int], run_id: int | None, arguments: Collectio
     others = given & {"--seed", "--run-id", "-i", "--trained-agent", "--track", "-optimize", "--optimize-hyperparameters"}
     if others:
         raise ValueError(f"--seeds does not go with {', '.join(sorted(others))}. Run `train` for each seed.")
-
-
-def check_plot(name: str, arguments: list[str]) -> None:
-    """
-    Check the options that RL Zoo's plots need. Without curves, they would show zeros.
-
-    :param name: The script
-    :param arguments: Its command line
-    :raises ValueError: If an option is missing, a folder does not exist, or no run has a curve. If some have none, there is a
-        warning.
-    """
-    if name != "plot":
-        return
-    peek = argparse.ArgumentParser(add_help=False)
-    for options in (("-a", "--algos"), ("-e", "--env"), ("-f", "--exp-folders")):
-        peek.add_argument(*options, nargs="+", dest=options[1])
-    given = vars(peek.parse_known_args(arguments)[0])
-    for option, values in given.items():
-        if not values:
-            raise ValueError(f"plot needs {option}, as in: sb3-flow plot -a fql -e Pendulum-v1 -f logs.")
-    for folder in given["--exp-folders"]:
-        if not Path(folder).is_dir():
-            raise ValueError(f"There is no folder {folder}; -f takes the folders of logs.")
-    curves = {
-        f"{algo} on {env} in {folder}": _drawn(Path(folder, algo.lower()), env)
-        for env, algo, folder in itertools.product(given["--env"], given["--algos"], given["--exp-folders"])
-    }
-    if single := [curve for curve, runs in curves.items() if {episodes for _, episodes in runs} == {1}]:
-        message = f"plot: RL Zoo computes no standard error of evaluations with one episode: {', '.join(single)}."
-        remedy = "Train with `--eval-episodes 5`, or use `sb3-flow report`."
-        if any(len(curves[curve]) == 1 for curve in single):
-            raise ValueError(f"{message} {remedy}")
-        warn(f"{message} The table shows 0 there. {remedy}")
-    if missing := [curve for curve, runs in curves.items() if not runs]:
-        message = f"plot: a curve needs a run with two evaluations or more. There is none of {', '.join(missing)}."
-        if len(missing) == len(curves):
-            raise ValueError(message)
-        warn(f"{message} The table shows 0 or nothing there.")
-
-
-def _drawn(runs: Path, env: str) -> list[tuple[int, int]]:
-    """
-    The numbers of evaluations, and of episodes in each, of the runs in a folder that RL Zoo draws: it matches a part of an
-    environment's id, and skips single points and runs that are shorter than others.
-    """
-    sizes = [_size(file) for file in runs.glob("*/evaluations.npz") if env in file.parent.name]
-    longest = max((size[0] for size in sizes), default=0)
-    return [size for size in sizes if size[0] == longest > 1]
-
-
-def _size(file: Path) -> tuple[int, int]:
-    try:
-        with np.load(file) as evaluations:
-            timesteps, results = evaluations["timesteps"], evaluations["results"]
-            if timesteps.ndim != 1 or results.ndim != 2 or len(results) != len(timesteps):
-                raise ValueError(f"`timesteps` {timesteps.shape} and `results` {results.shape} do not fit")
-            return len(results), results.shape[1]
-    except (*DAMAGE, KeyError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read: it is damaged, or was not written by `EvalCallback`.") from error
 
 
 def check_environment(name: str, env_id: str) -> None:

@@ -94,6 +94,7 @@ def of_options() -> list[Input]:
         "enjoy --algo fgl --env Pendulum-v1": "There is no algorithm 'fgl'; did you mean 'fql'",
         "enjoy --algo fql --env Pendulumm-v1": "did you mean 'Pendulum-v1'",
         "enjoy --algo fql --env Pendulum-v1": "The logs/fql folder was not found",
+        "enjoy --algo fql --env Pendulum-v1 --deterministic --stochastic": "--deterministic and --stochastic exclude each",
         "enjoy --algo fql --env Pendulum-v1 -n 0": "--n-timesteps is 0",
         "enjoy --algo fql --env Pendulum-v1 --n-envs 0": "--n-envs is 0",
         "enjoy --algo fql --env Pendulum-v1 --gym-packages nosuch": "there is no such module",
