@@ -7,6 +7,7 @@ import gymnasium as gym
 
 from sb3_flow.common.arguments import checked_value, closest
 from sb3_flow.common.guards import check_device
+from sb3_flow.common.warn import warn
 
 #: Scripts with an argument parser that knows ``--gym-packages``.
 IMPORTING = {"train", "optimize", "enjoy"}
@@ -15,6 +16,7 @@ WITH_ENVIRONMENT = {"train", "optimize", "enjoy", "record-video", "export"}
 #: Whole numbers and their smallest values. -1 is RL Zoo's value for "not given" where it is allowed.
 NUMBERS: dict[str, dict[str, int]] = {
     "train": {
+        "--n-jobs": 1,
         **{"--n-timesteps": 1, "--num-threads": 1, "--eval-episodes": 1, "--n-eval-envs": 1, "--n-trials": 1},
         **{"--max-total-trials": 1, "--n-startup-trials": 0, "--n-evaluations": 1},
     },
@@ -24,7 +26,10 @@ NUMBERS: dict[str, dict[str, int]] = {
 }
 NUMBERS["optimize"] = NUMBERS["train"]
 #: Options where -1 means the default.
-OPTIONAL = {("train", "--n-timesteps"), ("optimize", "--n-timesteps"), *((name, "--num-threads") for name in IMPORTING)}
+OPTIONAL = {
+    *((name, option) for name in ("train", "optimize") for option in ("--n-timesteps", "--n-jobs")),
+    *((name, "--num-threads") for name in IMPORTING),
+}
 
 
 def check_numbers(name: str, arguments: list[str]) -> list[str]:
@@ -97,6 +102,35 @@ def check_seeds(seeds: Collection[int], run_id: int | None, arguments: Collectio
     others = given & {"--seed", "--run-id", "-i", "--trained-agent", "--track", "-optimize", "--optimize-hyperparameters"}
     if others:
         raise ValueError(f"--seeds does not go with {', '.join(sorted(others))}. Run `train` for each seed.")
+
+
+def check_study(name: str, arguments: list[str]) -> None:
+    """
+    Check the options of ``train`` and ``optimize`` for studies of Optuna.
+
+    :param name: The script
+    :param arguments: Its command line
+    :raises ValueError: If an option has no effect with others. There is a warning if a study is not stored.
+    """
+    if name not in ("train", "optimize"):
+        return
+    peek = argparse.ArgumentParser(add_help=False)
+    for option in ("--study-name", "--storage", "--trial-id"):
+        peek.add_argument(option)
+    peek.add_argument("-i", "--trained-agent", dest="agent")
+    peek.add_argument("-optimize", "--optimize-hyperparameters", dest="optimize", action="store_true")
+    given = peek.parse_known_args(arguments)[0]
+    if not (given.optimize or name == "optimize"):
+        if given.trial_id is None and (given.study_name or given.storage):
+            raise ValueError("--study-name and --storage need --trial-id, the number of a trial; or pass them to `optimize`.")
+        return
+    if given.agent:
+        raise ValueError("-i does not go with -optimize: trials begin with new models.")
+    if given.study_name and not given.storage:
+        warn(
+            f"The study {given.study_name!r} is not stored, so that it cannot be continued, and its trials cannot be trained "
+            f"again: pass --storage, such as logs/{given.study_name}.log."
+        )
 
 
 def check_environment(name: str, env_id: str) -> None:
