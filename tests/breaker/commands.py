@@ -242,6 +242,8 @@ def of_configurations() -> list[Input]:
         "batch_size": "-params batch_size: expected NAME:VALUE",
         "batch_size:": "expected NAME:VALUE",
         "batch_size:big": "-params: `batch_size` is 'big'",
+        "train_freq:[1,episode]": "-params train_freq: '.1,episode.' is not a value .*Text in brackets needs quotes",
+        "policy_kwargs:{net_arch:[4]}": "-params policy_kwargs: '{net_arch:.4.}' is not a value .*needs quotes",
         "batch_sise:3": "-params: FQL has no argument `batch_sise`",
         "policy_kwargs:3": "-params: `policy_kwargs` is 3",
         "n_envs:0": "-params: `n_envs` is 0",
