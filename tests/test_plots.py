@@ -12,6 +12,7 @@ from conformance.case import AlgorithmCase, parameters, same_parameters
 from gymnasium import spaces
 from PIL import Image
 from stable_baselines3 import SAC
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_flow import FPMD, FQL, QAM, SWFP, StreamingFlow
 from sb3_flow.common.data.no_environment import NoEnvironment
@@ -369,6 +370,27 @@ def test_a_film_has_the_frames_of_the_environment(tmp_path: Path) -> None:
             gif.seek(k)
             np.testing.assert_array_equal(np.asarray(gif.convert("RGB"))[:240], frame)
         assert gif.info["duration"] == 2100
+
+
+def test_a_film_of_a_model_with_normalization(tmp_path: Path) -> None:
+    """It sees normalized observations, as in training; without the statistics there is a warning."""
+    env = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]))
+    small: dict[str, Any] = {**SMALL, "batch_size": 8, "learning_starts": 5}
+    model = FQL("FlowPolicy", env, **small).learn(10)
+    seen, shown = [], gym.make("Pendulum-v1", render_mode="rgb_array", max_episode_steps=3)
+    predict = model.predict
+
+    def recorded(observation: np.ndarray, *args: Any, **kwargs: Any) -> Any:
+        seen.append(observation)
+        return predict(observation, *args, **kwargs)
+
+    model.predict = recorded  # type: ignore[method-assign]
+    film(model, shown, tmp_path / "film.gif", seed=4)
+    np.testing.assert_array_equal(seen[0], env.normalize_obs(shown.reset(seed=4)[0][None]))
+    del model.predict  # type: ignore[method-assign]
+    model.save(tmp_path / "model")
+    with pytest.warns(UserWarning, match="has no environment with its statistics"):
+        film(FQL.load(tmp_path / "model"), shown, tmp_path / "film.gif")
 
 
 def test_environments_that_render_images_without_a_mode_are_filmed(tmp_path: Path) -> None:

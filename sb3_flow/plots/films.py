@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from sb3_flow.common.optional import require
+from sb3_flow.common.warn import warn
 
 #: Most frames per second of a GIF file.
 FASTEST = 50.0
@@ -33,8 +34,9 @@ def film(
     """
     Run episodes and write a film. Below each frame are the episode, the step, and the return so far.
 
-    :param model: A model or policy with ``predict``, also of Stable-Baselines3
-    :param env: Its environment, made with ``render_mode="rgb_array"``, or one that renders images without it, as OGBench's do
+    :param model: A model or policy with ``predict``, also of Stable-Baselines3. ``VecNormalize`` of its environment applies.
+    :param env: Its environment, without ``VecNormalize``, made with ``render_mode="rgb_array"``, or one that renders images
+        without it, as OGBench's do
     :param file: The GIF file
     :param episodes: Number of episodes, at least 1
     :param seed: Seed of the first episode; each following one adds 1
@@ -56,6 +58,7 @@ def film(
         raise ValueError(f"`rate` is {rate}; it must be above 0 and at most {FASTEST:g}, which GIF files can show.")
     if not rest >= 0:
         raise ValueError(f"`rest` is {rest}; it must be at least 0 seconds.")
+    prepare = _as_in_training(model)
     frames, durations = [], []
     for episode in range(episodes):
         observation, _ = env.reset(seed=seed + episode)
@@ -70,12 +73,23 @@ def film(
             if over:
                 break
             # With an axis for the single environment, as in the state.
-            actions, state = model.predict(_batch_of_one(observation), state, start, deterministic=deterministic)
+            actions, state = model.predict(prepare(_batch_of_one(observation)), state, start, deterministic=deterministic)
             observation, reward, terminated, truncated, _ = env.step(actions[0])
             start, over = np.zeros(1, dtype=bool), terminated or truncated
             total, step = total + float(reward), step + 1
         durations[-1] += rest
     return write_gif(frames, file, durations)
+
+
+def _as_in_training(model: Any) -> Callable[[Any], Any]:
+    """What ``VecNormalize`` of the model's environment does with observations."""
+    normalizer = model.get_vec_normalize_env() if getattr(model, "env", None) is not None else None
+    if normalizer is None and getattr(model, "trained_normalized", None):
+        warn(
+            "The model was trained with `VecNormalize`, and has no environment with its statistics: it sees other numbers. "
+            "Load it with one: `load(path, env=VecNormalize.load(statistics, venv))`."
+        )
+    return (lambda observation: observation) if normalizer is None else normalizer.normalize_obs
 
 
 def _picture(env: gym.Env[Any, Any]) -> np.ndarray:

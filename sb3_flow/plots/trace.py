@@ -89,7 +89,7 @@ def trace_flow(model: Any, observation: Any, n: int = 200, sampler: str | None =
     Record the flow of a policy at one observation.
 
     :param model: A model or its policy
-    :param observation: One observation, as the environment returns it
+    :param observation: One observation, as ``predict`` takes it: normalized, if the model was trained with ``VecNormalize``
     :param n: Number of paths, at least 1
     :param sampler: Name of a sampler that integrates a flow, such as ``"bc_flow"``; None: that of the policy, or if it has no
         flow, as a one-step actor, the first one that has
