@@ -384,6 +384,11 @@ def of_sweeps() -> list[Input]:
         "a name of an argument with a colon": ({"env_kwargs": "{'a:b': 3}"}, "`env_kwargs` has the name 'a:b'"),
         "a package that is a path": ({"packages": "['..']"}, "packages: `..` cannot be imported"),
         "normalize: 3": ({"normalize": "3"}, "s.yml: `normalize` is 3"),
+        "policy_kwargs: {net_ark: [4]}": (
+            {"policy_kwargs": "{net_ark: [4]}"},
+            "s.yml: FlowPolicy of FQL has no `policy_kwargs.net_ark`; did you mean `policy_kwargs.net_arch`",
+        ),
+        "device: gpu": ({"device": "gpu"}, "s.yml: `device` is 'gpu'; expected auto, cpu, cuda"),
         "noise of an unknown type": ({"noise_type": "normall", "noise_std": "0.1"}, "s.yml: `noise_type` is 'normall'"),
         "a configuration that does not exist": ({"conf_file": "nosuch"}, "s.yml: --conf-file nosuch does not exist"),
         "an argument of the environment as text": ({"env_kwargs": "{g: high}"}, "s.yml: `env_kwargs.g` is 'high'"),
