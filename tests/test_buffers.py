@@ -8,6 +8,7 @@ was made of.
 import pathlib
 import pickle
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
@@ -468,6 +469,33 @@ def test_images_stay_bytes() -> None:
     assert {key: part.dtype for key, part in batch.observations.items()} == {"camera": th.uint8, "state": th.float32}
     assert buffer.stores["camera"].dtype == np.uint8
     assert (batch.next_observations["camera"] == 200).all()
+
+
+def test_a_single_environment_needs_no_axis() -> None:
+    """Demonstrations are added one by one as to SB3's replay buffers: an observation, a number and a flag; also as lists."""
+    states, space = np.arange(6.0).reshape(3, 2), spaces.Box(-9, 9, (2,), np.float32)
+    ours, theirs = OnlineBuffer(5, space, UNIT, "cpu"), ReplayBuffer(5, space, UNIT, "cpu")
+    for buffer in (ours, theirs):
+        for now, following in pairwise(states):
+            buffer.add(now, following, np.array([0.5, -0.5]), 2.0, False, [{}])  # type: ignore[arg-type]
+    for name in ("observations", "next_observations", "actions", "rewards", "dones"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name)[:2])
+    ours.add([[4, 5]], [[6, 7]], [[0.5, -0.5]], [2.0], [True], [{}])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(ours.next_observations[2], [[6, 7]])
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (1, 3), (3,), (2, 1, 2)])
+def test_observations_of_another_shape_are_not_stored(shape: tuple[int, ...]) -> None:
+    """Such as images with channels last, of which each plane would be a row of pixels."""
+    buffer = OnlineBuffer(5, spaces.Box(-9, 9, (2,), np.float32), UNIT, "cpu", 2)
+    good, bad = np.zeros((2, 2)), np.zeros(shape)
+    for observations in ((bad, good), (good, bad)):
+        with pytest.raises(ValueError, match=r"observations to store has the shape .*; expected \(2, 2\)"):
+            buffer.add(*observations, np.zeros((2, 2)), np.zeros(2), np.zeros(2), [{}, {}])
+    assert len(buffer) == 0 and not buffer.allocated
+    parts = OnlineBuffer(5, spaces.Dict(a=ANY, b=ANY), UNIT, "cpu")
+    with pytest.raises(ValueError, match="have the parts a; expected the parts a, b"):
+        parts.add({"a": np.zeros((1, 1))}, {"a": np.zeros((1, 1))}, np.zeros((1, 2)), np.zeros(1), np.zeros(1), [{}])
 
 
 def same(first: Batch, second: Batch) -> bool:

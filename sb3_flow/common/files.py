@@ -95,6 +95,17 @@ def is_path(path: Any) -> bool:
     return isinstance(path, (str, pathlib.Path))
 
 
+def as_folder(folder: Any, call: str) -> pathlib.Path:
+    """
+    :param folder: The path of a folder, as an argument
+    :param call: How the function is called, for the message
+    :raises TypeError: If it is no path, such as another argument in its place.
+    """
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"`folder` is {folder!r}; it must be the path of a folder. Write {call}.")
+    return pathlib.Path(folder)
+
+
 def file_to_write(path: str | pathlib.Path, suffix: str) -> pathlib.Path:
     """
     The path to which Stable-Baselines3 would write: a suffix is added if there is none.

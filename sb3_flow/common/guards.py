@@ -184,7 +184,7 @@ def fits_single_precision(array: Any) -> bool:
         type(array) is np.ndarray
         and array.dtype.kind == "f"
         and array.size > 0
-        and bool(np.abs(array).max() <= LARGEST)  # False for NaN
+        and float(np.abs(array).max()) <= LARGEST  # False for NaN; `LARGEST` is infinite in half precision
     )
 
 

@@ -35,7 +35,13 @@ from sb3_flow.common.checkpoints.saving import (
     unpack_settings,
 )
 from sb3_flow.common.checkpoints.tensorboard import hide_later_steps
-from sb3_flow.common.data.checks import check_choices, warn_about_lost_rewards, warn_about_narrow_actions, warn_about_scale
+from sb3_flow.common.data.checks import (
+    check_choices,
+    warn_about_lost_rewards,
+    warn_about_narrow_actions,
+    warn_about_precision,
+    warn_about_scale,
+)
 from sb3_flow.common.data.columns import DatasetError, short
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.digest import digest
@@ -185,6 +191,7 @@ class OfflineAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         self.offline_buffer = self._make_offline_buffer(data)
         warn_about_scale(data, self.observation_space)
         warn_about_narrow_actions(data, self.action_space)
+        warn_about_precision(data)
         self._just_read = None
         self.dataset, self.dataset_name, self.dataset_digest = dataset, data.name, digest(data)
         if self._n_updates == 0:  # later, the policy keeps the statistics of training

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
+import torch as th
 
 from sb3_flow.common.arguments import closest, number_in_text
 from sb3_flow.common.environments import register_environment
-from sb3_flow.zoo.configs import is_config, load_yaml, no_such_config, read_value
+from sb3_flow.zoo.configs import check_policy_kwargs, is_config, load_yaml, no_such_config, read_value
 from sb3_flow.zoo.nested import check_environment_arguments
 
 Level = dict[str, Any]
@@ -182,6 +183,7 @@ def expand(
     output: Path | None = None,
     cpus: float | None = None,
     gpus: float | None = None,
+    classes: Mapping[str, type] | None = None,
 ) -> list[Run]:
     """
     List the runs of a sweep, ordered by seed.
@@ -192,10 +194,11 @@ def expand(
     :param output: Folder of the results, instead of that of the file
     :param cpus: Cores of each run, instead of those of the file
     :param gpus: GPUs of each run, instead of those of the file
+    :param classes: The class of each algorithm, with which arguments of policies are checked
     :return: The runs
     :raises ValueError: If the content is invalid. The message names the place, the value and what was expected.
     """
-    return _Grid(content, file, algorithms, output, {"cpus": cpus, "gpus": gpus}).runs()
+    return _Grid(content, file, algorithms, output, {"cpus": cpus, "gpus": gpus}, classes or {}).runs()
 
 
 class _Grid:
@@ -208,8 +211,9 @@ class _Grid:
         algorithms: Mapping[str, Collection[str]],
         output: Path | None,
         forced: Mapping[str, float | None],
+        classes: Mapping[str, type],
     ) -> None:
-        self.file = file
+        self.file, self.classes = file, classes
         self.hints = algorithms
         self.known = {name: set(keys) - NOT_HYPERPARAMETERS for name, keys in algorithms.items()}
         self.forced = {key: value for key, value in forced.items() if value is not None}
@@ -372,9 +376,12 @@ class _Grid:
         return Run(algo, task, seed, setting, folder, tuple(command), **resources, seeds_per_process=together)
 
     def _check_value(self, key: str, value: Any, algo: str, where: str) -> None:
-        hints = self.hints[algo]
+        hints, place = self.hints[algo], f"{self.file}, {where}" if where else str(self.file)
         if isinstance(hints, Mapping):
-            read_value(key, value, hints, lambda _: f"{self.file}, {where}" if where else str(self.file))
+            read_value(key, value, hints, lambda _: place)
+        aliases = getattr(self.classes.get(algo), "policy_aliases", {})
+        if key == "policy_kwargs" and isinstance(value, dict) and len({*aliases.values()}) == 1:  # one policy for all spaces
+            check_policy_kwargs(value, self.classes[algo], next(iter(aliases)), place)
 
     def _check_key(self, key: Any, algo: str, where: str) -> None:
         if key in self.known[algo]:
@@ -408,6 +415,8 @@ class _Grid:
         if key in CHOICES and value not in CHOICES[key]:
             raise self._error(where, f"`{key}` is {value!r}; expected one of: {', '.join(CHOICES[key])}.")
         if kind == "text" and isinstance(value, str):
+            if key == "device" and value != "auto" and not _is_device(value):
+                raise self._error(where, f"`device` is {value!r}; expected auto, cpu, cuda or another device of PyTorch.")
             if key == "conf_file" and value.endswith((".yml", ".yaml", ".py")) and not Path(value).is_file():
                 raise self._error(where, f"`conf_file` is {value!r}, which does not exist (relative to {Path.cwd()}).")
             if key == "conf_file" and not (value.endswith((".yml", ".yaml", ".py")) or is_config(value)):
@@ -445,3 +454,12 @@ class _Grid:
 
     def _error(self, where: str, message: str) -> ValueError:
         return ValueError(f"{self.file}{', ' if where else ''}{where}: {message}")
+
+
+def _is_device(text: str) -> bool:
+    """Whether it is a name of a device, which another machine may have."""
+    try:
+        th.device(text)
+    except RuntimeError:
+        return False
+    return True

@@ -141,7 +141,7 @@ def list_runs(file: Path, output: Path | None = None, cpus: float | None = None,
     register()
     algorithms = require("rl_zoo3.utils", "zoo", "A sweep").ALGOS
     hyperparameters = {name: _hyperparameters(cls) for name, cls in algorithms.items()}
-    return expand(read_sweep(file), file, hyperparameters, output, cpus, gpus)
+    return expand(read_sweep(file), file, hyperparameters, output, cpus, gpus, algorithms)
 
 
 def advise(file: Path, runs: Sequence[Run]) -> None:

@@ -11,6 +11,8 @@ from sb3_flow.zoo.values import NotAValue, parse_value
 WITH_VALUES = {"-params", "--hyperparams", "--env-kwargs", "--eval-env-kwargs"}
 #: Scripts that run a saved agent.
 ACTING = {"enjoy", "push-to-hub", "record-video"}
+#: Brackets around a value; other text may begin with one, such as a pattern of files.
+BRACKETS = {"[]", "()", "{}"}
 #: YAML's constants in Python.
 YAML_WORDS = {"true": "True", "false": "False", "null": "None", "none": "None"}
 
@@ -23,7 +25,8 @@ def quote_values(arguments: list[str]) -> list[str]:
 
     :param arguments: The command line
     :return: The command line for RL Zoo
-    :raises ValueError: If a value does not have the form NAME:VALUE, or a name is given twice.
+    :raises ValueError: If a value does not have the form NAME:VALUE, is a list or dictionary with an error, or a name is given
+        twice.
     """
     quoted: list[str] = []
     option, names = "", set[tuple[str, str]]()
@@ -39,7 +42,10 @@ def quote_values(arguments: list[str]) -> list[str]:
             names.add((option, name))
             value = value.strip()
             named = name in CLASSES and re.fullmatch(r"\w+(\.\w+)+", value)  # RL Zoo imports it
-            argument = f"{name}:{repr(value) if named else _quoted(value)}"
+            try:
+                argument = f"{name}:{repr(value) if named else _quoted(value)}"
+            except NotAValue as error:
+                raise ValueError(f"{option} {name}: {error} Text in brackets needs quotes: \"[1, 'episode']\".") from error
         quoted.append(argument)
     return quoted
 
@@ -50,6 +56,8 @@ def _quoted(value: str) -> str:
     try:
         parse_value(value)
     except NotAValue:
+        if f"{value[0]}{value[-1]}" in BRACKETS:
+            raise
         return repr(value)
     return value
 
@@ -63,6 +71,7 @@ def add_defaults(name: str, arguments: list[str], sampling: Collection[str], our
     :param sampling: Algorithms that are evaluated by sampled actions
     :param ours: All algorithms of this package
     :return: The command line for RL Zoo
+    :raises ValueError: If both ``--deterministic`` and ``--stochastic`` are given, of which RL Zoo ignores the first.
     """
     if name not in ACTING:
         return arguments
@@ -72,6 +81,8 @@ def add_defaults(name: str, arguments: list[str], sampling: Collection[str], our
     peek.add_argument("--algo")
     peek.add_argument("-f", "--folder")
     given = peek.parse_known_args(arguments)[0]
+    if given.deterministic and given.stochastic:
+        raise ValueError(f"{name}: --deterministic and --stochastic exclude each other; leave one out.")
     if given.algo in ours and given.folder is None:
         arguments = [*arguments, "--folder", "logs"]
     if given.algo in sampling and not (given.deterministic or given.stochastic):

@@ -17,7 +17,8 @@ from sb3_flow.zoo.algorithms import ALGORITHMS, acts_by_sampling
 from sb3_flow.zoo.arguments import ACTING, add_defaults, quote_values
 from sb3_flow.zoo.hub import downloading, uploading
 from sb3_flow.zoo.nested import is_refusal
-from sb3_flow.zoo.options import IMPORTING, check_environment, check_numbers, check_plot, check_seeds, check_texts
+from sb3_flow.zoo.options import IMPORTING, check_environment, check_numbers, check_seeds, check_study, check_texts
+from sb3_flow.zoo.plot_options import check_plot
 from sb3_flow.zoo.registration import register
 from sb3_flow.zoo.runs import as_configured, runs_with_model
 from sb3_flow.zoo.seeds import train_seeds
@@ -113,6 +114,8 @@ def run_script(name: str, arguments: list[str]) -> None:
             raise
         raise ValueError(str(error)) from error
     except ValueError as error:
+        if name == "plot-from-file" and "empty sequence" in str(error):
+            raise ValueError("No environment is left to plot: check -skip and --keep-envs.") from error
         if not (others := runs_with_model(str(error))):
             raise
         raise ValueError(f"{error}{others}") from error
@@ -139,6 +142,7 @@ def _check(name: str, ours: argparse.Namespace, arguments: list[str], algorithms
         arguments = [*arguments, "--gym-packages", *ours.gym_packages]
     check_texts(name, arguments, algorithms)
     check_plot(name, arguments)
+    check_study(name, arguments)
     for env_id in ours.env or ():
         register_environment(env_id)
         check_environment(name, env_id)

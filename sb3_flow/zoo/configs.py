@@ -87,6 +87,18 @@ def no_such_config(config: str) -> ValueError:
     )
 
 
+class WithoutCycles:
+    """Base class of loaders of YAML that refuse a value that contains itself: `&name` with `*name` inside."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """As in PyYAML, where a node that is not complete has no end."""
+        node = super().compose_node(parent, index)  # type: ignore[misc]
+        if node.end_mark is None:
+            place = f"line {node.start_mark.line + 1}"
+            raise ValueError(f"{place}: the value contains itself, by an alias (`*name`). Write it out, or remove the alias.")
+        return node
+
+
 def load_yaml(file: str | Path, extra: str, purpose: str) -> Any:
     """
     Read a YAML file without duplicate keys, of which YAML would silently use the last.
@@ -101,7 +113,7 @@ def load_yaml(file: str | Path, extra: str, purpose: str) -> Any:
     yaml = require("yaml", extra, purpose)
     duplicate: list[tuple[int, Any]] = []
 
-    class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]
+    class Loader(WithoutCycles, yaml.SafeLoader):  # type: ignore[misc, name-defined]
         def compose_mapping_node(self, anchor: Any) -> Any:
             node = super().compose_mapping_node(anchor)
             keys: list[Any] = []

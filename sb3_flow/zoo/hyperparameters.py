@@ -33,6 +33,7 @@ from sb3_flow.zoo.configs import (
 )
 from sb3_flow.zoo.entries import find_entry, resolve_entries
 from sb3_flow.zoo.nested import check_environment_arguments, naming, wrap
+from sb3_flow.zoo.studies import open_study, record, require_trials_of, warn_about_settings
 from sb3_flow.zoo.trials import alive, fail_dead_trials
 from sb3_flow.zoo.trust import parsed_values
 from sb3_flow.zoo.values import NotAValue
@@ -57,6 +58,8 @@ class HyperparameterReader(ExperimentManager):
         if acts_by_sampling(algorithm):
             self.deterministic_eval = False
         self.entry_name = self.env_name.gym_id
+        #: Names of the parameters of a trial that is trained again.
+        self.searched: set[str] = set()
         if (self.optimize_hyperparameters or self.trial_id is not None) and algorithm not in HYPERPARAMS_SAMPLER:
             raise ValueError(
                 f"{algorithm} has no search space; algorithms with one: {', '.join(sorted(HYPERPARAMS_SAMPLER))}."
@@ -68,11 +71,14 @@ class HyperparameterReader(ExperimentManager):
         """Read a trial here, because RL Zoo ignores trial 0. The command line has priority."""
         if not (self.storage and self.study_name):
             raise ValueError("--trial-id needs the study of the trial: pass --storage and --study-name.")
+        if (study := open_study(self.storage, self.study_name)) is not None:
+            require_trials_of(study, self.algo)
         try:
             found = self.load_trial(self.storage, self.study_name, trial_id)
         except (KeyError, IndexError) as error:
             raise ValueError(f"{self.storage} has no trial {trial_id} in a study {self.study_name!r}.") from error
         print(f"Hyperparameters of trial {trial_id}: {found}")
+        self.searched = {*found}
         self.custom_hyperparams, self.trial_id = {**found, **(self.custom_hyperparams or {})}, None
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -172,6 +178,7 @@ class HyperparameterReader(ExperimentManager):
         with naming(f"{self._place('callback')}: `callback` is {callback!r}"):
             callbacks = get_callback_list({"callback": callback})
         self._check_env_kwargs()
+        self._check_study(processed[0])
         return processed[0], env_wrapper, callbacks, vec_env_wrapper
 
     def _check_env_kwargs(self) -> None:
@@ -194,22 +201,36 @@ class HyperparameterReader(ExperimentManager):
         with naming(f"{place}: `env_kwargs` is {given}", "make_env"):
             return super().create_envs(n_envs, eval_env, no_log)
 
+    def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
+        """As in RL Zoo, with errors that name the place of the arguments."""
+        if self.trained_agent:  # its own statistics are loaded
+            return super()._maybe_normalize(env, eval_env)
+        what = f"{self._place('normalize')}: `normalize` is {self.normalize_kwargs}"
+        if isinstance(env.observation_space, gym.spaces.Dict):
+            parts = env.observation_space.spaces
+            for key in self.normalize_kwargs.get("norm_obs_keys") or ():
+                if key not in parts:
+                    raise ValueError(f"{what}: observations have no part {key!r}, only {', '.join(parts)}.")
+        with naming(what):
+            return super()._maybe_normalize(env, eval_env)
+
     def _place(self, key: str) -> str:
         """The place of a value, for messages."""
         return "-params" if key in (self.custom_hyperparams or ()) else f"{self.config}, entry {self.entry_name!r}"
 
     def objective(self, trial: Any) -> float:
         """As in RL Zoo, and write the configuration to the study first, because the search space reads it there."""
-        for key, value in self._hyperparams.items():
-            if key not in trial.study.user_attrs:
-                trial.study.set_user_attr(key, str(value))
+        record(trial.study, self.algo, self.env_name.gym_id, self._hyperparams)
         with alive(trial):
             return float(super().objective(trial))
 
     def hyperparameters_optimization(self) -> None:
         """As in RL Zoo, and mark trials as failed whose processes were killed."""
+        self._require_searched()
         try:
-            self._fail_dead_trials()
+            study = open_study(self.storage, self.study_name) if self.storage and self.study_name else None
+            if study is not None and (dead := fail_dead_trials(study)):
+                print(f"Trials of processes that were killed are marked as failed: {', '.join(map(str, dead))}")
             super().hyperparameters_optimization()
         except json.JSONDecodeError as error:
             raise ValueError(f"--storage {self.storage} is not a journal of Optuna, or it is damaged ({error}).") from error
@@ -221,19 +242,29 @@ class HyperparameterReader(ExperimentManager):
                 "has the reasons; more --n-trials or --max-total-trials continue the study."
             ) from error
 
-    def _fail_dead_trials(self) -> None:
-        if not (self.storage and self.study_name):
+    def _check_study(self, hyperparams: dict[str, Any]) -> None:
+        """Check that the study, if there is one, is of this algorithm, and was started with these settings."""
+        study = open_study(self.storage, self.study_name) if self.storage and self.study_name else None
+        if study is not None:
+            require_trials_of(study, self.algo, self.env_name.gym_id if self.optimize_hyperparameters else None)
+            warn_about_settings(study, hyperparams, self.searched)
+
+    def _require_searched(self) -> None:
+        """Reject values of ``-params`` that trials would replace."""
+        if self.algo not in ALGORITHMS or not self.custom_hyperparams:
             return
         optuna = require("optuna", "zoo", "The command line of RL Zoo")
-        storage: Any = self.storage
+        verbosity = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
-            if storage.endswith(".log"):
-                if not Path(storage).exists():
-                    return
-                journal = optuna.storages.journal.JournalFileBackend(storage)
-                storage = optuna.storages.JournalStorage(journal)
-            study = optuna.load_study(study_name=self.study_name, storage=storage)
-        except KeyError:  # a new study
-            return
-        if dead := fail_dead_trials(study):
-            print(f"Trials of processes that were killed are marked as failed: {', '.join(map(str, dead))}")
+            study = optuna.create_study()
+        finally:
+            optuna.logging.set_verbosity(verbosity)
+        record(study, self.algo, self.env_name.gym_id, self._hyperparams)
+        others = {"using_her_replay_buffer": False, "her_kwargs": {}}
+        searched = HYPERPARAMS_SAMPLER[self.algo](study.ask(), self.n_actions, self.n_envs, others)
+        for name in self.custom_hyperparams:
+            if name in searched:
+                raise ValueError(
+                    f"-params: `{name}` is searched, so that its value would have no effect. Leave it out; `train` can fix it."
+                )

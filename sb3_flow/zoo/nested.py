@@ -125,10 +125,11 @@ def check_arguments(
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         check_keys(given, known, getattr(function, "__name__", str(function)), place, prefix)
     # The ranges of numbers are those of Stable-Baselines3's names: `gamma` of another class need not be a discount factor.
-    check = checked_value if _top(function.__module__) in PACKAGES else checked_type
+    ours = _top(function.__module__) in PACKAGES
+    check = checked_value if ours else checked_type
     checked = {}
     for name, value in given.items():
-        hint = _hint_of(parameters[name]) if name in known else Any
+        hint = _hint_of(parameters[name], may_be_none=not ours) if name in known else Any
         try:
             converted = check(name, value, hint)
         except (TypeError, ValueError) as error:
@@ -142,13 +143,18 @@ def check_arguments(
 NAMED = inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
-def _hint_of(parameter: inspect.Parameter) -> Any:
-    """The type hint of an argument. Without one, text is refused where the default value is a number, True or False."""
+def _hint_of(parameter: inspect.Parameter, may_be_none: bool) -> Any:
+    """
+    The type hint of an argument. Without one, text is refused where the default value is a number, True or False, and None
+    as well where it is known to have no meaning.
+    """
     hint = parameter.annotation
     if hint is not parameter.empty:
         known = isinstance(hint, type) or get_origin(hint) is not None
         return (hint | None if parameter.default is None else hint) if known else Any
-    return float | bool | None | list if type(parameter.default) in (bool, int, float) else Any
+    if type(parameter.default) not in (bool, int, float):
+        return Any
+    return float | bool | list | None if may_be_none else float | bool | list
 
 
 def _check_class(key: str, item: Any, place: str) -> Any:

@@ -1,15 +1,11 @@
 """Checks of the options of RL Zoo's scripts, before the scripts run: their own errors come late, or not at all."""
 
 import argparse
-import itertools
 from collections.abc import Collection, Iterable
-from pathlib import Path
 
 import gymnasium as gym
-import numpy as np
 
 from sb3_flow.common.arguments import checked_value, closest
-from sb3_flow.common.files import DAMAGE
 from sb3_flow.common.guards import check_device
 from sb3_flow.common.warn import warn
 
@@ -20,6 +16,7 @@ WITH_ENVIRONMENT = {"train", "optimize", "enjoy", "record-video", "export"}
 #: Whole numbers and their smallest values. -1 is RL Zoo's value for "not given" where it is allowed.
 NUMBERS: dict[str, dict[str, int]] = {
     "train": {
+        "--n-jobs": 1,
         **{"--n-timesteps": 1, "--num-threads": 1, "--eval-episodes": 1, "--n-eval-envs": 1, "--n-trials": 1},
         **{"--max-total-trials": 1, "--n-startup-trials": 0, "--n-evaluations": 1},
     },
@@ -29,7 +26,10 @@ NUMBERS: dict[str, dict[str, int]] = {
 }
 NUMBERS["optimize"] = NUMBERS["train"]
 #: Options where -1 means the default.
-OPTIONAL = {("train", "--n-timesteps"), ("optimize", "--n-timesteps"), *((name, "--num-threads") for name in IMPORTING)}
+OPTIONAL = {
+    *((name, option) for name in ("train", "optimize") for option in ("--n-timesteps", "--n-jobs")),
+    *((name, "--num-threads") for name in IMPORTING),
+}
 
 
 def check_numbers(name: str, arguments: list[str]) -> list[str]:
@@ -104,63 +104,33 @@ def check_seeds(seeds: Collection[int], run_id: int | None, arguments: Collectio
         raise ValueError(f"--seeds does not go with {', '.join(sorted(others))}. Run `train` for each seed.")
 
 
-def check_plot(name: str, arguments: list[str]) -> None:
+def check_study(name: str, arguments: list[str]) -> None:
     """
-    Check the options that RL Zoo's plots need. Without curves, they would show zeros.
+    Check the options of ``train`` and ``optimize`` for studies of Optuna.
 
     :param name: The script
     :param arguments: Its command line
-    :raises ValueError: If an option is missing, a folder does not exist, or no run has a curve. If some have none, there is a
-        warning.
+    :raises ValueError: If an option has no effect with others. There is a warning if a study is not stored.
     """
-    if name != "plot":
+    if name not in ("train", "optimize"):
         return
     peek = argparse.ArgumentParser(add_help=False)
-    for options in (("-a", "--algos"), ("-e", "--env"), ("-f", "--exp-folders")):
-        peek.add_argument(*options, nargs="+", dest=options[1])
-    given = vars(peek.parse_known_args(arguments)[0])
-    for option, values in given.items():
-        if not values:
-            raise ValueError(f"plot needs {option}, as in: sb3-flow plot -a fql -e Pendulum-v1 -f logs.")
-    for folder in given["--exp-folders"]:
-        if not Path(folder).is_dir():
-            raise ValueError(f"There is no folder {folder}; -f takes the folders of logs.")
-    curves = {
-        f"{algo} on {env} in {folder}": _drawn(Path(folder, algo.lower()), env)
-        for env, algo, folder in itertools.product(given["--env"], given["--algos"], given["--exp-folders"])
-    }
-    if single := [curve for curve, runs in curves.items() if {episodes for _, episodes in runs} == {1}]:
-        message = f"plot: RL Zoo computes no standard error of evaluations with one episode: {', '.join(single)}."
-        remedy = "Train with `--eval-episodes 5`, or use `sb3-flow report`."
-        if any(len(curves[curve]) == 1 for curve in single):
-            raise ValueError(f"{message} {remedy}")
-        warn(f"{message} The table shows 0 there. {remedy}")
-    if missing := [curve for curve, runs in curves.items() if not runs]:
-        message = f"plot: a curve needs a run with two evaluations or more. There is none of {', '.join(missing)}."
-        if len(missing) == len(curves):
-            raise ValueError(message)
-        warn(f"{message} The table shows 0 or nothing there.")
-
-
-def _drawn(runs: Path, env: str) -> list[tuple[int, int]]:
-    """
-    The numbers of evaluations, and of episodes in each, of the runs in a folder that RL Zoo draws: it matches a part of an
-    environment's id, and skips single points and runs that are shorter than others.
-    """
-    sizes = [_size(file) for file in runs.glob("*/evaluations.npz") if env in file.parent.name]
-    longest = max((size[0] for size in sizes), default=0)
-    return [size for size in sizes if size[0] == longest > 1]
-
-
-def _size(file: Path) -> tuple[int, int]:
-    try:
-        with np.load(file) as evaluations:
-            timesteps, results = evaluations["timesteps"], evaluations["results"]
-            if timesteps.ndim != 1 or results.ndim != 2 or len(results) != len(timesteps):
-                raise ValueError(f"`timesteps` {timesteps.shape} and `results` {results.shape} do not fit")
-            return len(results), results.shape[1]
-    except (*DAMAGE, KeyError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read: it is damaged, or was not written by `EvalCallback`.") from error
+    for option in ("--study-name", "--storage", "--trial-id"):
+        peek.add_argument(option)
+    peek.add_argument("-i", "--trained-agent", dest="agent")
+    peek.add_argument("-optimize", "--optimize-hyperparameters", dest="optimize", action="store_true")
+    given = peek.parse_known_args(arguments)[0]
+    if not (given.optimize or name == "optimize"):
+        if given.trial_id is None and (given.study_name or given.storage):
+            raise ValueError("--study-name and --storage need --trial-id, the number of a trial; or pass them to `optimize`.")
+        return
+    if given.agent:
+        raise ValueError("-i does not go with -optimize: trials begin with new models.")
+    if given.study_name and not given.storage:
+        warn(
+            f"The study {given.study_name!r} is not stored, so that it cannot be continued, and its trials cannot be trained "
+            f"again: pass --storage, such as logs/{given.study_name}.log."
+        )
 
 
 def check_environment(name: str, env_id: str) -> None:

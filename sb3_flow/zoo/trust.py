@@ -25,6 +25,7 @@ from sb3_flow.common.checkpoints.plain import class_named
 from sb3_flow.common.checkpoints.saving import PICKLE
 from sb3_flow.common.offline_algorithm import OfflineAlgorithm
 from sb3_flow.common.optional import require
+from sb3_flow.zoo.configs import WithoutCycles
 from sb3_flow.zoo.values import parse_value
 
 #: What to do, at the end of messages.
@@ -135,7 +136,7 @@ def _loader(remedy: str = "") -> Any:
     """A loader of YAML that knows the objects and classes that RL Zoo writes, and no others."""
     yaml: Any = require("yaml", "zoo", "Reading a run")
 
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+    class Loader(WithoutCycles, yaml.SafeLoader):  # type: ignore[misc]
         pass
 
     def ordered(loader: Any, node: Any) -> Any:

@@ -75,6 +75,9 @@ def of_options() -> list[Input]:
         "train --algo fql --env CartPole-v1": "Box.*Discrete",
         "train --algo fql --env Pendulum-v1 --conf-file no.yml": "--conf-file no.yml does not exist",
         "train --algo td3_offline --env Pendulum-v1 -n 9 --eval-freq -1": "there is none: pass `dataset`",
+        f"{STUDY} -i model.zip": "-i does not go with -optimize",
+        f"{TRAIN} --study-name mine --storage logs/mine.log": "--study-name and --storage need --trial-id",
+        f"{STUDY} --n-jobs 0": "--n-jobs is 0",
         f"{STUDY} --n-trials 0": "--n-trials is 0",
         f"{STUDY} --max-total-trials 0": "--max-total-trials is 0",
         f"{STUDY} --n-evaluations 0": "--n-evaluations is 0",
@@ -94,6 +97,7 @@ def of_options() -> list[Input]:
         "enjoy --algo fgl --env Pendulum-v1": "There is no algorithm 'fgl'; did you mean 'fql'",
         "enjoy --algo fql --env Pendulumm-v1": "did you mean 'Pendulum-v1'",
         "enjoy --algo fql --env Pendulum-v1": "The logs/fql folder was not found",
+        "enjoy --algo fql --env Pendulum-v1 --deterministic --stochastic": "--deterministic and --stochastic exclude each",
         "enjoy --algo fql --env Pendulum-v1 -n 0": "--n-timesteps is 0",
         "enjoy --algo fql --env Pendulum-v1 --n-envs 0": "--n-envs is 0",
         "enjoy --algo fql --env Pendulum-v1 --gym-packages nosuch": "there is no such module",
@@ -215,10 +219,20 @@ def of_configurations() -> list[Input]:
         "an environment twice": (entry() + entry(), "c.yml, line 7: the key `Pendulum-v1` is duplicate; keep one"),
         "an entry that is a number": ("Pendulum-v1: 3", "expected a dictionary of settings"),
         "no entry for the environment": ("Other-v0:\n  policy: FlowPolicy\n", "Hyperparameters not found"),
+        "an alias to itself": (
+            entry(policy_kwargs="&a {x: *a}"),
+            "c.yml is not valid YAML: line 4: the value contains itself",
+        ),
         "no policy": (entry(policy=""), "`policy` is missing"),
         "no number of timesteps": (entry(n_timesteps=""), "`n_timesteps` is missing"),
         "normalized frames": (entry(normalize="true", frame_stack="2"), "`normalize` and `frame_stack` do not go together"),
         "noise of an unknown type": (entry(noise_type="normall", noise_std="0.1"), "`noise_type` is 'normall'"),
+        "an unknown part of observations": (
+            entry(
+                env_wrapper="{gymnasium.wrappers.TimeAwareObservation: {flatten: false}}", normalize="{norm_obs_keys: [arm]}"
+            ),
+            "c.yml, entry 'Pendulum-v1': `normalize` is .*observations have no part 'arm', only obs, time",
+        ),
     }
     inputs += [
         Input(name, lambda folder, t=text: command(TRAIN, folder, {"c.yml": t}), message)
@@ -228,6 +242,8 @@ def of_configurations() -> list[Input]:
         "batch_size": "-params batch_size: expected NAME:VALUE",
         "batch_size:": "expected NAME:VALUE",
         "batch_size:big": "-params: `batch_size` is 'big'",
+        "train_freq:[1,episode]": "-params train_freq: '.1,episode.' is not a value .*Text in brackets needs quotes",
+        "policy_kwargs:{net_arch:[4]}": "-params policy_kwargs: '{net_arch:.4.}' is not a value .*needs quotes",
         "batch_sise:3": "-params: FQL has no argument `batch_sise`",
         "policy_kwargs:3": "-params: `policy_kwargs` is 3",
         "n_envs:0": "-params: `n_envs` is 0",
@@ -271,6 +287,7 @@ def of_nested_values() -> dict[str, tuple[str, str]]:
             "{clip_obs: x}": "`normalize.clip_obs` is 'x'; it must be a number",
             "{clip_reward: 0}": "`normalize.clip_reward` is 0; it must be at least",
             "{gamma: 2}": "`normalize.gamma` is 2; it must be in",
+            "{norm_obs_keys: [arm]}": "c.yml, entry 'Pendulum-v1': `normalize` is .*`norm_obs_keys` param",
             "{gamma: 0.9}\n  gamma: 0.5": "`normalize.gamma` is 0.9, but RL Zoo uses `gamma`, which is 0.5",
         },
         "env_wrapper": {
@@ -300,6 +317,7 @@ def of_nested_values() -> dict[str, tuple[str, str]]:
             "{3: 4}": "`env_kwargs` has the name 3",
             "{g: 1e1}": "`env_kwargs.g` is '1e1'. YAML reads this as text: write 10.0",
             "{g: high}": "`env_kwargs.g` is 'high'; it must be a number",
+            "{g: null}": "`env_kwargs.g` is None; it must be a number",
             "{render_mode: 3}": "`env_kwargs.render_mode` is 3",
             "{max_episode_steps: x}": "`env_kwargs` is .*Expect the `max_episode_steps` to be an integer",
         },
@@ -366,6 +384,11 @@ def of_sweeps() -> list[Input]:
         "a name of an argument with a colon": ({"env_kwargs": "{'a:b': 3}"}, "`env_kwargs` has the name 'a:b'"),
         "a package that is a path": ({"packages": "['..']"}, "packages: `..` cannot be imported"),
         "normalize: 3": ({"normalize": "3"}, "s.yml: `normalize` is 3"),
+        "policy_kwargs: {net_ark: [4]}": (
+            {"policy_kwargs": "{net_ark: [4]}"},
+            "s.yml: FlowPolicy of FQL has no `policy_kwargs.net_ark`; did you mean `policy_kwargs.net_arch`",
+        ),
+        "device: gpu": ({"device": "gpu"}, "s.yml: `device` is 'gpu'; expected auto, cpu, cuda"),
         "noise of an unknown type": ({"noise_type": "normall", "noise_std": "0.1"}, "s.yml: `noise_type` is 'normall'"),
         "a configuration that does not exist": ({"conf_file": "nosuch"}, "s.yml: --conf-file nosuch does not exist"),
         "an argument of the environment as text": ({"env_kwargs": "{g: high}"}, "s.yml: `env_kwargs.g` is 'high'"),
@@ -383,7 +406,11 @@ def of_sweeps() -> list[Input]:
         )
         for name, (changes, message) in wrong.items()
     ]
-    whole: dict[str, tuple[str, str]] = {"an empty file": ("", "a sweep is a mapping"), "no YAML": ("a: [", "s.yml")}
+    whole: dict[str, tuple[str, str]] = {
+        "an empty file": ("", "a sweep is a mapping"),
+        "no YAML": ("a: [", "s.yml"),
+        "an alias to itself": (table(tasks="&a [*a]"), "s.yml is not valid YAML: line 3: the value contains itself"),
+    }
     inputs += [
         Input(f"sweep: {name}", lambda folder, t=text: command("sweep s.yml", folder, {"s.yml": t}), message)
         for name, (text, message) in whole.items()

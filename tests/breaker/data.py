@@ -1,5 +1,6 @@
 """Bad and odd data: each column with each kind of damage, and things that are no data at all."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -133,6 +134,21 @@ def special() -> list[Input]:
         Input("a number as name", lambda _: model({**data, 3: np.zeros(rows)}), warning="not used: `3`"),
         Input("tensors", lambda _: model({name: th.as_tensor(column) for name, column in data.items()}) and None),
         Input("lists", lambda _: model({name: column.tolist() for name, column in data.items()}) and None),
+        Input(
+            "times since 1970",
+            lambda _: model(changed("observations", lambda column: 1.7e9 + np.arange(3 * rows).reshape(-1, 3))),
+            warning="element 0 of `observations` goes from 1.7e.09 to .*has steps of 128, so that values become equal",
+        ),
+        Input(
+            "rewards that become equal",
+            lambda _: model(changed("rewards", lambda column: 2**25 + np.arange(rows))),
+            warning="element 0 of `rewards` goes from 33554432 to .*has steps of 4",
+        ),
+        Input(
+            "numbers of commands without an environment",
+            lambda _: FQL("FlowPolicy", dataset={**data, "actions": 2**25 + np.arange(rows)[:, None] % 9}, **SMALL),
+            "element 0 of `actions` goes from 33554432 to 33554440.*has steps of 4.*Pass the environment",
+        ),
         Input("double precision", lambda _: model(changed("observations", lambda column: column.astype(np.float64))) and None),
         Input("a list of episodes", lambda _: model([data] * 30) and None),
         Input("actions without their axis", lambda _: model(changed("actions", np.squeeze)) and None),
@@ -263,6 +279,11 @@ def of_other_spaces() -> list[Input]:
     def no_statistics() -> VecNormalize:
         return VecNormalize(DummyVecEnv([pendulum]), training=False)
 
+    def silently(give: Callable[[], Any]) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            give()
+
     choices = np.full(40, 1)
     part = {"a": np.zeros((40, 1), np.float32)}
     pair = {name: part for name in ("observations", "next_observations")}
@@ -316,6 +337,14 @@ def of_other_spaces() -> list[Input]:
             "discounts of 0",
             lambda _: model({**{k: v for k, v in data.items() if k != "terminations"}, "discount": 1 - data["truncations"]}),
             warning="`discount` is 0 in row 9, but it is not used",
+        ),
+        Input(
+            "a box of True and False",
+            lambda _: given(spaces.Box(0, 1, (3,), np.bool_), {}) and None,
+        ),
+        Input(
+            "a box of all integers",
+            lambda _: silently(lambda: given(spaces.Box(-(2**63), 2**63 - 1, (1,), np.int64), {})),
         ),
         Input("one of two without rewards", lambda _: model([data, demonstrations]), "no rewards.*dataset.1.*no rewards"),
         Input(

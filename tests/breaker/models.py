@@ -87,6 +87,10 @@ def predictions() -> list[Input]:
         "a dictionary": (lambda: single().predict({"arm": OBSERVATION}), "is a dict but the obs space is"),
         "nan": (lambda: single().predict(OBSERVATION * np.nan), "has the value nan"),
         "infinity": (lambda: single().predict(OBSERVATION + np.inf), "has the value inf"),
+        "infinity in half precision": (
+            lambda: single().predict((OBSERVATION + np.inf).astype(np.float16)),
+            "has the value inf",
+        ),
         "a number beyond single precision": (
             lambda: single().predict(np.full(3, 1e300)),
             "has the value 1e.300, which is too large for single precision",
@@ -181,7 +185,8 @@ def updates() -> list[Input]:
         "save_freq=1.5": (lambda: TrainingCheckpoint("run", 1.5), "`save_freq` is 1.5"),
         "save_freq='often'": (lambda: TrainingCheckpoint("run", "often"), "`save_freq` is 'often'"),
         "keep=0": (lambda: TrainingCheckpoint("run", 10, keep=0), "`keep` is 0"),
-        "a number as folder": (lambda: TrainingCheckpoint(3, 10), "int"),
+        "a number as folder": (lambda: TrainingCheckpoint(3, 10), "`folder` is 3; it must be the path of a folder"),
+        "folder and save_freq exchanged": (lambda: TrainingCheckpoint(10, "run"), r"`folder` is 10; .*\(folder, save_freq\)"),
         "checkpoints of SAC": (
             lambda: SAC("MlpPolicy", pendulum(), buffer_size=10, device="cpu").learn(3, callback=TrainingCheckpoint("run", 2)),
             "TrainingCheckpoint is for the algorithms of sb3_flow, not for SAC",
@@ -334,6 +339,10 @@ def files() -> list[Input]:
         "policy: parameters only": (lambda: load_policy(state={"a": th.zeros(2)}), "it has no settings or no parameters"),
         "resume: nothing there": (lambda: FQL.resume("nothing"), "There is no folder nothing"),
         "resume: an empty folder": (lambda: FQL.resume("."), "has no checkpoint"),
+        "resume: an environment as folder": (
+            lambda: FQL.resume(pendulum(), "run"),
+            r"`folder` is .*FQL.resume\(folder, env\)",
+        ),
         "resume: a file": (lambda: (Path("file").touch(), FQL.resume("file")), "is a file"),
         "resume: another class": (lambda: resume(GFP), "was saved by another algorithm"),
         "resume: no data": (lambda: resume(dataset=None), "which is not saved in it. Pass it"),

@@ -109,6 +109,28 @@ def test_a_model_acts_on_normalized_observations(tmp_path):
         collect_with_policy("Pendulum-v1", tmp_path / "own", 5, "room/c-v0", algo="fql", **options)
 
 
+def test_a_model_acts_as_it_was_trained(tmp_path):
+    """Without its normalization, or in another environment, it would act at random, and nothing in the data would say so."""
+    small = {"policy_kwargs": {"net_arch": [8]}, "batch_size": 8, "learning_starts": 5, "device": "cpu", "seed": 0}
+    env = VecNormalize(make_vec_env("Pendulum-v1"))
+    normalized = FQL("FlowPolicy", env, **small).learn(10)
+    raw = FQL("FlowPolicy", "Pendulum-v1", **small).learn(10)
+    env.save(str(tmp_path / "vecnormalize.pkl"))
+    normalized.save(tmp_path / "normalized")
+    options = {"algo": "fql", "deterministic": True, "progress": False, "trusted": True}
+    with pytest.raises(ValueError, match=r"was trained with `VecNormalize`: pass its statistics, .*--vec-normalize"):
+        collect_with_policy("Pendulum-v1", tmp_path / "normalized", 5, "room/a-v0", **options)
+    with pytest.raises(ValueError, match="was trained without `VecNormalize`: leave out"):
+        collect_with_policy("Pendulum-v1", raw, 5, "room/a-v0", vec_normalize=tmp_path / "vecnormalize.pkl", **options)
+    with pytest.raises(ValueError, match=r"another environment than MountainCarContinuous-v0\. Observation spaces do not"):
+        collect_with_policy("MountainCarContinuous-v0", raw, 5, "room/a-v0", **options)
+    own = load_dataset(collect_with_policy("Pendulum-v1", normalized, 5, "room/a-v0", **options))  # of its environment
+    given = {"vec_normalize": tmp_path / "vecnormalize.pkl", **options}
+    read = load_dataset(collect_with_policy("Pendulum-v1", tmp_path / "normalized", 5, "room/b-v0", **given))
+    np.testing.assert_array_equal(own.actions, read.actions)
+    collect_with_policy("Pendulum-v1", raw, 5, "room/c-v0", **options)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_dictionary_observations_and_terminations():
     import gymnasium as gym

@@ -553,6 +553,38 @@ def test_success_rates_are_plotted(offline: Path, tmp_path: Path, monkeypatch: p
     assert figures  # at least one figure was drawn
 
 
+def test_options_with_which_plots_would_be_empty_or_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RL Zoo's scripts show zeros or nothing, or raise an error of NumPy."""
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    for number, episodes in ((1, 40), (2, 7)):
+        run_folder = tmp_path / "logs" / "fql" / f"{PENDULUM}_{number}"
+        run_folder.mkdir(parents=True)
+        np.savez(run_folder / "evaluations.npz", timesteps=[10, 20], results=np.ones((2, 3)), ep_lengths=np.ones((2, 3)))
+        rows = "".join(f"-1.0,200,{time}.0\n" for time in range(episodes))
+        (run_folder / "0.monitor.csv").write_text(f'#{{"t_start": 0.0, "env_id": "{PENDULUM}"}}\nr,l,t\n{rows}', "utf-8")
+    evaluations = ["plot", "-a", "fql", "-e", PENDULUM, "-f", "logs", "--no-display"]
+    episodes_of = ["plot-train", "-a", "fql", "-e", PENDULUM, "-f", "logs"]
+    wrong = {
+        ("-l", "A", "B"): "-l has 2 labels, and -f 1 folders",
+        ("-max", "9"): f"-max is 9 (default: 2000000), but the first evaluation of fql on {PENDULUM} in logs is at 10",
+        ("-k", "success"): f"-k is success, but fql on {PENDULUM} in logs has results, ep_lengths",
+        ("-w", "0"): "-w is 0",
+        ("-w", "50"): "a curve needs 50 episodes, its window, and the runs on",
+        ("-e", "Reacher-v5"): "logs/fql has no episodes of training on Reacher-v5",
+        ("-a", "FQL"): "There is no folder logs/FQL",
+    }
+    for options, message in wrong.items():
+        ended = run(*(evaluations if options[0] in ("-l", "-max", "-k") else episodes_of), *options, folder=tmp_path)
+        assert ended.code == 2 and message in ended.err, options
+    for options in (["-l", "A"], ["-max", "10"], ["-k", "ep_lengths"]):
+        succeed(*evaluations, *options, folder=tmp_path)
+    with pytest.warns(UserWarning, match=f"no curve of {PENDULUM}_2, with fewer episodes than the window, 20"):
+        succeed(*episodes_of, "-w", "20", folder=tmp_path)
+    succeed(*evaluations, "-o", "results", folder=tmp_path)
+    nothing = run("plot-from-file", "-i", "results.pkl", "--trusted", "-skip", PENDULUM, folder=tmp_path)
+    assert nothing.code == 2 and "No environment is left to plot" in nothing.err
+
+
 # Errors.
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,41 @@ def test_a_study_without_a_completed_trial(folder: Path, capsys: pytest.CaptureF
         sys.path.remove(str(folder))
         sys.modules.pop("callbacks")
     assert "No trial was completed: all of them were pruned or failed" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_trials_of_different_kinds_are_not_mixed(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    """A study is of one algorithm, one environment and one configuration; RL Zoo mixes them without a word."""
+    common = ["--conf-file", "small.yml", "--storage", "study.log", "--study-name", "mine", "-n", "12"]
+    tune = [*common, "--n-trials", "1", "--n-evaluations", "1", "--eval-episodes", "1", "--no-optim-plots"]
+    fql, normalized = ["--algo", "fql", "--env", "Pendulum-v1"], ["-params", "normalize_q_loss:True"]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Other settings")
+        assert main(["optimize", *fql, *tune, *normalized]) == 0
+        assert main(["optimize", *fql, *tune, *normalized]) == 0  # it goes on
+        assert main(["train", *fql, *common, *normalized, "--trial-id", "0", "--eval-freq", "-1"]) == 0
+    for command in (["optimize", *fql, *tune], ["train", *fql, *common, "--trial-id", "0", "--eval-freq", "-1"]):
+        with pytest.warns(UserWarning, match="in the study 'mine': `normalize_q_loss` was True and is not given"):
+            assert main(command) == 0
+    capsys.readouterr()
+    gfp, cart = ["--algo", "gfp", "--env", "Pendulum-v1"], ["--algo", "fql", "--env", "MountainCarContinuous-v0"]
+    for command, now in (
+        (["optimize", *gfp, *tune], "--algo gfp"),
+        (["train", *gfp, *common, "--trial-id", "0"], "--algo gfp"),
+        (["optimize", *cart, *tune], "--env MountainCarContinuous-v0"),
+    ):
+        assert main(command) == 2
+        assert f"and this command has {now}. Pass another --study-name" in capsys.readouterr().err
+    assert (
+        main(["train", *cart, *common, *normalized, "--trial-id", "0", "--eval-freq", "-1"]) == 0
+    )  # what was found elsewhere
+
+
+@pytest.mark.parametrize("given", ["alpha:3", "gamma:0.9", "batch_size:16"])
+def test_values_that_are_searched_are_not_given(folder: Path, capsys: pytest.CaptureFixture, given: str) -> None:
+    command = ["optimize", "--algo", "fql", "--env", "Pendulum-v1", "--conf-file", "small.yml", "--n-trials", "1"]
+    assert main([*command, "-params", given]) == 2
+    assert f"-params: `{given.partition(':')[0]}` is searched" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_journal(folder: Path, capsys: pytest.CaptureFixture) -> None:

@@ -231,3 +231,12 @@ def test_training_does_not_read_statistics_beside_it(folder: Path, capsys: pytes
     Path(PENDULUM).mkdir()
     Path(PENDULUM, "vecnormalize.pkl").write_bytes(pickle.dumps(Marker()))
     assert "vecnormalize.pkl is a pickle" in refused(capsys, "train", *ENJOY[1:5], "--conf-file", "conf.yml")
+
+
+def test_a_setting_that_contains_itself(folder: Path) -> None:
+    from sb3_flow.zoo.trust import read_yaml
+
+    file = folder / PENDULUM / "config.yml"
+    file.write_text("policy_kwargs: &own {a: *own}", "utf-8")
+    with pytest.raises(ValueError, match=r"config.yml is not a file of a run: line 1: the value contains itself"):
+        read_yaml(file)

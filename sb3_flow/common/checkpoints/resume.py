@@ -18,6 +18,7 @@ from sb3_flow.common.checkpoints.run import Resumable, Run
 from sb3_flow.common.checkpoints.statistics import load_statistics
 from sb3_flow.common.checkpoints.training_checkpoint import STATE_KIND, restart_episodes
 from sb3_flow.common.environments import register_environment
+from sb3_flow.common.files import as_folder
 
 Algorithm = TypeVar("Algorithm", bound=Resumable)
 
@@ -31,7 +32,7 @@ def resume(
     kwargs: dict[str, Any],
 ) -> Algorithm:
     """Load the model of the latest checkpoint and prepare it for ``learn``; see ``OfflineAlgorithm.resume``."""
-    checkpoint = find_checkpoint(pathlib.Path(folder))
+    checkpoint = find_checkpoint(as_folder(folder, f"{cls.__name__}.resume(folder, env)"))
     state = read_part(part(checkpoint, STATE), STATE_KIND, trusted, check=check_state)
     if isinstance(env, str):
         register_environment(env)

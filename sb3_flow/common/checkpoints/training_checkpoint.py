@@ -17,7 +17,7 @@ from sb3_flow.common.checkpoints.plain import to_plain
 from sb3_flow.common.checkpoints.plain_files import write_data
 from sb3_flow.common.checkpoints.random_state import get_random_state
 from sb3_flow.common.checkpoints.run import Resumable
-from sb3_flow.common.files import atomic_write, sync_folder
+from sb3_flow.common.files import as_folder, atomic_write, sync_folder
 from sb3_flow.common.lock import LOCK, Lock
 from sb3_flow.common.vec_envs import forbids_early_resets
 from sb3_flow.common.warn import warn
@@ -49,11 +49,12 @@ class TrainingCheckpoint(BaseCallback):
 
     def __init__(self, folder: str | pathlib.Path, save_freq: int, keep: int = 1, verbose: int = 0, lock: bool = True) -> None:
         super().__init__(verbose)
+        self.folder = as_folder(folder, "TrainingCheckpoint(folder, save_freq)")
         save_freq, keep = checked_value("save_freq", save_freq, int), checked_value("keep", keep, int)
         for name, value in (("save_freq", save_freq), ("keep", keep)):
             if value < 1:
                 raise ValueError(f"`{name}` is {value}; it must be at least 1.")
-        self.folder, self.save_freq, self.keep = pathlib.Path(folder), save_freq, keep
+        self.save_freq, self.keep = save_freq, keep
         self.lock, self._held = lock, Lock(self.folder / LOCK, self.folder)
         #: Environment steps at the last checkpoint, and whether an episode has ended since then.
         self._steps_before, self._episode_ended = 0, True

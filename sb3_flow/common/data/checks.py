@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from sb3_flow.common.data.columns import DatasetError, blocks, parts
 from sb3_flow.common.data.dataset import OfflineDataset
-from sb3_flow.common.data.statistics import ranges
+from sb3_flow.common.data.statistics import ranges, too_coarse
 from sb3_flow.common.encoders import choices, subspaces
 from sb3_flow.common.warn import warn
 
@@ -110,12 +110,14 @@ def warn_about_scale(data: OfflineDataset, space: spaces.Space[Any]) -> None:
         if column.dtype == part.dtype == np.uint8:
             continue
         low, high = ranges(column, rows)
-        slack = OUTSIDE * (part.high.max() - part.low.min())
-        if low.min() < part.low.min() - slack or high.max() > part.high.max() + slack:
+        # As numbers of Python: bytes, bits and integers of 64 bits have no differences of their own type.
+        lowest, highest, least, largest = (float(x) for x in (low.min(), high.max(), part.low.min(), part.high.max()))
+        slack = OUTSIDE * (largest - least)
+        if lowest < least - slack or highest > largest + slack:
             field = f"observations[{key}]" if key else "observations"
             warn(
-                f"{data.name}: `{field}` goes from {low.min():g} to {high.max():g}, but the observation space from "
-                f"{part.low.min():g} to {part.high.max():g}. Are these on another scale, or in another order?"
+                f"{data.name}: `{field}` goes from {lowest:g} to {highest:g}, but the observation space from {least:g} to "
+                f"{largest:g}. Are these on another scale, or in another order?"
             )
 
 
@@ -134,6 +136,18 @@ def warn_about_narrow_actions(data: OfflineDataset, space: spaces.Box) -> None:
             f"space, from {space.low.min():g} to {space.high.max():g}. Are these in another unit? If not, give the "
             "environment a smaller action space: the noise of a flow is as wide as the space."
         )
+
+
+def warn_about_precision(data: OfflineDataset) -> None:
+    """
+    Warn where single precision, which training uses, cannot tell observations or rewards apart, such as times since 1970.
+
+    :param data: The data
+    """
+    rows = {"observations": data.observation_rows(), "rewards": data.has_action}
+    for name, column in data.columns():
+        if (field := name.partition("[")[0]) in rows and (found := too_coarse(column, rows[field])):
+            warn(f"{data.name}: {found.format(f'`{name}`')} Subtract an offset from it, or leave it out.")
 
 
 def warn_about_lost_rewards(data: OfflineDataset) -> None:

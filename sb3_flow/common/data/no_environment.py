@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from sb3_flow.common.data.columns import DatasetError, Observations
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.sources import read_dataset
-from sb3_flow.common.data.statistics import ranges
+from sb3_flow.common.data.statistics import ranges, too_coarse
 from sb3_flow.common.encoders import subspaces
 
 #: Margin on either side of an action that never changes, as a share of its absolute value, or of 1 if that is larger.
@@ -87,7 +87,10 @@ def action_space(data: OfflineDataset) -> spaces.Box:
 
     :param data: The data
     :return: A box, with a margin of ``NARROW`` around an action that never changes, so that it can be scaled
+    :raises DatasetError: If single precision cannot represent the actions.
     """
+    if found := too_coarse(data.actions, data.has_action):
+        raise DatasetError(f"{data.name}: {found.format('`actions`')} Pass the environment, or subtract an offset from it.")
     low, high = (bound.astype(np.float32) for bound in ranges(data.actions, data.has_action))
     margin = np.where(low >= high, NARROW * np.maximum(np.abs(low), 1.0), 0.0)
     return spaces.Box((low - margin).astype(np.float32), (high + margin).astype(np.float32), dtype=np.float32)

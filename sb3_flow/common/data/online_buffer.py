@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_flow.common.data.batches import as_replay_samples, normalize, to_device
-from sb3_flow.common.data.columns import DatasetError, Observations, parts
+from sb3_flow.common.data.columns import DatasetError, Observations, listed, parts
 from sb3_flow.common.data.dataset import OfflineDataset
 from sb3_flow.common.data.frames import as_arrays, join
 from sb3_flow.common.data.hindsight import Hindsight
@@ -56,11 +56,25 @@ class OnlineBuffer(ReplayBuffer):
         #: Whether the newest transition of each environment ended its episode.
         self.newest_done = th.ones(n_envs, dtype=th.bool)
 
-    def _allocate(self, obs: Observations) -> None:
+    def _rows_of(self, observations: Any) -> dict[str, np.ndarray]:
+        """The parts of observations, ``(n_envs, *shape)``. A single environment's may lack the first axis, as in SB3."""
+        shapes = {key: part.shape or () for key, part in subspaces(self.observation_space).items()}
+        found = {key: np.asarray(part) for key, part in parts(observations).items()}
+        if found.keys() != shapes.keys():
+            raise ValueError(f"The observations to store have {listed(found)}; expected {listed(shapes)}.")
+        for key, shape in shapes.items():
+            if found[key].shape == shape and self.n_envs == 1:
+                found[key] = found[key][None]
+            if found[key].shape != (self.n_envs, *shape):
+                name = f"The part {key!r} of the observations" if key else "The array of observations"
+                raise ValueError(f"{name} to store has the shape {found[key].shape}; expected {(self.n_envs, *shape)}.")
+        return found
+
+    def _allocate(self, observations: dict[str, np.ndarray]) -> None:
         n_rows = self.buffer_size * self.n_envs
         images = image_keys(self.observation_space)
         self.stores = {}
-        for key, part in parts(obs).items():
+        for key, part in observations.items():
             dtype = np.uint8 if part.dtype == np.uint8 else np.float32
             shape = part.shape[1:]
             self.stores[key] = ObservationStore(n_rows, shape, dtype, shape[0] if key in images else 1)
@@ -85,7 +99,7 @@ class OnlineBuffer(ReplayBuffer):
         """
         Add one step of every environment.
 
-        :param obs: Observations, ``(n_envs, *shape)`` or a dictionary of these
+        :param obs: Observations, ``(n_envs, *shape)``, or a dictionary of these; of one environment also ``shape``
         :param next_obs: Next observations (at the end of an episode its last one, not the first one of the next episode)
         :param action: Actions in [-1, 1], ``(n_envs, action_dim)``
         :param reward: ``(n_envs,)``
@@ -94,12 +108,12 @@ class OnlineBuffer(ReplayBuffer):
         """
         if self.sparse_rewards:
             check_sparse(np.asarray(reward), "The environment")
+        now, following = self._rows_of(obs), self._rows_of(next_obs)
         if not self.allocated:
-            self._allocate(obs)
+            self._allocate(now)
         rows = slice(self.pos * self.n_envs, (self.pos + 1) * self.n_envs)
-        next_parts = parts(next_obs)
-        for key, part in parts(obs).items():
-            self.stores[key].add(rows, part, next_parts[key])
+        for key, part in now.items():
+            self.stores[key].add(rows, part, following[key])
         self.action_column[rows] = th.from_numpy(np.asarray(action).reshape(self.n_envs, self.action_dim)).float()
         done = np.asarray(done, dtype=bool)
         timeout = np.array([info.get("TimeLimit.truncated", False) for info in infos], dtype=bool)

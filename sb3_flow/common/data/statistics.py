@@ -57,6 +57,34 @@ def ranges(column: np.ndarray, rows: np.ndarray, quantile: float = 0.0) -> tuple
     return np.min(low, axis=0), np.max(high, axis=0)
 
 
+#: Smaller steps of single precision are not coarse: numbers below 2^17 are not large.
+STEP = 2.0**-6
+#: Fewer steps of single precision between the smallest and the largest value of an element are coarse.
+FEW_STEPS = 1_000
+
+
+def too_coarse(column: np.ndarray, rows: np.ndarray) -> str | None:
+    """
+    Find an element whose values become equal in single precision: large numbers that vary little.
+
+    :param column: ``(N, *shape)``
+    :param rows: The rows that are used, ``(N,)`` of bool
+    :return: A sentence about the first one, with ``{}`` in place of the name of the column; None: there is none
+    """
+    if column.dtype.itemsize <= 2 or not rows.any():  # numbers of two bytes are not large
+        return None
+    low, high = (np.asarray(bound, dtype=np.float64).reshape(-1) for bound in ranges(column, rows))
+    steps = np.spacing(np.maximum(np.abs(low), np.abs(high)).astype(np.float32)).astype(np.float64)
+    coarse = (steps >= STEP) & (high > low) & (high - low < FEW_STEPS * steps)
+    if not coarse.any():
+        return None
+    i = int(coarse.argmax())
+    return (
+        f"element {i} of {{}} goes from {low[i]:.9g} to {high[i]:.9g}, where single precision, which training uses, has steps "
+        f"of {steps[i]:g}, so that values become equal."
+    )
+
+
 def observation_statistics(dataset: OfflineDataset, space: spaces.Space[Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """
     Compute mean and variance of each part of the observations that is a vector.

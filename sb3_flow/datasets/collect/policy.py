@@ -14,11 +14,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.utils import check_for_correct_spaces, set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+from sb3_flow.common.data.no_environment import WithinSpaces
+from sb3_flow.common.data.statistics import normalizes
 from sb3_flow.common.environments import register_environment
-from sb3_flow.common.flow_algorithm import FlowAlgorithm
 from sb3_flow.common.lock import locked
 from sb3_flow.common.offline_algorithm import OfflineAlgorithm
 from sb3_flow.common.optional import require
@@ -56,14 +57,14 @@ def collect_with_policy(
     :param algo: Name of the model's class (case-insensitive), for instance ``"sac"``; required for a saved model
     :param seed: Seed of the environment and of the model's sampling
     :param deterministic: Whether the model acts deterministically
-    :param vec_normalize: Saved statistics of the ``VecNormalize`` that the model was trained with; None: those of the model's
-        environment, if it has them. The dataset has the observations without normalization.
+    :param vec_normalize: Saved statistics of the ``VecNormalize`` that the model was trained with; None: those of its
+        environment, if it has one. The dataset has the observations without normalization.
     :param progress: Whether to show a progress bar
     :param trusted: Whether pickles are read, which runs any code that they contain. Models of Stable-Baselines3 and the
         statistics of ``VecNormalize`` are or contain pickles.
     :return: Name of the dataset for ``dataset=``, ``"minari:namespace/name-v0"``
-    :raises ValueError: If the algorithm is unknown, the dataset exists, a file has pickles that are not trusted, or the
-        statistics of the model are missing.
+    :raises ValueError: If the algorithm is unknown, the dataset exists, a file has pickles that are not trusted, or the model
+        was trained with other spaces or other normalization.
     :raises ImportError: If Minari is not installed.
     """
     require("minari", "datasets", "Collecting with a trained model")
@@ -95,7 +96,13 @@ def _collect(
     env = gym.make(env_id)
     environment = _recoverable(env)
     model = policy if isinstance(policy, BaseAlgorithm) else _load_model(Path(policy), algo, trusted)
-    statistics = _statistics(model, env_id, vec_normalize, trusted)
+    statistics: VecNormalize | None = None
+    if vec_normalize is not None:
+        _require_trust(trusted, vec_normalize, "a file of `VecNormalize.save`")
+        statistics = VecNormalize.load(os.fspath(vec_normalize), DummyVecEnv([lambda: gym.make(env_id)]))
+    elif model.env is not None:
+        statistics = model.get_vec_normalize_env()
+    _check_model(model, env, statistics)
 
     buffers: list[Any] = []
     done = 0
@@ -185,6 +192,33 @@ def _recoverable(env: gym.Env[Any, Any]) -> dict[str, Any]:
     return {"env": env}
 
 
+def _check_model(model: BaseAlgorithm, env: gym.Env[Any, Any], statistics: VecNormalize | None) -> None:
+    """
+    Check that a model is for an environment, and is given the normalization that it was trained with.
+
+    :param model: The model
+    :param env: The environment
+    :param statistics: The normalization; None: there is none
+    :raises ValueError: If it was trained with other spaces, or with other normalization.
+    """
+    wrapped = type(model)._wrap_env(env, 0, monitor_wrapper=False)
+    try:
+        if getattr(model, "spaces_from_data", False):
+            WithinSpaces(wrapped, model.observation_space, model.action_space)  # type: ignore[arg-type]
+        else:
+            check_for_correct_spaces(wrapped, model.observation_space, model.action_space)
+    except ValueError as error:
+        name = env.spec.id if env.spec else env
+        raise ValueError(f"The model is for another environment than {name}. {str(error).rstrip('.')}.") from error
+    trained = getattr(model, "trained_normalized", None)
+    if trained is not None and trained != normalizes(statistics):
+        raise ValueError(
+            "The model was trained with `VecNormalize`: pass its statistics, `vec_normalize` (--vec-normalize FILE)."
+            if trained
+            else "The model was trained without `VecNormalize`: leave out `vec_normalize` (--vec-normalize)."
+        )
+
+
 def _act(
     env: gym.Env[Any, Any],
     model: BaseAlgorithm,
@@ -237,21 +271,6 @@ def _load_model(path: Path, algo: str | None, trusted: bool) -> BaseAlgorithm:
         return algorithm.load(path, trusted=trusted)
     _require_trust(trusted, path, f"a model of {algorithm.__name__}")
     return algorithm.load(path)
-
-
-def _statistics(
-    model: BaseAlgorithm, env_id: str, vec_normalize: str | os.PathLike[str] | None, trusted: bool
-) -> VecNormalize | None:
-    """The statistics by which the observations of a model are normalized: those of the file, or of its environment."""
-    if vec_normalize is not None:
-        _require_trust(trusted, vec_normalize, "a file of `VecNormalize.save`")
-        return VecNormalize.load(os.fspath(vec_normalize), DummyVecEnv([lambda: gym.make(env_id)]))
-    if isinstance(model, FlowAlgorithm) and model.env is None and model.observations_normalized:
-        raise ValueError(
-            "The model was trained with `VecNormalize`, and acts on normalized observations. Pass the file of its saved "
-            "statistics: `vec_normalize=` (`--vec-normalize` on the command line)."
-        )
-    return model.get_vec_normalize_env()
 
 
 def _require_trust(trusted: bool, path: str | os.PathLike[str], what: str) -> None:
