@@ -64,3 +64,10 @@ def test_it_is_saved(tmp_path: object) -> None:
 def test_none_is_refused() -> None:
     with pytest.raises(ValueError, match="`best_of_n` is 0"):
         make_model(best_of_n=0)
+
+
+@pytest.mark.parametrize("number", ["4", 4.0])
+def test_a_number_in_another_form_is_converted(number: object) -> None:
+    """As in constructors: from a command line, or from YAML."""
+    policy = make_model().policy.with_sampler("bc_flow", number)  # type: ignore[arg-type]
+    assert policy.predict(np.zeros((2, 3), np.float32))[0].shape == (2, 1)

@@ -86,6 +86,13 @@ def test_times_of_euler(n_steps: int) -> None:
     th.testing.assert_close(arrived, th.full((3, 2), (n_steps - 1) / (2 * n_steps), dtype=th.float64))
 
 
+@pytest.mark.parametrize("n_steps", [0, -1])
+def test_a_flow_has_steps(n_steps: int) -> None:
+    """Without any, actions would be noise."""
+    with pytest.raises(ValueError, match=f"The number of steps of the flow is {n_steps}; it must be at least 1"):
+        euler(lambda x, t: x, th.zeros(1, 1), n_steps)
+
+
 def test_one_step_gives_the_mean() -> None:
     """T2: for any data, z + v(z, 0) = E[a]: one step of the optimal field forgets the noise."""
     atoms, weights = np.array([-0.7, 0.1, 0.9]), np.array([0.5, 0.2, 0.3])

@@ -222,8 +222,9 @@ def export_policy(
     finally:
         logging.getLogger("torch.onnx").setLevel(level)
     assert program is not None
-    for simplify in (optimizer.inline, optimizer.fold_constants, optimizer.remove_unused_nodes):
-        simplify(program.model)
+    with np.errstate(divide="ignore"):  # the weight of guidance at the first step, which is limited later
+        for simplify in (optimizer.inline, optimizer.fold_constants, optimizer.remove_unused_nodes):
+            simplify(program.model)
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # lines and paths of the code on this machine, most of the size of the file
     model = program.model_proto

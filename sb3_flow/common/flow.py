@@ -63,7 +63,10 @@ def euler(velocity: Velocity, x: th.Tensor, n_steps: int) -> th.Tensor:
     :param x: Noise, ``(B, D)``
     :param n_steps: Number of steps, at least 1
     :return: Samples, ``(B, D)``
+    :raises ValueError: If the number of steps is below 1, for instance after ``policy.flow_steps = 0``.
     """
+    if n_steps < 1:
+        raise ValueError(f"The number of steps of the flow is {n_steps}; it must be at least 1.")
     step = 1.0 / n_steps
     for i in range(n_steps):
         x = th.add(x, velocity(x, same_time(i * step, x)), alpha=step)

@@ -361,7 +361,8 @@ class FlowPolicy(BasePolicy, metaclass=CheckedArguments):
         """
         if sampler not in self.samplers:
             raise ValueError(f"{type(self).__name__} has no sampler {sampler!r}; choose one of {', '.join(self.samplers)}.")
-        if checked_value("best_of_n", best_of_n, int) < 1:
+        best_of_n = checked_value("best_of_n", best_of_n, int)  # "8" and 8.0 are converted, as in constructors
+        if best_of_n < 1:
             raise ValueError(f"`best_of_n` is {best_of_n}; it must be at least 1.")
         twin = copy.copy(self)
         twin.sampler, twin.best_of_n = sampler, best_of_n
