@@ -44,6 +44,8 @@ def evaluate(loss: Loss, *inputs: Any) -> tuple[th.Tensor, Metrics]:
 def differentiate(loss: Loss, parameters: list[th.Tensor], *inputs: Any) -> tuple[Gradients, Metrics]:
     """Evaluate the gradients of a loss; None for parameters that it does not depend on. Metrics are detached."""
     value, metrics = evaluate(loss, *inputs)
+    if not (parameters and value.requires_grad):  # all parameters are frozen
+        return (None,) * len(parameters), metrics
     gradients = th.autograd.grad(value, parameters, allow_unused=True)
     return tuple(with_strides_of(p, gradient) for p, gradient in zip(parameters, gradients, strict=True)), metrics
 
@@ -180,7 +182,8 @@ class Captured(Execution):
         trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         moments = [value for state in optimizer.state.values() for value in state.values()]
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in tensors(batch))
-        return shapes, tuple(tensor.data_ptr() for tensor in trained + moments), plain_arguments(algorithm)
+        places = tuple((tensor.data_ptr(), tensor.requires_grad) for tensor in trained + moments)
+        return shapes, places, plain_arguments(algorithm)
 
     def _capture(self, algorithm: Updating, batch: Batch) -> None:
         policy, optimizer, generator = algorithm.policy, algorithm.policy.optimizer, algorithm.generator

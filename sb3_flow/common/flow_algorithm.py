@@ -244,7 +244,11 @@ class FlowAlgorithm(OfflineAlgorithm):
         :param clip: Whether ``max_grad_norm`` applies to these parameters
         :return: Metrics to log
         """
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+        every = [p for group in optimizer.param_groups for p in group["params"]]
+        parameters = [p for p in every if p.requires_grad]
+        for parameter in every:
+            if not parameter.requires_grad:  # it was frozen after an update, with whose gradient it would go on
+                parameter.grad = None
         gradients, metrics = self.execution.differentiate(loss, parameters, *inputs)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
@@ -597,6 +601,8 @@ def clip_gradients(optimizer: th.optim.Optimizer, max_norm: float) -> th.Tensor:
     :return: The norm before
     """
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if not gradients:  # all parameters are frozen
+        return th.zeros(())
     norm: th.Tensor = th.linalg.vector_norm(th.stack(th._foreach_norm(gradients)))
     th._foreach_mul_(gradients, max_norm / norm.clamp(min=max_norm))
     return norm

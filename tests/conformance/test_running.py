@@ -8,6 +8,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 
 from conformance.algorithms import ALGORITHMS
 from conformance.callbacks import Recorder
@@ -51,6 +52,22 @@ def test_learn_without_a_number(algorithm: AlgorithmCase) -> None:
     assert recorder.total_timesteps == algorithm.cls.default_timesteps == 1_000_000
     assert "default_timesteps" in (algorithm.cls.learn.__doc__ or "")
     assert model.num_timesteps == 3
+
+
+@pytest.mark.slow
+def test_frozen_networks_stay_as_they_are(case: AlgorithmCase) -> None:
+    """After updates, so that the optimizer has moments and gradients of them: one network, then all. Gradients are clipped."""
+    model = case.fresh(dataset=case.data() if case.offline else None, max_grad_norm=1.0)
+    model.learn(case.stages + 12)
+    policy = model.policy
+    for networks in ([next(net for net in policy.children() if any(p.requires_grad for p in net.parameters()))], [policy]):
+        for network in networks:
+            network.requires_grad_(False)
+        before = [parameter.clone() for network in networks for parameter in network.parameters()]
+        targets = {id(p) for target in policy.targets for p in target.parameters()}
+        model.learn(5, reset_num_timesteps=False)
+        now = [parameter for network in networks for parameter in network.parameters()]
+        assert all(th.equal(*pair) for pair in zip(now, before, strict=True) if id(pair[0]) not in targets)
 
 
 @pytest.mark.parametrize("make_env", [pendulum, maze])
