@@ -26,7 +26,8 @@ from sb3_flow.fql.policies import FQLPolicy
 from sb3_flow.zoo.arguments import quote_values
 from sb3_flow.zoo.configs import check_entry, check_noise, read_entries, read_number
 from sb3_flow.zoo.entries import resolve_entries
-from sb3_flow.zoo.options import check_numbers, check_plot, check_texts
+from sb3_flow.zoo.options import check_numbers, check_texts
+from sb3_flow.zoo.plot_options import check_plot
 from sb3_flow.zoo.trust import read_yaml
 from sb3_flow.zoo.values import NotAValue, parse_value
 

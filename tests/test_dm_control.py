@@ -118,7 +118,7 @@ def test_the_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.
         assert {"dm-control", "shimmy", "mujoco"} <= set(versions)
     run("enjoy", *common, "--exp-id", "1", "--no-render", "-n", "5")
     trial = ["--n-trials", "1", "--n-startup-trials", "0", "--n-evaluations", "1", "--eval-episodes", "1", "--no-optim-plots"]
-    out = run("optimize", *common, "--conf-file", "small.yml", *trial, "-params", "batch_size:8")
+    out = run("optimize", *common, "--conf-file", "small.yml", *trial)
     assert "Number of finished trials:  1" in out
     sweep = {"tasks": ["dm_control/cartpole-swingup*"], "algorithms": ["fpmd"], "seeds": 2, "output": "table"}
     Path("table.yml").write_text(yaml.safe_dump(sweep), "utf-8")
