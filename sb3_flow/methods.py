@@ -162,7 +162,7 @@ METHODS = (
         paper="https://arxiv.org/abs/2505.20350",
         docs="decision_flow.md",
         shown="[0.79](results/cube_noisy_30k/README.md), 0.66 (DF-dir, DF-div) on a noisy cube; BC 0.11, FQL 0.93; "
-        "DF-div [level with FQL](results/locomotion/README.md) on HalfCheetah",
+        "DF-div [level with FQL](results/locomotion/README.md) on HalfCheetah, Hopper and Walker2d",
         reconstructed=True,
     ),
     Method(
