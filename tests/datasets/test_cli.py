@@ -72,10 +72,10 @@ def test_model_into_minari(capsys, tmp_path):
     from stable_baselines3 import TD3
 
     TD3("MlpPolicy", "Pendulum-v1", buffer_size=10).save(tmp_path / "model.zip")
-    options = ["--policy", str(tmp_path / "model.zip"), "--algo", "td3", "--transitions", "20", "--name", "room/a-v0"]
+    options = ["--policy", str(tmp_path / "model.zip"), "--algo", "td3", "--transitions", "20", "--name", "demo/a-v0"]
     assert main(["datasets", "collect", "Pendulum-v1", *options, "--no-progress"]) == 2
     assert "--trusted" in capsys.readouterr().err
     options.append("--trusted")
     assert main(["datasets", "collect", "Pendulum-v1", *options, "--no-progress"]) == 0
-    assert main(["datasets", "info", "room/a-v0"]) == 0
+    assert main(["datasets", "info", "demo/a-v0"]) == 0
     assert "transitions:    20\n" in capsys.readouterr().out

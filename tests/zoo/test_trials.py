@@ -139,9 +139,8 @@ def test_trials_of_different_kinds_are_not_mixed(folder: Path, capsys: pytest.Ca
     ):
         assert main(command) == 2
         assert f"and this command has {now}. Pass another --study-name" in capsys.readouterr().err
-    assert (
-        main(["train", *cart, *common, *normalized, "--trial-id", "0", "--eval-freq", "-1"]) == 0
-    )  # what was found elsewhere
+    # Parameters that were found in one environment can be trained in another.
+    assert main(["train", *cart, *common, *normalized, "--trial-id", "0", "--eval-freq", "-1"]) == 0
 
 
 @pytest.mark.parametrize("given", ["alpha:3", "gamma:0.9", "batch_size:16"])

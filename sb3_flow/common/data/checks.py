@@ -15,8 +15,8 @@ from sb3_flow.common.warn import warn
 
 #: Largest distance of observations from their space, as a share of its width.
 OUTSIDE = 0.5
-#: Actions in a smaller share of their space, in each element, are probably in another unit.
-NARROW = 0.02
+#: Actions that fill a smaller share of their space, in each element, are probably in another unit.
+FILLED = 0.02
 #: A smaller share of steps that begin a whole chunk gives a warning.
 FEW = 0.5
 
@@ -130,9 +130,9 @@ def warn_about_narrow_actions(data: OfflineDataset, space: spaces.Box) -> None:
     """
     low, high = (bound.reshape(-1).astype(np.float64) for bound in ranges(data.actions, data.has_action))
     width = space.high.reshape(-1).astype(np.float64) - space.low.reshape(-1)
-    if 0 < ((high - low) / np.maximum(width, np.finfo(float).tiny)).max() < NARROW:
+    if 0 < ((high - low) / np.maximum(width, np.finfo(float).tiny)).max() < FILLED:
         warn(
-            f"{data.name}: `actions` go from {low.min():g} to {high.max():g}, less than {100 * NARROW:g} % of the action "
+            f"{data.name}: `actions` go from {low.min():g} to {high.max():g}, less than {100 * FILLED:g} % of the action "
             f"space, from {space.low.min():g} to {space.high.max():g}. Are these in another unit? If not, give the "
             "environment a smaller action space: the noise of a flow is as wide as the space."
         )
